@@ -1,0 +1,250 @@
+//! `apply`: changes -> kernel, as a transaction.
+//!
+//! Preflight (every file exists and can be written, every value is possible), journal, then the writes in the order
+//! of [`Setting`], each read back, then a last look at the whole. The first failure undoes what was written, in
+//! reverse order, and the error tells what could not be undone.
+
+use std::fmt;
+
+use crate::host::{Host, Topology};
+use crate::journal::{Entry, Journal, JournalError, Loaded, State};
+use crate::kernel_files::KernelFiles;
+use crate::restore::{PutBack, put_back, set};
+use crate::setting::{Change, Setting, Value};
+
+/// Why a profile was not applied. In every case but [`Undo::is_complete`] being false, nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// A file or a value is not possible; nothing was written.
+    #[error("{first}{rest}; nothing was written", rest = and_more(.others))]
+    Preflight {
+        /// The first problem.
+        first: String,
+        /// How many more there are.
+        others: usize,
+    },
+    /// The journal could not be written; nothing else was.
+    #[error("{0}; nothing was written to the kernel")]
+    Journal(#[from] JournalError),
+    /// A write failed, or the host did not hold the values afterwards.
+    #[error("{cause}; {undo}")]
+    Undone {
+        /// The failure.
+        cause: String,
+        /// What became of the values that were written before.
+        undo: Undo,
+    },
+}
+
+fn and_more(count: &usize) -> String {
+    if *count == 0 { String::new() } else { format!(" (and {count} more)") }
+}
+
+/// How far a failed apply was undone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Undo {
+    /// Values that are as they were before.
+    pub restored: usize,
+    /// Files that vanished meanwhile.
+    pub gone: usize,
+    /// Values that could not be put back, with the error.
+    pub failures: Vec<String>,
+}
+
+impl Undo {
+    /// True if nothing of the apply is left.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.failures.is_empty()
+    }
+}
+
+impl fmt::Display for Undo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_complete() {
+            write!(f, "undone, {} values are as before", self.restored)?;
+        } else {
+            let failures = self.failures.join("; ");
+            write!(f, "NOT wholly undone: {failures}; the journal is kept: run tune restore")?;
+        }
+        match self.gone {
+            0 => Ok(()),
+            1 => write!(f, "; 1 file is gone"),
+            gone => write!(f, "; {gone} files are gone"),
+        }
+    }
+}
+
+/// A change that passed the preflight.
+struct Step<'a> {
+    change: &'a Change,
+    entry: Entry,
+}
+
+/// What `apply` did beside the changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Done {
+    /// A journal of another boot was there; it no longer counted and was replaced.
+    pub replaced_journal: bool,
+}
+
+/// Writes the changes, which were planned on `host`. `verify` looks at the host afterwards and says what is wrong.
+/// Nothing happens if there are no changes.
+///
+/// # Errors
+/// If anything fails; what was written is then undone as far as the kernel allows.
+pub fn apply(
+    files: &KernelFiles,
+    state: &State,
+    host: &Host,
+    changes: &[Change],
+    verify: impl FnOnce() -> Result<(), String>,
+) -> Result<Done, ApplyError> {
+    if changes.is_empty() {
+        return Ok(Done::default());
+    }
+    let steps = preflight(files, host, changes)?;
+    let loaded = state.load()?;
+    let done = Done { replaced_journal: loaded == Loaded::OtherBoot };
+    let previous = match loaded {
+        Loaded::Journal(journal) => Some(journal),
+        Loaded::Nothing | Loaded::OtherBoot => None,
+    };
+    let entries = steps.iter().map(|step| step.entry.clone()).collect();
+    let journal = previous.clone().unwrap_or_else(|| state.journal(Vec::new())).extended(entries);
+    state.store(&journal)?;
+    let (tried, result) = write_all(files, &steps);
+    let Err(cause) = result.and_then(|()| verify()) else { return Ok(done) };
+    let mut undo = undo(files, &steps[..tried]);
+    if undo.is_complete()
+        && let Err(error) = put_journal_back(state, previous)
+    {
+        undo.failures.push(error.to_string());
+    }
+    Err(ApplyError::Undone { cause, undo })
+}
+
+/// Checks every change without writing, and reads what the journal must hold.
+fn preflight<'a>(
+    files: &KernelFiles,
+    host: &Host,
+    changes: &'a [Change],
+) -> Result<Vec<Step<'a>>, ApplyError> {
+    let mut steps = Vec::with_capacity(changes.len());
+    let mut problems = Vec::new();
+    for change in changes {
+        match check(files, host, change) {
+            Ok(entry) => steps.push(Step { change, entry }),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    match problems.split_first() {
+        None => Ok(steps),
+        Some((first, others)) => Err(ApplyError::Preflight { first: first.clone(), others: others.len() }),
+    }
+}
+
+fn check(files: &KernelFiles, host: &Host, change: &Change) -> Result<Entry, String> {
+    let path = change.setting.path();
+    check_value(change, &host.topology)?;
+    files.check_writable(&path).map_err(|error| error.to_string())?;
+    let text = files.read(&path).map_err(|error| error.to_string())?;
+    let found = change.setting.parse(&text).map_err(|error| error.to_string())?;
+    if found != change.before {
+        return Err(format!("{path} changed from \"{}\" to \"{found}\" meanwhile; run again", change.before));
+    }
+    let interrupt = match &change.setting {
+        Setting::IrqAffinity(irq) => host.queue_irqs.rows.iter().find(|row| row.irq == *irq),
+        _ => None,
+    };
+    Ok(Entry { path, before: text, interrupt: interrupt.map(|row| row.name.clone()) })
+}
+
+/// CPUs must be online, which also keeps masks below `nr_cpu_ids`; an interrupt must have one.
+fn check_value(change: &Change, topology: &Topology) -> Result<(), String> {
+    let Some(cpus) = change.after.cpus() else { return Ok(()) };
+    let offline = cpus.difference(&topology.online);
+    if !offline.is_empty() {
+        return Err(format!(
+            "{}: CPUs {offline} are not online; online are {}",
+            change.setting.path(),
+            topology.online
+        ));
+    }
+    if cpus.is_empty() && matches!(change.after, Value::List(_)) {
+        return Err(format!("{}: an interrupt needs a CPU", change.setting.path()));
+    }
+    Ok(())
+}
+
+/// Writes until one fails; how many were tried, the failed one among them, and the failure.
+fn write_all(files: &KernelFiles, steps: &[Step]) -> (usize, Result<(), String>) {
+    for (done, Step { change, .. }) in steps.iter().enumerate() {
+        if let Err(error) = set(files, &change.setting, &change.after.to_string()) {
+            return (done + 1, Err(error.to_string()));
+        }
+    }
+    (steps.len(), Ok(()))
+}
+
+/// Puts back what was tried, last first. The write that failed may have left a trace: it is looked at too.
+fn undo(files: &KernelFiles, tried: &[Step]) -> Undo {
+    let mut undo = Undo::default();
+    for Step { change, entry } in tried.iter().rev() {
+        match put_back(files, &change.setting, &entry.before) {
+            Ok(PutBack::Written { .. } | PutBack::Unchanged) => undo.restored += 1,
+            Ok(PutBack::Gone) => undo.gone += 1,
+            Err(error) => undo.failures.push(error.to_string()),
+        }
+    }
+    undo
+}
+
+fn put_journal_back(state: &State, previous: Option<Journal>) -> Result<(), JournalError> {
+    match previous {
+        Some(journal) => state.store(&journal),
+        None => state.remove(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fixture::nic_host;
+    use crate::host::{Irq, QueueIndex};
+
+    fn affinity(cpus: &str) -> Change {
+        Change {
+            setting: Setting::IrqAffinity(Irq(40)),
+            before: Value::List("0".parse().unwrap()),
+            after: Value::List(cpus.parse().unwrap()),
+        }
+    }
+
+    #[test]
+    fn values_that_the_kernel_would_refuse_are_found_before_it_is_asked() {
+        let topology = nic_host(2, 1).topology;
+        assert!(check_value(&affinity("0-1"), &topology).is_ok());
+        let error = check_value(&affinity("1-3"), &topology).unwrap_err();
+        assert_eq!(error, "/proc/irq/40/smp_affinity_list: CPUs 2-3 are not online; online are 0-1");
+        assert!(check_value(&affinity(""), &topology).unwrap_err().contains("needs a CPU"));
+        let rps = Setting::RpsCpus("eth0".parse().unwrap(), QueueIndex(0));
+        let off = Change {
+            setting: rps,
+            before: Value::Mask("0".parse().unwrap()),
+            after: Value::Mask("".parse().unwrap()),
+        };
+        assert!(check_value(&off, &topology).is_ok(), "an empty RPS mask is off");
+    }
+
+    #[test]
+    fn what_could_not_be_undone_is_part_of_the_message() {
+        let undo = Undo { restored: 3, gone: 1, failures: Vec::new() };
+        assert_eq!(undo.to_string(), "undone, 3 values are as before; 1 file is gone");
+        let undo = Undo { failures: vec!["write x: EIO".into(), "write y: EIO".into()], ..undo };
+        assert_eq!(
+            undo.to_string(),
+            "NOT wholly undone: write x: EIO; write y: EIO; the journal is kept: run tune restore; 1 file is gone"
+        );
+    }
+}

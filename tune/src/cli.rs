@@ -1,0 +1,176 @@
+//! The command line: parse, run, print, exit code.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{Parser, Subcommand};
+
+use crate::errno::describe;
+use crate::host::{Host, InterfaceChoice, nic};
+use crate::journal::State;
+use crate::kernel_files::KernelFiles;
+use crate::profile::{CpuChoice, Profile};
+use crate::report::{self, Format};
+
+/// `plan` found differences.
+const CHANGES: u8 = 2;
+
+#[derive(Parser)]
+#[command(name = "tune", version, about, after_help = EXIT_STATUS)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_STATUS: &str =
+    "Exit status: 0 done or nothing to do, 1 error, 2 usage error; plan: 2 there are changes";
+
+#[derive(clap::Args)]
+struct Options {
+    /// Take /proc and /sys from below this directory
+    #[arg(long, global = true, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    /// Print one JSON object
+    #[arg(long, global = true)]
+    json: bool,
+    /// The CPUs of the workers, such as 0-3,8 or "online", instead of the profile's
+    #[arg(long, global = true, value_name = "LIST")]
+    cpus: Option<String>,
+    /// The interface instead of the profile's; "auto" is that of the default route
+    #[arg(long, global = true, value_name = "IFACE")]
+    interface: Option<String>,
+    /// Where the journal is [default: run/corelocal below the root]
+    #[arg(long, global = true, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print queues, interrupts, CPUs, RPS and XPS of an interface, or of all that have a device or several queues
+    Show {
+        /// The interface
+        #[arg(value_name = "IFACE")]
+        name: Option<String>,
+    },
+    /// Print what apply would change, and nothing else
+    #[command(after_help = "Exit status: 0 nothing to do, 2 there are changes (and usage errors), 1 error")]
+    Plan {
+        /// TOML, see profiles/README.md
+        profile: PathBuf,
+    },
+    /// Write the differences, all of them or none, and keep the old values for restore
+    Apply {
+        /// TOML, see profiles/README.md
+        profile: PathBuf,
+    },
+    /// Put back what the first apply found
+    Restore,
+}
+
+/// Runs the program; `args` begins with its name.
+///
+/// An error is one line on stderr that begins with `tune: `.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing is left to do where even this cannot be printed.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
+        }
+    };
+    match execute(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            let message = format!("{error:#}").replace('\n', " ");
+            let _ = writeln!(io::stderr(), "tune: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the command line says instead of the profile.
+struct Overrides {
+    interface: Option<InterfaceChoice>,
+    cpus: Option<CpuChoice>,
+}
+
+impl Overrides {
+    fn parse(options: &Options) -> Result<Self> {
+        let interface = options.interface.as_deref().map(str::parse).transpose().context("--interface")?;
+        let cpus = options.cpus.as_deref().map(str::parse).transpose().context("--cpus")?;
+        Ok(Self { interface, cpus })
+    }
+}
+
+fn execute(cli: &Cli) -> Result<ExitCode> {
+    let options = &cli.options;
+    let overrides = Overrides::parse(options)?;
+    let files = KernelFiles::open(&options.root).context("--root")?;
+    let format = if options.json { Format::Json } else { Format::Text };
+    let state_dir = options.state_dir.clone().unwrap_or_else(|| State::default_directory(&files));
+    match &cli.command {
+        Command::Show { name } => {
+            let hosts = read_hosts(&files, overrides, name.as_deref())?;
+            print(|out| report::show(out, format, &hosts))?;
+        }
+        Command::Plan { profile } => {
+            let planned = crate::plan_profile(&files, &read_profile(profile, overrides)?)?;
+            print(|out| report::plan(out, format, &planned))?;
+            if !planned.changes.is_empty() {
+                return Ok(ExitCode::from(CHANGES));
+            }
+        }
+        Command::Apply { profile } => {
+            let applied = crate::apply_profile(&files, &state_dir, &read_profile(profile, overrides)?)?;
+            print(|out| report::apply(out, format, &applied))?;
+        }
+        Command::Restore => {
+            let restored = crate::restore(&files, &state_dir)?;
+            print(|out| report::restore(out, format, &restored))?;
+            if let Some(journal) = &restored.journal {
+                let failures = restored.failed.join("; ");
+                bail!("not restored: {failures}; the journal {} is kept, run again", journal.display());
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The hosts that `show` prints: one for each interface.
+fn read_hosts(files: &KernelFiles, overrides: Overrides, name: Option<&str>) -> Result<Vec<Host>> {
+    let named = name.map(str::parse).transpose()?;
+    let choices = match named.or(overrides.interface) {
+        Some(choice) => vec![choice],
+        None => nic::interesting(files)?.into_iter().map(InterfaceChoice::Named).collect(),
+    };
+    Ok(choices.iter().map(|choice| Host::read(files, choice, &[])).collect::<Result<_, _>>()?)
+}
+
+/// The profile with the overrides of the command line.
+fn read_profile(path: &Path, overrides: Overrides) -> Result<Profile> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| anyhow!("read profile {}: {}", path.display(), describe(&error)))?;
+    let mut profile = Profile::parse(&text, &path.display().to_string())?;
+    profile.interface = overrides.interface.unwrap_or(profile.interface);
+    profile.cpus = overrides.cpus.unwrap_or(profile.cpus);
+    Ok(profile)
+}
+
+/// Writes a report to stdout at once. A reader that has gone away is no error.
+fn print(report: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> Result<()> {
+    let mut text = Vec::new();
+    report(&mut text)?;
+    let mut out = io::stdout().lock();
+    match out.write_all(&text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            bail!("write to stdout: {}", describe(&error))
+        }
+        _ => Ok(()),
+    }
+}

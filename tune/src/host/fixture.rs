@@ -1,0 +1,63 @@
+//! A made-up host for unit tests.
+
+use std::collections::BTreeMap;
+
+use super::nic::Device;
+use super::{
+    CpuPlace, Host, HowKnown, Irq, IrqState, Nic, QueueIndex, QueueIrq, QueueIrqs, RxQueue, Serves, Topology,
+    TxQueue,
+};
+use crate::cpu_set::CpuSet;
+use crate::setting::Value;
+
+/// `cpus` CPUs on one node, `eth0` with `queues` combined queues on IRQ 40 and up, everything untouched.
+pub(crate) fn nic_host(cpus: u32, queues: u32) -> Host {
+    let mut host = veth_host(cpus, queues);
+    host.nic.device = Some(Device {
+        path: "/sys/devices/pci0000:3a/0000:3b:00.0".into(),
+        parent: "/sys/devices/pci0000:3a".into(),
+        driver: Some("ixgbe".into()),
+        pci: Some("0000:3b:00.0".parse().unwrap()),
+    });
+    for queue in 0..queues {
+        let irq = Irq(40 + queue);
+        host.queue_irqs.rows.push(QueueIrq {
+            irq,
+            name: format!("eth0-TxRx-{queue}"),
+            serves: Serves::Both(QueueIndex(queue)),
+            how: HowKnown::MsiIrqs,
+        });
+        let affinity = host.topology.online.clone();
+        let effective = Some(CpuSet::from_iter([queue % cpus]));
+        host.irqs.insert(irq, IrqState { affinity, effective, node: None });
+    }
+    host
+}
+
+/// As [`nic_host`], without a device and without interrupts.
+pub(crate) fn veth_host(cpus: u32, queues: u32) -> Host {
+    let online: CpuSet = (0..cpus).collect();
+    let place = |cpu| CpuPlace { cpu, node: Some(0), core: cpu, thread: 0, llc: 0 };
+    let rx =
+        |index| RxQueue { index: QueueIndex(index), rps_cpus: Some(CpuSet::new()), rps_flow_cnt: Some(0) };
+    let tx = |index| TxQueue { index: QueueIndex(index), xps_cpus: (queues > 1).then(CpuSet::new) };
+    Host {
+        topology: Topology {
+            possible: online.clone(),
+            housekeeping: online.clone(),
+            cpus: online.iter().map(place).collect(),
+            online,
+            distances: BTreeMap::from([(0, vec![10])]),
+        },
+        nic: Nic {
+            name: "eth0".parse().unwrap(),
+            device: None,
+            numa_node: None,
+            rx_queues: (0..queues).map(rx).collect(),
+            tx_queues: (0..queues).map(tx).collect(),
+        },
+        queue_irqs: QueueIrqs::default(),
+        irqs: BTreeMap::new(),
+        sysctls: BTreeMap::from([("net.core.somaxconn".parse().unwrap(), Value::Numbers(vec![4096]))]),
+    }
+}

@@ -1,0 +1,176 @@
+//! `/proc/interrupts`: per interrupt the counts per CPU, the chip, and the names of the handlers.
+//!
+//! After the counts of the CPUs in the head line the rest of a line is free text: the chip's name may hold
+//! spaces (`Hyper-V PCIe MSI 4138200989697-edge`), so nothing is found by counting columns there. The kernel
+//! writes two spaces before the handlers' names and `, ` between them (`show_interrupts()` in
+//! `kernel/irq/proc.c`).
+
+use super::{HostError, Irq, read_as};
+use crate::cpu_set::{Cpu, MAX_CPUS};
+use crate::kernel_files::KernelFiles;
+
+const PATH: &str = "/proc/interrupts";
+
+/// The table of `/proc/interrupts`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Interrupts {
+    /// The CPUs of the head line: those that were online, in the order of the columns.
+    pub cpus: Vec<Cpu>,
+    /// The lines in the kernel's order.
+    pub rows: Vec<InterruptRow>,
+}
+
+/// One line of `/proc/interrupts`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterruptRow {
+    /// What stands before the colon: a number, or `NMI`, `LOC`, `ERR`, ….
+    pub label: String,
+    /// Counts in the order of [`Interrupts::cpus`]; fewer where the line has fewer, as `ERR` has one.
+    pub counts: Vec<u64>,
+    /// Chip, hardware number, flow type and handlers, as printed.
+    pub description: String,
+}
+
+impl InterruptRow {
+    /// The interrupt's number; `None` for the architecture's own lines.
+    #[must_use]
+    pub fn irq(&self) -> Option<Irq> {
+        self.label.parse().ok()
+    }
+
+    /// The names of the handlers; several where an interrupt is shared.
+    pub fn actions(&self) -> impl Iterator<Item = &str> {
+        let description = self.description.trim();
+        let names = match description.rsplit_once("  ") {
+            Some((_, names)) => names,
+            None => description.rsplit_once(' ').map_or(description, |(_, name)| name),
+        };
+        names.split(", ").map(str::trim).filter(|name| !name.is_empty())
+    }
+}
+
+impl Interrupts {
+    /// Reads `/proc/interrupts`.
+    ///
+    /// # Errors
+    /// If it cannot be read or has no head line.
+    pub fn read(files: &KernelFiles) -> Result<Self, HostError> {
+        read_as(files, PATH, Self::parse)
+    }
+
+    /// Parses the text of `/proc/interrupts`.
+    ///
+    /// # Errors
+    /// If the head line does not name CPUs.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut lines = text.lines();
+        let head = lines.next().unwrap_or_default();
+        let cpus = parse_head(head).ok_or_else(|| format!("head line \"{}\" names no CPUs", head.trim()))?;
+        let rows = lines.filter_map(|line| parse_row(line, cpus.len())).collect();
+        Ok(Self { cpus, rows })
+    }
+
+    /// The line of an interrupt.
+    #[must_use]
+    pub fn row(&self, irq: Irq) -> Option<&InterruptRow> {
+        self.rows.iter().find(|row| row.irq() == Some(irq))
+    }
+}
+
+fn parse_head(line: &str) -> Option<Vec<Cpu>> {
+    let cpu = |word: &str| word.strip_prefix("CPU")?.parse().ok().filter(|&cpu: &Cpu| cpu < MAX_CPUS);
+    let cpus: Option<Vec<Cpu>> = line.split_whitespace().map(cpu).collect();
+    cpus.filter(|cpus| !cpus.is_empty())
+}
+
+/// A label, a colon, at most `columns` numbers, and the rest. A line without a colon is none.
+fn parse_row(line: &str, columns: usize) -> Option<InterruptRow> {
+    let (label, mut rest) = line.split_once(':')?;
+    let mut counts = Vec::with_capacity(columns);
+    while counts.len() < columns {
+        let trimmed = rest.trim_start();
+        let end = trimmed.find(char::is_whitespace).unwrap_or(trimmed.len());
+        let Ok(count) = trimmed[..end].parse() else { break };
+        counts.push(count);
+        rest = &trimmed[end..];
+    }
+    Some(InterruptRow { label: label.trim().to_owned(), counts, description: rest.trim().to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn actions(row: &InterruptRow) -> Vec<&str> {
+        row.actions().collect()
+    }
+
+    #[test]
+    fn lines_of_several_chips() {
+        let text = "           CPU0       CPU2
+ 24:          1          0  IO-APIC   5-edge      ACPI:Ged
+ 38:          3        969 PCI-MSIX-0000:00:03.0   1-edge      virtio2-input.0
+ 40:          5          6  Hyper-V PCIe MSI 4138200989697-edge      mana_q0@pci:7870:00:00.0
+ 41:          5          6  ITS-MSI 524289 Edge      eth0-TxRx-1
+ 42:          5          6  GICv3  79 Level     i801_smbus, ahci[0000:00:1f.2], a name
+NMI:          0          0   Non-maskable interrupts
+ERR:          7
+MIS:          0
+";
+        let interrupts = Interrupts::parse(text).unwrap();
+        assert_eq!(interrupts.cpus, [0, 2], "CPU 1 is offline and has no column");
+        let virtio = interrupts.row(Irq(38)).unwrap();
+        assert_eq!(virtio.counts, [3, 969]);
+        assert_eq!(virtio.description, "PCI-MSIX-0000:00:03.0   1-edge      virtio2-input.0");
+        assert_eq!(actions(virtio), ["virtio2-input.0"]);
+        assert_eq!(actions(interrupts.row(Irq(40)).unwrap()), ["mana_q0@pci:7870:00:00.0"]);
+        assert_eq!(actions(interrupts.row(Irq(41)).unwrap()), ["eth0-TxRx-1"]);
+        assert_eq!(actions(interrupts.row(Irq(42)).unwrap()), ["i801_smbus", "ahci[0000:00:1f.2]", "a name"]);
+        let err = interrupts.rows.iter().find(|row| row.label == "ERR").unwrap();
+        assert_eq!((err.irq(), err.counts.as_slice(), err.description.as_str()), (None, &[7][..], ""));
+    }
+
+    #[test]
+    fn single_spaces_before_the_name_are_enough() {
+        let interrupts = Interrupts::parse("CPU0\n 1: 5 PCI-MSI 1-edge eth0-TxRx-0\n").unwrap();
+        assert_eq!(actions(&interrupts.rows[0]), ["eth0-TxRx-0"]);
+    }
+
+    #[test]
+    fn a_head_line_is_needed() {
+        assert!(Interrupts::parse("").is_err());
+        assert!(Interrupts::parse(" 24: 1 2 x\n").is_err());
+        assert!(Interrupts::parse("CPU0 CPU99999\n").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn counts_names_and_numbers_come_back(
+            cpus in prop::collection::btree_set(0..1152u32, 1..400),
+            counts in prop::collection::vec(any::<u64>(), 400),
+            irq in 0..100_000u32,
+            chip in "[A-Za-z][A-Za-z-]{0,12}( [A-Z][A-Za-z]{0,5}){0,3}",
+            name in "[a-z][a-z0-9@:.-]{0,30}",
+        ) {
+            let counts = &counts[..cpus.len()];
+            let mut text: String = cpus.iter().map(|cpu| format!("       CPU{cpu}")).collect();
+            text.push_str(&format!("\n {irq}:"));
+            counts.iter().for_each(|count| text.push_str(&format!(" {count:>10}")));
+            text.push_str(&format!(" {chip} {irq}-edge      {name}\n"));
+            let interrupts = Interrupts::parse(&text).unwrap();
+            prop_assert_eq!(&interrupts.cpus, &cpus.into_iter().collect::<Vec<_>>());
+            let row = interrupts.row(Irq(irq)).unwrap();
+            prop_assert_eq!(row.counts.as_slice(), counts);
+            prop_assert_eq!(actions(row), [name.as_str()]);
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "(CPU[0-9]{1,5} ?){0,3}\n[ a-z0-9:,.-]{0,60}\n\\PC{0,30}") {
+            if let Ok(interrupts) = Interrupts::parse(&text) {
+                interrupts.rows.iter().for_each(|row| { let _ = row.actions().count(); });
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! `Host`: what the machine looks like, as plain data read once.
+//!
+//! Every part has a parser that takes text and a reader that opens files through [`KernelFiles`] and adds the
+//! path to the error.
+
+pub mod default_route;
+mod driver_names;
+#[cfg(test)]
+pub(crate) mod fixture;
+pub mod interrupts;
+pub mod irq;
+pub mod nic;
+pub mod queue_irqs;
+pub mod sysctls;
+pub mod topology;
+
+use std::collections::BTreeMap;
+
+pub use interrupts::{InterruptRow, Interrupts};
+pub use irq::{Irq, IrqState};
+pub use nic::{
+    InterfaceChoice, InterfaceName, InterfaceNameError, Nic, PciAddress, QueueIndex, RxQueue, TxQueue,
+};
+pub use queue_irqs::{HowKnown, QueueIrq, QueueIrqs, Serves};
+pub use sysctls::{SysctlName, SysctlNameError, Sysctls};
+pub use topology::{CpuPlace, Topology};
+
+use crate::kernel_files::{KernelFileError, KernelFiles};
+use crate::setting::{Setting, Value};
+
+/// A snapshot of one interface, its interrupts, the CPUs, and the sysctls that were asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// CPUs, cores, caches and NUMA nodes.
+    pub topology: Topology,
+    /// The interface and its queues.
+    pub nic: Nic,
+    /// Which interrupt serves which queue, and how that is known.
+    pub queue_irqs: QueueIrqs,
+    /// Affinity of the interrupts in `queue_irqs`.
+    pub irqs: BTreeMap<Irq, IrqState>,
+    /// The sysctls that were asked for and exist.
+    pub sysctls: Sysctls,
+}
+
+impl Host {
+    /// Reads the snapshot. `sysctls` are the names that the profile sets; one that does not exist is left out.
+    ///
+    /// # Errors
+    /// If the interface or a default route does not exist, or a file that every supported kernel has cannot be read or understood.
+    pub fn read(
+        files: &KernelFiles,
+        interface: &InterfaceChoice,
+        sysctls: &[SysctlName],
+    ) -> Result<Self, HostError> {
+        let topology = Topology::read(files)?;
+        let nic = match interface {
+            InterfaceChoice::Named(name) => Nic::read(files, name)?,
+            InterfaceChoice::Auto => Nic::read(files, &default_route::read(files)?)?,
+        };
+        let interrupts = Interrupts::read(files)?;
+        let queue_irqs = QueueIrqs::read(files, &nic, &interrupts)?;
+        let mut irqs = BTreeMap::new();
+        for row in &queue_irqs.rows {
+            irqs.insert(row.irq, IrqState::read(files, row.irq)?);
+        }
+        let sysctls = sysctls::read(files, sysctls)?;
+        Ok(Self { topology, nic, queue_irqs, irqs, sysctls })
+    }
+
+    /// What a setting holds in this snapshot; `None` if the snapshot has no such file.
+    #[must_use]
+    pub fn value(&self, setting: &Setting) -> Option<Value> {
+        match setting {
+            Setting::IrqAffinity(irq) => self.irqs.get(irq).map(|state| Value::List(state.affinity.clone())),
+            Setting::XpsCpus(interface, queue) => {
+                let queue = self.nic.tx_queue(interface, *queue)?;
+                queue.xps_cpus.clone().map(Value::Mask)
+            }
+            Setting::RpsCpus(interface, queue) => {
+                let queue = self.nic.rx_queue(interface, *queue)?;
+                queue.rps_cpus.clone().map(Value::Mask)
+            }
+            Setting::RpsFlowCount(interface, queue) => {
+                let queue = self.nic.rx_queue(interface, *queue)?;
+                queue.rps_flow_cnt.map(|count| Value::Numbers(vec![i64::from(count)]))
+            }
+            Setting::Sysctl(name) => self.sysctls.get(name).cloned(),
+        }
+    }
+}
+
+/// Why the host could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// A kernel file that could not be read.
+    #[error(transparent)]
+    File(#[from] KernelFileError),
+    /// A kernel file that was read and not understood.
+    #[error("{path}: {reason}")]
+    Text {
+        /// The kernel path.
+        path: String,
+        /// What was expected and what was there.
+        reason: String,
+    },
+    /// The interface is not in `/sys/class/net`.
+    #[error("interface {name} does not exist; there are: {found}{hint}")]
+    NoInterface {
+        /// The interface that was asked for.
+        name: InterfaceName,
+        /// The interfaces in `/sys/class/net`.
+        found: String,
+        /// What may be wrong besides the name.
+        hint: &'static str,
+    },
+    /// The interface is in `/sys/class/net`, but not in the network namespace of this process.
+    #[error(
+        "interface {0} in /sys/class/net belongs to another network namespace than this process; \
+         mount sysfs in this one, as `ip netns exec` does"
+    )]
+    OtherNamespace(InterfaceName),
+    /// `interface = "auto"` without a default route.
+    #[error("no IPv4 default route in /proc/net/route to choose the interface by; name it with --interface")]
+    NoDefaultRoute,
+}
+
+impl HostError {
+    fn text(path: impl Into<String>, reason: &impl ToString) -> Self {
+        Self::Text { path: path.into(), reason: reason.to_string() }
+    }
+}
+
+/// Reads a file and hands its text to a parser; the path is added to the parser's error.
+fn read_as<T, E: ToString>(
+    files: &KernelFiles,
+    path: &str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, HostError> {
+    parse(&files.read(path)?).map_err(|reason| HostError::text(path, &reason))
+}
+
+/// As [`read_as`]; `None` if the file does not exist.
+fn read_optional_as<T, E: ToString>(
+    files: &KernelFiles,
+    path: &str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<Option<T>, HostError> {
+    let Some(text) = files.read_optional(path)? else { return Ok(None) };
+    parse(&text).map(Some).map_err(|reason| HostError::text(path, &reason))
+}
+
+/// A NUMA node as in `numa_node` and `/proc/irq/N/node`: -1 means that the kernel knows none.
+fn parse_node(text: &str) -> Result<Option<u32>, String> {
+    match text.trim() {
+        "-1" => Ok(None),
+        number => number.parse().map(Some).map_err(|_| format!("\"{number}\" is not a NUMA node")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_node_is_not_node_zero() {
+        assert_eq!(parse_node("-1\n"), Ok(None));
+        assert_eq!(parse_node("0"), Ok(Some(0)));
+        assert!(parse_node("-2").is_err());
+        assert!(parse_node("").is_err());
+    }
+}

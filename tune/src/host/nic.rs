@@ -1,0 +1,385 @@
+//! The interface: its device, NUMA node and queues, from `/sys/class/net/IF/`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use super::{HostError, parse_node, read_optional_as};
+use crate::cpu_set::CpuSet;
+use crate::kernel_files::KernelFiles;
+
+const NET: &str = "/sys/class/net";
+
+/// An interface's name as the kernel allows it (`dev_valid_name()` in `net/core/dev.c`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct InterfaceName(String);
+
+impl InterfaceName {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A text that cannot be an interface's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{name}\" is not an interface name: {reason}")]
+pub struct InterfaceNameError {
+    name: String,
+    reason: &'static str,
+}
+
+impl FromStr for InterfaceName {
+    type Err = InterfaceNameError;
+
+    fn from_str(text: &str) -> Result<Self, InterfaceNameError> {
+        let reason = if text.is_empty() {
+            "it is empty"
+        } else if text.len() > 15 {
+            "it is longer than 15 bytes"
+        } else if text == "." || text == ".." {
+            "it names a directory"
+        } else if text.contains(['/', ':']) {
+            "it contains '/' or ':'"
+        } else if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            "it contains white space"
+        } else {
+            return Ok(Self(text.to_owned()));
+        };
+        Err(InterfaceNameError { name: text.escape_default().to_string(), reason })
+    }
+}
+
+/// Which interface is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InterfaceChoice {
+    /// The interface of the default route, written `auto`.
+    Auto,
+    /// This one.
+    Named(InterfaceName),
+}
+
+impl FromStr for InterfaceChoice {
+    type Err = InterfaceNameError;
+
+    fn from_str(text: &str) -> Result<Self, InterfaceNameError> {
+        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::Named) }
+    }
+}
+
+/// The number of an RX or a TX queue, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct QueueIndex(pub u32);
+
+impl fmt::Display for QueueIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for QueueIndex {
+    type Err = std::num::ParseIntError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+/// A PCI function's address, `0000:00:03.0`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct PciAddress(String);
+
+impl PciAddress {
+    /// The address, in lower case.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PciAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for PciAddress {
+    type Err = String;
+
+    /// `domain:bus:device.function` in hex; the domain has 4 digits or more (VMD and Hyper-V use more).
+    fn from_str(text: &str) -> Result<Self, String> {
+        let hex = |part: &str| part.bytes().all(|b| b.is_ascii_hexdigit());
+        let is_address = || {
+            let (domain, rest) = text.split_once(':')?;
+            let (bus, rest) = rest.split_once(':')?;
+            let (device, function) = rest.split_once('.')?;
+            let sizes = domain.len() >= 4 && bus.len() == 2 && device.len() == 2 && function.len() == 1;
+            (sizes && [domain, bus, device, function].into_iter().all(hex)).then_some(())
+        };
+        match is_address() {
+            Some(()) => Ok(Self(text.to_ascii_lowercase())),
+            None => Err(format!("\"{text}\" is not a PCI address")),
+        }
+    }
+}
+
+/// An RX queue's files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RxQueue {
+    /// Its number.
+    pub index: QueueIndex,
+    /// `rps_cpus`; `None` on a kernel without RPS.
+    pub rps_cpus: Option<CpuSet>,
+    /// `rps_flow_cnt`; `None` on a kernel without RPS.
+    pub rps_flow_cnt: Option<u32>,
+}
+
+/// A TX queue's files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TxQueue {
+    /// Its number.
+    pub index: QueueIndex,
+    /// `xps_cpus`; `None` where reading gives ENOENT, as on a device with one TX queue.
+    pub xps_cpus: Option<CpuSet>,
+}
+
+/// The device under an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its resolved path, `/sys/devices/pci0000:00/0000:00:03.0/virtio2`.
+    pub path: String,
+    /// The device above it; a virtio device keeps its interrupts and NUMA node there.
+    pub parent: String,
+    /// The driver's name; `None` if no driver link is there.
+    pub driver: Option<String>,
+    /// The PCI function: the device itself or the one above it.
+    pub pci: Option<PciAddress>,
+}
+
+impl Device {
+    /// The device's own name, the last part of its path: `virtio2`, `0000:3b:00.0`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        last_component(&self.path)
+    }
+}
+
+/// An interface and its queues.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nic {
+    /// Its name.
+    pub name: InterfaceName,
+    /// The device; `None` for a virtual interface such as veth.
+    pub device: Option<Device>,
+    /// NUMA node of the device or of the one above it; `None` where the kernel says -1 or nothing.
+    pub numa_node: Option<u32>,
+    /// In ascending order of number.
+    pub rx_queues: Vec<RxQueue>,
+    /// In ascending order of number.
+    pub tx_queues: Vec<TxQueue>,
+}
+
+impl Nic {
+    /// Reads `/sys/class/net/IF/`.
+    ///
+    /// # Errors
+    /// If there is no such interface in this network namespace, or a file of it is not understood.
+    pub fn read(files: &KernelFiles, name: &InterfaceName) -> Result<Self, HostError> {
+        check_exists(files, name)?;
+        let device = read_device(files, name)?;
+        let numa_node = match &device {
+            Some(device) => read_node(files, device)?,
+            None => None,
+        };
+        let (rx, tx) = list_queues(files, name)?;
+        let queue = |kind: &str, index, file: &str| format!("{NET}/{name}/queues/{kind}-{index}/{file}");
+        let rx_queues = rx.into_iter().map(|index| -> Result<_, HostError> {
+            let rps_cpus = read_optional_as(files, &queue("rx", index, "rps_cpus"), CpuSet::parse_mask)?;
+            let flows = queue("rx", index, "rps_flow_cnt");
+            let rps_flow_cnt = read_optional_as(files, &flows, |text| text.trim().parse::<u32>())?;
+            Ok(RxQueue { index, rps_cpus, rps_flow_cnt })
+        });
+        let tx_queues = tx.into_iter().map(|index| -> Result<_, HostError> {
+            let xps_cpus = read_optional_as(files, &queue("tx", index, "xps_cpus"), CpuSet::parse_mask)?;
+            Ok(TxQueue { index, xps_cpus })
+        });
+        Ok(Self {
+            name: name.clone(),
+            device,
+            numa_node,
+            rx_queues: rx_queues.collect::<Result<_, _>>()?,
+            tx_queues: tx_queues.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The RX queue of this number, if `interface` is this interface.
+    #[must_use]
+    pub fn rx_queue(&self, interface: &InterfaceName, index: QueueIndex) -> Option<&RxQueue> {
+        self.rx_queues.iter().find(|queue| queue.index == index && self.name == *interface)
+    }
+
+    /// The TX queue of this number, if `interface` is this interface.
+    #[must_use]
+    pub fn tx_queue(&self, interface: &InterfaceName, index: QueueIndex) -> Option<&TxQueue> {
+        self.tx_queues.iter().find(|queue| queue.index == index && self.name == *interface)
+    }
+
+    /// The driver's name; `None` for a virtual interface.
+    #[must_use]
+    pub fn driver(&self) -> Option<&str> {
+        self.device.as_ref()?.driver.as_deref()
+    }
+}
+
+/// The interfaces that have a device under them or more than one queue: those worth showing unasked.
+///
+/// # Errors
+/// If `/sys/class/net` cannot be read.
+pub fn interesting(files: &KernelFiles) -> Result<Vec<InterfaceName>, HostError> {
+    let mut names = Vec::new();
+    for name in list_interfaces(files)? {
+        let (rx, tx) = list_queues(files, &name)?;
+        let has_device = files.exists(&format!("{NET}/{name}/device"));
+        if rx.len() > 1 || tx.len() > 1 || (has_device && !rx.is_empty()) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Every interface in `/sys/class/net`; other files there (`bonding_masters`) have no `ifindex` and are not.
+///
+/// # Errors
+/// If `/sys/class/net` cannot be read.
+fn list_interfaces(files: &KernelFiles) -> Result<Vec<InterfaceName>, HostError> {
+    let names = files.list(NET)?.into_iter().filter_map(|name| name.parse().ok());
+    Ok(names.filter(|name: &InterfaceName| files.list(&format!("{NET}/{name}")).is_ok()).collect())
+}
+
+/// `/proc/net/dev` follows the network namespace of the process, sysfs that of its mount: they must agree.
+fn check_exists(files: &KernelFiles, name: &InterfaceName) -> Result<(), HostError> {
+    let in_namespace = files
+        .read_optional("/proc/net/dev")?
+        .map(|text| interfaces_of_namespace(&text).any(|interface| interface == name.as_str()));
+    if files.exists(&format!("{NET}/{name}")) {
+        return match in_namespace {
+            Some(false) => Err(HostError::OtherNamespace(name.clone())),
+            Some(true) | None => Ok(()),
+        };
+    }
+    let found = list_interfaces(files)?;
+    let found: Vec<&str> = found.iter().map(InterfaceName::as_str).collect();
+    let hint = match in_namespace {
+        Some(true) => " (/sys belongs to another network namespace; mount sysfs in this one)",
+        Some(false) | None => "",
+    };
+    Err(HostError::NoInterface { name: name.clone(), found: found.join(", "), hint })
+}
+
+/// The interface names of `/proc/net/dev`: two head lines, then `  eth0: counters`.
+fn interfaces_of_namespace(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().skip(2).filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim())
+}
+
+fn read_device(files: &KernelFiles, name: &InterfaceName) -> Result<Option<Device>, HostError> {
+    let link = format!("{NET}/{name}/device");
+    if files.link_text(&link).is_none() && !files.exists(&link) {
+        return Ok(None);
+    }
+    let path = files.resolve(&link)?;
+    let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
+    let driver = files.link_name(&format!("{path}/driver"));
+    let pci = [&path, &parent].into_iter().find_map(|path| last_component(path).parse().ok());
+    Ok(Some(Device { path, parent, driver, pci }))
+}
+
+fn read_node(files: &KernelFiles, device: &Device) -> Result<Option<u32>, HostError> {
+    for directory in [&device.path, &device.parent] {
+        let path = format!("{directory}/numa_node");
+        if let Some(node) = read_optional_as(files, &path, parse_node)? {
+            return Ok(node);
+        }
+    }
+    Ok(None)
+}
+
+/// The RX and TX queues of an interface, each in ascending order; empty without `queues/`.
+fn list_queues(
+    files: &KernelFiles,
+    name: &InterfaceName,
+) -> Result<(Vec<QueueIndex>, Vec<QueueIndex>), HostError> {
+    let names = files.list_optional(&format!("{NET}/{name}/queues"))?.unwrap_or_default();
+    let indexes = |prefix| {
+        let mut found: Vec<QueueIndex> =
+            names.iter().filter_map(|name| name.strip_prefix(prefix)?.parse().ok()).collect();
+        found.sort_unstable();
+        found
+    };
+    Ok((indexes("rx-"), indexes("tx-")))
+}
+
+fn last_component(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_that_lead_elsewhere_are_refused() {
+        for name in
+            ["", ".", "..", "../eth0", "eth0/queues", "a name", "eth0\n", "sixteen-letters-", "eth0:1"]
+        {
+            assert!(name.parse::<InterfaceName>().is_err(), "{name:?}");
+        }
+        for name in ["eth0", "enp1s0f0np0", "eth0.100", "br-lan", "v@x"] {
+            assert_eq!(name.parse::<InterfaceName>().unwrap().as_str(), name);
+        }
+    }
+
+    #[test]
+    fn pci_addresses() {
+        assert_eq!("0000:3B:00.1".parse::<PciAddress>().unwrap().as_str(), "0000:3b:00.1");
+        assert!("10000:e1:00.0".parse::<PciAddress>().is_ok());
+        for text in ["", "virtio2", "00:03.0", "0000:00:03", "0000:00:03.00", "000g:00:03.0"] {
+            assert!(text.parse::<PciAddress>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_of_proc_net_dev() {
+        let text = "Inter-|   Receive\n face |bytes\n    lo:    0 0\n  eth0:123 4\nverylongname000:1 2\n";
+        let names: Vec<&str> = interfaces_of_namespace(text).collect();
+        assert_eq!(names, ["lo", "eth0", "verylongname000"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parsers_panic(text in "\\PC{0,40}") {
+            let _ = text.parse::<InterfaceName>();
+            let _ = text.parse::<PciAddress>();
+            let _ = interfaces_of_namespace(&text).count();
+        }
+
+        #[test]
+        fn a_name_stays_one_component(text in "[a-z./:]{0,20}") {
+            if let Ok(name) = text.parse::<InterfaceName>() {
+                prop_assert!(!name.as_str().contains('/'));
+                prop_assert!(name.as_str() != "..");
+            }
+        }
+    }
+}

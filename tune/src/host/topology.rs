@@ -1,0 +1,164 @@
+//! CPUs, cores, caches and NUMA nodes, from `/sys/devices/system/{cpu,node}/`.
+
+use std::collections::BTreeMap;
+
+use super::{HostError, read_as, read_optional_as};
+use crate::cpu_set::{Cpu, CpuSet};
+use crate::kernel_files::KernelFiles;
+
+const CPU: &str = "/sys/devices/system/cpu";
+const NODE: &str = "/sys/devices/system/node";
+
+/// Where one CPU sits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CpuPlace {
+    /// The CPU.
+    pub cpu: Cpu,
+    /// Its NUMA node; `None` where the kernel has no nodes.
+    pub node: Option<u32>,
+    /// The lowest CPU of its core: threads of one core share it.
+    pub core: Cpu,
+    /// Its place among the threads of its core, from 0.
+    pub thread: u32,
+    /// The lowest CPU that shares its last level cache; its core where the kernel describes no caches.
+    pub llc: Cpu,
+}
+
+/// The CPUs of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topology {
+    /// `online`.
+    pub online: CpuSet,
+    /// `possible`; the highest one bounds every mask the kernel takes (`nr_cpu_ids`).
+    pub possible: CpuSet,
+    /// CPUs to which the kernel lets RPS send packets: without `isolated` (`isolcpus=domain`) and `nohz_full`.
+    pub housekeeping: CpuSet,
+    /// The online CPUs in ascending order.
+    pub cpus: Vec<CpuPlace>,
+    /// Per NUMA node its distances to node 0, 1, … in the order of `nodeN/distance`.
+    pub distances: BTreeMap<u32, Vec<u32>>,
+}
+
+impl Topology {
+    /// Reads the topology. Only `cpu/online` must exist.
+    ///
+    /// # Errors
+    /// If `cpu/online` cannot be read, or any of the files not be understood.
+    pub fn read(files: &KernelFiles) -> Result<Self, HostError> {
+        let list = |file: &str| read_optional_as(files, &format!("{CPU}/{file}"), parse_maybe_null_list);
+        let online = read_as(files, &format!("{CPU}/online"), CpuSet::parse_list)?;
+        let possible = list("possible")?.unwrap_or_else(|| online.clone());
+        let isolated = list("isolated")?.unwrap_or_default();
+        let nohz_full = list("nohz_full")?.unwrap_or_default();
+        let nodes = read_nodes(files)?;
+        let cpus = online.iter().map(|cpu| read_cpu(files, cpu, &nodes)).collect::<Result<_, _>>()?;
+        let distances = read_distances(files, &nodes)?;
+        let housekeeping = possible.difference(&isolated).difference(&nohz_full);
+        Ok(Self { online, possible, housekeeping, cpus, distances })
+    }
+
+    /// Where an online CPU sits.
+    #[must_use]
+    pub fn place(&self, cpu: Cpu) -> Option<&CpuPlace> {
+        self.cpus.iter().find(|place| place.cpu == cpu)
+    }
+
+    /// How far a CPU's node is from `node`: 0 for the node itself or if either is not known, else the kernel's
+    /// distance (10 is local, 20 and more remote), or 255 where it gives none.
+    #[must_use]
+    pub fn distance(&self, node: Option<u32>, cpu_node: Option<u32>) -> u32 {
+        let (Some(node), Some(cpu_node)) = (node, cpu_node) else { return 0 };
+        if node == cpu_node {
+            return 0;
+        }
+        let column = self.distances.keys().position(|&known| known == cpu_node);
+        let row = self.distances.get(&node);
+        row.zip(column).and_then(|(row, column)| row.get(column)).copied().unwrap_or(255)
+    }
+}
+
+/// A list in which older kernels print `(null)` for none (`nohz_full`).
+fn parse_maybe_null_list(text: &str) -> Result<CpuSet, crate::cpu_set::CpuSetError> {
+    let text = text.trim();
+    CpuSet::parse_list(if text == "(null)" { "" } else { text })
+}
+
+fn parse_distances(text: &str) -> Result<Vec<u32>, String> {
+    let parse = |word: &str| word.parse().map_err(|_| format!("\"{word}\" is not a distance"));
+    text.split_whitespace().map(parse).collect()
+}
+
+fn read_nodes(files: &KernelFiles) -> Result<BTreeMap<u32, CpuSet>, HostError> {
+    let names = files.list_optional(NODE)?.unwrap_or_default();
+    let numbers = names.iter().filter_map(|name| name.strip_prefix("node")?.parse::<u32>().ok());
+    let mut nodes = BTreeMap::new();
+    for number in numbers {
+        let cpus = read_optional_as(files, &format!("{NODE}/node{number}/cpulist"), CpuSet::parse_list)?;
+        nodes.insert(number, cpus.unwrap_or_default());
+    }
+    Ok(nodes)
+}
+
+fn read_distances(
+    files: &KernelFiles,
+    nodes: &BTreeMap<u32, CpuSet>,
+) -> Result<BTreeMap<u32, Vec<u32>>, HostError> {
+    let mut distances = BTreeMap::new();
+    for &node in nodes.keys() {
+        let row = read_optional_as(files, &format!("{NODE}/node{node}/distance"), parse_distances)?;
+        distances.insert(node, row.unwrap_or_default());
+    }
+    Ok(distances)
+}
+
+fn read_cpu(files: &KernelFiles, cpu: Cpu, nodes: &BTreeMap<u32, CpuSet>) -> Result<CpuPlace, HostError> {
+    let path = format!("{CPU}/cpu{cpu}/topology/thread_siblings_list");
+    let siblings = read_optional_as(files, &path, CpuSet::parse_list)?.unwrap_or_default();
+    let core = siblings.first().unwrap_or(cpu);
+    let thread = siblings.iter().take_while(|&sibling| sibling < cpu).fold(0, |count, _| count + 1);
+    let node = nodes.iter().find(|(_, cpus)| cpus.contains(cpu)).map(|(node, _)| *node);
+    let llc = read_llc(files, cpu)?.unwrap_or(core);
+    Ok(CpuPlace { cpu, node, core, thread, llc })
+}
+
+/// The lowest CPU that shares the cache of the highest index with `cpu`.
+fn read_llc(files: &KernelFiles, cpu: Cpu) -> Result<Option<Cpu>, HostError> {
+    let directory = format!("{CPU}/cpu{cpu}/cache");
+    let names = files.list_optional(&directory)?.unwrap_or_default();
+    let last = names.iter().filter_map(|name| name.strip_prefix("index")?.parse::<u32>().ok()).max();
+    let Some(last) = last else { return Ok(None) };
+    let path = format!("{directory}/index{last}/shared_cpu_list");
+    Ok(read_optional_as(files, &path, CpuSet::parse_list)?.and_then(|cpus| cpus.first()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two_nodes() -> Topology {
+        Topology {
+            online: "0-3".parse().unwrap(),
+            possible: "0-3".parse().unwrap(),
+            housekeeping: "0-3".parse().unwrap(),
+            cpus: Vec::new(),
+            distances: BTreeMap::from([(0, vec![10, 21]), (2, vec![21, 10])]),
+        }
+    }
+
+    #[test]
+    fn distance_uses_the_order_of_the_nodes_not_their_numbers() {
+        let topology = two_nodes();
+        assert_eq!(topology.distance(Some(0), Some(2)), 21);
+        assert_eq!(topology.distance(Some(2), Some(2)), 0);
+        assert_eq!(topology.distance(Some(2), Some(1)), 255);
+        assert_eq!(topology.distance(None, Some(2)), 0, "an unknown node prefers none");
+    }
+
+    #[test]
+    fn null_is_no_cpu() {
+        assert!(parse_maybe_null_list("(null)\n").unwrap().is_empty());
+        assert!(parse_maybe_null_list("").unwrap().is_empty());
+        assert_eq!(parse_maybe_null_list("2-3\n").unwrap().len(), 2);
+        assert!(parse_distances("10 x").is_err());
+    }
+}

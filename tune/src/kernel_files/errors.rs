@@ -1,0 +1,119 @@
+//! Errors of kernel files: operation, path, value, errno, and what it means there.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use crate::errno;
+
+/// What was tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// Opening the root directory.
+    OpenRoot,
+    /// Looking a path up.
+    LookUp,
+    /// Reading a file.
+    Read,
+    /// Reading a directory.
+    List,
+    /// Checking that a file can be written.
+    CheckWritable,
+    /// Writing this value.
+    Write(String),
+}
+
+/// A kernel file that could not be read or written. `Display` is one line with the errno's name and its meaning.
+#[derive(Debug)]
+pub struct KernelFileError {
+    operation: Operation,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl KernelFileError {
+    pub(super) fn new(operation: Operation, path: impl AsRef<Path>, source: io::Error) -> Self {
+        Self { operation, path: path.as_ref().to_owned(), source }
+    }
+
+    /// What was tried.
+    #[must_use]
+    pub fn operation(&self) -> &Operation {
+        &self.operation
+    }
+
+    /// The kernel path, without the root.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// True if the file or directory does not exist (ENOENT, ENODEV or ENOTDIR).
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(Errno::from_io_error(&self.source), Some(Errno::NOENT | Errno::NODEV | Errno::NOTDIR))
+    }
+
+    fn is_write(&self) -> bool {
+        matches!(self.operation, Operation::Write(_) | Operation::CheckWritable)
+    }
+
+    /// What the errno means for this file, where that says more than the errno's own text. Sources: kernel
+    /// `kernel/irq/proc.c` `write_irq_affinity()`, `net/core/net-sysfs.c`.
+    fn meaning(&self) -> Option<&'static str> {
+        let errno = Errno::from_io_error(&self.source)?;
+        let path = self.path.to_string_lossy();
+        if errno == Errno::ACCESS {
+            return Some("permission denied; run as root");
+        }
+        if errno == Errno::ROFS {
+            return Some("mounted read-only here");
+        }
+        if !self.is_write() {
+            return None;
+        }
+        if path.starts_with("/proc/irq/") {
+            return match errno {
+                Errno::PERM | Errno::IO => Some("the kernel manages this interrupt"),
+                Errno::INVAL => Some("no online CPU is in it, or its interrupt controller cannot move it"),
+                Errno::NOSPC => Some("no free interrupt vector is left on these CPUs"),
+                Errno::OVERFLOW | Errno::RANGE => Some("a CPU in it is beyond the CPUs of this host"),
+                Errno::NOENT => Some("this interrupt does not exist"),
+                _ => None,
+            };
+        }
+        match errno {
+            Errno::OVERFLOW => Some("a CPU in it is beyond the CPUs of this host"),
+            Errno::PERM => Some("not permitted; needs CAP_NET_ADMIN in the first user namespace"),
+            Errno::INVAL if path.ends_with("/rps_cpus") => {
+                Some("no housekeeping CPU is left in it (isolcpus, nohz_full)")
+            }
+            Errno::NOENT if path.ends_with("/xps_cpus") => {
+                Some("the device has a single TX queue, or no such queue")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for KernelFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match &self.operation {
+            Operation::OpenRoot => write!(f, "open root {path}: ")?,
+            Operation::LookUp => write!(f, "look up {path}: ")?,
+            Operation::Read => write!(f, "read {path}: ")?,
+            Operation::List => write!(f, "list {path}: ")?,
+            Operation::CheckWritable => write!(f, "write to {path}: ")?,
+            Operation::Write(value) => write!(f, "write \"{value}\" to {path}: ")?,
+        }
+        match (errno::name(&self.source), self.meaning()) {
+            (Some(name), Some(meaning)) => write!(f, "{name}: {meaning}"),
+            _ => f.write_str(&errno::describe(&self.source)),
+        }
+    }
+}
+
+impl std::error::Error for KernelFileError {}

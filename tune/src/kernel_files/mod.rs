@@ -1,0 +1,300 @@
+//! `KernelFiles`: the only code that opens `/proc` or `/sys`, for reading and for writing.
+//!
+//! Every path is the kernel's own (`/proc/irq/38/smp_affinity_list`) and is looked up below a root directory,
+//! which is `/` for the live machine and any other directory for a captured tree. Symbolic links are followed
+//! as the kernel follows them (`/sys/class/net/eth0/device/..` is the parent of the device, not `eth0`), but
+//! never out of the root.
+
+mod errors;
+mod write;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+pub use errors::{KernelFileError, Operation};
+pub use write::{DirectWrite, KernelWrite};
+
+/// How long a write is repeated that fails with EBUSY or EAGAIN: an interrupt that is just being moved to
+/// another CPU refuses the next move until it has fired there (`apic_set_affinity()`).
+const BUSY_DEADLINE: Duration = Duration::from_millis(500);
+const BUSY_POLL: Duration = Duration::from_millis(10);
+
+/// Kernel files below a root directory.
+pub struct KernelFiles {
+    root: PathBuf,
+    writer: Box<dyn KernelWrite>,
+}
+
+impl KernelFiles {
+    /// Kernel files below `root`, written by [`DirectWrite`].
+    ///
+    /// # Errors
+    /// If `root` is not a directory that can be looked up.
+    pub fn open(root: impl AsRef<Path>) -> Result<Self, KernelFileError> {
+        Self::with_writer(root, DirectWrite)
+    }
+
+    /// As [`KernelFiles::open`], with another way of writing; reading is not affected.
+    ///
+    /// # Errors
+    /// As [`KernelFiles::open`].
+    pub fn with_writer(
+        root: impl AsRef<Path>,
+        writer: impl KernelWrite + 'static,
+    ) -> Result<Self, KernelFileError> {
+        let given = root.as_ref();
+        let error = |source| KernelFileError::new(Operation::OpenRoot, given, source);
+        let root = fs::canonicalize(given).map_err(error)?;
+        if !root.is_dir() {
+            return Err(error(rustix::io::Errno::NOTDIR.into()));
+        }
+        Ok(Self { root, writer: Box::new(writer) })
+    }
+
+    /// The root directory, with its own symbolic links resolved.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// True for the running machine's own files, false for a captured tree.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
+    /// The text of a file without its last newline. What is not UTF-8 in it (a driver may name its interrupt in
+    /// any bytes) is replaced by U+FFFD.
+    ///
+    /// # Errors
+    /// If the file cannot be found below the root or read.
+    pub fn read(&self, path: &str) -> Result<String, KernelFileError> {
+        let read = || fs::read(self.locate(path)?);
+        let bytes = read().map_err(|source| KernelFileError::new(Operation::Read, path, source))?;
+        let mut text = String::from_utf8_lossy(&bytes).into_owned();
+        text.truncate(text.trim_end_matches('\n').len());
+        Ok(text)
+    }
+
+    /// As [`KernelFiles::read`]; `None` if the file does not exist, or says so itself as `xps_cpus` of a device
+    /// with one TX queue does.
+    ///
+    /// # Errors
+    /// As [`KernelFiles::read`], ENOENT excepted.
+    pub fn read_optional(&self, path: &str) -> Result<Option<String>, KernelFileError> {
+        absent_as_none(self.read(path))
+    }
+
+    /// The names in a directory, as text and sorted as text.
+    ///
+    /// # Errors
+    /// If the directory cannot be found below the root or read.
+    pub fn list(&self, path: &str) -> Result<Vec<String>, KernelFileError> {
+        let list = || -> io::Result<Vec<String>> {
+            let mut names = Vec::new();
+            for entry in fs::read_dir(self.locate(path)?)? {
+                names.push(entry?.file_name().to_string_lossy().into_owned());
+            }
+            names.sort_unstable();
+            Ok(names)
+        };
+        list().map_err(|source| KernelFileError::new(Operation::List, path, source))
+    }
+
+    /// As [`KernelFiles::list`]; `None` if there is no such directory.
+    ///
+    /// # Errors
+    /// As [`KernelFiles::list`], ENOENT excepted.
+    pub fn list_optional(&self, path: &str) -> Result<Option<Vec<String>>, KernelFileError> {
+        absent_as_none(self.list(path))
+    }
+
+    /// True if the file or directory exists below the root.
+    #[must_use]
+    pub fn exists(&self, path: &str) -> bool {
+        self.locate(path).is_ok()
+    }
+
+    /// The kernel path of a file or directory with every symbolic link and `..` resolved.
+    ///
+    /// # Errors
+    /// If it does not exist below the root.
+    pub fn resolve(&self, path: &str) -> Result<String, KernelFileError> {
+        let file =
+            self.locate(path).map_err(|source| KernelFileError::new(Operation::LookUp, path, source))?;
+        let below = file.strip_prefix(&self.root).unwrap_or(&file);
+        Ok(format!("/{}", below.display()))
+    }
+
+    /// The text of a symbolic link, for example `net:[4026531840]`; `None` if there is no link of this name.
+    #[must_use]
+    pub fn link_text(&self, path: &str) -> Option<String> {
+        let (directory, name) = path.rsplit_once('/')?;
+        let target = fs::read_link(self.locate(directory).ok()?.join(name)).ok()?;
+        Some(target.to_string_lossy().into_owned())
+    }
+
+    /// The last component of a symbolic link's text, for example the driver's name; the target need not exist.
+    #[must_use]
+    pub fn link_name(&self, path: &str) -> Option<String> {
+        let text = self.link_text(path)?;
+        Path::new(&text).file_name().and_then(OsStr::to_str).map(str::to_owned)
+    }
+
+    /// Checks that a file exists and that this process may write it, without writing.
+    ///
+    /// A file without any write permission is refused even to root: since Linux 6.12 that is how
+    /// `/proc/irq/N/smp_affinity_list` of a managed interrupt looks.
+    ///
+    /// # Errors
+    /// With the errno that a write would give.
+    pub fn check_writable(&self, path: &str) -> Result<(), KernelFileError> {
+        let check = || write::check_writable(&self.locate(path)?);
+        check().map_err(|source| KernelFileError::new(Operation::CheckWritable, path, source))
+    }
+
+    /// Writes a value to a file that exists, in one `write(2)`, without creating or truncating it.
+    ///
+    /// EBUSY and EAGAIN are retried for half a second. The caller reads the file back.
+    ///
+    /// # Errors
+    /// If the file does not exist below the root or the kernel refuses the value.
+    pub fn write_existing(&self, path: &str, value: &str) -> Result<(), KernelFileError> {
+        let error = |source| KernelFileError::new(Operation::Write(value.to_owned()), path, source);
+        let file = self.locate(path).map_err(error)?;
+        let deadline = Instant::now() + BUSY_DEADLINE;
+        loop {
+            match self.writer.write(&file, value) {
+                Err(source) if is_transient(&source) && Instant::now() < deadline => {
+                    std::thread::sleep(BUSY_POLL);
+                }
+                result => return result.map_err(error),
+            }
+        }
+    }
+
+    /// Where a kernel path lies in the file system of this process; an error if it leads out of the root.
+    fn locate(&self, path: &str) -> io::Result<PathBuf> {
+        let file = fs::canonicalize(self.root.join(path.trim_start_matches('/')))?;
+        if file.starts_with(&self.root) {
+            return Ok(file);
+        }
+        Err(io::Error::other(format!("leads to {}, outside of {}", file.display(), self.root.display())))
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ResourceBusy | io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
+fn absent_as_none<T>(result: Result<T, KernelFileError>) -> Result<Option<T>, KernelFileError> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn tree() -> (tempfile::TempDir, KernelFiles) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        fs::create_dir_all(root.join("sys/devices/pci0/0000:00:03.0/virtio2/net/eth0")).unwrap();
+        fs::create_dir_all(root.join("sys/class/net")).unwrap();
+        symlink("../../devices/pci0/0000:00:03.0/virtio2/net/eth0", root.join("sys/class/net/eth0")).unwrap();
+        symlink("../../../virtio2", root.join("sys/class/net/eth0/device")).unwrap();
+        symlink("../../../bus/drivers/virtio_net", root.join("sys/class/net/eth0/device/driver")).unwrap();
+        fs::write(root.join("sys/devices/pci0/0000:00:03.0/numa_node"), "-1\n").unwrap();
+        let files = KernelFiles::open(root).unwrap();
+        (dir, files)
+    }
+
+    #[test]
+    fn links_are_followed_as_the_kernel_follows_them() {
+        let (_dir, files) = tree();
+        assert_eq!(
+            files.resolve("/sys/class/net/eth0/device").unwrap(),
+            "/sys/devices/pci0/0000:00:03.0/virtio2"
+        );
+        assert_eq!(files.read("/sys/class/net/eth0/device/../numa_node").unwrap(), "-1");
+        assert_eq!(files.link_name("/sys/class/net/eth0/device/driver").unwrap(), "virtio_net");
+        assert_eq!(files.read_optional("/sys/class/net/eth1/device").unwrap(), None);
+        assert_eq!(files.list("/sys/class/net").unwrap(), ["eth0"]);
+    }
+
+    #[test]
+    fn no_path_leads_out_of_the_root() {
+        let (dir, files) = tree();
+        symlink("/etc/passwd", dir.path().join("sys/absolute")).unwrap();
+        let error = files.read("/sys/absolute").unwrap_err().to_string();
+        assert!(error.contains("leads to /etc/passwd, outside of"), "{error}");
+        assert!(files.read(&format!("/{}etc/passwd", "../".repeat(40))).is_err());
+    }
+
+    #[test]
+    fn a_root_must_be_a_directory() {
+        let error = KernelFiles::open("/nonexistent/root").err().unwrap().to_string();
+        assert_eq!(error, "open root /nonexistent/root: ENOENT: no such file or directory");
+        assert!(KernelFiles::open("/proc/version").is_err());
+    }
+
+    #[test]
+    fn a_write_replaces_a_plain_file_wholly_and_never_creates() {
+        let (dir, files) = tree();
+        let file = dir.path().join("sys/value");
+        fs::write(&file, "00000000,00000003\n").unwrap();
+        files.write_existing("/sys/value", "1").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "1\n");
+        let error = files.write_existing("/sys/new", "1").unwrap_err();
+        assert_eq!(error.to_string(), "write \"1\" to /sys/new: ENOENT: no such file or directory");
+        assert!(!dir.path().join("sys/new").exists());
+    }
+
+    #[test]
+    fn a_file_nobody_may_write_is_refused_before_the_write() {
+        let (dir, files) = tree();
+        fs::create_dir_all(dir.path().join("proc/irq/36")).unwrap();
+        let file = dir.path().join("proc/irq/36/smp_affinity_list");
+        fs::write(&file, "0-1\n").unwrap();
+        files.check_writable("/proc/irq/36/smp_affinity_list").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).unwrap();
+        let error = files.check_writable("/proc/irq/36/smp_affinity_list").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "write to /proc/irq/36/smp_affinity_list: EPERM: the kernel manages this interrupt"
+        );
+    }
+
+    #[test]
+    fn a_busy_interrupt_is_tried_again_and_other_errors_are_not() {
+        let (dir, _) = tree();
+        fs::write(dir.path().join("sys/value"), "0\n").unwrap();
+        let calls = std::sync::Arc::new(AtomicUsize::new(0));
+        let seen = calls.clone();
+        let files = KernelFiles::with_writer(dir.path(), move |_: &Path, _: &str| {
+            match seen.fetch_add(1, Ordering::Relaxed) {
+                0 => Err(io::Error::from_raw_os_error(16)),
+                1 => Ok(()),
+                _ => Err(io::Error::from_raw_os_error(5)),
+            }
+        })
+        .unwrap();
+        files.write_existing("/sys/value", "1").unwrap();
+        assert_eq!(calls.load(Ordering::Relaxed), 2);
+        let error = files.write_existing("/sys/value", "1").unwrap_err().to_string();
+        assert!(error.contains("EIO"), "{error}");
+        assert_eq!(calls.load(Ordering::Relaxed), 3);
+    }
+}

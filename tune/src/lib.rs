@@ -1,0 +1,142 @@
+//! `tune`: sets a Linux host up so that the packets of a TCP connection are received on the CPU whose worker
+//! serves it.
+//!
+//! ```text
+//!  /proc /sys ── kernel_files ──► host::Host ──┐
+//!                                              ├─ plan ──► Desired ── diff ──► [Change] ── apply ──► /proc /sys
+//!  profile.toml ── profile::Profile ───────────┘              │                   │                      │
+//!                                                             │               journal ── restore ────────┤
+//!                                                             └──────────── verify ◄── host::Host ◄──────┘
+//! ```
+//!
+//! What is asked for ([`profile::Profile`]), what is there ([`host::Host`]), what shall be ([`plan::Desired`]) and
+//! what is to be written ([`setting::Change`]) are separate values, and everything between reading the host and
+//! writing it is pure. The modules, in the order in which data flows:
+
+pub mod errno;
+pub mod kernel_files;
+pub mod netns;
+
+pub mod cpu_set;
+pub mod host;
+pub mod setting;
+
+pub mod profile;
+
+pub mod plan;
+
+pub mod diff;
+
+pub mod journal;
+
+pub mod apply;
+pub mod restore;
+
+pub mod verify;
+
+pub mod measure;
+
+pub mod cli;
+pub mod report;
+
+use std::path::Path;
+
+use apply::ApplyError;
+use host::{Host, HostError, InterfaceChoice, InterfaceName};
+use journal::{JournalError, State};
+use kernel_files::KernelFiles;
+use plan::{Desired, PlanError};
+use profile::Profile;
+use restore::{RestoreError, Restored};
+use setting::Change;
+use verify::PendingMove;
+
+/// Why a command failed. `Display` is one line.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host could not be read.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The profile cannot be had on this host.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The state directory.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The changes could not be made.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The journal could not be followed.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+}
+
+/// A profile planned on a host.
+#[derive(Debug)]
+pub struct Planned {
+    /// The host as it was read.
+    pub host: Host,
+    /// What every setting shall hold.
+    pub desired: Desired,
+    /// What is to be written; empty is nothing to do.
+    pub changes: Vec<Change>,
+}
+
+/// A profile applied to a host.
+#[derive(Debug)]
+pub struct Applied {
+    /// The interface.
+    pub interface: InterfaceName,
+    /// What was written; empty is nothing to do.
+    pub changes: Vec<Change>,
+    /// Interrupts that move to their new CPU when they fire next.
+    pub pending: Vec<PendingMove>,
+    /// A journal of another boot was there; it no longer counted and was replaced.
+    pub replaced_journal: bool,
+}
+
+/// Reads the host and plans the profile on it; writes nothing.
+///
+/// # Errors
+/// If the host cannot be read or cannot have what the profile asks for.
+pub fn plan_profile(files: &KernelFiles, profile: &Profile) -> Result<Planned, Error> {
+    let host = Host::read(files, &profile.interface, &profile.sysctl_names())?;
+    let desired = plan::plan(profile, &host)?;
+    let changes = diff::diff(&host, &desired);
+    Ok(Planned { host, desired, changes })
+}
+
+/// Plans the profile, writes the differences as a transaction with its journal in `state_directory`, reads the host
+/// again and verifies it.
+///
+/// # Errors
+/// As [`plan_profile`], and if anything fails while writing; what was written is then undone.
+pub fn apply_profile(
+    files: &KernelFiles,
+    state_directory: &Path,
+    profile: &Profile,
+) -> Result<Applied, Error> {
+    let state = State::open(state_directory, files)?;
+    let Planned { host, desired, changes } = plan_profile(files, profile)?;
+    let interface = host.nic.name.clone();
+    let choice = InterfaceChoice::Named(interface.clone());
+    let mut pending = Vec::new();
+    let done = apply::apply(files, &state, &host, &changes, || {
+        let now = Host::read(files, &choice, &profile.sysctl_names()).map_err(|error| error.to_string())?;
+        let verification = verify::verify(&desired, &now);
+        pending = verification.pending;
+        verification.mismatches.first().map_or(Ok(()), |mismatch| Err(format!("after writing, {mismatch}")))
+    })?;
+    Ok(Applied { interface, changes, pending, replaced_journal: done.replaced_journal })
+}
+
+/// Puts back what the journal in `state_directory` holds for this network namespace.
+///
+/// # Errors
+/// If there is a journal that cannot be used. Single values that could not be put back are in [`Restored::failed`].
+pub fn restore(files: &KernelFiles, state_directory: &Path) -> Result<Restored, Error> {
+    match State::open_existing(state_directory, files)? {
+        Some(state) => Ok(restore::restore(files, &state)?),
+        None => Ok(Restored::default()),
+    }
+}

@@ -1,0 +1,115 @@
+//! `plan(&Profile, &Host) -> Desired`: what every setting shall hold. Pure.
+
+mod placement;
+mod queues;
+mod sysctls;
+
+use std::collections::BTreeMap;
+
+pub use placement::{Layout, layout};
+
+use crate::cpu_set::CpuSet;
+use crate::host::{Host, InterfaceName, SysctlName, Topology};
+use crate::profile::{CpuChoice, Profile};
+use crate::setting::{Setting, Value};
+
+/// What every setting that the profile touches shall hold, in the order of writing. The values are those that
+/// the kernel will show: RPS without isolated CPUs, table sizes rounded up to a power of two, sysctls never
+/// below what they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// Value by setting.
+    pub settings: BTreeMap<Setting, Value>,
+}
+
+/// Why a profile cannot be had on a host.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The profile names CPUs that are not online.
+    #[error(
+        "the profile's CPUs {asked} are not all on this host: {missing} missing, online are {online}; \
+         choose others with --cpus {online}"
+    )]
+    MissingCpus {
+        /// `cpus` of the profile.
+        asked: CpuSet,
+        /// Those that are not online.
+        missing: CpuSet,
+        /// The host's.
+        online: CpuSet,
+    },
+    /// The interface has no queues in sysfs.
+    #[error("interface {0} has no RX and TX queues in /sys/class/net/{0}/queues")]
+    NoQueues(InterfaceName),
+    /// The queue map is ambiguous or incomplete.
+    #[error(
+        "the interrupts of {interface} cannot be told apart: {reason}; \
+         set queues.irq = \"keep\" and queues.rps to a fixed choice to leave them alone"
+    )]
+    QueueMap {
+        /// The interface.
+        interface: InterfaceName,
+        /// Why.
+        reason: String,
+    },
+    /// No housekeeping CPU is left to receive packets through RPS.
+    #[error(
+        "RPS of {interface} rx-{queue} would go to CPUs {cpus}, all of them isolated (isolcpus, nohz_full): the \
+         kernel refuses that; set queues.rps = \"off\" or choose other CPUs with --cpus"
+    )]
+    IsolatedCpus {
+        /// The interface.
+        interface: InterfaceName,
+        /// The RX queue.
+        queue: crate::host::QueueIndex,
+        /// The CPUs.
+        cpus: CpuSet,
+    },
+    /// A sysctl does not exist here.
+    #[error(
+        "sysctl {0} does not exist on this kernel or in this network namespace ({path}); \
+         remove it from the profile", path = .0.path()
+    )]
+    NoSysctl(SysctlName),
+    /// A sysctl has another number of fields.
+    #[error(
+        "sysctl {name} holds \"{found}\" here, to which \"{asked}\" cannot be compared; give as many numbers"
+    )]
+    SysctlShape {
+        /// The sysctl.
+        name: SysctlName,
+        /// What it holds.
+        found: Value,
+        /// What the profile asks for.
+        asked: Value,
+    },
+}
+
+/// Plans a profile on a host.
+///
+/// # Errors
+/// If the host lacks CPUs or sysctls that the profile names, or the profile wants interrupts set whose queues
+/// are not known for certain.
+pub fn plan(profile: &Profile, host: &Host) -> Result<Desired, PlanError> {
+    let cpus = worker_cpus(&profile.cpus, &host.topology)?;
+    let mut desired = Desired::default();
+    queues::plan(profile, host, &cpus, &mut desired)?;
+    sysctls::plan(profile, host, &mut desired)?;
+    Ok(desired)
+}
+
+/// The profile's CPUs, all of which must be online.
+///
+/// # Errors
+/// [`PlanError::MissingCpus`].
+pub fn worker_cpus(choice: &CpuChoice, topology: &Topology) -> Result<CpuSet, PlanError> {
+    match choice {
+        CpuChoice::Online => Ok(topology.online.clone()),
+        CpuChoice::List(cpus) if cpus.is_subset(&topology.online) => Ok(cpus.clone()),
+        CpuChoice::List(cpus) => Err(PlanError::MissingCpus {
+            asked: cpus.clone(),
+            missing: cpus.difference(&topology.online),
+            online: topology.online.clone(),
+        }),
+    }
+}

@@ -1,0 +1,236 @@
+//! Interrupts, XPS and RPS of the interface's queues. Pure.
+
+use super::{Desired, Layout, PlanError, layout};
+use crate::cpu_set::CpuSet;
+use crate::host::{Host, HowKnown, QueueIrq, Serves};
+use crate::profile::{IrqPolicy, Profile, RpsPolicy, XpsPolicy};
+use crate::setting::{Setting, Value};
+
+/// The layouts of the RX queues and of the TX queues, by position in `Nic::rx_queues` and `Nic::tx_queues`.
+struct Layouts {
+    rx: Vec<Layout>,
+    tx: Vec<Layout>,
+    /// Number of CPUs that the queues are laid on.
+    cpus: usize,
+}
+
+pub(super) fn plan(
+    profile: &Profile,
+    host: &Host,
+    cpus: &CpuSet,
+    desired: &mut Desired,
+) -> Result<(), PlanError> {
+    let nic = &host.nic;
+    if nic.rx_queues.is_empty() || nic.tx_queues.is_empty() {
+        return Err(PlanError::NoQueues(nic.name.clone()));
+    }
+    let layouts = lay_out(host, cpus);
+    let queues = profile.queues;
+    if queues.irq == IrqPolicy::QueueCpu || queues.rps == RpsPolicy::Auto {
+        check_map(host)?;
+    }
+    if queues.irq == IrqPolicy::QueueCpu {
+        plan_irqs(host, &layouts, desired);
+    }
+    plan_xps(queues.xps, host, &layouts, desired);
+    plan_rps(queues.rps, host, &layouts, desired)?;
+    if let Some(count) = queues.rps_flow_cnt {
+        let rounded = if count == 0 { 0 } else { i64::from(count).unsigned_abs().next_power_of_two() };
+        let value = Value::Numbers(vec![i64::try_from(rounded).unwrap_or(i64::MAX)]);
+        for rx in nic.rx_queues.iter().filter(|rx| rx.rps_flow_cnt.is_some()) {
+            desired.settings.insert(Setting::RpsFlowCount(nic.name.clone(), rx.index), value.clone());
+        }
+    }
+    Ok(())
+}
+
+/// RX and TX queues are laid out each for themselves, except where one interrupt serves both of a number: then they
+/// must agree, and the larger number of queues decides.
+fn lay_out(host: &Host, cpus: &CpuSet) -> Layouts {
+    let (rx, tx) = (host.nic.rx_queues.len(), host.nic.tx_queues.len());
+    let combined = host.queue_irqs.rows.iter().any(|row| matches!(row.serves, Serves::Both(_)));
+    let (rx, tx) = if combined { (rx.max(tx), rx.max(tx)) } else { (rx, tx) };
+    let lay = |queues| layout(&host.topology, host.nic.numa_node, cpus, queues);
+    Layouts { rx: lay(rx), tx: lay(tx), cpus: cpus.len() }
+}
+
+fn check_map(host: &Host) -> Result<(), PlanError> {
+    let refuse = |reason| PlanError::QueueMap { interface: host.nic.name.clone(), reason };
+    if let Some(doubt) = &host.queue_irqs.doubt {
+        return Err(refuse(doubt.clone()));
+    }
+    match host.queue_irqs.rows.iter().find(|row| row.how == HowKnown::NameOnly) {
+        None => Ok(()),
+        Some(row) => Err(refuse(format!(
+            "that IRQ {} ({}) is one of its own is known by the name only, which is a guess",
+            row.irq, row.name
+        ))),
+    }
+}
+
+fn plan_irqs(host: &Host, layouts: &Layouts, desired: &mut Desired) {
+    let rx = host.nic.rx_queues.iter().zip(&layouts.rx);
+    let rx = rx.filter_map(|(queue, layout)| Some((host.queue_irqs.rx(queue.index)?, layout)));
+    let tx = host.nic.tx_queues.iter().zip(&layouts.tx);
+    let tx = tx.filter_map(|(queue, layout)| Some((host.queue_irqs.tx(queue.index)?, layout)));
+    for (QueueIrq { irq, .. }, layout) in rx.chain(tx) {
+        let own = Value::List(CpuSet::from_iter([layout.cpu]));
+        // An interrupt of all queues stays with the first.
+        desired.settings.entry(Setting::IrqAffinity(*irq)).or_insert(own);
+    }
+}
+
+/// A device with one TX queue has no XPS.
+fn plan_xps(policy: XpsPolicy, host: &Host, layouts: &Layouts, desired: &mut Desired) {
+    let nic = &host.nic;
+    for (queue, layout) in nic.tx_queues.iter().zip(&layouts.tx).filter(|(queue, _)| queue.xps_cpus.is_some())
+    {
+        let cpus = match policy {
+            XpsPolicy::QueueCpu => layout.group.clone(),
+            XpsPolicy::Off => CpuSet::new(),
+            XpsPolicy::Keep => continue,
+        };
+        desired.settings.insert(Setting::XpsCpus(nic.name.clone(), queue.index), Value::Mask(cpus));
+    }
+}
+
+fn plan_rps(
+    policy: RpsPolicy,
+    host: &Host,
+    layouts: &Layouts,
+    desired: &mut Desired,
+) -> Result<(), PlanError> {
+    let nic = &host.nic;
+    for (queue, layout) in nic.rx_queues.iter().zip(&layouts.rx).filter(|(queue, _)| queue.rps_cpus.is_some())
+    {
+        let own_irq = host.queue_irqs.rx(queue.index).is_some_and(|row| row.serves != Serves::All);
+        let cpus = match policy {
+            RpsPolicy::Auto if own_irq && nic.rx_queues.len() >= layouts.cpus => CpuSet::new(),
+            RpsPolicy::Auto => layout.group.clone(),
+            RpsPolicy::QueueCpu => CpuSet::from_iter([layout.cpu]),
+            RpsPolicy::Off => CpuSet::new(),
+            RpsPolicy::Keep => continue,
+        };
+        let allowed = cpus.intersection(&host.topology.housekeeping);
+        if allowed.is_empty() && !cpus.is_empty() {
+            return Err(PlanError::IsolatedCpus { interface: nic.name.clone(), queue: queue.index, cpus });
+        }
+        desired.settings.insert(Setting::RpsCpus(nic.name.clone(), queue.index), Value::Mask(allowed));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan;
+    use super::*;
+    use crate::host::QueueIndex;
+    use crate::host::fixture::{nic_host, veth_host};
+
+    /// The planned values of all files of this name, in order.
+    fn values(host: &Host, profile: &str, file: &str) -> Vec<String> {
+        let desired = plan(&Profile::parse(profile, "p").unwrap(), host).unwrap();
+        let of_file = desired.settings.iter().filter(|(setting, _)| setting.path().ends_with(file));
+        of_file.map(|(_, value)| value.to_string()).collect()
+    }
+
+    fn refusal(host: &Host, profile: &str) -> String {
+        plan(&Profile::parse(profile, "p").unwrap(), host).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_queue_for_each_cpu_needs_no_rps() {
+        let host = nic_host(4, 4);
+        assert_eq!(values(&host, "", "smp_affinity_list"), ["0", "1", "2", "3"]);
+        assert_eq!(values(&host, "", "xps_cpus"), ["1", "2", "4", "8"]);
+        assert_eq!(values(&host, "", "rps_cpus"), ["0", "0", "0", "0"]);
+    }
+
+    #[test]
+    fn more_queues_than_cpus_begin_again_and_fewer_have_groups() {
+        let host = nic_host(4, 6);
+        assert_eq!(values(&host, "", "smp_affinity_list"), ["0", "1", "2", "3", "0", "1"]);
+        assert_eq!(values(&host, "", "rps_cpus"), ["0"; 6]);
+        let host = nic_host(8, 2);
+        assert_eq!(values(&host, "", "smp_affinity_list"), ["0", "4"]);
+        assert_eq!(values(&host, "", "xps_cpus"), ["f", "f0"]);
+        assert_eq!(values(&host, "", "rps_cpus"), ["f", "f0"]);
+        assert_eq!(values(&host, "[queues]\nrps = \"queue-cpu\"", "rps_cpus"), ["1", "10"]);
+        assert_eq!(values(&host, "cpus = \"2,5\"", "smp_affinity_list"), ["2", "5"]);
+    }
+
+    #[test]
+    fn queues_without_interrupts_are_moved_by_rps() {
+        let host = veth_host(4, 4);
+        assert_eq!(values(&host, "", "rps_cpus"), ["1", "2", "4", "8"]);
+        assert_eq!(values(&host, "", "smp_affinity_list"), [""; 0]);
+        assert_eq!(values(&host, "[queues]\nrps = \"off\"\nxps = \"off\"", "ps_cpus"), ["0"; 8]);
+        assert_eq!(values(&host, "[queues]\nrps = \"keep\"\nxps = \"keep\"", "ps_cpus"), [""; 0]);
+    }
+
+    #[test]
+    fn one_tx_queue_has_no_xps() {
+        assert_eq!(values(&nic_host(2, 1), "", "xps_cpus"), [""; 0]);
+    }
+
+    #[test]
+    fn one_interrupt_for_all_queues_leaves_their_cpus_to_rps() {
+        let mut host = nic_host(2, 2);
+        host.queue_irqs.rows.truncate(1);
+        host.queue_irqs.rows[0].serves = Serves::All;
+        assert_eq!(values(&host, "", "smp_affinity_list"), ["0"]);
+        assert_eq!(values(&host, "", "rps_cpus"), ["1", "2"]);
+    }
+
+    #[test]
+    fn rps_leaves_isolated_cpus_out_and_needs_one_that_is_not() {
+        let mut host = veth_host(4, 2);
+        host.topology.housekeeping = "0-1,3".parse().unwrap();
+        assert_eq!(values(&host, "", "rps_cpus"), ["3", "8"]);
+        host.topology.housekeeping = "0-1".parse().unwrap();
+        let error = refusal(&host, "");
+        assert!(error.contains("RPS of eth0 rx-1 would go to CPUs 2-3"), "{error}");
+    }
+
+    #[test]
+    fn rps_flow_cnt_is_planned_as_the_kernel_rounds_it() {
+        let profile = |count| format!("[queues]\nrps_flow_cnt = {count}");
+        let host = veth_host(2, 2);
+        assert_eq!(values(&host, &profile(683), "rps_flow_cnt"), ["1024"; 2]);
+        assert_eq!(values(&host, &profile(0), "rps_flow_cnt"), ["0"; 2]);
+        assert_eq!(values(&host, "", "rps_flow_cnt"), [""; 0]);
+    }
+
+    #[test]
+    fn a_map_in_doubt_or_guessed_is_refused_unless_it_does_not_matter() {
+        let mut host = nic_host(2, 2);
+        host.queue_irqs.rows[1].how = HowKnown::NameOnly;
+        let error = refusal(&host, "");
+        assert!(error.contains("IRQ 41 (eth0-TxRx-1)") && error.contains("guess"), "{error}");
+        host.queue_irqs.doubt = Some("two say so".into());
+        assert!(refusal(&host, "").contains("two say so"));
+        assert!(
+            refusal(&host, "[queues]\nirq = \"keep\"").contains("two say so"),
+            "rps = auto needs the map"
+        );
+        assert_eq!(values(&host, "[queues]\nirq = \"keep\"\nrps = \"off\"", "smp_affinity_list"), [""; 0]);
+    }
+
+    #[test]
+    fn an_interface_without_queues_is_refused() {
+        let mut host = veth_host(2, 2);
+        host.nic.tx_queues.clear();
+        assert!(refusal(&host, "").contains("has no RX and TX queues"));
+        host.nic.rx_queues.retain(|rx| rx.index == QueueIndex(9));
+        assert!(refusal(&host, "").contains("has no RX and TX queues"));
+    }
+
+    #[test]
+    fn cpus_that_are_not_online_are_named_with_the_way_out() {
+        assert_eq!(
+            refusal(&nic_host(2, 2), "cpus = \"0-3\""),
+            "the profile's CPUs 0-3 are not all on this host: 2-3 missing, online are 0-1; \
+             choose others with --cpus 0-1"
+        );
+    }
+}

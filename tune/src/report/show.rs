@@ -1,0 +1,204 @@
+//! `show`: one table for each interface.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::table::write_table;
+use super::{Format, SCHEMA, count, write_json};
+use crate::cpu_set::CpuSet;
+use crate::host::{Host, HowKnown, Irq, Nic, QueueIndex, QueueIrq, RxQueue, TxQueue};
+
+/// An interface as `show` prints it. CPUs are lists; a NUMA node that the kernel does not know is null.
+#[derive(Debug, Serialize)]
+pub struct InterfaceReport {
+    /// Name.
+    pub interface: String,
+    /// Driver; null for a virtual interface.
+    pub driver: Option<String>,
+    /// The device's name in sysfs.
+    pub device: Option<String>,
+    /// PCI function.
+    pub pci: Option<String>,
+    /// NUMA node.
+    pub numa_node: Option<u32>,
+    /// Number of RX queues.
+    pub rx_queues: usize,
+    /// Number of TX queues.
+    pub tx_queues: usize,
+    /// Online CPUs.
+    pub cpus: CpuSet,
+    /// Why the interrupts would not be set; null if they may.
+    pub doubt: Option<String>,
+    /// One entry for each queue, or for each direction of it where they have interrupts of their own.
+    pub queues: Vec<QueueReport>,
+}
+
+/// A queue as `show` prints it.
+#[derive(Debug, Serialize)]
+pub struct QueueReport {
+    /// Number of the RX queue.
+    pub rx: Option<QueueIndex>,
+    /// Number of the TX queue.
+    pub tx: Option<QueueIndex>,
+    /// Interrupt.
+    pub irq: Option<Irq>,
+    /// Its handler's name.
+    pub interrupt: Option<String>,
+    /// CPUs on which it may fire.
+    pub set: Option<CpuSet>,
+    /// CPUs on which it does.
+    pub effective: Option<CpuSet>,
+    /// NUMA node of the interrupt, else of the interface.
+    pub numa_node: Option<u32>,
+    /// `rps_cpus`; empty is off, null is not there.
+    pub rps: Option<CpuSet>,
+    /// `xps_cpus`; empty is off, null is not there.
+    pub xps: Option<CpuSet>,
+    /// How the interrupt is known; null without one.
+    pub known_by: Option<HowKnown>,
+}
+
+#[derive(Serialize)]
+struct ShowJson {
+    schema: u32,
+    interfaces: Vec<InterfaceReport>,
+}
+
+/// Writes the tables of these hosts, each read for one interface.
+///
+/// # Errors
+/// As `out` gives them.
+pub fn show(out: &mut impl Write, format: Format, hosts: &[Host]) -> io::Result<()> {
+    let interfaces: Vec<InterfaceReport> = hosts.iter().map(InterfaceReport::from).collect();
+    if format == Format::Json {
+        return write_json(out, &ShowJson { schema: SCHEMA, interfaces });
+    }
+    if interfaces.is_empty() {
+        return writeln!(out, "no interface has a device or several queues; name one: tune show IFACE");
+    }
+    for (position, interface) in interfaces.iter().enumerate() {
+        if position > 0 {
+            writeln!(out)?;
+        }
+        write_interface(out, interface)?;
+    }
+    Ok(())
+}
+
+fn write_interface(out: &mut impl Write, report: &InterfaceReport) -> io::Result<()> {
+    let device = match (&report.driver, &report.device, &report.pci) {
+        (None, None, _) => "virtual".to_owned(),
+        (driver, device, pci) => {
+            let driver = driver.as_deref().unwrap_or("no driver");
+            let device = device.as_deref().filter(|device| pci.as_deref() != Some(device));
+            let names: Vec<&str> = [device, pci.as_deref()].into_iter().flatten().collect();
+            format!("{driver} ({})", names.join(" at "))
+        }
+    };
+    let node = report.numa_node.map_or_else(|| "none".to_owned(), |node| node.to_string());
+    writeln!(
+        out,
+        "{}: {device}, NUMA node {node}, {}, {}, online CPUs {}",
+        report.interface,
+        count(report.rx_queues, "RX queue"),
+        count(report.tx_queues, "TX queue"),
+        report.cpus
+    )?;
+    let head = ["QUEUE", "IRQ", "SET", "EFFECTIVE", "NODE", "RPS", "XPS", "KNOWN BY", "INTERRUPT"];
+    let mut rows = vec![head.map(str::to_owned)];
+    rows.extend(report.queues.iter().map(cells));
+    write_table(out, &rows)?;
+    match &report.doubt {
+        Some(doubt) => writeln!(out, "interrupts are not set, since {doubt}"),
+        None => Ok(()),
+    }
+}
+
+fn cells(queue: &QueueReport) -> [String; 9] {
+    fn or_dash<T: ToString>(value: Option<&T>) -> String {
+        value.map_or_else(|| "-".to_owned(), T::to_string)
+    }
+    let steering = |cpus: &Option<CpuSet>| match cpus {
+        Some(cpus) if cpus.is_empty() => "off".to_owned(),
+        cpus => or_dash(cpus.as_ref()),
+    };
+    let name = match (queue.rx, queue.tx) {
+        (Some(rx), Some(_)) => rx.to_string(),
+        (Some(rx), None) => format!("rx-{rx}"),
+        (None, tx) => format!("tx-{}", or_dash(tx.as_ref())),
+    };
+    [
+        name,
+        or_dash(queue.irq.as_ref()),
+        or_dash(queue.set.as_ref()),
+        or_dash(queue.effective.as_ref()),
+        or_dash(queue.numa_node.as_ref()),
+        steering(&queue.rps),
+        steering(&queue.xps),
+        queue.known_by.map_or_else(|| "no interrupt".to_owned(), |how| how.to_string()),
+        or_dash(queue.interrupt.as_ref()),
+    ]
+}
+
+impl From<&Host> for InterfaceReport {
+    fn from(host: &Host) -> Self {
+        let nic = &host.nic;
+        let device = nic.device.as_ref();
+        Self {
+            interface: nic.name.to_string(),
+            driver: nic.driver().map(str::to_owned),
+            device: device.map(|device| device.name().to_owned()),
+            pci: device.and_then(|device| device.pci.as_ref()).map(ToString::to_string),
+            numa_node: nic.numa_node,
+            rx_queues: nic.rx_queues.len(),
+            tx_queues: nic.tx_queues.len(),
+            cpus: host.topology.online.clone(),
+            doubt: host.queue_irqs.doubt.clone(),
+            queues: queue_reports(host),
+        }
+    }
+}
+
+fn queue_reports(host: &Host) -> Vec<QueueReport> {
+    let Nic { rx_queues, tx_queues, .. } = &host.nic;
+    let mut indexes: Vec<QueueIndex> =
+        rx_queues.iter().map(|rx| rx.index).chain(tx_queues.iter().map(|tx| tx.index)).collect();
+    indexes.sort_unstable();
+    indexes.dedup();
+    let mut reports = Vec::new();
+    for index in indexes {
+        let rx = rx_queues.iter().find(|rx| rx.index == index);
+        let tx = tx_queues.iter().find(|tx| tx.index == index);
+        let rx_irq = rx.and_then(|rx| host.queue_irqs.rx(rx.index));
+        let tx_irq = tx.and_then(|tx| host.queue_irqs.tx(tx.index));
+        if rx_irq.map(|row| row.irq) == tx_irq.map(|row| row.irq) {
+            reports.push(queue_report(host, rx, tx, rx_irq));
+        } else {
+            reports.extend(rx.map(|rx| queue_report(host, Some(rx), None, rx_irq)));
+            reports.extend(tx.map(|tx| queue_report(host, None, Some(tx), tx_irq)));
+        }
+    }
+    reports
+}
+
+fn queue_report(
+    host: &Host,
+    rx: Option<&RxQueue>,
+    tx: Option<&TxQueue>,
+    row: Option<&QueueIrq>,
+) -> QueueReport {
+    let state = row.and_then(|row| host.irqs.get(&row.irq));
+    QueueReport {
+        rx: rx.map(|rx| rx.index),
+        tx: tx.map(|tx| tx.index),
+        irq: row.map(|row| row.irq),
+        interrupt: row.map(|row| row.name.clone()),
+        set: state.map(|state| state.affinity.clone()),
+        effective: state.and_then(|state| state.effective.clone()),
+        numa_node: state.and_then(|state| state.node).or(host.nic.numa_node),
+        rps: rx.and_then(|rx| rx.rps_cpus.clone()),
+        xps: tx.and_then(|tx| tx.xps_cpus.clone()),
+        known_by: row.map(|row| row.how),
+    }
+}
