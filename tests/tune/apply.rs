@@ -1,0 +1,197 @@
+//! `apply` and `restore` on a copy of a host tree: what is written, that a second run writes nothing, that restore
+//! gives every byte back, and who may run at the same time.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{Run, assert_same_values, contents, copy_of, profile, run, tune};
+
+fn apply(root: &Path, profile_file: &str) -> Run {
+    run(root, ["apply", profile(profile_file).to_str().unwrap()])
+}
+
+#[test]
+fn apply_makes_the_plan_true_and_restore_gives_everything_back() {
+    for (host, profile_file) in
+        [("i40e-48cpu", "40g.toml"), ("mlx5-48cpu", "40g.toml"), ("virtio-2cpu", "auto.toml")]
+    {
+        let tree = copy_of(host);
+        let root = tree.path();
+        let profile_path = profile(profile_file);
+        let profile_path = profile_path.to_str().unwrap();
+        let before = contents(root);
+        let planned = run(root, ["plan", "--json", profile_path]).expect(2).json();
+
+        apply(root, profile_file).expect(0);
+        for change in planned["changes"].as_array().unwrap() {
+            let path = change["path"].as_str().unwrap();
+            let held = fs::read_to_string(root.join(&path[1..])).unwrap();
+            assert_eq!(held.trim_end(), change["after"].as_str().unwrap(), "{host} {path}");
+        }
+        let changed = contents(root).into_iter().filter(|(path, text)| before[path] != *text).count();
+        assert_eq!(changed, planned["changes"].as_array().unwrap().len(), "{host}: nothing else is written");
+        let empty = run(root, ["plan", "--json", profile_path]).expect(0).json();
+        assert_eq!(empty["changes"].as_array().unwrap().len(), 0, "{host}");
+
+        run(root, ["restore"]).expect(0);
+        assert_same_values(&contents(root), &before);
+    }
+}
+
+#[test]
+fn a_second_apply_says_nothing_to_do_and_writes_nothing() {
+    let tree = copy_of("i40e-48cpu");
+    apply(tree.path(), "40g.toml").expect(0);
+    let after = contents(tree.path());
+    make_read_only(tree.path());
+    let second = apply(tree.path(), "40g.toml").expect(0);
+    assert!(second.stdout.contains("nothing to do"), "{}{}", second.stdout, second.stderr);
+    assert_eq!(contents(tree.path()), after);
+}
+
+/// A write to any of them would now be refused before it is tried.
+fn make_read_only(root: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    for path in contents(root).keys() {
+        fs::set_permissions(root.join(path), fs::Permissions::from_mode(0o444)).unwrap();
+    }
+}
+
+#[test]
+fn restore_without_a_journal_has_nothing_to_do() {
+    let tree = copy_of("virtio-2cpu");
+    let before = contents(tree.path());
+    let result = run(tree.path(), ["restore"]).expect(0);
+    assert!(result.stdout.contains("nothing to"), "{}{}", result.stdout, result.stderr);
+    assert_eq!(contents(tree.path()), before);
+}
+
+#[test]
+fn restore_returns_to_the_state_before_the_first_of_several_profiles() {
+    let tree = copy_of("i40e-48cpu");
+    let before = contents(tree.path());
+    apply(tree.path(), "40g.toml").expect(0);
+    let auto = profile("auto.toml");
+    run(tree.path(), ["--cpus", "0-3", "apply", auto.to_str().unwrap()]).expect(0);
+    run(tree.path(), ["restore"]).expect(0);
+    assert_same_values(&contents(tree.path()), &before);
+    let again = run(tree.path(), ["restore"]).expect(0);
+    assert!(again.stdout.contains("nothing to"), "the journal is used up: {}", again.stdout);
+}
+
+#[test]
+fn a_managed_interrupt_is_refused_before_anything_is_written() {
+    use std::os::unix::fs::PermissionsExt;
+    let tree = copy_of("i40e-48cpu");
+    // Since 6.12 the kernel shows an interrupt that it manages with a read-only file.
+    let managed = tree.path().join("proc/irq/140/smp_affinity_list");
+    fs::set_permissions(&managed, fs::Permissions::from_mode(0o444)).unwrap();
+    let before = contents(tree.path());
+    let result = apply(tree.path(), "40g.toml");
+    let message = result.refusal();
+    assert!(message.contains("/proc/irq/140/smp_affinity_list"), "{message}");
+    assert!(message.contains("manages this interrupt"), "{message}");
+    assert_eq!(contents(tree.path()), before);
+}
+
+#[test]
+fn the_state_directory_can_be_named() {
+    let tree = copy_of("virtio-2cpu");
+    let state = tempfile::tempdir().unwrap();
+    let state_dir = state.path().join("below/it");
+    let state_dir = state_dir.to_str().unwrap();
+    let auto = profile("auto.toml");
+    let before = contents(tree.path());
+    run(tree.path(), ["--state-dir", state_dir, "apply", auto.to_str().unwrap()]).expect(0);
+    assert!(fs::read_dir(state_dir).unwrap().count() > 0);
+    assert!(!tree.path().join("run").exists());
+    run(tree.path(), ["restore", "--state-dir", state_dir]).expect(0);
+    assert_same_values(&contents(tree.path()), &before);
+}
+
+#[test]
+fn a_journal_that_names_other_files_is_refused() {
+    let tree = copy_of("virtio-2cpu");
+    apply(tree.path(), "auto.toml").expect(0);
+    let victim = tree.path().join("etc/passwd");
+    fs::create_dir(tree.path().join("etc")).unwrap();
+    fs::write(&victim, "root\n").unwrap();
+    let journal = journal_of(tree.path());
+    let text = fs::read_to_string(&journal).unwrap();
+    fs::write(&journal, text.replace("/proc/irq/38/smp_affinity_list", "/etc/passwd")).unwrap();
+    let result = run(tree.path(), ["restore"]).expect(1);
+    assert!(result.stderr.contains("/etc/passwd"), "{}", result.stderr);
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "root\n");
+}
+
+#[test]
+fn a_journal_that_cannot_be_read_is_refused_and_named() {
+    let tree = copy_of("virtio-2cpu");
+    apply(tree.path(), "auto.toml").expect(0);
+    let journal = journal_of(tree.path());
+    let text = fs::read_to_string(&journal).unwrap();
+    fs::write(&journal, &text[..text.len() / 2]).unwrap();
+    let before = contents(tree.path());
+    for arguments in [&["restore"][..], &["apply", profile("lab.toml").to_str().unwrap()]] {
+        let result = run(tree.path(), arguments.iter().copied());
+        let message = result.refusal();
+        assert!(message.contains(journal.file_name().unwrap().to_str().unwrap()), "{message}");
+    }
+    assert_eq!(contents(tree.path()), before);
+}
+
+fn journal_of(root: &Path) -> std::path::PathBuf {
+    let directory = root.join("run/corelocal");
+    let journals = common::names(&directory, |path| path.extension().is_some_and(|e| e == "json"));
+    let [journal] = &journals[..] else { panic!("one journal: {journals:?}") };
+    directory.join(journal)
+}
+
+/// Applies of two profiles and restores at the same moment: each run ends well or says that another holds the
+/// lock, and the last restore finds the way back.
+#[test]
+fn applies_at_the_same_moment_do_not_mix() {
+    let tree = copy_of("i40e-48cpu");
+    let root = tree.path();
+    let before = contents(root);
+    let forty = profile("40g.toml");
+    let auto = profile("auto.toml");
+    for _ in 0..5 {
+        let start = |cpus: &str, profile: &Path| {
+            tune()
+                .arg("--root")
+                .args([root, Path::new("apply"), profile])
+                .args(["--cpus", cpus])
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped())
+                .spawn()
+                .unwrap()
+        };
+        let running =
+            [start("0-47", &forty), start("0-11", &auto), start("12-23", &forty), start("4-7", &auto)];
+        let ended = running.map(|child| Run::from(child.wait_with_output().unwrap()));
+        assert!(ended.iter().any(|run| run.code == Some(0)), "at least one gets through");
+        for run in ended {
+            if run.code != Some(0) {
+                let message = run.refusal();
+                assert!(message.contains("another"), "{message}");
+            }
+        }
+        assert_one_profile_holds(root);
+    }
+    run(root, ["restore"]).expect(0);
+    assert_same_values(&contents(root), &before);
+}
+
+/// The affinities are those of one of the applies above: as many CPUs as one of them names.
+fn assert_one_profile_holds(root: &Path) {
+    let affinity =
+        |irq: u32| fs::read_to_string(root.join(format!("proc/irq/{irq}/smp_affinity_list"))).unwrap();
+    let cpus: std::collections::BTreeSet<String> = (121..169).map(affinity).collect();
+    let count = cpus.len();
+    assert!([4, 12, 48].contains(&count), "{count} CPUs: a mixture of two profiles: {cpus:?}");
+}

@@ -1,0 +1,143 @@
+//! The command line: where options may stand, exit codes, and the fields of the JSON output.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
+
+mod common;
+
+use common::{copy_of, host, profile, run, tune};
+
+fn auto() -> String {
+    profile("auto.toml").to_str().unwrap().to_owned()
+}
+
+#[test]
+fn options_stand_before_or_after_the_subcommand() {
+    let tree = host("i40e-48cpu");
+    let tree = tree.to_str().unwrap();
+    let auto = auto();
+    let orders: [&[&str]; 4] = [
+        &["--root", tree, "--json", "--cpus", "0-3", "--interface", "eth0", "plan", &auto],
+        &["plan", &auto, "--root", tree, "--json", "--cpus", "0-3", "--interface", "eth0"],
+        &["--root", tree, "plan", "--json", "--interface", "eth0", &auto, "--cpus", "0-3"],
+        &["plan", "--root", tree, "--interface=auto", "--cpus=0-3", "--json", &auto],
+    ];
+    let plans: Vec<String> =
+        orders.map(|order| common::Run::from(tune().args(order).output().unwrap()).expect(2).stdout).into();
+    assert!(plans.iter().all(|plan| *plan == plans[0]));
+}
+
+#[test]
+fn plan_prints_the_differences_and_nothing_else() {
+    let tree = copy_of("virtio-2cpu");
+    let json = run(tree.path(), ["plan", "--json", &auto()]).expect(2).json();
+    let text = run(tree.path(), ["plan", &auto()]).expect(2);
+    let lines: Vec<String> = json["changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|change| {
+            let text = |key: &str| change[key].as_str().unwrap().to_owned();
+            format!("{}: {} -> {}", text("path"), text("before"), text("after"))
+        })
+        .collect();
+    assert_eq!(text.stdout.lines().collect::<Vec<_>>(), lines);
+    assert_eq!(text.stderr, "");
+
+    run(tree.path(), ["apply", &auto()]).expect(0);
+    let nothing = run(tree.path(), ["plan", &auto()]).expect(0);
+    assert_eq!((nothing.stdout.as_str(), nothing.stderr.as_str()), ("", ""));
+}
+
+#[test]
+fn json_of_plan_apply_and_restore() {
+    let tree = copy_of("virtio-2cpu");
+    let plan = run(tree.path(), ["plan", "--json", &auto()]).expect(2).json();
+    assert_eq!(plan["schema"], 1);
+    assert_eq!(plan["interface"], "eth0");
+    let keys: Vec<&String> = plan["changes"][0].as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["after", "before", "path"]);
+    assert!(plan["changes"].as_array().unwrap().iter().all(|c| c["path"].as_str().unwrap().starts_with('/')));
+
+    let apply = run(tree.path(), ["apply", "--json", &auto()]).expect(0).json();
+    assert_eq!((&apply["schema"], &apply["changes"]), (&plan["schema"], &plan["changes"]));
+    let again = run(tree.path(), ["apply", "--json", &auto()]).expect(0).json();
+    assert_eq!(again["changes"].as_array().unwrap().len(), 0);
+
+    let restore = run(tree.path(), ["restore", "--json"]).expect(0).json();
+    assert_eq!(restore["schema"], 1);
+    assert_eq!(restore["restored"].as_array().unwrap().len(), plan["changes"].as_array().unwrap().len());
+    for key in ["gone", "failed"] {
+        assert_eq!(restore[key].as_array().unwrap().len(), 0, "{key}");
+    }
+}
+
+#[test]
+fn show_has_a_row_for_each_queue_with_its_interrupt_and_how_it_is_known() {
+    let show = run(&host("i40e-48cpu"), ["show", "--json", "eth0"]).expect(0).json();
+    assert_eq!(show["schema"], 1);
+    let interface = &show["interfaces"][0];
+    assert_eq!((&interface["interface"], &interface["driver"]), (&"eth0".into(), &"i40e".into()));
+    assert_eq!(interface["numa_node"], 1);
+    let queues = interface["queues"].as_array().unwrap();
+    assert_eq!(queues.len(), 48);
+    for (index, queue) in queues.iter().enumerate() {
+        assert_eq!(queue["rx"], index);
+        assert_eq!(queue["tx"], index);
+        assert_eq!(queue["irq"], 121 + index);
+        assert_eq!(queue["known_by"], "msi_irqs");
+        assert_eq!(queue["set"], "0-47");
+        assert_eq!(queue["xps"], index.to_string());
+        assert_eq!(queue["rps"], "");
+    }
+    let text = run(&host("i40e-48cpu"), ["show", "eth0"]).expect(0).stdout;
+    let row = text.lines().find(|line| line.contains("i40e-eth0-TxRx-47")).unwrap();
+    assert!(row.contains("168") && row.contains("msi_irqs"), "{row}");
+}
+
+#[test]
+fn show_tells_receive_and_transmit_interrupt_of_virtio_apart() {
+    let show = run(&host("virtio-2cpu"), ["show", "--json"]).expect(0).json();
+    let queues = show["interfaces"][0]["queues"].as_array().unwrap();
+    let irqs: Vec<_> = queues.iter().map(|queue| (queue["irq"].as_u64(), queue["xps"].is_null())).collect();
+    assert_eq!(irqs, [(Some(38), true), (Some(39), true)]);
+    assert!(show["interfaces"][0]["numa_node"].is_null(), "-1 is unknown, not node 0");
+}
+
+#[test]
+fn show_of_the_second_mlx5_function_has_its_own_interrupts() {
+    let show = run(&host("mlx5-48cpu"), ["show", "--json", "enp59s0f1np1"]).expect(0).json();
+    let queues = show["interfaces"][0]["queues"].as_array().unwrap();
+    let irqs: Vec<_> = queues.iter().filter_map(|queue| queue["irq"].as_u64()).collect();
+    assert_eq!(irqs, [91, 92, 93, 94, 160, 161, 162, 163]);
+}
+
+#[test]
+fn show_says_why_an_interrupt_map_is_not_used() {
+    let show = run(&host("ambiguous-4cpu"), ["show", "--json", "eth0"]).expect(0).json();
+    assert!(show["interfaces"][0]["doubt"].is_string(), "{show}");
+    for queue in show["interfaces"][0]["queues"].as_array().unwrap() {
+        assert_eq!(queue["known_by"], "name_only");
+    }
+}
+
+#[test]
+fn help_says_what_the_exit_codes_of_plan_mean() {
+    for arguments in [&["--help"][..], &["plan", "--help"]] {
+        let help = common::Run::from(tune().args(arguments).output().unwrap()).expect(0).stdout;
+        assert!(help.contains("2 there are changes"), "{help}");
+    }
+    common::Run::from(tune().arg("--version").output().unwrap()).expect(0);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut child = tune()
+        .args(["--root", host("i40e-48cpu").to_str().unwrap(), "show"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let result = common::Run::from(child.wait_with_output().unwrap());
+    assert_eq!((result.code, result.stderr.as_str()), (Some(0), ""));
+}

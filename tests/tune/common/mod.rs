@@ -1,0 +1,171 @@
+//! What the integration tests of `tune` share: where things are, running the binary, copying a host tree.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+pub(crate) mod veth;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tune::cpu_set::CpuSet;
+
+/// The root of the repository.
+pub(crate) fn repository() -> PathBuf {
+    fs::canonicalize(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).unwrap()
+}
+
+/// A host tree below `tests/hosts`.
+pub(crate) fn host(name: &str) -> PathBuf {
+    repository().join("tests/hosts").join(name)
+}
+
+/// A shipped profile.
+pub(crate) fn profile(name: &str) -> PathBuf {
+    repository().join("profiles").join(name)
+}
+
+/// The names of the entries of a directory for which `keep` holds, sorted.
+pub(crate) fn names(directory: &Path, keep: impl Fn(&Path) -> bool) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| keep(path))
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// What a run of the `tune` program left.
+pub(crate) struct Run {
+    /// Exit code; `None` when a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Run {
+    /// Its standard output as JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}{}", self.stdout, self.stderr))
+    }
+
+    /// Asserts an error as the contract has it: exit 1, one line `tune: …` on standard error, nothing on
+    /// standard output. Returns that line.
+    #[track_caller]
+    pub(crate) fn refusal(&self) -> &str {
+        assert_eq!(self.code, Some(1), "{}{}", self.stdout, self.stderr);
+        assert!(self.stderr.starts_with("tune: "), "{}", self.stderr);
+        assert_eq!(self.stderr.trim_end().lines().count(), 1, "one line: {}", self.stderr);
+        assert_eq!(self.stdout, "", "nothing on standard output");
+        self.stderr.trim_end()
+    }
+
+    /// Asserts the exit code and returns the run.
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{}{}", self.stdout, self.stderr);
+        self
+    }
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// The `tune` program, not yet started.
+pub(crate) fn tune() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_tune"))
+}
+
+/// `tune --root ROOT ARGUMENTS…`, run to its end.
+pub(crate) fn run<'a>(root: &Path, arguments: impl IntoIterator<Item = &'a str>) -> Run {
+    tune().arg("--root").arg(root).args(arguments).output().unwrap().into()
+}
+
+/// A copy of a host tree that a test may write to; gone when dropped.
+pub(crate) fn copy_of(name: &str) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    copy_tree(&host(name), copy.path());
+    copy
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let (source, target) = {
+            let entry = entry.unwrap();
+            (entry.path(), to.join(entry.file_name()))
+        };
+        let kind = fs::symlink_metadata(&source).unwrap();
+        if kind.is_symlink() {
+            symlink(fs::read_link(&source).unwrap(), &target).unwrap();
+        } else if kind.is_dir() {
+            fs::create_dir(&target).unwrap();
+            copy_tree(&source, &target);
+        } else {
+            fs::copy(&source, &target).unwrap();
+        }
+    }
+}
+
+/// Every regular file below `root`, with its path relative to it, and its contents. `run/` (journal and lock)
+/// is left out.
+pub(crate) fn contents(root: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    collect(root, root, &mut found);
+    found
+}
+
+fn collect(root: &Path, directory: &Path, found: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let kind = fs::symlink_metadata(&path).unwrap();
+        let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+        if kind.is_dir() && name != "run" {
+            collect(root, &path, found);
+        } else if kind.is_file() {
+            found.insert(name, fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+/// A value without what the kernel pads: masks and lists as the shortest form, tabs as spaces.
+pub(crate) fn canonical(path: &str, value: &str) -> String {
+    if path.ends_with("_cpus") {
+        return CpuSet::parse_mask(value).unwrap().to_mask();
+    }
+    if path.ends_with("_list") {
+        return CpuSet::parse_list(value).unwrap().to_string();
+    }
+    value.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Values, not bytes: the kernel pads masks and separates numbers by tabs when it is read, and takes neither as a
+/// difference; a tree on a disk holds what was written.
+#[track_caller]
+pub(crate) fn assert_same_values(found: &BTreeMap<String, String>, expected: &BTreeMap<String, String>) {
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    for (path, text) in found {
+        assert_eq!(canonical(path, text), canonical(path, &expected[path]), "{path}");
+    }
+}
+
+/// True when the test may do what only root may; otherwise says why it is skipped.
+pub(crate) fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        println!("SKIPPED: needs root");
+    }
+    root
+}

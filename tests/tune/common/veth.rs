@@ -1,0 +1,79 @@
+//! A veth pair with several queues in namespaces of its own: the real kernel, and nothing of the host.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::Command;
+
+use lab::namespace::Namespace;
+use lab::veth::{VethEnd, create_veth_pair};
+
+use super::{Run, is_root, tune};
+
+/// The interface that the tests tune.
+pub(crate) const NIC: &str = "nic0";
+
+/// The pair; gone with this value. `/run`, where the journal is, is a tmpfs of the namespace.
+pub(crate) struct Veth {
+    near: Namespace,
+    _far: Namespace,
+}
+
+impl Veth {
+    /// A pair with this many RX and TX queues at each end, or `None` and a line that says so without root.
+    pub(crate) fn with_queues(queues: u32) -> Option<Self> {
+        if !is_root() {
+            return None;
+        }
+        let (near, far) = (Namespace::create().unwrap(), Namespace::create().unwrap());
+        let end = |namespace, name, last| VethEnd {
+            namespace,
+            name,
+            address: Ipv4Addr::new(198, 18, 0, last),
+            tx_queues: queues,
+            rx_queues: queues,
+        };
+        create_veth_pair(&end(&near, NIC, 1), &end(&far, "wire0", 2)).unwrap();
+        Some(Self { near, _far: far })
+    }
+
+    /// Does something inside the namespaces of [`NIC`].
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.near.run(work).unwrap()
+    }
+
+    /// `tune --interface nic0 ARGUMENTS…` inside.
+    pub(crate) fn tune(&self, arguments: &[&str]) -> Run {
+        self.output(tune().args(["--interface", NIC]).args(arguments))
+    }
+
+    /// Runs a command inside, to its end.
+    pub(crate) fn output(&self, command: &mut Command) -> Run {
+        self.inside(|| command.output().unwrap()).into()
+    }
+
+    /// What the settings of [`NIC`] and the sysctls of the shipped profiles hold, with their paths.
+    pub(crate) fn values(&self) -> Vec<(String, String)> {
+        self.inside(|| {
+            let queues = format!("/sys/class/net/{NIC}/queues");
+            let mut paths: Vec<String> = super::names(Path::new(&queues), |_| true)
+                .iter()
+                .flat_map(|queue| {
+                    let files: &[&str] =
+                        if queue.starts_with("rx-") { &["rps_cpus", "rps_flow_cnt"] } else { &["xps_cpus"] };
+                    files.iter().map(|file| format!("{queues}/{queue}/{file}")).collect::<Vec<_>>()
+                })
+                .collect();
+            for sysctl in
+                ["core/somaxconn", "ipv4/tcp_migrate_req", "ipv4/tcp_rmem", "ipv4/tcp_slow_start_after_idle"]
+            {
+                paths.push(format!("/proc/sys/net/{sysctl}"));
+            }
+            let read = |path: String| {
+                let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+                (path, text)
+            };
+            paths.into_iter().map(read).collect()
+        })
+    }
+}

@@ -1,0 +1,77 @@
+//! The modules that decide are pure: outside their tests they open no file and no socket, make no system call and
+//! read no clock. What they need comes in as arguments, so that every decision can be tested as data.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::repository;
+
+const PURE: [(&str, &[&str]); 2] = [
+    ("tune/src", &["cpu_set", "profile", "plan", "diff", "verify"]),
+    ("server/src", &["token", "connection", "worker_plan"]),
+];
+
+const FORBIDDEN: [&str; 8] =
+    ["std::fs", "std::net", "libc", "rustix", "Instant", "SystemTime", "use std::{", "std::process"];
+
+#[test]
+fn the_pure_modules_touch_neither_files_nor_sockets_nor_the_clock() {
+    let mut impure = Vec::new();
+    for (source, modules) in PURE {
+        let files = rust_files(&repository().join(source));
+        for module in modules {
+            let of_module: Vec<&PathBuf> = files.iter().filter(|file| belongs_to(file, module)).collect();
+            assert!(!of_module.is_empty(), "{source} has no module {module}");
+            for file in of_module {
+                impure.extend(offences(file));
+            }
+        }
+    }
+    assert!(impure.is_empty(), "{}", impure.join("\n"));
+}
+
+#[test]
+fn an_offence_is_seen_in_code_and_not_in_comments_or_tests() {
+    let text = "//! std::fs is not used\nuse std::fs; // why\n#[cfg(test)]\nmod tests { use std::net; }\n";
+    assert_eq!(forbidden_lines(text), [(2, "std::fs")]);
+}
+
+/// `plan.rs`, or any file below `plan/`.
+fn belongs_to(file: &Path, module: &str) -> bool {
+    file.file_stem().is_some_and(|stem| stem == module)
+        || file.parent().is_some_and(|parent| parent.components().any(|part| part.as_os_str() == module))
+}
+
+fn offences(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap();
+    let offence = |(line, word)| format!("{}:{line} mentions {word}", file.display());
+    forbidden_lines(&text).into_iter().map(offence).collect()
+}
+
+/// The lines, counted from 1, that mention what is forbidden; comments and what follows `#[cfg(test)]` are left out.
+fn forbidden_lines(text: &str) -> Vec<(usize, &'static str)> {
+    let code = text.lines().take_while(|line| line.trim() != "#[cfg(test)]");
+    let mut found = Vec::new();
+    for (number, line) in (1..).zip(code) {
+        let line = line.split("//").next().unwrap_or_default();
+        found.extend(FORBIDDEN.iter().filter(|word| line.contains(**word)).map(|word| (number, *word)));
+    }
+    found
+}
+
+fn rust_files(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}

@@ -1,0 +1,159 @@
+//! Apply, second apply and restore on a veth pair with several queues: the real kernel files.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
+
+mod common;
+
+use std::fs;
+
+use common::profile;
+use common::veth::{NIC, Veth};
+use tune::cpu_set::{Cpu, CpuSet};
+
+fn online() -> CpuSet {
+    fs::read_to_string("/sys/devices/system/cpu/online").unwrap().parse().unwrap()
+}
+
+fn lab_toml() -> String {
+    profile("lab.toml").to_str().unwrap().to_owned()
+}
+
+fn mask(veth: &Veth, queue: &str, file: &str) -> CpuSet {
+    let path = format!("/sys/class/net/{NIC}/queues/{queue}/{file}");
+    CpuSet::parse_mask(&veth.inside(|| fs::read_to_string(path).unwrap())).unwrap()
+}
+
+#[test]
+fn apply_sets_one_cpu_per_queue_and_restore_gives_every_value_back() {
+    let cpus: Vec<Cpu> = online().iter().collect();
+    let Some(veth) = Veth::with_queues(u32::try_from(cpus.len()).unwrap()) else { return };
+    let before = veth.values();
+    let planned = veth.tune(&["plan", "--json", &lab_toml()]).expect(2).json();
+    veth.tune(&["apply", &lab_toml()]).expect(0);
+
+    let mut received = CpuSet::new();
+    for queue in 0..cpus.len() {
+        let (rps, xps) = (
+            mask(&veth, &format!("rx-{queue}"), "rps_cpus"),
+            mask(&veth, &format!("tx-{queue}"), "xps_cpus"),
+        );
+        assert_eq!(rps, xps, "queue {queue}");
+        assert_eq!(rps.len(), 1, "queue {queue}");
+        assert!(received.insert(rps.first().unwrap()), "queue {queue}: a CPU of its own");
+    }
+    assert_eq!(received, online());
+    let after = veth.values();
+    let changed = before.iter().zip(&after).filter(|(before, after)| before != after).count();
+    assert_eq!(changed, planned["changes"].as_array().unwrap().len(), "nothing but the plan");
+
+    let again = veth.tune(&["apply", &lab_toml()]).expect(0);
+    assert!(again.stdout.contains("nothing to do"), "{}", again.stdout);
+    assert_eq!(veth.tune(&["plan", &lab_toml()]).expect(0).stdout, "");
+
+    veth.tune(&["restore"]).expect(0);
+    assert_eq!(veth.values(), before);
+    assert!(veth.tune(&["restore"]).expect(0).stdout.contains("nothing to restore"));
+}
+
+#[test]
+fn with_more_queues_than_cpus_and_with_fewer() {
+    let cpus = online();
+    let many = u32::try_from(cpus.len() * 2 + 1).unwrap();
+    if let Some(veth) = Veth::with_queues(many) {
+        let before = veth.values();
+        veth.tune(&["apply", &lab_toml()]).expect(0);
+        for queue in 0..many {
+            let other = queue % u32::try_from(cpus.len()).unwrap();
+            let rps = |queue| mask(&veth, &format!("rx-{queue}"), "rps_cpus");
+            assert_eq!(rps(queue), rps(other), "the queues go round");
+        }
+        veth.tune(&["restore"]).expect(0);
+        assert_eq!(veth.values(), before);
+    }
+    // One RX and one TX queue: there is no XPS, and `auto` spreads what is received over all CPUs.
+    if let Some(veth) = Veth::with_queues(1) {
+        let auto = profile("auto.toml");
+        let arguments = ["plan", "--json", auto.to_str().unwrap()];
+        let plan = veth.tune(&arguments).expect(2).json();
+        let changes: Vec<(&str, &str)> = plan["changes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|change| (change["path"].as_str().unwrap(), change["after"].as_str().unwrap()))
+            .filter(|(path, _)| path.starts_with("/sys"))
+            .collect();
+        let rps = format!("/sys/class/net/{NIC}/queues/rx-0/rps_cpus");
+        assert_eq!(changes, [(rps.as_str(), cpus.to_mask().as_str())]);
+    }
+}
+
+/// The sysctl is the last to be written; the kernel takes only 0 and 1.
+#[test]
+fn a_value_that_the_kernel_refuses_undoes_everything_before_it() {
+    let Some(veth) = Veth::with_queues(4) else { return };
+    let before = veth.values();
+    let text = fs::read_to_string(profile("lab.toml")).unwrap();
+    let text =
+        text.replace("\"net.ipv4.tcp_migrate_req\" = 1", "\"net.ipv4.tcp_migrate_req\" = { exact = 7 }");
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    fs::write(file.path(), text).unwrap();
+    let result = veth.tune(&["apply", file.path().to_str().unwrap()]);
+    let message = result.refusal();
+    assert!(message.contains("write \"7\" to /proc/sys/net/ipv4/tcp_migrate_req: EINVAL"), "{message}");
+    assert!(message.contains("undone"), "{message}");
+    assert_eq!(veth.values(), before);
+    assert!(veth.tune(&["restore"]).expect(0).stdout.contains("nothing to restore"));
+}
+
+/// `/proc/sys/net` of a child namespace lacks most of the initial one's files.
+#[test]
+fn a_sysctl_that_a_child_namespace_lacks_is_refused_before_anything_is_written() {
+    let Some(veth) = Veth::with_queues(2) else { return };
+    let before = veth.values();
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    fs::write(
+        file.path(),
+        "[queues]\nirq = \"keep\"\n[sysctl]\n\"net.core.rps_sock_flow_entries\" = 32768\n",
+    )
+    .unwrap();
+    let result = veth.tune(&["apply", file.path().to_str().unwrap()]);
+    let message = result.refusal();
+    assert!(message.contains("net.core.rps_sock_flow_entries does not exist"), "{message}");
+    assert_eq!(veth.values(), before);
+}
+
+/// The kernel rounds RFS tables up to a power of two; the plan must not find a difference in that for ever.
+#[test]
+fn a_flow_table_size_that_the_kernel_rounds_is_no_difference() {
+    let Some(veth) = Veth::with_queues(2) else { return };
+    let before = veth.values();
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    fs::write(file.path(), "[queues]\nirq = \"keep\"\nrps_flow_cnt = 100\n").unwrap();
+    let profile = file.path().to_str().unwrap();
+    veth.tune(&["apply", profile]).expect(0);
+    let path = format!("/sys/class/net/{NIC}/queues/rx-0/rps_flow_cnt");
+    assert_eq!(veth.inside(|| fs::read_to_string(path).unwrap()), "128\n");
+    veth.tune(&["plan", profile]).expect(0);
+    veth.tune(&["restore"]).expect(0);
+    assert_eq!(veth.values(), before);
+}
+
+/// The values of the host's own network namespace and of the virtual one are two things, also for the journal.
+#[test]
+fn each_network_namespace_has_its_own_journal() {
+    let (Some(one), Some(other)) = (Veth::with_queues(2), Veth::with_queues(2)) else { return };
+    let state = tempfile::tempdir().unwrap();
+    let state_dir = state.path().to_str().unwrap();
+    let before = (one.values(), other.values());
+    let apply = ["apply", "--state-dir", state_dir, &lab_toml()];
+    one.tune(&apply).expect(0);
+    other.tune(&apply).expect(0);
+    let journals = common::names(state.path(), |path| path.extension().is_some_and(|e| e == "json"));
+    assert_eq!(journals.len(), 2, "{journals:?}");
+    let restore = ["restore", "--state-dir", state_dir];
+    other.tune(&restore).expect(0);
+    assert_eq!(other.values(), before.1);
+    assert_ne!(one.values(), before.0);
+    one.tune(&restore).expect(0);
+    assert_eq!(one.values(), before.0);
+}
