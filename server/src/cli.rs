@@ -1,0 +1,130 @@
+//! Command line: parse, run, print, exit code.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Parser;
+use tune::cpu_set::Cpu;
+
+use crate::config::{Config, Cores, Steer};
+use crate::listener::Listeners;
+use crate::report::Report;
+use crate::{host, worker_plan, workers};
+
+/// Accepts TCP connections and echoes what they send, on one io_uring for each pinned core.
+///
+/// Each core has its own listening socket on the same address (SO_REUSEPORT). With --steer cpu a connection is accepted
+/// and served on the CPU that received its SYN; `tune` arranges for the NIC to deliver it there.
+///
+/// When connections are accepted, one line "server: listening on ADDR:PORT, …" goes to stderr. SIGINT or SIGTERM: stops
+/// accepting, serves open connections until they are quiet for 100 ms or the drain timeout has passed, prints the report
+/// and exits with 0. A second signal closes all at once.
+#[derive(Debug, Parser)]
+#[command(
+    name = "server",
+    version,
+    about,
+    after_help = "Exit status: 0 after a signal, 1 on an error, 2 on wrong usage."
+)]
+struct Arguments {
+    /// Address to listen on; port 0 lets the kernel choose
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7000")]
+    listen: String,
+
+    /// Cores to run on: a list as in taskset -c, such as 0-47 or 3,0-1; the order counts. "all": every CPU that this process
+    /// may run on
+    #[arg(long, value_name = "LIST", default_value = "all")]
+    cores: String,
+
+    /// How a SYN finds its listener
+    #[arg(long, value_enum, default_value = "cpu")]
+    steer: Steer,
+
+    /// Connections that may wait to be accepted, for each core; the kernel caps it at net.core.somaxconn
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u16).range(1..))]
+    backlog: u16,
+
+    /// Most connections open at a time, split evenly over the cores; more wait in the accept queue. Default: 65536 for each
+    /// core, or what the limit of open files allows
+    #[arg(long, value_name = "N")]
+    max_connections: Option<u32>,
+
+    /// Receive buffers of each core, a power of two up to 32768
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    buffers: u32,
+
+    /// Size of a receive buffer in bytes, 64 to 1048576
+    #[arg(long, value_name = "BYTES", default_value_t = 16384)]
+    buffer_size: u32,
+
+    /// How long open connections may go on after the first signal, such as 5s or 500ms
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    drain_timeout: Duration,
+
+    /// Print the report as one JSON object on stdout instead of a table on stderr
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    fn config(&self) -> Result<Config> {
+        Ok(Config {
+            listen: Config::parse_listen(&self.listen)?,
+            cores: Config::parse_cores(&self.cores)?,
+            steer: self.steer,
+            backlog: self.backlog,
+            max_connections: self.max_connections,
+            buffers: Config::check_buffers(self.buffers)?,
+            buffer_size: Config::check_buffer_size(self.buffer_size)?,
+            drain_timeout: self.drain_timeout,
+        })
+    }
+}
+
+/// Runs the program with these arguments, the program's name first.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match serve(&arguments).and_then(|report| print(&report, arguments.json)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(arguments: &Arguments) -> Result<Report> {
+    let config = arguments.config()?;
+    let cores = match &config.cores {
+        Cores::All => None,
+        Cores::List(cores) => Some(cores.as_slice()),
+    };
+    let plan = worker_plan::plan(cores, config.max_connections, &host::offer()?)?;
+    let cpus: Vec<Cpu> = plan.iter().map(|worker| worker.cpu).collect();
+    let listeners = Listeners::bind(config.listen, &cpus, config.steer)?;
+    let address = listeners.address();
+    let ready = || {
+        let cores: tune::cpu_set::CpuSet = cpus.iter().copied().collect();
+        let steer = config.steer.name();
+        let _ = writeln!(std::io::stderr(), "server: listening on {address}, cores {cores}, steer {steer}");
+    };
+    workers::run(&config, &plan, listeners, ready)
+}
+
+fn print(report: &Report, json: bool) -> Result<()> {
+    if json {
+        report.write_json(&mut std::io::stdout().lock())?;
+    } else {
+        report.write_table(&mut std::io::stderr().lock())?;
+    }
+    Ok(())
+}

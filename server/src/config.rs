@@ -1,0 +1,142 @@
+//! What the server is to do: every value checked, every limit stated. Pure.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tune::cpu_set::{Cpu, CpuSet, CpuSetError};
+
+use crate::worker::MAX_BUFFERS;
+
+/// How a SYN finds its listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Steer {
+    /// By the CPU that processes the SYN: its connection is accepted there. A CPU outside --cores uses the hash.
+    Cpu,
+    /// By the hash of addresses and ports, as the kernel does for plain SO_REUSEPORT.
+    Hash,
+}
+
+impl Steer {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Hash => "hash",
+        }
+    }
+}
+
+/// The cores to run on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cores {
+    /// Every CPU that is online and that the process may run on.
+    All,
+    /// These, in this order.
+    List(Vec<Cpu>),
+}
+
+impl Cores {
+    /// Reads `--cores`: `all` or a list such as `0-47` or `3,0-1`, whose order is kept.
+    ///
+    /// # Errors
+    /// If it is neither.
+    pub fn parse(text: &str) -> Result<Self, CpuSetError> {
+        if text == "all" { Ok(Self::All) } else { CpuSet::parse_ordered(text).map(Self::List) }
+    }
+}
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Address to listen on; port 0 lets the kernel choose.
+    pub listen: SocketAddr,
+    /// One worker for each.
+    pub cores: Cores,
+    /// How a SYN finds its listener.
+    pub steer: Steer,
+    /// Length of each listener's accept queue; the kernel caps it at `net.core.somaxconn`. 1 to 65535.
+    pub backlog: u16,
+    /// The most connections of the whole process, split over the cores; `None`: as many as the limits allow.
+    pub max_connections: Option<u32>,
+    /// Receive buffers of each core: a power of two, 1 to 32768.
+    pub buffers: u16,
+    /// Bytes of a receive buffer: 64 to 1 MiB.
+    pub buffer_size: u32,
+    /// How long open connections may go on after the server was told to stop.
+    pub drain_timeout: Duration,
+}
+
+/// Why a value is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// `--listen`
+    #[error("--listen \"{0}\": not ADDRESS:PORT; write an address such as 127.0.0.1:7000 or [::1]:7000")]
+    Listen(String),
+    /// `--cores`
+    #[error("--cores \"{0}\": {1}")]
+    Cores(String, CpuSetError),
+    /// `--buffers`
+    #[error("--buffers {0}: not a power of two from 1 to {MAX_BUFFERS}")]
+    Buffers(u32),
+    /// `--buffer-size`
+    #[error("--buffer-size {0}: not from {MIN_BUFFER_SIZE} to {MAX_BUFFER_SIZE} bytes")]
+    BufferSize(u32),
+}
+
+/// Smallest receive buffer, bytes.
+pub const MIN_BUFFER_SIZE: u32 = 64;
+/// Largest receive buffer, bytes.
+pub const MAX_BUFFER_SIZE: u32 = 1 << 20;
+
+impl Config {
+    pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, ConfigError> {
+        text.parse().map_err(|_| ConfigError::Listen(text.to_owned()))
+    }
+
+    pub(crate) fn parse_cores(text: &str) -> Result<Cores, ConfigError> {
+        Cores::parse(text).map_err(|error| ConfigError::Cores(text.to_owned(), error))
+    }
+
+    pub(crate) fn check_buffers(buffers: u32) -> Result<u16, ConfigError> {
+        match u16::try_from(buffers) {
+            Ok(checked) if buffers.is_power_of_two() && buffers <= MAX_BUFFERS => Ok(checked),
+            _ => Err(ConfigError::Buffers(buffers)),
+        }
+    }
+
+    pub(crate) fn check_buffer_size(size: u32) -> Result<u32, ConfigError> {
+        if (MIN_BUFFER_SIZE..=MAX_BUFFER_SIZE).contains(&size) {
+            Ok(size)
+        } else {
+            Err(ConfigError::BufferSize(size))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_checked_at_both_ends() {
+        for (buffers, good) in [(0, false), (1, true), (3, false), (32_768, true), (65_536, false)] {
+            assert_eq!(Config::check_buffers(buffers).is_ok(), good, "{buffers}");
+        }
+        for (size, good) in [(63, false), (64, true), (1 << 20, true), ((1 << 20) + 1, false)] {
+            assert_eq!(Config::check_buffer_size(size).is_ok(), good, "{size}");
+        }
+    }
+
+    #[test]
+    fn an_address_without_a_port_is_refused_with_an_example() {
+        let error = Config::parse_listen("127.0.0.1").unwrap_err().to_string();
+        assert!(error.contains("127.0.0.1:7000"), "{error}");
+        assert!(Config::parse_listen("[::1]:0").is_ok());
+    }
+
+    #[test]
+    fn cores_keep_their_order() {
+        assert_eq!(Config::parse_cores("3,0-1").unwrap(), Cores::List(vec![3, 0, 1]));
+        assert_eq!(Config::parse_cores("all").unwrap(), Cores::All);
+        assert!(Config::parse_cores("5-2").unwrap_err().to_string().starts_with("--cores \"5-2\": "));
+    }
+}

@@ -1,0 +1,43 @@
+//! What the server reads of the host: CPUs, limits, the length of accept queues.
+
+use anyhow::{Context, Result};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tune::cpu_set::CpuSet;
+use tune::kernel_files::KernelFiles;
+
+use crate::worker::MAX_SLOTS;
+use crate::worker_plan::Offer;
+
+/// Raises the soft limit of open files to the hard one and reads what the host offers.
+pub(crate) fn offer() -> Result<Offer> {
+    let files = KernelFiles::open("/")?;
+    let online = files.read("/sys/devices/system/cpu/online")?;
+    let status = files.read("/proc/self/status")?;
+    let allowed = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
+        .context("read /proc/self/status: it has no line Cpus_allowed_list")?;
+    Ok(Offer {
+        online: online.parse::<CpuSet>()?,
+        allowed: allowed.parse::<CpuSet>()?,
+        slots: raise_open_files(),
+    })
+}
+
+/// The direct descriptor table of a ring may have as many entries as the process may have files.
+fn raise_open_files() -> u32 {
+    let limit = getrlimit(Resource::Nofile);
+    // If raising fails the old limit is what there is.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::from(MAX_SLOTS));
+    u32::try_from(limit).unwrap_or(MAX_SLOTS).min(MAX_SLOTS)
+}
+
+/// `net.core.somaxconn` of this network namespace: the kernel cuts the backlog of `listen()` to it. 4096 since Linux 5.4.
+pub(crate) fn somaxconn() -> u32 {
+    KernelFiles::open("/")
+        .and_then(|files| files.read("/proc/sys/net/core/somaxconn"))
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(4096)
+}

@@ -1,0 +1,172 @@
+//! The worker's receive buffers: one provided-buffer ring, from which the kernel takes a buffer for each receive.
+//!
+//! A buffer is the kernel's from [`Buffers::give_back`] (or from the start) until a completion with
+//! `IORING_CQE_F_BUFFER` names it; then it is the worker's until it gives it back. Source: `io_uring_register_buf_ring(3)`.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::Submitter;
+use io_uring::types::BufRingEntry;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+use super::token::BufferId;
+
+/// The one buffer group of a worker's ring.
+pub(crate) const GROUP: u16 = 0;
+
+/// The largest number of buffers: `IORING_REGISTER_PBUF_RING` takes at most 32768 entries.
+pub(crate) const MAX_BUFFERS: u32 = 1 << 15;
+
+/// Anonymous memory, page-aligned, given back on drop.
+struct Mapping {
+    start: NonNull<u8>,
+    length: usize,
+}
+
+impl Mapping {
+    fn new(length: usize) -> io::Result<Self> {
+        // SAFETY: a null hint with no MAP_FIXED replaces no existing mapping.
+        let start = unsafe {
+            mmap_anonymous(
+                std::ptr::null_mut(),
+                length,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE,
+            )
+        }?;
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, length })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped by `new` and is not used after this; the ring that was given its address is
+        // dropped first (see `Worker::run`), which ends the kernel's use of it.
+        let result = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
+        debug_assert!(result.is_ok());
+    }
+}
+
+/// The pool of one worker.
+pub(crate) struct Buffers {
+    ring: Mapping,
+    memory: Mapping,
+    count: u16,
+    size: usize,
+    /// Entries written to the ring so far; the kernel sees it only through [`Buffers::publish`].
+    tail: u16,
+    published: u16,
+    /// Buffers that are the worker's now.
+    held: u16,
+}
+
+impl Buffers {
+    /// Maps `count` buffers (a power of two, at most [`MAX_BUFFERS`]) of `size` bytes. Pages are touched on first use.
+    pub(crate) fn map(count: u16, size: u32) -> io::Result<Self> {
+        let size = size as usize;
+        let ring = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
+        let memory = Mapping::new(usize::from(count) * size)?;
+        let mut buffers = Self { ring, memory, count, size, tail: 0, published: 0, held: count };
+        (0..count).for_each(|id| buffers.give_back(id));
+        buffers.publish();
+        Ok(buffers)
+    }
+
+    /// Makes the pool known to the ring as buffer group [`GROUP`].
+    pub(crate) fn register(&self, submitter: &Submitter<'_>) -> io::Result<()> {
+        let address = self.ring.start.as_ptr() as u64;
+        // SAFETY: the mapping is page-aligned, holds `count` entries, and outlives the ring (see `Worker::run`).
+        unsafe { submitter.register_buf_ring_with_flags(address, self.count, GROUP, 0) }
+    }
+
+    /// Buffers in the pool.
+    pub(crate) fn count(&self) -> usize {
+        usize::from(self.count)
+    }
+
+    /// Buffers that the worker holds and the kernel can't receive into.
+    pub(crate) fn held(&self) -> usize {
+        usize::from(self.held)
+    }
+
+    /// A completion named this buffer: it is the worker's now. `None` if the pool has no such buffer.
+    pub(crate) fn take(&mut self, id: BufferId) -> Option<BufferId> {
+        (id < self.count).then(|| {
+            self.held += 1;
+            id
+        })
+    }
+
+    /// The bytes `start..end` of a buffer that the worker holds.
+    pub(crate) fn bytes(&self, id: BufferId, start: usize, end: usize) -> &[u8] {
+        assert!(id < self.count && start <= end && end <= self.size);
+        // SAFETY: the offset lies inside the mapping by the check above.
+        let first = unsafe { self.memory.start.add(usize::from(id) * self.size + start) };
+        // SAFETY: `end - start` bytes from `first` are inside the mapping, initialised (anonymous memory is zeroed), and
+        // not written by the kernel while the worker holds the buffer.
+        unsafe { std::slice::from_raw_parts(first.as_ptr(), end - start) }
+    }
+
+    /// Gives a buffer back; the kernel may use it after the next [`Buffers::publish`].
+    pub(crate) fn give_back(&mut self, id: BufferId) {
+        assert!(id < self.count && self.held > 0, "buffer {id} given back but not held");
+        let slot = usize::from(self.tail & (self.count - 1));
+        // SAFETY: `slot` is below `count`, so the entry lies inside the ring's mapping.
+        let entry = unsafe { self.ring.start.cast::<BufRingEntry>().add(slot) };
+        // SAFETY: the offset of buffer `id` lies inside the mapping.
+        let address = unsafe { self.memory.start.add(usize::from(id) * self.size) }.as_ptr() as u64;
+        // SAFETY: the entry is valid for writes; between the published tail and the kernel's head the worker alone uses
+        // it: at most `count` buffers exist, and `held > 0` says that at least one entry is free. `set_*` write `addr`,
+        // `len` and `bid` and leave `resv` of entry 0, which is the ring's tail, alone.
+        let entry = unsafe { &mut *entry.as_ptr() };
+        entry.set_addr(address);
+        entry.set_len(u32::try_from(self.size).expect("sizes are given as u32"));
+        entry.set_bid(id);
+        self.tail = self.tail.wrapping_add(1);
+        self.held -= 1;
+    }
+
+    /// Lets the kernel see the buffers given back since the last call.
+    pub(crate) fn publish(&mut self) {
+        if self.tail == self.published {
+            return;
+        }
+        // SAFETY: the pointer is the first entry of the ring, as `tail` requires.
+        let tail = unsafe { BufRingEntry::tail(self.ring.start.as_ptr().cast()) };
+        // SAFETY: the tail is 2-byte aligned, inside the mapping, written by this thread alone and read by the kernel,
+        // for which the store releases the entries written before.
+        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        tail.store(self.tail, Ordering::Release);
+        self.published = self.tail;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_held_until_given_back() {
+        let mut buffers = Buffers::map(4, 64).unwrap();
+        assert_eq!((buffers.count(), buffers.held()), (4, 0));
+        assert_eq!(buffers.take(3), Some(3));
+        assert_eq!(buffers.take(4), None, "no such buffer");
+        assert_eq!(buffers.held(), 1);
+        assert_eq!(buffers.bytes(3, 0, 64), [0; 64]);
+        buffers.give_back(3);
+        assert_eq!(buffers.held(), 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "given back but not held")]
+    fn a_buffer_given_back_twice_is_a_bug_that_stops_the_worker() {
+        let mut buffers = Buffers::map(2, 64).unwrap();
+        buffers.take(1);
+        buffers.give_back(1);
+        buffers.give_back(1);
+    }
+}

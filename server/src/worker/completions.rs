@@ -1,0 +1,225 @@
+//! What each completion does to the worker's state.
+
+use std::os::fd::AsRawFd;
+use std::time::Instant;
+
+use rustix::io::Errno;
+
+use super::acceptor::{Accepted, BACKOFF};
+use super::connection::{Chunk, Connection, ReceiveEnd, Storage};
+use super::ring::Completion;
+use super::token::{BufferId, ConnectionId, Token};
+use super::{Worker, WorkerError, release, spare_the_pool};
+use crate::control::Phase;
+use crate::stats;
+
+impl Worker<'_> {
+    /// Takes the completions that the kernel has posted.
+    pub(super) fn take_completions(&mut self) -> Result<(), WorkerError> {
+        self.ring.sync_completions();
+        while let Some(completion) = self.ring.next() {
+            self.take(&completion)?;
+        }
+        self.ring.sync_completions();
+        Ok(())
+    }
+
+    fn take(&mut self, completion: &Completion) -> Result<(), WorkerError> {
+        let Some(token) = completion.token else {
+            return Err(WorkerError::Unexpected(format!("{completion:?}")));
+        };
+        match token {
+            Token::Accept => self.take_accept(completion)?,
+            Token::CancelAccept => {}
+            Token::Wake => self.take_wake(),
+            Token::Receive(id) => self.take_receive(id, completion)?,
+            Token::Send(id) => self.take_send(id, completion.result),
+            Token::Cancel(id) => {
+                if let Some(connection) = self.connections.get(id) {
+                    connection.cancel_ended(completion.result == Err(Errno::ALREADY));
+                    self.list(id);
+                }
+            }
+            Token::AcceptSample(id) | Token::ReceiveSample(id) => {
+                self.take_sample(token, id, completion.result);
+            }
+            Token::Close(id) => {
+                self.connections.closed(id);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_accept(&mut self, completion: &Completion) -> Result<(), WorkerError> {
+        let accepted = match completion.result {
+            Ok(slot) => Accepted::Connection(slot),
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Accepted::Exhausted,
+            Err(errno @ (Errno::BADF | Errno::NOTSOCK | Errno::INVAL | Errno::OPNOTSUPP)) => {
+                return Err(WorkerError::Accept(errno.into()));
+            }
+            // ECANCELED, EAGAIN, EINTR, and what the peer or the network did to a connection still in the queue:
+            // accept(2), "Error handling".
+            Err(_) => Accepted::Nothing,
+        };
+        self.acceptor.completed(accepted, completion.more);
+        match accepted {
+            Accepted::Connection(slot) => {
+                let Some(id) = self.connections.open(slot) else {
+                    return Err(WorkerError::Unexpected(format!("accept into used slot {slot}")));
+                };
+                self.counters.accepted += 1;
+                if stats::samples_accept(self.counters.accepted) {
+                    self.sample(id, Token::AcceptSample(id));
+                }
+                self.list(id);
+            }
+            Accepted::Exhausted => {
+                self.counters.accept_rests += 1;
+                self.rest_until = Some(Instant::now() + BACKOFF);
+            }
+            Accepted::Nothing => {}
+        }
+        Ok(())
+    }
+
+    fn take_wake(&mut self) {
+        // Empties the eventfd; EAGAIN if it was empty already.
+        let _ = rustix::io::read(self.wake, &mut [0u8; 8]);
+        if self.control.phase() != Phase::Run {
+            self.start_to_drain();
+        }
+        self.ring.poll_wake(self.wake.as_raw_fd());
+    }
+
+    fn take_receive(&mut self, id: ConnectionId, completion: &Completion) -> Result<(), WorkerError> {
+        // The buffer first: it is the worker's whatever else the completion says, and nobody's if it is not named.
+        let buffer =
+            match completion.buffer {
+                None => None,
+                Some(buffer) => Some(self.buffers.take(buffer).ok_or_else(|| {
+                    WorkerError::Unexpected(format!("buffer {buffer} is not of this pool"))
+                })?),
+            };
+        let Some(connection) = self.connections.get(id) else {
+            if let Some(buffer) = buffer {
+                self.buffers.give_back(buffer);
+            }
+            return Ok(());
+        };
+        if !completion.more {
+            let end = match completion.result {
+                Ok(0) => ReceiveEnd::Eof,
+                Ok(_) | Err(Errno::CANCELED | Errno::INTR | Errno::AGAIN) => ReceiveEnd::Stopped,
+                Err(Errno::NOBUFS) => ReceiveEnd::NoBuffers,
+                // Before 6.17 a receive with a byte credit is refused: ask without from now on.
+                Err(Errno::INVAL) if self.ring.receive_credit => {
+                    self.ring.receive_credit = false;
+                    ReceiveEnd::Stopped
+                }
+                Err(_) => ReceiveEnd::Failed,
+            };
+            connection.receive_ended(end);
+            match end {
+                ReceiveEnd::NoBuffers if connection.is_starved() => {
+                    self.counters.starved += 1;
+                    self.starved.push_back(id);
+                }
+                ReceiveEnd::Failed => {
+                    self.counters.reset += 1;
+                    connection.abort(|chunk| release(self.buffers, chunk));
+                }
+                _ => {}
+            }
+        }
+        if let Some(buffer) = buffer {
+            self.take_bytes(id, buffer, completion.result.unwrap_or(0) as usize);
+        }
+        self.list(id);
+        Ok(())
+    }
+
+    /// Bytes of a connection are in a buffer.
+    fn take_bytes(&mut self, id: ConnectionId, buffer: BufferId, length: usize) {
+        let mut chunk = Chunk { storage: Storage::Pool(buffer), start: 0, end: length };
+        let Some(connection) = self.connections.get(id) else { return release(self.buffers, chunk) };
+        if length == 0 || connection.discards() {
+            return release(self.buffers, chunk);
+        }
+        self.counters.bytes_in += length as u64;
+        if connection.is_blocked() {
+            self.counters.bytes_copied += spare_the_pool(&mut chunk, self.buffers) as u64;
+        }
+        let receives = connection.received(chunk);
+        if stats::samples_receive(receives) {
+            self.sample(id, Token::ReceiveSample(id));
+        }
+    }
+
+    fn take_send(&mut self, id: ConnectionId, result: Result<u32, Errno>) {
+        let Some(connection) = self.connections.get(id) else { return };
+        match result {
+            Ok(bytes) => {
+                self.counters.bytes_out += u64::from(bytes);
+                connection.sent(bytes as usize, |chunk| release(self.buffers, chunk));
+            }
+            Err(Errno::AGAIN | Errno::INTR | Errno::CANCELED) => {
+                connection.sent(0, |chunk| release(self.buffers, chunk));
+            }
+            Err(_) => {
+                self.counters.reset += 1;
+                connection.send_failed(|chunk| release(self.buffers, chunk));
+            }
+        }
+        self.counters.blocked += u64::from(connection.is_blocked());
+        self.list(id);
+    }
+
+    /// Ends the silent sends that succeeded: the kernel has taken the request, and a failure would have been among the
+    /// completions just taken.
+    pub(super) fn confirm_silent_sends(&mut self) {
+        if self.ring.has_overflowed() {
+            return;
+        }
+        let consumed = self.ring.consumed();
+        while let Some(send) = self.silent_sends.front() {
+            if send.request > consumed {
+                break;
+            }
+            let (id, request) = (send.id, send.request);
+            self.silent_sends.pop_front();
+            let Some(connection) = self.connections.get(id) else { continue };
+            let Some(bytes) = connection.bytes_of_send(request) else { continue };
+            self.counters.bytes_out += bytes as u64;
+            let more_to_do = connection.awaits_send();
+            connection.sent(bytes, |chunk| release(self.buffers, chunk));
+            if more_to_do {
+                self.list(id);
+            }
+        }
+    }
+
+    /// Asks for `SO_INCOMING_CPU` of a connection.
+    fn sample(&mut self, id: ConnectionId, token: Token) {
+        if self.sampling && self.connections.get(id).is_some_and(Connection::sample_started) {
+            self.ring.sample_incoming_cpu(id, token);
+        }
+    }
+
+    fn take_sample(&mut self, token: Token, id: ConnectionId, result: Result<u32, Errno>) {
+        let Some(connection) = self.connections.get(id) else { return };
+        connection.sample_ended();
+        self.list(id);
+        match result {
+            Ok(_) => {
+                let incoming = self.ring.incoming_cpu(id);
+                if matches!(token, Token::AcceptSample(_)) {
+                    self.counters.count_accept_sample(incoming, self.cpu);
+                } else {
+                    self.counters.count_request_sample(incoming, self.cpu);
+                }
+            }
+            Err(Errno::OPNOTSUPP | Errno::INVAL) => self.sampling = false,
+            Err(_) => {}
+        }
+    }
+}

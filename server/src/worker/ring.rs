@@ -1,0 +1,274 @@
+//! The worker's io_uring: set-up, submission, waiting, completions.
+//!
+//! What is asked of the kernel is in [`super::operations`]; here is how it gets there and how answers come back.
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use io_uring::squeue::Entry;
+use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue};
+use rustix::io::Errno;
+use tune::errno::describe;
+use tune::kernel_files::KernelFiles;
+
+use super::operations::VectorArena;
+use super::token::{BufferId, Token};
+
+/// Entries of the submission queue. More requests than that in one turn of the loop take another system call.
+const SUBMISSIONS: u32 = 1024;
+
+/// Entries of the completion queue: multishot requests complete many times per submission, an accept burst once per
+/// connection of the backlog. An overflow loses nothing but ends multishot requests.
+const COMPLETIONS: u32 = 16 * 1024;
+
+/// Why a worker has no ring.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// `io_uring_setup(2)` gave EPERM or ENOSYS.
+    #[error(
+        "io_uring_setup: {error}: io_uring is disabled here (kernel.io_uring_disabled = {setting}); allow it with \
+         `sysctl kernel.io_uring_disabled=0`, or in the container's seccomp profile",
+        error = describe(error)
+    )]
+    Disabled {
+        /// The error of the system call.
+        error: io::Error,
+        /// `/proc/sys/kernel/io_uring_disabled`, "absent" where the kernel has no such file (before 6.6).
+        setting: String,
+    },
+    /// `io_uring_setup(2)` gave EINVAL for flags that Linux 6.1 knows.
+    #[error(
+        "io_uring_setup: {error}: Linux {release} is too old; SINGLE_ISSUER and DEFER_TASKRUN need 6.1 or later"
+    )]
+    TooOld {
+        /// The error of the system call.
+        error: io::Error,
+        /// `uname -r`.
+        release: String,
+    },
+    /// Anything else.
+    #[error("{operation}: {error}{hint}", error = describe(error))]
+    Failed {
+        /// The system call and what it was for.
+        operation: &'static str,
+        /// Its error.
+        error: io::Error,
+        /// What to do next, with its leading punctuation; empty where it is not known.
+        hint: &'static str,
+    },
+}
+
+/// Makes a ring for the calling thread, which alone may use it.
+///
+/// # Errors
+/// If io_uring is disabled, the kernel is older than 6.1, or memory is short.
+pub(crate) fn create() -> Result<IoUring, SetupError> {
+    IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_submit_all()
+        .setup_clamp()
+        .setup_cqsize(COMPLETIONS)
+        .build(SUBMISSIONS)
+        .map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::PERM | Errno::NOSYS) => SetupError::Disabled { error, setting: setting() },
+            Some(Errno::INVAL) => SetupError::TooOld {
+                error,
+                release: rustix::system::uname().release().to_string_lossy().into_owned(),
+            },
+            Some(Errno::NOMEM) => SetupError::Failed {
+                operation: "io_uring_setup",
+                error,
+                hint: "; raise the limit of locked memory (ulimit -l, LimitMEMLOCK=)",
+            },
+            _ => SetupError::Failed { operation: "io_uring_setup", error, hint: "" },
+        })
+}
+
+fn setting() -> String {
+    KernelFiles::open("/")
+        .and_then(|files| files.read("/proc/sys/kernel/io_uring_disabled"))
+        .unwrap_or_else(|_| "absent".to_owned())
+}
+
+/// An answer of the kernel.
+#[derive(Debug)]
+pub(crate) struct Completion {
+    /// What it answers; `None` if `user_data` is none of ours.
+    pub(crate) token: Option<Token>,
+    /// Bytes, a descriptor index, 0, or the error.
+    pub(crate) result: Result<u32, Errno>,
+    /// The multishot request stays armed (`IORING_CQE_F_MORE`).
+    pub(crate) more: bool,
+    /// The buffer that holds the bytes (`IORING_CQE_F_BUFFER`). It is the worker's now, whatever the result is.
+    pub(crate) buffer: Option<BufferId>,
+}
+
+/// Turns the kernel's `-errno` into an error; the only place that does.
+fn result_of(result: i32) -> Result<u32, Errno> {
+    u32::try_from(result).map_err(|_| Errno::from_raw_os_error(-result))
+}
+
+/// Submission and completion side of one ring, borrowed for the life of the worker's loop.
+pub(crate) struct Ring<'r> {
+    submitter: Submitter<'r>,
+    submissions: SubmissionQueue<'r>,
+    completions: CompletionQueue<'r>,
+    /// Requests that found the submission queue full.
+    overflow: VecDeque<Entry>,
+    /// Requests queued since the ring was made.
+    queued: u64,
+    enter_flags: EnterFlags,
+    /// Message headers of requests that the kernel has not read yet.
+    pub(super) vectors: VectorArena,
+    /// Where the kernel writes `SO_INCOMING_CPU`, by slot.
+    pub(super) incoming_cpus: Box<[i32]>,
+    /// The kernel takes a byte credit for a multishot receive (6.17 and later).
+    pub(super) receive_credit: bool,
+}
+
+impl<'r> Ring<'r> {
+    /// Takes a ring of [`create`] into use. Registers the ring's own descriptor, which spares each `io_uring_enter` the
+    /// look-up (since 5.18), and a table of `slots` direct descriptors.
+    ///
+    /// # Errors
+    /// If registering fails: EMFILE when `slots` is above RLIMIT_NOFILE.
+    pub(crate) fn new(uring: &'r mut IoUring, slots: u32) -> Result<Self, SetupError> {
+        let no_iowait = uring.params().is_feature_no_iowait();
+        let (mut submitter, submissions, completions) = uring.split();
+        let failed = |operation| move |error| SetupError::Failed { operation, error, hint: "" };
+        submitter.register_ring_fd().map_err(failed("register the ring's descriptor"))?;
+        submitter.register_files_sparse(slots).map_err(|error| SetupError::Failed {
+            operation: "register the direct descriptor table",
+            error,
+            hint: "; lower --max-connections or raise the limit of open files (ulimit -n, LimitNOFILE=)",
+        })?;
+        let mut enter_flags = EnterFlags::GETEVENTS;
+        enter_flags.set(EnterFlags::NO_IOWAIT, no_iowait);
+        Ok(Self {
+            submitter,
+            submissions,
+            completions,
+            overflow: VecDeque::new(),
+            queued: 0,
+            enter_flags,
+            vectors: VectorArena::new(),
+            incoming_cpus: vec![0; slots as usize].into_boxed_slice(),
+            receive_credit: true,
+        })
+    }
+
+    /// For registering the buffer pool.
+    pub(crate) fn submitter(&self) -> &Submitter<'r> {
+        &self.submitter
+    }
+
+    /// Queues a request. It reaches the kernel with the next [`Ring::enter`] at the latest.
+    ///
+    /// # Safety
+    /// What the request points to must stay valid, and for a receive unused, until the kernel is done with it: until
+    /// [`Ring::consumed`] covers it for what the kernel copies at submission, until its completion for all else.
+    pub(super) unsafe fn push(&mut self, entry: Entry) {
+        self.queued += 1;
+        if self.overflow.is_empty() {
+            // SAFETY: the caller's promise is the one that `push` asks for.
+            if unsafe { self.submissions.push(&entry) }.is_ok() {
+                return;
+            }
+        }
+        self.overflow.push_back(entry);
+    }
+
+    /// Requests queued so far. A request's number is the value just after it was queued.
+    pub(crate) fn queued(&self) -> u64 {
+        self.queued
+    }
+
+    /// Requests that the kernel has taken, of those queued so far, in order. Right after an [`Ring::enter`].
+    pub(crate) fn consumed(&self) -> u64 {
+        self.queued - self.overflow.len() as u64 - self.submissions.len() as u64
+    }
+
+    /// True while completions wait in the kernel because the completion queue was full.
+    pub(crate) fn has_overflowed(&self) -> bool {
+        self.submissions.cq_overflow()
+    }
+
+    /// Submits what is queued, runs the completions that are due, and, if `wait`, sleeps until there is one or
+    /// `timeout` has passed.
+    ///
+    /// # Errors
+    /// Any but those that a later call mends: EINTR, ETIME, EAGAIN (out of request memory), EBUSY (completions have to be
+    /// taken first).
+    pub(crate) fn enter(&mut self, wait: bool, timeout: Option<Duration>) -> io::Result<()> {
+        let mut first = true;
+        while first || !self.overflow.is_empty() {
+            first = false;
+            self.refill();
+            self.submissions.sync();
+            let wait = wait && self.overflow.is_empty();
+            let before = self.submissions.len();
+            match self.enter_once(u32::from(wait), timeout) {
+                Ok(_) => {}
+                Err(error) => match Errno::from_io_error(&error) {
+                    Some(Errno::INTR | Errno::TIME | Errno::AGAIN | Errno::BUSY) => {}
+                    _ => return Err(error),
+                },
+            }
+            self.submissions.sync();
+            if self.submissions.len() == before && before > 0 {
+                break; // the kernel takes no more before completions are taken
+            }
+        }
+        if self.overflow.is_empty() && self.submissions.is_empty() {
+            self.vectors.clear();
+        }
+        Ok(())
+    }
+
+    /// Moves requests from the overflow list into the submission queue while it has room.
+    fn refill(&mut self) {
+        while let Some(entry) = self.overflow.front() {
+            // SAFETY: `Ring::push` passed its caller's promise on to this entry.
+            if unsafe { self.submissions.push(entry) }.is_err() {
+                break;
+            }
+            self.overflow.pop_front();
+        }
+    }
+
+    fn enter_once(&self, want: u32, timeout: Option<Duration>) -> io::Result<usize> {
+        let length = u32::try_from(self.submissions.len()).expect("the queue has SUBMISSIONS entries");
+        let timespec = timeout.map(|t| Timespec::new().sec(t.as_secs()).nsec(t.subsec_nanos()));
+        let Some(timespec) = &timespec else {
+            // SAFETY: no argument is passed; `length` entries are in the queue.
+            return unsafe {
+                self.submitter.enter::<libc::sigset_t>(length, want, self.enter_flags.bits(), None)
+            };
+        };
+        let arguments = SubmitArgs::new().timespec(timespec);
+        let flags = self.enter_flags | EnterFlags::EXT_ARG;
+        // SAFETY: with EXT_ARG the argument is `struct io_uring_getevents_arg`, which `SubmitArgs` is, and the timespec
+        // that it points to lives until the call returns.
+        unsafe { self.submitter.enter(length, want, flags.bits(), Some(&arguments)) }
+    }
+
+    /// Makes the completions that the kernel has posted visible to [`Ring::next`], and gives back the room of those taken.
+    pub(crate) fn sync_completions(&mut self) {
+        self.completions.sync();
+    }
+
+    /// The next completion, oldest first.
+    pub(crate) fn next(&mut self) -> Option<Completion> {
+        let entry = self.completions.next()?;
+        Some(Completion {
+            token: Token::decode(entry.user_data()),
+            result: result_of(entry.result()),
+            more: cqueue::more(entry.flags()),
+            buffer: cqueue::buffer_select(entry.flags()),
+        })
+    }
+}

@@ -1,0 +1,172 @@
+//! Starts the workers, waits for signals and for workers that end, collects the results.
+
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tune::cpu_set::Cpu;
+
+use crate::affinity;
+use crate::config::Config;
+use crate::control::{self, Control, Phase};
+use crate::host;
+use crate::listener::Listeners;
+use crate::report::{CoreReport, Report};
+use crate::stats::Counters;
+use crate::worker::{self, Settings};
+use crate::worker_plan::PlannedWorker;
+
+/// What the main thread waits for.
+enum Event {
+    /// A worker is set up and waits to be told that the listeners listen.
+    Ready(SyncSender<()>),
+    /// A worker has ended.
+    Ended(Cpu, Result<Counters>),
+    /// SIGINT or SIGTERM.
+    Signal,
+}
+
+/// The running server.
+struct Server {
+    control: Arc<Control>,
+    wakes: Vec<OwnedFd>,
+    events: Receiver<Event>,
+    workers: usize,
+    ended: Vec<CoreReport>,
+    /// The first worker that failed.
+    failure: Option<anyhow::Error>,
+}
+
+/// Runs the server until a signal ends it; `listening` is called once connections are accepted.
+///
+/// # Errors
+/// If a worker can't start or fails. The others are drained before this returns.
+pub(crate) fn run(
+    config: &Config,
+    plan: &[PlannedWorker],
+    listeners: Listeners,
+    listening: impl FnOnce(),
+) -> Result<Report> {
+    let (sender, events) = channel();
+    // Before the first thread: from now on a signal ends the server in good order.
+    forward_signals(sender.clone())?;
+    let control = Arc::new(Control::new());
+    let mut server =
+        Server { control, wakes: Vec::new(), events, workers: 0, ended: Vec::new(), failure: None };
+    for (worker, listener) in plan.iter().zip(listeners.descriptors()?) {
+        server.start(settings(config, *worker), listener, &sender)?;
+    }
+    drop(sender);
+    let Some(waiting) = server.wait_until_ready() else { return server.finish(plan) };
+    listeners.listen(config.backlog.into())?;
+    listening();
+    drop(waiting); // each worker's `ready` returns
+    while server.workers > 0 && server.control.phase() == Phase::Run {
+        server.next_event();
+    }
+    server.finish(plan)
+}
+
+fn settings(config: &Config, worker: PlannedWorker) -> Settings {
+    Settings {
+        cpu: worker.cpu,
+        max_connections: worker.max_connections,
+        backlog: u32::from(config.backlog).min(host::somaxconn()) as usize,
+        buffers: config.buffers,
+        buffer_size: config.buffer_size,
+        drain_timeout: config.drain_timeout,
+    }
+}
+
+fn forward_signals(sender: Sender<Event>) -> Result<()> {
+    let mut signals =
+        Signals::new([SIGINT, SIGTERM]).context("install the handlers of SIGINT and SIGTERM")?;
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || signals.forever().try_for_each(|_| sender.send(Event::Signal)))
+        .context("start the signal thread")?;
+    Ok(())
+}
+
+impl Server {
+    fn start(&mut self, settings: Settings, listener: OwnedFd, sender: &Sender<Event>) -> Result<()> {
+        let wake = control::wake().context("create an eventfd")?;
+        self.wakes.push(wake.try_clone().context("duplicate an eventfd")?);
+        let ended = sender.clone();
+        let (control, sender, cpu) = (Arc::clone(&self.control), sender.clone(), settings.cpu);
+        let body = move || -> Result<Counters> {
+            affinity::pin_to(cpu).with_context(|| format!("pin a thread to CPU {cpu}"))?;
+            let ready = || {
+                let (go, started) = sync_channel(0);
+                // The main thread drops `go` when the listeners listen.
+                let _ = sender.send(Event::Ready(go));
+                let _ = started.recv();
+                control.phase() == Phase::Run
+            };
+            Ok(worker::run(&settings, listener, &control, &wake, ready)?)
+        };
+        thread::Builder::new()
+            .name(format!("worker-{cpu}"))
+            .spawn(move || {
+                let result =
+                    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| Err(anyhow!("panicked")));
+                let _ = ended.send(Event::Ended(cpu, result));
+            })
+            .with_context(|| format!("start the thread of core {cpu}"))?;
+        self.workers += 1;
+        Ok(())
+    }
+
+    /// Waits until every worker is set up; `None` if one failed or a signal came first.
+    fn wait_until_ready(&mut self) -> Option<Vec<SyncSender<()>>> {
+        let mut waiting = Vec::new();
+        while waiting.len() < self.workers && self.control.phase() == Phase::Run {
+            waiting.extend(self.next_event());
+        }
+        (self.control.phase() == Phase::Run).then_some(waiting)
+    }
+
+    /// Takes one event. Gives the worker that is ready, if that is what happened.
+    fn next_event(&mut self) -> Option<SyncSender<()>> {
+        match self.events.recv() {
+            Ok(Event::Ready(worker)) => return Some(worker),
+            Ok(Event::Signal) => self.stop(),
+            Ok(Event::Ended(core, result)) => {
+                self.workers -= 1;
+                match result {
+                    Ok(counters) => self.ended.push(CoreReport { core, counters }),
+                    Err(error) => {
+                        self.failure.get_or_insert(error.context(format!("core {core}")));
+                        self.control.set(Phase::Drain, &self.wakes);
+                    }
+                }
+            }
+            Err(_) => self.workers = 0,
+        }
+        None
+    }
+
+    /// The first signal drains, the second closes everything.
+    fn stop(&self) {
+        let next = if self.control.phase() == Phase::Run { Phase::Drain } else { Phase::Stop };
+        self.control.set(next, &self.wakes);
+    }
+
+    /// Waits for all workers.
+    fn finish(mut self, plan: &[PlannedWorker]) -> Result<Report> {
+        while self.workers > 0 {
+            drop(self.next_event());
+        }
+        if let Some(error) = self.failure {
+            return Err(error);
+        }
+        let position = |core: &CoreReport| plan.iter().position(|worker| worker.cpu == core.core);
+        self.ended.sort_by_key(position);
+        Ok(Report::new(self.ended))
+    }
+}

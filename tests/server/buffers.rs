@@ -1,0 +1,63 @@
+//! With far fewer buffers than bytes under way everything still comes back (hazards 2, 3 and 8).
+
+use std::net::SocketAddr;
+use std::thread;
+
+use crate::common::pattern::Numbers;
+use crate::common::{Client, Server};
+
+/// 40 connections at once, each with random messages, written and read independently.
+fn echo_with(buffers: &str, size: &str) {
+    let server = Server::start(&["--buffers", buffers, "--buffer-size", size]);
+    let address = server.address;
+    let sent = thread::scope(|scope| {
+        let clients: Vec<_> = (0..40).map(|seed| scope.spawn(move || exchange(address, seed))).collect();
+        clients.into_iter().map(|client| client.join().expect("a client")).sum()
+    });
+    server.stop_when_nothing_is_open().assert_exactly(40, sent);
+}
+
+fn exchange(address: SocketAddr, seed: u64) -> u64 {
+    let mut sizes = Numbers::new(seed);
+    let messages: Vec<usize> = (0..10).map(|_| sizes.between(1, 4_000)).collect();
+    let total = messages.iter().sum::<usize>() as u64;
+    let (mut reader, mut writer) = Client::connect(address).split();
+    thread::scope(|scope| {
+        scope.spawn(|| messages.iter().for_each(|&size| writer.send(size)));
+        reader.receive(total);
+    });
+    total
+}
+
+#[test]
+fn two_buffers_of_64_bytes_serve_40_connections_exactly() {
+    echo_with("2", "64");
+}
+
+#[test]
+fn a_single_buffer_serves_40_connections_exactly() {
+    echo_with("1", "1024");
+}
+
+#[test]
+fn four_buffers_of_an_odd_size_serve_40_connections_exactly() {
+    echo_with("4", "333");
+}
+
+#[test]
+fn a_few_large_buffers_serve_40_connections_exactly() {
+    echo_with("2", "65536");
+}
+
+/// A connection that takes every buffer while others wait, and the others get theirs.
+#[test]
+fn a_stream_through_two_buffers_does_not_starve_its_neighbours() {
+    let server = Server::start(&["--buffers", "2", "--buffer-size", "4096"]);
+    let (mut reader, mut writer) = Client::connect(server.address).split();
+    thread::scope(|scope| {
+        scope.spawn(|| writer.send(8 << 20));
+        scope.spawn(|| reader.receive(8 << 20));
+        let mut neighbour = Client::connect(server.address);
+        (1..200).for_each(|size| neighbour.echo(size * 10));
+    });
+}

@@ -1,0 +1,81 @@
+//! Much at once: the server is stopped while its clients go on, and then meets everything in one turn.
+
+use crate::common::{Client, Server, cpus, sandbox, skipped};
+
+/// Hazards 4 and 14: more connections in the accept queue than one turn of a completion queue need hold.
+#[test]
+fn fifteen_hundred_connections_waiting_at_once_are_all_accepted_and_served() {
+    if !sandbox::allow_descriptors(4_000) || somaxconn() < 2_000 {
+        return skipped("fewer than 4000 descriptors allowed or net.core.somaxconn below 2000");
+    }
+    let server = Server::start(&["--backlog", "2000"]);
+    server.freeze();
+    let mut clients: Vec<Client> = (0..1_500).map(|_| Client::connect(server.address)).collect();
+    clients.iter_mut().for_each(|client| client.send(100));
+    server.thaw();
+    clients.iter_mut().for_each(Client::receive_all);
+    drop(clients);
+    server.stop_when_nothing_is_open().assert_exactly(1_500, 150_000);
+}
+
+/// Hazards 3, 4 and 15: every connection has bytes at the same moment, many times what the buffers hold.
+#[test]
+fn a_thousand_messages_waiting_at_once_are_all_echoed() {
+    if !sandbox::allow_descriptors(2_000) {
+        return skipped("fewer than 2000 descriptors allowed (RLIMIT_NOFILE)");
+    }
+    let server = Server::start(&["--buffers", "16", "--buffer-size", "2048"]);
+    let mut clients: Vec<Client> = (0..1_000).map(|_| Client::connect(server.address)).collect();
+    clients.iter_mut().for_each(|client| client.echo(1));
+    server.freeze();
+    clients.iter_mut().for_each(|client| client.send(10_000));
+    server.thaw();
+    clients.iter_mut().for_each(Client::receive_all);
+    drop(clients);
+    server.stop_when_nothing_is_open().assert_exactly(1_000, 10_001_000);
+}
+
+/// Hazards 4 and 15: more bytes in small pieces than a completion queue has entries, and more answers than a submission
+/// queue has.
+#[test]
+fn three_thousand_messages_in_pieces_waiting_at_once_on_one_core_are_all_echoed() {
+    if !sandbox::allow_descriptors(6_000) {
+        return skipped("fewer than 6000 descriptors allowed (RLIMIT_NOFILE)");
+    }
+    let core = cpus::first().to_string();
+    let server = Server::start(&["--cores", &core, "--buffers", "32768", "--buffer-size", "64"]);
+    let mut clients: Vec<Client> = (0..3_000).map(|_| Client::connect(server.address)).collect();
+    clients.iter_mut().for_each(|client| client.echo(1));
+    server.freeze();
+    clients.iter_mut().for_each(|client| client.send(2_500));
+    server.thaw();
+    clients.iter_mut().for_each(Client::receive_all);
+    drop(clients);
+    server.stop_when_nothing_is_open().assert_exactly(3_000, 3_000 * 2_501);
+}
+
+/// Hazards 1 and 2: in one turn the old connections' last bytes and resets, and new connections in their slots.
+#[test]
+fn new_connections_in_the_slots_of_reset_ones_get_their_own_bytes_only() {
+    let server = Server::start(&["--max-connections", "64"]);
+    for _ in 0..20 {
+        let mut old: Vec<Client> = (0..30).map(|_| Client::connect(server.address)).collect();
+        old.iter_mut().for_each(|client| client.echo(100));
+        server.freeze();
+        old.iter_mut().for_each(|client| client.send(3_000));
+        old.into_iter().for_each(Client::reset);
+        let mut new: Vec<Client> = (0..30).map(|_| Client::connect(server.address)).collect();
+        new.iter_mut().for_each(|client| client.send(2_000));
+        server.thaw();
+        new.iter_mut().for_each(Client::receive_all);
+        new.iter_mut().for_each(|client| client.echo(5_000));
+    }
+    let report = server.stop_when_nothing_is_open();
+    report.assert_sums();
+    assert_eq!((report.total.accepted, report.total.open), (1_200, 0));
+}
+
+fn somaxconn() -> u64 {
+    let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("read somaxconn");
+    text.trim().parse().expect("a number")
+}

@@ -1,0 +1,234 @@
+//! A client of an echo server that checks every byte it gets back.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use super::DEADLINE;
+use super::pattern;
+
+/// Bytes written or read at a time.
+const CHUNK: usize = 64 * 1024;
+
+/// A stream that takes no byte for this long is full.
+const FULL: Duration = Duration::from_millis(300);
+
+/// One connection. What it sends is the pattern of its number from 0 on; what it receives must be the same.
+pub(crate) struct Client {
+    stream: TcpStream,
+    number: u32,
+    sent: u64,
+    received: u64,
+}
+
+static NEXT_NUMBER: AtomicU32 = AtomicU32::new(1);
+
+impl Client {
+    /// Connects to the server.
+    pub(crate) fn connect(server: SocketAddr) -> Self {
+        Self::try_connect(server).unwrap_or_else(|error| panic!("connect to {server}: {error}"))
+    }
+
+    /// As [`Client::connect`], for a server that may refuse.
+    pub(crate) fn try_connect(server: SocketAddr) -> std::io::Result<Self> {
+        Self::over(TcpStream::connect_timeout(&server, DEADLINE)?)
+    }
+
+    /// Connects with small segments and small buffers on both sides of the client's end: about 100 KiB fill the
+    /// connection in each direction, so that many of them can be full at once.
+    pub(crate) fn connect_narrow(server: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).expect("make a socket");
+        socket.set_tcp_mss(1400).expect("set the segment size");
+        socket.set_recv_buffer_size(16 * 1024).expect("set the receive buffer");
+        socket.set_send_buffer_size(16 * 1024).expect("set the send buffer");
+        let connected = socket.connect_timeout(&server.into(), DEADLINE).map(|()| socket.into());
+        connected.and_then(Self::over).unwrap_or_else(|error| panic!("connect to {server}: {error}"))
+    }
+
+    fn over(stream: TcpStream) -> std::io::Result<Self> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        stream.set_write_timeout(Some(DEADLINE))?;
+        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { stream, number, sent: 0, received: 0 })
+    }
+
+    /// Bytes sent so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Bytes received, and found right, so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Sends the next `count` bytes.
+    pub(crate) fn send(&mut self, count: usize) {
+        self.try_send(count).unwrap_or_else(|error| panic!("send after {} bytes: {error}", self.sent));
+    }
+
+    /// As [`Client::send`], for a server that may end meanwhile.
+    pub(crate) fn try_send(&mut self, count: usize) -> std::io::Result<()> {
+        let mut rest = count;
+        while rest > 0 {
+            let bytes = pattern::bytes(self.number, self.sent, rest.min(CHUNK));
+            self.stream.write_all(bytes)?;
+            self.sent += bytes.len() as u64;
+            rest -= bytes.len();
+        }
+        Ok(())
+    }
+
+    /// Receives and checks the next `count` bytes.
+    pub(crate) fn receive(&mut self, count: u64) {
+        let end = self.received + count;
+        let mut buffer = vec![0; CHUNK];
+        while self.received < end {
+            let want = usize::try_from(end - self.received).map_or(CHUNK, |rest| rest.min(CHUNK));
+            let got = self.read(&mut buffer[..want]);
+            assert!(got > 0, "the stream ends after {} of {end} bytes", self.received);
+        }
+    }
+
+    /// Receives and checks everything sent so far.
+    pub(crate) fn receive_all(&mut self) {
+        self.receive(self.sent - self.received);
+    }
+
+    /// Sends a message and waits for its echo.
+    pub(crate) fn echo(&mut self, count: usize) {
+        self.send(count);
+        self.receive_all();
+    }
+
+    /// True once everything sent has come back, as far as it is here already: does not wait.
+    pub(crate) fn has_received_all(&mut self) -> bool {
+        self.stream.set_nonblocking(true).expect("set non-blocking");
+        let mut buffer = vec![0; CHUNK];
+        while self.received < self.sent {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => panic!("the stream ends after {} of {} bytes", self.received, self.sent),
+                Ok(got) => self.take(&buffer[..got]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("receive after {} of {} bytes: {error}", self.received, self.sent),
+            }
+        }
+        self.stream.set_nonblocking(false).expect("set blocking");
+        self.received == self.sent
+    }
+
+    /// Sends without reading until the connection is full in both directions; returns the bytes sent in all.
+    ///
+    /// # Panics
+    /// If `limit` bytes do not fill it.
+    pub(crate) fn fill(&mut self, limit: u64) -> u64 {
+        fill_all(std::slice::from_mut(self), limit);
+        self.sent
+    }
+
+    /// Sends what the kernel takes at once; returns how much that was.
+    fn send_what_fits(&mut self) -> u64 {
+        let before = self.sent;
+        self.stream.set_nonblocking(true).expect("set non-blocking");
+        loop {
+            let bytes = pattern::bytes(self.number, self.sent, CHUNK);
+            match self.stream.write(bytes) {
+                Ok(count) => self.sent += count as u64,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("send after {} bytes: {error}", self.sent),
+            }
+        }
+        self.stream.set_nonblocking(false).expect("set blocking");
+        self.sent - before
+    }
+
+    /// Ends the client's stream; the other direction stays open.
+    pub(crate) fn finish(&mut self) {
+        self.try_finish().expect("end the stream");
+    }
+
+    /// As [`Client::finish`], for a server that may end meanwhile.
+    pub(crate) fn try_finish(&mut self) -> std::io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)
+    }
+
+    /// Waits for the end of the server's stream.
+    ///
+    /// # Panics
+    /// If a byte comes, or a reset.
+    pub(crate) fn expect_end(&mut self) {
+        let mut byte = [0];
+        let end = self.stream.read(&mut byte);
+        assert!(matches!(end, Ok(0)), "after {} bytes: {end:?} instead of the end", self.received);
+    }
+
+    /// Waits until the server has ended the connection in whatever way; bytes of the stream are checked.
+    /// Returns how long that took.
+    pub(crate) fn wait_for_end(&mut self) -> Duration {
+        let start = Instant::now();
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(got) => self.take(&buffer[..got]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+                Err(error) => panic!("wait for the end: {error}"),
+            }
+        }
+        start.elapsed()
+    }
+
+    /// Closes with a reset: whatever is under way in either direction is thrown away.
+    pub(crate) fn reset(self) {
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("set SO_LINGER to 0");
+    }
+
+    /// The two directions, to be used by a thread each.
+    pub(crate) fn split(self) -> (Self, Self) {
+        let stream = self.stream.try_clone().expect("duplicate a socket");
+        (Self { stream, ..self }, self)
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> usize {
+        match self.stream.read(buffer) {
+            Ok(got) => {
+                self.take(&buffer[..got]);
+                got
+            }
+            Err(error) => panic!("receive after {} bytes: {error}", self.received),
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        pattern::check(self.number, self.received, bytes);
+        self.received += bytes.len() as u64;
+    }
+}
+
+/// As [`Client::fill`], for many connections at the same time.
+///
+/// # Panics
+/// If `limit` bytes do not fill a connection.
+pub(crate) fn fill_all(clients: &mut [Client], limit: u64) {
+    loop {
+        let mut progress = 0;
+        for client in &mut *clients {
+            progress += client.send_what_fits();
+            assert!(client.sent < limit, "{} bytes sent, none read: nothing bounds them", client.sent);
+        }
+        if progress == 0 && !any_writable_within(FULL, clients) {
+            break;
+        }
+    }
+}
+
+fn any_writable_within(time: Duration, clients: &[Client]) -> bool {
+    let mut ready: Vec<_> = clients.iter().map(|c| PollFd::new(&c.stream, PollFlags::OUT)).collect();
+    let timeout = Timespec::try_from(time).expect("a short time");
+    poll(&mut ready, Some(&timeout)).expect("poll sockets") > 0
+}

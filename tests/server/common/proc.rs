@@ -1,0 +1,76 @@
+//! What /proc/PID says about a process.
+
+use std::fs;
+use std::time::Duration;
+
+use tune::cpu_set::CpuSet;
+
+/// One thread of a process.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    /// `comm`: at most 15 bytes.
+    pub(crate) name: String,
+    /// `Cpus_allowed_list`.
+    pub(crate) allowed: CpuSet,
+}
+
+/// The threads that `pid` has now. Kernel threads that work for it (`iou-wrk-…`) are among them.
+pub(crate) fn threads(pid: u32) -> Vec<Thread> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("list the threads of the server");
+    let tasks = tasks.map(|task| task.expect("read /proc/PID/task").path());
+    // A thread may end between the listing and the reading.
+    let named = tasks.filter_map(|task| Some((fs::read_to_string(task.join("comm")).ok()?, task)));
+    named
+        .filter_map(|(name, task)| {
+            let status = fs::read_to_string(task.join("status")).ok()?;
+            Some(Thread { name: name.trim_end().to_owned(), allowed: cpus_allowed_list(&status) })
+        })
+        .collect()
+}
+
+/// CPU time of all threads of `pid` since its start: utime + stime of /proc/PID/stat, in steps of a clock tick.
+pub(crate) fn cpu_time(pid: u32) -> Duration {
+    let stat = read(&format!("/proc/{pid}/stat"));
+    // Field 2 is the name in parentheses and may hold anything; utime and stime are fields 14 and 15.
+    let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+    let ticks: u64 =
+        fields.split_whitespace().skip(11).take(2).map(|f| f.parse::<u64>().expect("ticks")).sum();
+    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+}
+
+/// Resident memory of `pid` in KiB.
+pub(crate) fn resident_kib(pid: u32) -> u64 {
+    kib(pid, "VmRSS:")
+}
+
+/// The most resident memory that `pid` has had, in KiB.
+pub(crate) fn peak_resident_kib(pid: u32) -> u64 {
+    kib(pid, "VmHWM:")
+}
+
+fn kib(pid: u32, name: &str) -> u64 {
+    let status = read(&format!("/proc/{pid}/status"));
+    field(&status, name).trim_end_matches("kB").trim().parse().expect("a number of kB")
+}
+
+/// Number of descriptors that `pid` has open. Direct descriptors of a ring are not among them.
+pub(crate) fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).expect("list the descriptors of the server").count()
+}
+
+/// `Cpus_allowed_list` of a status file.
+pub(crate) fn allowed_cpus(path: &str) -> CpuSet {
+    cpus_allowed_list(&read(path))
+}
+
+fn cpus_allowed_list(status: &str) -> CpuSet {
+    CpuSet::parse_list(field(status, "Cpus_allowed_list:")).expect("a CPU list")
+}
+
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}")).trim()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("read {path}: {error}"))
+}

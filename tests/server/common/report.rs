@@ -1,0 +1,60 @@
+//! What `server --json` writes on stdout when it ends.
+
+use serde::Deserialize;
+
+/// The whole report.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) total: Counts,
+    pub(crate) cores: Vec<Core>,
+}
+
+/// One core's line of it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Core {
+    pub(crate) core: u32,
+    #[serde(flatten)]
+    pub(crate) counts: Counts,
+}
+
+/// The counts of one core, or of all.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Counts {
+    pub(crate) accepted: u64,
+    pub(crate) open: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    /// Shares from 0 to 1; `None` when there is no sample.
+    pub(crate) accept_local: Option<f64>,
+    pub(crate) request_local: Option<f64>,
+}
+
+impl Report {
+    /// The line of `core`.
+    pub(crate) fn core(&self, core: u32) -> &Counts {
+        let line = self.cores.iter().find(|line| line.core == core);
+        &line.unwrap_or_else(|| panic!("no core {core} in {self:?}")).counts
+    }
+
+    /// # Panics
+    /// If a total is not the sum over the cores.
+    pub(crate) fn assert_sums(&self) {
+        let sum = |count: fn(&Counts) -> u64| self.cores.iter().map(|line| count(&line.counts)).sum::<u64>();
+        assert_eq!(self.total.accepted, sum(|c| c.accepted), "accepted: {self:?}");
+        assert_eq!(self.total.open, sum(|c| c.open), "open: {self:?}");
+        assert_eq!(self.total.bytes_in, sum(|c| c.bytes_in), "bytes_in: {self:?}");
+        assert_eq!(self.total.bytes_out, sum(|c| c.bytes_out), "bytes_out: {self:?}");
+    }
+
+    /// # Panics
+    /// If the totals are not exactly these, with nothing left open and every byte sent back.
+    pub(crate) fn assert_exactly(&self, accepted: u64, bytes: u64) {
+        self.assert_sums();
+        let total = &self.total;
+        assert_eq!(
+            (total.accepted, total.open, total.bytes_in, total.bytes_out),
+            (accepted, 0, bytes, bytes),
+            "accepted, open, bytes in, bytes out: {self:?}"
+        );
+    }
+}

@@ -1,0 +1,55 @@
+//! The server's sockets as the kernel sees them (`/proc/net/tcp`, proc_net_tcp(5)).
+
+use std::fs;
+
+const LISTEN: u8 = 0x0a;
+
+struct Row {
+    local_port: u16,
+    state: u8,
+    /// Of a listener: connections that nobody has accepted yet.
+    rx_queue: u32,
+    /// 0 when no process holds the socket: not yet accepted, or closed already.
+    inode: u64,
+}
+
+/// True if no connection to `port` is held or waits to be accepted. One reading: the kernel lists the listeners
+/// first, so a connection that is accepted meanwhile is still seen.
+pub(crate) fn all_closed(port: u16) -> bool {
+    let counts =
+        |row: &Row| row.local_port == port && (is_held(row) || row.state == LISTEN && row.rx_queue > 0);
+    !rows().iter().any(counts)
+}
+
+/// Connections to `port` that a process has accepted and not closed.
+pub(crate) fn held(port: u16) -> usize {
+    rows().iter().filter(|row| row.local_port == port && is_held(row)).count()
+}
+
+/// Connections to `port` that wait in the accept queues of its listeners.
+pub(crate) fn waiting(port: u16) -> u32 {
+    let listeners = rows().into_iter().filter(|row| row.local_port == port && row.state == LISTEN);
+    listeners.map(|row| row.rx_queue).sum()
+}
+
+fn is_held(row: &Row) -> bool {
+    row.state != LISTEN && row.inode != 0
+}
+
+fn rows() -> Vec<Row> {
+    let table = fs::read_to_string("/proc/net/tcp").expect("read /proc/net/tcp");
+    table.lines().skip(1).map(|line| row(line).unwrap_or_else(|| panic!("/proc/net/tcp: {line}"))).collect()
+}
+
+/// `sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode …`
+fn row(line: &str) -> Option<Row> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let (_, port) = fields.get(1)?.split_once(':')?;
+    let (_, rx_queue) = fields.get(4)?.split_once(':')?;
+    Some(Row {
+        local_port: u16::from_str_radix(port, 16).ok()?,
+        state: u8::from_str_radix(fields.get(3)?, 16).ok()?,
+        rx_queue: u32::from_str_radix(rx_queue, 16).ok()?,
+        inode: fields.get(9)?.parse().ok()?,
+    })
+}

@@ -1,0 +1,140 @@
+//! What happens at a limit: those who do not fit wait in the accept queue and are served as others leave.
+
+use crate::common::{Client, Launch, Server, WATCH, cpus, holds_for_a_while, wait_until};
+
+/// Bytes of the message that each client sends once.
+const MESSAGE: usize = 100;
+
+fn connect_and_send(server: &Server, count: usize) -> Vec<Client> {
+    let connect = || {
+        let mut client = Client::connect(server.address);
+        client.send(MESSAGE);
+        client
+    };
+    (0..count).map(|_| connect()).collect()
+}
+
+fn count_served(clients: &mut [Client]) -> usize {
+    clients.iter_mut().filter_map(|client| client.has_received_all().then_some(())).count()
+}
+
+/// Closes the clients that have their echo, so that others take their places, until none is left.
+fn serve_in_waves(mut clients: Vec<Client>, limit: usize) {
+    while !clients.is_empty() {
+        wait_until("one more client is served", || count_served(&mut clients) > 0);
+        let (served, rest): (Vec<_>, Vec<_>) =
+            clients.into_iter().map(|mut client| (client.has_received_all(), client)).partition(|(s, _)| *s);
+        assert!(served.len() <= limit, "{} served at once with a limit of {limit}", served.len());
+        clients = rest.into_iter().map(|(_, client)| client).collect();
+    }
+}
+
+/// # Panics
+/// If the server spends much CPU time while it can do nothing (hazard 6: it accepts, fails, accepts, fails).
+fn assert_does_not_spin(server: &Server) {
+    let before = server.cpu_time();
+    holds_for_a_while("the server runs", || server.stderr().len() < 100);
+    let spent = server.cpu_time() - before;
+    assert!(spent < WATCH / 5, "{spent:?} of CPU time in {WATCH:?} while nothing could be done");
+}
+
+/// Hazard 5.
+#[test]
+fn beyond_max_connections_clients_wait_unharmed_and_are_served_as_others_leave() {
+    let core = cpus::first().to_string();
+    let server = Server::start(&["--max-connections", "4", "--cores", &core]);
+    let mut clients = connect_and_send(&server, 20);
+    wait_until("four clients served", || count_served(&mut clients) == 4);
+    assert_does_not_spin(&server);
+    assert_eq!(count_served(&mut clients), 4);
+    assert_eq!((server.held(), server.waiting()), (4, 16), "accepted, in the accept queue");
+    serve_in_waves(clients, 4);
+    server.stop_when_nothing_is_open().assert_exactly(20, 20 * MESSAGE as u64);
+}
+
+#[test]
+fn max_connections_is_a_limit_of_the_process_whatever_the_number_of_cores() {
+    let server = Server::start(&["--max-connections", "4", "--steer", "hash"]);
+    let mut clients = connect_and_send(&server, 40);
+    wait_until("a client served", || count_served(&mut clients) > 0);
+    holds_for_a_while("at most four accepted", || server.held() <= 4);
+    serve_in_waves(clients, 4);
+    server.stop_when_nothing_is_open().assert_exactly(40, 40 * MESSAGE as u64);
+}
+
+#[test]
+fn at_the_limit_a_reset_makes_room_like_a_close() {
+    let core = cpus::first().to_string();
+    let server = Server::start(&["--max-connections", "1", "--cores", &core]);
+    for _ in 0..50 {
+        let mut first = Client::connect(server.address);
+        first.echo(MESSAGE);
+        let mut second = Client::connect(server.address);
+        second.send(MESSAGE);
+        first.reset();
+        second.receive_all();
+    }
+}
+
+/// Those in the queue may give up: what is accepted then is already closed or reset.
+#[test]
+fn clients_that_give_up_in_the_accept_queue_do_not_block_those_behind_them() {
+    let core = cpus::first().to_string();
+    let server = Server::start(&["--max-connections", "2", "--cores", &core]);
+    let mut served = connect_and_send(&server, 2);
+    wait_until("both served", || count_served(&mut served) == 2);
+    for client in connect_and_send(&server, 10) {
+        client.reset();
+    }
+    drop(connect_and_send(&server, 10));
+    let mut last = connect_and_send(&server, 1);
+    drop(served);
+    wait_until("the last in the queue served", || count_served(&mut last) == 1);
+    drop(last);
+    let report = server.stop_when_nothing_is_open();
+    assert_eq!((report.total.accepted, report.total.open), (23, 0));
+}
+
+/// Hazard 5: bursts that reach the limit while the server accepts whatever comes.
+#[test]
+fn bursts_up_to_the_limit_and_beyond_lose_nobody() {
+    let core = cpus::first().to_string();
+    let server = Server::start(&["--max-connections", "60", "--backlog", "16", "--cores", &core]);
+    let burst = |server: &Server| {
+        server.freeze();
+        let clients = connect_and_send(server, 16);
+        server.thaw();
+        clients
+    };
+    for _ in 0..10 {
+        let mut clients = Vec::new();
+        while clients.len() < 48 {
+            clients.append(&mut burst(&server));
+            wait_until("the burst served", || count_served(&mut clients) == clients.len());
+        }
+        clients.append(&mut burst(&server));
+        wait_until("as many served as there is room for", || count_served(&mut clients) == 60);
+        serve_in_waves(clients, 60);
+        server.wait_until_nothing_is_open();
+    }
+    server.stop().assert_exactly(640, 640 * MESSAGE as u64);
+}
+
+/// Hazards 5 and 6.
+#[test]
+fn with_fewer_descriptors_than_clients_nobody_is_lost_and_nothing_spins() {
+    let server = Launch::new(&[]).descriptors(64).start();
+    let mut clients = connect_and_send(&server, 200);
+    wait_until("a client served", || count_served(&mut clients) > 0);
+    assert_does_not_spin(&server);
+    serve_in_waves(clients, 200);
+    assert!(server.stderr().len() < 10, "one line says enough: {:?}", server.stderr());
+    server.stop_when_nothing_is_open().assert_exactly(200, 200 * MESSAGE as u64);
+}
+
+#[test]
+fn more_max_connections_than_descriptors_allow_is_refused() {
+    let ended = Launch::new(&["--max-connections", "1000"]).descriptors(64).refused();
+    let line = ended.error_line();
+    assert!(line.contains("1000") && line.contains("64"), "names both numbers: {line}");
+}

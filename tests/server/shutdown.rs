@@ -1,0 +1,210 @@
+//! SIGTERM and SIGINT: stop accepting, finish what is in flight, report, exit 0.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::common::{Client, Server, proc, wait_until};
+use crate::echo::MORE_THAN_FITS;
+
+/// A drain timeout that no test wants to wait for.
+const LONG: &[&str] = &["--drain-timeout", "600s"];
+
+/// What a busy machine may add to a time that the server keeps.
+const MARGIN: Duration = Duration::from_secs(20);
+
+#[test]
+fn both_signals_end_an_idle_server_with_exit_code_0() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let server = Server::start(LONG);
+        server.signal(signal);
+        server.wait_for_end().report().assert_exactly(0, 0);
+    }
+}
+
+/// Hazard 7: the clients see the end of the stream, not a reset.
+#[test]
+fn idle_connections_are_ended_at_once_and_in_order() {
+    let server = Server::start(LONG);
+    let mut clients: Vec<Client> = (0..50).map(|_| Client::connect(server.address)).collect();
+    clients.iter_mut().for_each(|client| client.echo(1_000));
+    let report = server.stop();
+    clients.iter_mut().for_each(Client::expect_end);
+    assert_eq!((report.total.accepted, report.total.bytes_out), (50, 50_000));
+}
+
+/// Hazard 7: an idle connection ends while another still drains, not only with the process.
+#[test]
+fn idle_connections_are_ended_while_another_still_drains() {
+    let server = Server::start(LONG);
+    let mut idle = Client::connect(server.address);
+    idle.echo(1_000);
+    let mut busy = Client::connect(server.address);
+    busy.fill(MORE_THAN_FITS);
+    server.signal(Signal::TERM);
+    idle.expect_end();
+    busy.receive_all();
+    busy.expect_end();
+    server.wait_for_end().report();
+}
+
+/// What the client has sent before the signal comes back, however slowly it reads.
+#[test]
+fn bytes_in_flight_are_delivered_before_the_end() {
+    let server = Server::start(LONG);
+    let mut client = Client::connect(server.address);
+    let sent = client.fill(MORE_THAN_FITS);
+    server.signal(Signal::TERM);
+    wait_until_refused(&server);
+    client.receive_all();
+    client.expect_end();
+    assert_all_sent_back(server, sent);
+}
+
+/// Connections that [`wait_until_refused`] has made may be counted, but sent nothing.
+fn assert_all_sent_back(server: Server, bytes: u64) {
+    let report = server.wait_for_end().report();
+    report.assert_sums();
+    let total = &report.total;
+    assert_eq!((total.open, total.bytes_in, total.bytes_out), (0, bytes, bytes), "{report:?}");
+}
+
+/// The signal and the bytes reach the server in the same moment.
+#[test]
+fn requests_that_arrive_together_with_the_signal_are_answered() {
+    let server = Server::start(LONG);
+    let mut clients: Vec<Client> = (0..50).map(|_| Client::connect(server.address)).collect();
+    clients.iter_mut().for_each(|client| client.echo(100));
+    server.freeze();
+    clients.iter_mut().for_each(|client| client.send(100_000));
+    server.signal(Signal::TERM);
+    server.thaw();
+    for client in &mut clients {
+        client.receive_all();
+        client.expect_end();
+    }
+    server.wait_for_end().report().assert_exactly(50, 50 * 100_100);
+}
+
+/// Hazard 10: the end of the client's stream comes while the server drains.
+#[test]
+fn a_client_that_ends_its_stream_while_the_server_drains_gets_everything() {
+    let server = Server::start(LONG);
+    let mut client = Client::connect(server.address);
+    let sent = client.fill(MORE_THAN_FITS);
+    server.signal(Signal::TERM);
+    wait_until_refused(&server);
+    client.finish();
+    client.receive_all();
+    client.expect_end();
+    assert_all_sent_back(server, sent);
+}
+
+#[test]
+fn transfers_that_run_through_the_signal_lose_and_invent_nothing() {
+    let server = Server::start(&["--drain-timeout", "1s"]);
+    let address = server.address;
+    thread::scope(|scope| {
+        let transfers: Vec<_> =
+            (0..4).map(|_| scope.spawn(move || transfer_until_the_end(address))).collect();
+        wait_until("the transfers run", || server.held() == 4);
+        server.signal(Signal::TERM);
+        transfers.into_iter().for_each(|transfer| transfer.join().expect("a transfer"));
+    });
+    let ended = server.wait_for_end();
+    assert!(ended.took < Duration::from_secs(1) + MARGIN, "it waited for {:?}", ended.took);
+    ended.report().assert_sums();
+}
+
+#[test]
+fn a_signal_in_a_storm_of_connections_ends_the_server_in_good_order() {
+    for _ in 0..5 {
+        let server = Server::start(&["--drain-timeout", "1s", "--max-connections", "16"]);
+        let address = server.address;
+        thread::scope(|scope| {
+            for size in [1, 1_000, 60_000] {
+                scope.spawn(move || while connect_and_exchange(address, size).is_ok() {});
+            }
+            wait_until("the storm blows", || proc::cpu_time(server.pid()) > Duration::from_millis(50));
+            server.signal(Signal::TERM);
+        });
+        server.wait_for_end().report().assert_sums();
+    }
+}
+
+/// One connection of a client that minds neither a refusal nor a reset; what it receives is right.
+fn connect_and_exchange(address: SocketAddr, size: usize) -> std::io::Result<()> {
+    let mut client = Client::try_connect(address)?;
+    client.try_send(size)?;
+    client.try_finish()?;
+    client.wait_for_end();
+    Ok(())
+}
+
+/// Sends and reads until the server ends the connection. Every byte until then is checked.
+fn transfer_until_the_end(address: SocketAddr) {
+    let (mut reader, mut writer) = Client::connect(address).split();
+    thread::scope(|scope| {
+        scope.spawn(move || while writer.try_send(10_000).is_ok() {});
+        reader.wait_for_end();
+    });
+}
+
+#[test]
+fn a_peer_that_never_reads_is_waited_for_no_longer_than_the_drain_timeout() {
+    let server = Server::start(&["--drain-timeout", "1s"]);
+    let mut client = Client::connect(server.address);
+    client.fill(MORE_THAN_FITS);
+    let ended = server.terminate();
+    assert!(ended.took >= Duration::from_millis(900), "it did not wait: {:?}", ended.took);
+    assert!(ended.took < Duration::from_secs(1) + MARGIN, "it waited for {:?}", ended.took);
+    let report = ended.report();
+    report.assert_sums();
+    assert_eq!((report.total.accepted, report.total.open), (1, 1), "open: cut off by the timeout");
+}
+
+#[test]
+fn a_drain_timeout_of_0_cuts_everything_off_at_once() {
+    let server = Server::start(&["--drain-timeout", "0s"]);
+    let mut client = Client::connect(server.address);
+    client.fill(MORE_THAN_FITS);
+    let ended = server.terminate();
+    assert!(ended.took < MARGIN, "it waited for {:?}", ended.took);
+    ended.report();
+}
+
+#[test]
+fn a_second_signal_ends_the_wait() {
+    let mut server = Server::start(LONG);
+    let mut client = Client::connect(server.address);
+    client.fill(MORE_THAN_FITS);
+    server.signal(Signal::TERM);
+    wait_until_refused(&server);
+    assert!(server.is_running(), "it drains");
+    server.signal(Signal::TERM);
+    let ended = server.wait_for_end();
+    assert!(ended.took < MARGIN, "it waited for {:?}", ended.took);
+}
+
+#[test]
+fn new_connections_are_refused_while_the_server_drains() {
+    let server = Server::start(LONG);
+    let mut client = Client::connect(server.address);
+    client.fill(MORE_THAN_FITS);
+    server.signal(Signal::TERM);
+    wait_until_refused(&server);
+    client.receive_all();
+}
+
+/// A connection that is made in the moment of the signal may still be accepted, or reset.
+fn wait_until_refused(server: &Server) {
+    let start = Instant::now();
+    wait_until("connections refused", || {
+        let refused = Client::try_connect(server.address).err();
+        refused.is_some_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    });
+    assert!(start.elapsed() < MARGIN, "it accepted for {:?} after the signal", start.elapsed());
+}

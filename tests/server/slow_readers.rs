@@ -1,0 +1,73 @@
+//! A client that does not read harms nobody but itself, and gets all its bytes when it reads again.
+
+use crate::common::client::fill_all;
+use crate::common::pattern::Numbers;
+use crate::common::{Client, Server, WATCH, holds_for_a_while, proc};
+use crate::echo::MORE_THAN_FITS;
+
+const MIB_IN_KIB: u64 = 1024;
+
+/// Hazards 3, 8, 9 and 13.
+#[test]
+fn a_reader_that_stops_stops_being_read_from_and_later_gets_every_byte() {
+    let server = Server::start(&[]);
+    let mut stalled = Client::connect(server.address);
+    stalled.echo(100_000);
+    let before = proc::resident_kib(server.pid());
+
+    let sent = stalled.fill(MORE_THAN_FITS);
+    let spent = server.cpu_time();
+    holds_for_a_while("a stalled connection costs no memory", || {
+        proc::resident_kib(server.pid()) < before + 32 * MIB_IN_KIB
+    });
+    let spent = server.cpu_time() - spent;
+    assert!(spent < WATCH / 5, "{spent:?} of CPU time in {WATCH:?} while nothing could move");
+
+    let others = serve_healthy_clients(&server, 10);
+    stalled.receive_all();
+    stalled.echo(10_000);
+    drop(stalled);
+    server.stop_when_nothing_is_open().assert_exactly(11, sent + 10_000 + others);
+}
+
+/// Hazard 13.
+#[test]
+fn two_hundred_stalled_readers_leave_room_for_a_healthy_client() {
+    stall_two_hundred(&Server::start(&[]));
+}
+
+/// Hazards 3 and 13: the stalled connections together have far more bytes than there are buffers.
+#[test]
+fn two_hundred_stalled_readers_leave_buffers_of_a_small_pool_for_a_healthy_client() {
+    stall_two_hundred(&Server::start(&["--buffers", "64", "--buffer-size", "1024"]));
+}
+
+fn stall_two_hundred(server: &Server) {
+    let before = proc::resident_kib(server.pid());
+    let mut stalled: Vec<Client> = (0..200).map(|_| Client::connect_narrow(server.address)).collect();
+    fill_all(&mut stalled, MORE_THAN_FITS);
+    serve_healthy_clients(server, 3);
+    let after = proc::peak_resident_kib(server.pid());
+    assert!(after < before + 64 * MIB_IN_KIB, "{before} KiB before, {after} KiB with 200 stalled readers");
+    for client in &mut stalled {
+        client.finish();
+        client.receive_all();
+        client.expect_end();
+    }
+    drop(stalled);
+    server.wait_until_nothing_is_open();
+}
+
+/// Bytes that the healthy clients have sent and received.
+fn serve_healthy_clients(server: &Server, count: usize) -> u64 {
+    let mut sizes = Numbers::new(count as u64);
+    let mut bytes = 0;
+    for _ in 0..count {
+        let mut client = Client::connect(server.address);
+        for _ in 0..20 {
+            client.echo(sizes.between(1, 50_000));
+        }
+        bytes += client.received();
+    }
+    bytes
+}

@@ -1,0 +1,52 @@
+//! One pinned thread per core does all the work.
+
+use crate::common::{Client, Server, WATCH, cpus, holds_for_a_while, proc};
+
+#[test]
+fn each_core_has_exactly_one_thread_pinned_to_it() {
+    let server = Server::start(&["--cores", &cpus::allowed().to_string()]);
+    if cpus::allowed().len() == 1 {
+        return crate::common::skipped("with one CPU every thread is pinned to it");
+    }
+    let mut pinned: Vec<_> = proc::threads(server.pid())
+        .iter()
+        .filter(|thread| thread.allowed.len() == 1)
+        .filter_map(|thread| thread.allowed.first())
+        .collect();
+    pinned.sort_unstable();
+    assert_eq!(pinned, cpus::allowed().iter().collect::<Vec<_>>());
+}
+
+/// The kernel starts an `iou-wrk-…` thread for what a ring cannot do at once; it lives on for seconds.
+#[test]
+fn the_kernel_starts_no_worker_threads_for_echoes_closes_and_half_closes() {
+    let server = Server::start(&[]);
+    for round in 0..200 {
+        let mut client = Client::connect(server.address);
+        client.echo(20_000);
+        match round % 3 {
+            0 => client.reset(),
+            1 => {
+                client.finish();
+                client.expect_end();
+            }
+            _ => drop(client),
+        }
+    }
+    let mut stalled = Client::connect(server.address);
+    stalled.fill(crate::echo::MORE_THAN_FITS);
+    stalled.receive_all();
+    let names: Vec<String> = proc::threads(server.pid()).into_iter().map(|thread| thread.name).collect();
+    assert!(!names.iter().any(|name| name.starts_with("iou-wrk")), "{names:?}");
+}
+
+#[test]
+fn idle_connections_cost_no_cpu_time() {
+    let server = Server::start(&[]);
+    let mut clients: Vec<Client> = (0..100).map(|_| Client::connect(server.address)).collect();
+    clients.iter_mut().for_each(|client| client.echo(100));
+    let before = server.cpu_time();
+    holds_for_a_while("the connections are open", || server.held() == 100);
+    let spent = server.cpu_time() - before;
+    assert!(spent < WATCH / 5, "{spent:?} of CPU time in {WATCH:?} with idle connections");
+}
