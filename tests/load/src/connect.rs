@@ -1,0 +1,66 @@
+//! `load connect`: connections per second.
+//!
+//! Every thread keeps a few connections opening. One that is established (and, with `echo`, has got one message
+//! back) is closed by RST, so that no port waits in TIME_WAIT, and the next one is started.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tune::cpu_set::Cpu;
+
+use crate::connect_client::ConnectClient;
+use crate::pattern::Pattern;
+use crate::report::Report;
+use crate::threads::{allowed_cpus, run_pinned};
+use crate::{Error, Limit};
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub struct ConnectOptions {
+    /// The server.
+    pub address: SocketAddr,
+    /// Exchange one message of 64 bytes before closing.
+    pub echo: bool,
+    /// When to end.
+    pub limit: Limit,
+    /// CPUs to which the threads are pinned, one each; empty: every CPU this process may use.
+    pub cores: Vec<Cpu>,
+    /// Connections under way at once on each thread, 1 to 4096.
+    pub parallel: u32,
+    /// A run in which nothing happens for this long ends; connections still under way have failed.
+    pub timeout: Duration,
+}
+
+impl ConnectOptions {
+    /// No message, one second, all CPUs, 16 at once on each, 10 s timeout.
+    #[must_use]
+    pub fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            echo: false,
+            limit: Limit::Duration(Duration::from_secs(1)),
+            cores: Vec::new(),
+            parallel: 16,
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Makes and closes connections until the limit. Blocks until it is over.
+///
+/// # Errors
+/// If an option is out of its range, a thread cannot be pinned, or epoll fails. What goes wrong on a connection
+/// is in the report: see [`Report::failure`].
+pub fn run(options: &ConnectOptions) -> Result<Report, Error> {
+    if options.parallel == 0 || options.parallel > 4096 {
+        return Err(Error::option("--parallel", options.parallel, "give 1 to 4096 connections"));
+    }
+    let cores = if options.cores.is_empty() { allowed_cpus()? } else { options.cores.clone() };
+    let pattern = Pattern::default();
+    let threads = run_pinned(&cores, |worker| {
+        let client = ConnectClient::new(options, &pattern, worker, cores.len() as u64)?;
+        let start = worker.wait_for_all()?;
+        client.run(start)
+    })?;
+    Ok(Report::new("connect", options.address, threads))
+}

@@ -1,0 +1,89 @@
+//! `load echo`: ping-pong with verification.
+//!
+//! Closed loop: every connection keeps `depth` messages under way and starts the next one when one came back.
+//! The connections are dealt out to the threads one by one and opened by their thread, so that on a network with
+//! flow-to-CPU steering each CPU opens its share. The clock starts when all connections are open.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tune::cpu_set::Cpu;
+
+use crate::echo_client::EchoClient;
+use crate::pattern::Pattern;
+use crate::report::Report;
+use crate::threads::{allowed_cpus, run_pinned};
+use crate::{Error, Limit};
+
+/// Largest message, bytes.
+pub const MAX_SIZE: u32 = 1 << 20;
+
+/// Most messages under way on one connection.
+pub const MAX_DEPTH: u32 = 65_536;
+
+/// What to do. `EchoOptions { connections: 1000, ..EchoOptions::new(address) }`
+#[derive(Debug, Clone)]
+pub struct EchoOptions {
+    /// The server.
+    pub address: SocketAddr,
+    /// Connections in all, at least 1.
+    pub connections: u32,
+    /// Bytes of a message, 1 to [`MAX_SIZE`].
+    pub size: u32,
+    /// Messages under way at once on each connection, 1 to [`MAX_DEPTH`].
+    pub depth: u32,
+    /// When to end.
+    pub limit: Limit,
+    /// CPUs to which the threads are pinned, one each; empty: every CPU this process may use.
+    pub cores: Vec<Cpu>,
+    /// A run in which nothing happens for this long ends; what has not come back by then is lost.
+    pub timeout: Duration,
+}
+
+impl EchoOptions {
+    /// One connection, 64 bytes, depth 1, one second, all CPUs, 10 s timeout.
+    #[must_use]
+    pub fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            connections: 1,
+            size: 64,
+            depth: 1,
+            limit: Limit::Duration(Duration::from_secs(1)),
+            cores: Vec::new(),
+            timeout: Duration::from_secs(10),
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if self.connections == 0 {
+            return Err(Error::option("--connections", 0, "give at least 1"));
+        }
+        if self.size == 0 || self.size > MAX_SIZE {
+            return Err(Error::option("--size", self.size, "give 1 to 1048576 bytes"));
+        }
+        if self.depth == 0 || self.depth > MAX_DEPTH {
+            return Err(Error::option("--depth", self.depth, "give 1 to 65536 messages"));
+        }
+        Ok(())
+    }
+}
+
+/// Opens the connections, exchanges messages until the limit, closes. Blocks until it is over.
+///
+/// # Errors
+/// If an option is out of its range, a thread cannot be pinned, or epoll fails. What goes wrong on a connection
+/// is in the report: see [`Report::failure`].
+pub fn run(options: &EchoOptions) -> Result<Report, Error> {
+    options.check()?;
+    let cores = if options.cores.is_empty() { allowed_cpus()? } else { options.cores.clone() };
+    let pattern = Pattern::default();
+    let threads = run_pinned(&cores, |worker| {
+        let mut client = EchoClient::new(options, &pattern, worker, cores.len())?;
+        client.open()?;
+        let start = worker.wait_for_all()?;
+        client.exchange(start)?;
+        client.close()
+    })?;
+    Ok(Report::new("echo", options.address, threads))
+}

@@ -1,0 +1,240 @@
+//! The loop of one thread of the echo mode: open its connections, exchange messages, close.
+
+use std::io;
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use crate::echo::EchoOptions;
+use crate::echo_connection::{EchoConnection, Shape};
+use crate::pattern::Pattern;
+use crate::poll::Poll;
+use crate::socket::{Opening, opening, start_connect};
+use crate::stats::ThreadStats;
+use crate::threads::{Worker, cpu_time};
+use crate::{Error, Limit};
+
+/// Connections that one thread opens at once: more would overflow a listener's backlog for nothing.
+const OPENING_AT_ONCE: usize = 64;
+
+/// Bytes read at once.
+const READ_SIZE: usize = 256 * 1024;
+
+/// One thread's connections. A slot is `None` once its connection has ended.
+pub(crate) struct EchoClient<'a> {
+    options: &'a EchoOptions,
+    shape: Shape<'a>,
+    poll: Poll,
+    connections: Vec<Option<EchoConnection>>,
+    /// Numbers of the connections in the run.
+    ids: Vec<u32>,
+    buffer: Box<[u8]>,
+    ready: Vec<usize>,
+    stats: ThreadStats,
+}
+
+impl<'a> EchoClient<'a> {
+    pub(crate) fn new(
+        options: &'a EchoOptions,
+        pattern: &'a Pattern,
+        worker: &Worker<'_>,
+        threads: usize,
+    ) -> Result<Self, Error> {
+        let shape = Shape {
+            pattern,
+            size: u64::from(options.size),
+            depth: options.depth as usize,
+            count_messages: true,
+        };
+        Ok(Self {
+            options,
+            shape,
+            poll: Poll::new()?,
+            connections: Vec::new(),
+            ids: (0..options.connections).skip(worker.index).step_by(threads).collect(),
+            buffer: vec![0; READ_SIZE].into_boxed_slice(),
+            ready: Vec::new(),
+            stats: ThreadStats::new(worker.cpu),
+        })
+    }
+
+    /// Opens all connections of this thread; those that fail are counted.
+    pub(crate) fn open(&mut self) -> Result<(), Error> {
+        let messages = match self.options.limit {
+            Limit::Duration(_) => u64::MAX,
+            Limit::Count(count) => count,
+        };
+        let mut pending = 0;
+        let mut progress = Instant::now();
+        loop {
+            while pending < OPENING_AT_ONCE && self.connections.len() < self.ids.len() {
+                let slot = self.connections.len();
+                let connection = match start_connect(self.options.address) {
+                    Ok(socket) => {
+                        self.poll.add(&socket, slot)?;
+                        pending += 1;
+                        Some(EchoConnection::new(socket, self.ids[slot], messages))
+                    }
+                    Err(error) => {
+                        self.stats.count_connect_error(&error);
+                        None
+                    }
+                };
+                self.connections.push(connection);
+            }
+            if pending == 0 {
+                return Ok(());
+            }
+            if self.wait(progress + self.options.timeout)? {
+                progress = Instant::now();
+                pending -= self.settle_openings();
+            } else if progress.elapsed() >= self.options.timeout {
+                self.give_up_openings();
+                pending = 0;
+            }
+        }
+    }
+
+    /// Looks at the openings to which something happened; gives the number of those that have ended.
+    fn settle_openings(&mut self) -> usize {
+        let mut ended = 0;
+        for &slot in &self.ready {
+            let Some(connection) = self.connections[slot].as_mut().filter(|c| !c.is_established()) else {
+                continue;
+            };
+            match opening(connection.socket()) {
+                Opening::Pending => continue,
+                Opening::Established => {
+                    connection.set_established();
+                    self.stats.connections += 1;
+                }
+                Opening::Failed(error) => {
+                    self.stats.count_connect_error(&error);
+                    self.connections[slot] = None;
+                }
+            }
+            ended += 1;
+        }
+        ended
+    }
+
+    fn give_up_openings(&mut self) {
+        for slot in &mut self.connections {
+            if slot.as_ref().is_some_and(|connection| !connection.is_established()) {
+                self.stats.count_connect_error(&io::Error::other("no answer"));
+                *slot = None;
+            }
+        }
+    }
+
+    /// Exchanges messages until the limit, and until everything that was sent came back or nothing has come for
+    /// the timeout.
+    pub(crate) fn exchange(&mut self, start: Instant) -> Result<(), Error> {
+        let mut deadline = match self.options.limit {
+            Limit::Duration(duration) => Some(start + duration),
+            Limit::Count(_) => None,
+        };
+        let cpu_before = cpu_time();
+        let mut progress = Instant::now();
+        let mut open = self.connections.iter().flatten().filter(|connection| !connection.is_done()).count();
+        for slot in 0..self.connections.len() {
+            open -= usize::from(self.handle(slot));
+        }
+        while open > 0 {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                deadline = None;
+                self.connections.iter_mut().flatten().for_each(EchoConnection::stop);
+                open = self.connections.iter().flatten().filter(|connection| !connection.is_done()).count();
+                continue;
+            }
+            let until = progress + self.options.timeout;
+            if self.wait(deadline.map_or(until, |deadline| deadline.min(until)))? {
+                let ready = std::mem::take(&mut self.ready);
+                open -= ready.iter().filter(|&&slot| self.handle(slot)).count();
+                self.ready = ready;
+                progress = Instant::now();
+            } else if progress.elapsed() >= self.options.timeout {
+                break;
+            }
+        }
+        self.stats.elapsed = progress - start;
+        self.stats.cpu_time = cpu_time() - cpu_before;
+        self.give_up_messages();
+        Ok(())
+    }
+
+    /// Reads and writes one connection as far as it goes; true if that ended what it had to do.
+    fn handle(&mut self, slot: usize) -> bool {
+        let Some(connection) = self.connections[slot].as_mut() else { return false };
+        let was_done = connection.is_done();
+        let result = match connection.read(&self.shape, &mut self.buffer, &mut self.stats) {
+            Ok(true) => connection.write(&self.shape),
+            Ok(false) => Err(io::Error::other("closed by the peer")),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            self.stats.count_io_error(&error);
+            self.drop_connection(slot);
+            return !was_done;
+        }
+        !was_done && self.connections[slot].as_ref().is_some_and(EchoConnection::is_done)
+    }
+
+    /// Counts what a connection that ends early leaves behind.
+    fn drop_connection(&mut self, slot: usize) {
+        let Some(connection) = self.connections[slot].take() else { return };
+        self.stats.bytes_lost += connection.outstanding();
+        if matches!(self.options.limit, Limit::Count(_)) {
+            self.stats.operations_missing += connection.unfinished();
+        }
+    }
+
+    /// Ends the connections on which something is still missing.
+    fn give_up_messages(&mut self) {
+        for slot in 0..self.connections.len() {
+            if self.connections[slot].as_ref().is_some_and(|connection| !connection.is_done()) {
+                self.stats.count_io_error(&io::Error::other("no answer"));
+                self.drop_connection(slot);
+            }
+        }
+    }
+
+    /// Half-closes every connection and waits for the server to close: bytes that come now were never sent.
+    pub(crate) fn close(mut self) -> Result<ThreadStats, Error> {
+        let mut open = 0;
+        for slot in 0..self.connections.len() {
+            let Some(connection) = self.connections[slot].as_ref() else { continue };
+            match connection.socket().shutdown(Shutdown::Write) {
+                Ok(()) => open += 1,
+                Err(error) => {
+                    self.stats.count_io_error(&error);
+                    self.connections[slot] = None;
+                }
+            }
+        }
+        let deadline = Instant::now() + self.options.timeout;
+        while open > 0 && self.wait(deadline)? {
+            for &slot in &self.ready {
+                let Some(connection) = self.connections[slot].as_mut() else { continue };
+                match connection.read(&self.shape, &mut self.buffer, &mut self.stats) {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(error) => self.stats.count_io_error(&error),
+                }
+                self.connections[slot] = None;
+                open -= 1;
+            }
+        }
+        for _ in 0..open {
+            self.stats.count_io_error(&io::Error::other("not closed by the peer"));
+        }
+        Ok(self.stats)
+    }
+
+    /// Waits until something happens or `until`; true if something happened, and to which slots is in `ready`.
+    fn wait(&mut self, until: Instant) -> Result<bool, Error> {
+        let timeout = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        self.ready.clear();
+        self.ready.extend(self.poll.wait(timeout)?);
+        Ok(!self.ready.is_empty())
+    }
+}

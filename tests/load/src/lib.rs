@@ -1,0 +1,92 @@
+//! `load`: the client. Pinned threads, verified TCP echo and connection rate.
+//!
+//! The modules in the order in which a run passes through them:
+//!
+//! * [`cli`] reads the command line into options;
+//! * [`echo`] and [`connect`] hold the options of the two modes and their `run`, which can also be called
+//!   in-process: `load::echo::run(&EchoOptions::new(address))`;
+//! * `threads` starts one pinned thread per core;
+//! * `echo_client` and `connect_client` are the loop of one thread: its own epoll, non-blocking sockets,
+//!   closed loop;
+//! * [`pattern`] says which byte stands at which offset of which connection, and compares what came back;
+//! * [`stats`] counts; [`report`] adds the threads up and prints text or JSON.
+
+pub mod cli;
+pub mod connect;
+mod connect_client;
+pub mod echo;
+mod echo_client;
+mod echo_connection;
+pub mod pattern;
+mod poll;
+pub mod report;
+mod socket;
+pub mod stats;
+pub mod threads;
+
+use std::io;
+use std::time::Duration;
+
+use tune::cpu_set::{Cpu, CpuSetError};
+
+/// When a run ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// No new message (or connection) is started once this much time has passed.
+    Duration(Duration),
+    /// [`echo`]: this many messages on each connection. [`connect`]: this many connections in all.
+    Count(u64),
+}
+
+/// Why a run could not take place. What goes wrong on single connections is not an error of the run: it is
+/// counted in its report.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An option has a value with which no run is possible.
+    #[error("{option} {value}: {reason}")]
+    Option {
+        /// The option as on the command line.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it and what to give instead.
+        reason: String,
+    },
+    /// `--cores` is not a CPU list.
+    #[error("--cores: {0}")]
+    Cores(#[from] CpuSetError),
+    /// A thread could not be pinned.
+    #[error(
+        "pin a thread to CPU {cpu}: {source}; give --cores CPUs that exist and that this process may use"
+    )]
+    Pin {
+        /// The CPU.
+        cpu: Cpu,
+        /// What `sched_setaffinity(2)` said.
+        source: io::Error,
+    },
+    /// A system call of the machinery failed (not one on a connection).
+    #[error("{operation}: {source}")]
+    System {
+        /// The call and its object.
+        operation: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+    /// Another thread failed first; its error is the one that is reported.
+    #[error("cancelled because another thread failed")]
+    Cancelled,
+    /// A thread panicked: a bug.
+    #[error("the thread on CPU {0} panicked")]
+    Panicked(Cpu),
+}
+
+impl Error {
+    pub(crate) fn system(operation: &'static str) -> impl FnOnce(rustix::io::Errno) -> Self {
+        move |errno| Self::System { operation, source: errno.into() }
+    }
+
+    pub(crate) fn option(option: &'static str, value: u32, reason: &str) -> Self {
+        Self::Option { option, value: value.to_string(), reason: reason.to_owned() }
+    }
+}

@@ -1,0 +1,46 @@
+//! One thread's epoll, edge-triggered.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+
+use crate::Error;
+
+/// Events taken from the kernel at once.
+const BATCH: usize = 256;
+
+/// An epoll instance and its event buffer.
+pub(crate) struct Poll {
+    epoll: OwnedFd,
+    events: Vec<Event>,
+}
+
+impl Poll {
+    pub(crate) fn new() -> Result<Self, Error> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(Error::system("epoll_create1"))?;
+        Ok(Self { epoll, events: Vec::with_capacity(BATCH) })
+    }
+
+    /// Watches a socket for both directions under the name `slot`; closing the socket ends it. Edge-triggered: an
+    /// event comes when the state changes, so whoever gets one reads and writes as far as the kernel allows.
+    pub(crate) fn add(&self, socket: impl AsFd, slot: usize) -> Result<(), Error> {
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        epoll::add(&self.epoll, socket, EventData::new_u64(slot as u64), flags)
+            .map_err(Error::system("epoll_ctl"))
+    }
+
+    /// Waits until something happens or `timeout` is over, and gives the slots to which it happened.
+    pub(crate) fn wait(&mut self, timeout: Duration) -> Result<impl Iterator<Item = usize> + use<'_>, Error> {
+        self.events.clear();
+        let timeout = Timespec::try_from(timeout).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 });
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::system("epoll_wait")(errno)),
+        }
+        Ok(self.events.iter().map(|event| usize::try_from(event.data.u64()).expect("it was a usize")))
+    }
+}

@@ -1,0 +1,233 @@
+//! The counts of all threads as one report, as text or JSON.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tune::cpu_set::Cpu;
+
+use crate::stats::{ErrorCounts, ThreadStats, new_histogram};
+
+/// Version of the JSON form of [`Report`].
+pub const SCHEMA: u32 = 1;
+
+/// What a run has measured. Its JSON form is what `--json` prints.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// `echo` or `connect`.
+    pub mode: String,
+    /// The server.
+    pub address: SocketAddr,
+    /// Seconds from the common start to the last completed operation.
+    pub elapsed_s: f64,
+    /// Connections that were established.
+    pub connections: u64,
+    /// Messages that came back whole (echo), or connections that were made and closed (connect).
+    pub operations: u64,
+    /// Operations per second.
+    pub rate_per_s: f64,
+    /// Bytes of messages that came back.
+    pub bytes: u64,
+    /// Bytes that came back and are not what was sent at that offset.
+    pub bytes_wrong: u64,
+    /// Bytes that the kernel took for sending and that did not come back.
+    pub bytes_lost: u64,
+    /// Bytes that came back beyond what was sent.
+    pub bytes_extra: u64,
+    /// Operations that a count asked for and that were not completed.
+    pub operations_missing: u64,
+    /// Connections that could not be established, by errno name.
+    pub connect_errors: ErrorCounts,
+    /// Connections that failed after they were established, by errno name.
+    pub io_errors: ErrorCounts,
+    /// Time of an operation.
+    pub latency_us: Latency,
+    /// CPU time of the client's threads in `elapsed_s`, user and system, seconds.
+    pub client_cpu_s: f64,
+    /// The same per operation, microseconds; none if there was no operation.
+    pub client_cpu_us_per_operation: Option<f64>,
+    /// Each thread's part.
+    pub threads: Vec<ThreadReport>,
+}
+
+/// Percentiles of the time of an operation, microseconds; all 0 if there was none. Three significant digits.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Latency {
+    /// Half of the operations took at most this long.
+    pub p50: f64,
+    /// 90 of 100 operations.
+    pub p90: f64,
+    /// 99 of 100 operations.
+    pub p99: f64,
+    /// 999 of 1000 operations.
+    #[serde(rename = "p99.9")]
+    pub p99_9: f64,
+    /// The slowest operation.
+    pub max: f64,
+}
+
+/// One thread's part of a [`Report`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ThreadReport {
+    /// The CPU to which it was pinned.
+    pub core: Cpu,
+    /// Connections that it established.
+    pub connections: u64,
+    /// Operations that it completed.
+    pub operations: u64,
+    /// Its CPU time, seconds.
+    pub cpu_s: f64,
+}
+
+impl Report {
+    pub(crate) fn new(mode: &str, address: SocketAddr, threads: Vec<ThreadStats>) -> Self {
+        let mut latency = new_histogram();
+        let mut report = Self {
+            schema: SCHEMA,
+            mode: mode.to_owned(),
+            address,
+            elapsed_s: 0.0,
+            connections: 0,
+            operations: 0,
+            rate_per_s: 0.0,
+            bytes: 0,
+            bytes_wrong: 0,
+            bytes_lost: 0,
+            bytes_extra: 0,
+            operations_missing: 0,
+            connect_errors: ErrorCounts::new(),
+            io_errors: ErrorCounts::new(),
+            latency_us: Latency::default(),
+            client_cpu_s: 0.0,
+            client_cpu_us_per_operation: None,
+            threads: Vec::with_capacity(threads.len()),
+        };
+        for thread in threads {
+            latency.add(&thread.latency).expect("all histograms have the same bounds");
+            report.add(&thread);
+        }
+        let microseconds = |nanoseconds: u64| Duration::from_nanos(nanoseconds).as_secs_f64() * 1e6;
+        let at = |quantile| microseconds(latency.value_at_quantile(quantile));
+        report.latency_us = Latency {
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p99_9: at(0.999),
+            max: microseconds(latency.max()),
+        };
+        if report.operations > 0 {
+            report.rate_per_s = report.operations as f64 / report.elapsed_s.max(1e-9);
+            report.client_cpu_us_per_operation = Some(report.client_cpu_s * 1e6 / report.operations as f64);
+        }
+        report
+    }
+
+    fn add(&mut self, thread: &ThreadStats) {
+        self.elapsed_s = self.elapsed_s.max(thread.elapsed.as_secs_f64());
+        self.connections += thread.connections;
+        self.operations += thread.operations;
+        self.bytes += thread.bytes;
+        self.bytes_wrong += thread.bytes_wrong;
+        self.bytes_lost += thread.bytes_lost;
+        self.bytes_extra += thread.bytes_extra;
+        self.operations_missing += thread.operations_missing;
+        self.client_cpu_s += thread.cpu_time.as_secs_f64();
+        add_errors(&mut self.connect_errors, &thread.connect_errors);
+        add_errors(&mut self.io_errors, &thread.io_errors);
+        self.threads.push(ThreadReport {
+            core: thread.core,
+            connections: thread.connections,
+            operations: thread.operations,
+            cpu_s: thread.cpu_time.as_secs_f64(),
+        });
+    }
+
+    /// What went wrong, in one line; none if every connection was made and every byte came back right.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        let mut parts = Vec::new();
+        let counts = [
+            (self.bytes_wrong, "wrong bytes"),
+            (self.bytes_lost, "lost bytes"),
+            (self.bytes_extra, "bytes that were never sent"),
+            (self.operations_missing, "operations missing"),
+        ];
+        parts.extend(
+            counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")),
+        );
+        let errors = [(&self.connect_errors, "to connect"), (&self.io_errors, "on a connection")];
+        for (counts, what) in errors {
+            parts.extend(counts.iter().map(|(kind, count)| format!("{count} x {kind} {what}")));
+        }
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
+
+    /// Prints the report for people.
+    ///
+    /// # Errors
+    /// If writing fails.
+    pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        let latency = &self.latency_us;
+        writeln!(
+            out,
+            "{} {}: {} in {:.3} s = {:.0} per second, {} connections",
+            self.mode, self.address, self.operations, self.elapsed_s, self.rate_per_s, self.connections
+        )?;
+        writeln!(
+            out,
+            "latency us: p50 {:.1}, p90 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1}",
+            latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max
+        )?;
+        if let Some(per_operation) = self.client_cpu_us_per_operation {
+            writeln!(out, "client CPU: {:.3} s, {per_operation:.2} us per operation", self.client_cpu_s)?;
+        }
+        writeln!(out, "bytes back: {} ({} wrong, {} lost)", self.bytes, self.bytes_wrong, self.bytes_lost)
+    }
+}
+
+fn add_errors(sum: &mut ErrorCounts, counts: &ErrorCounts) {
+    for (kind, count) in counts {
+        *sum.entry(kind.clone()).or_default() += count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn thread(core: Cpu, milliseconds: u64, operations: u64) -> ThreadStats {
+        let mut stats = ThreadStats::new(core);
+        (0..operations).for_each(|_| stats.count_operation(Duration::from_micros(100)));
+        stats.elapsed = Duration::from_millis(milliseconds);
+        stats.cpu_time = Duration::from_millis(1);
+        stats
+    }
+
+    #[test]
+    fn threads_are_added_and_the_rate_is_over_the_longest() {
+        let report = Report::new(
+            "echo",
+            "127.0.0.1:1".parse().unwrap(),
+            vec![thread(0, 500, 10), thread(1, 1000, 30)],
+        );
+        assert_eq!((report.operations, report.rate_per_s), (40, 40.0));
+        assert_eq!(report.client_cpu_us_per_operation, Some(50.0));
+        assert!((report.latency_us.p50 - 100.0).abs() < 0.2, "{:?}", report.latency_us);
+        assert_eq!(report.failure(), None);
+    }
+
+    #[test]
+    fn a_failure_names_every_kind() {
+        let mut bad = thread(0, 1, 0);
+        bad.bytes_wrong = 3;
+        bad.count_connect_error(&rustix::io::Errno::CONNREFUSED.into());
+        let report = Report::new("echo", "127.0.0.1:1".parse().unwrap(), vec![bad]);
+        assert_eq!(report.failure().unwrap(), "3 wrong bytes, 1 x ECONNREFUSED to connect");
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["connect_errors"]["ECONNREFUSED"], 1);
+        assert!(json["client_cpu_us_per_operation"].is_null());
+    }
+}
