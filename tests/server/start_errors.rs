@@ -31,7 +31,10 @@ fn a_port_that_another_users_server_listens_on_is_refused_with_the_address() {
         return skipped("needs root to start a server as another user");
     }
     let theirs = Launch::new(&[]).user(NOBODY).start();
-    assert_says(&Launch::new(&[]).listen(&theirs.address).refused(), &[&theirs.address.to_string(), "in use"]);
+    assert_says(
+        &Launch::new(&[]).listen(&theirs.address).refused(),
+        &[&theirs.address.to_string(), "in use"],
+    );
 }
 
 /// Two servers of one user would share the port unnoticed, each with half of the clients.
