@@ -9,9 +9,10 @@ use anyhow::Result;
 use clap::Parser;
 use tune::cpu_set::Cpu;
 
-use crate::config::{Config, Cores, Steer};
+use crate::config::{Config, Cores, Descriptors, Steer};
 use crate::listener::Listeners;
 use crate::report::Report;
+use crate::worker::Features;
 use crate::{host, worker_plan, workers};
 
 /// Accepts TCP connections and echoes what they send, on one io_uring for each pinned core.
@@ -19,9 +20,9 @@ use crate::{host, worker_plan, workers};
 /// Each core has its own listening socket on the same address (SO_REUSEPORT). With --steer cpu a connection is accepted
 /// and served on the CPU that received its SYN; `tune` arranges for the NIC to deliver it there.
 ///
-/// When connections are accepted, one line "server: listening on ADDR:PORT, …" goes to stderr. SIGINT or SIGTERM: stops
-/// accepting, serves open connections until they are quiet for 100 ms or the drain timeout has passed, prints the report
-/// and exits with 0. A second signal closes all at once.
+/// When connections are accepted, one line "server: listening on ADDR:PORT, …" goes to stderr. SIGINT or SIGTERM: accepts
+/// what waits in the accept queues and no more, serves open connections until each has been quiet for 50 to 100 ms or the
+/// drain timeout has passed, prints the report and exits with 0. A second signal closes all at once.
 #[derive(Debug, Parser)]
 #[command(
     name = "server",
@@ -47,8 +48,8 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u16).range(1..))]
     backlog: u16,
 
-    /// Most connections open at a time, split evenly over the cores; more wait in the accept queue. Default: 65536 for each
-    /// core, or what the limit of open files allows
+    /// Most connections open at a time, split evenly over the cores; more wait in the core's accept queue. Default: 65536
+    /// for each core, or what the limit of open files allows
     #[arg(long, value_name = "N")]
     max_connections: Option<u32>,
 
@@ -60,7 +61,11 @@ struct Arguments {
     #[arg(long, value_name = "BYTES", default_value_t = 16384)]
     buffer_size: u32,
 
-    /// How long open connections may go on after the first signal, such as 5s or 500ms
+    /// Descriptors of connections
+    #[arg(long, value_enum, default_value = "auto")]
+    descriptors: Descriptors,
+
+    /// How long open connections may go on after the first signal, such as 5s or 500ms; at most a day
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     drain_timeout: Duration,
 
@@ -79,7 +84,8 @@ impl Arguments {
             max_connections: self.max_connections,
             buffers: Config::check_buffers(self.buffers)?,
             buffer_size: Config::check_buffer_size(self.buffer_size)?,
-            drain_timeout: self.drain_timeout,
+            descriptors: self.descriptors,
+            drain_timeout: Config::check_drain_timeout(self.drain_timeout)?,
         })
     }
 }
@@ -108,7 +114,9 @@ fn serve(arguments: &Arguments) -> Result<Report> {
         Cores::All => None,
         Cores::List(cores) => Some(cores.as_slice()),
     };
-    let plan = worker_plan::plan(cores, config.max_connections, &host::offer()?)?;
+    let offer = host::offer()?;
+    let features = Features::detect(config.descriptors)?;
+    let plan = worker_plan::plan(cores, config.max_connections, features.direct_descriptors, &offer)?;
     let cpus: Vec<Cpu> = plan.iter().map(|worker| worker.cpu).collect();
     let listeners = Listeners::bind(config.listen, &cpus, config.steer)?;
     let address = listeners.address();
@@ -117,7 +125,7 @@ fn serve(arguments: &Arguments) -> Result<Report> {
         let steer = config.steer.name();
         let _ = writeln!(std::io::stderr(), "server: listening on {address}, cores {cores}, steer {steer}");
     };
-    workers::run(&config, &plan, listeners, ready)
+    workers::run(&config, features, &plan, listeners, ready)
 }
 
 fn print(report: &Report, json: bool) -> Result<()> {

@@ -25,6 +25,17 @@ impl Steer {
     }
 }
 
+/// What kind of descriptors connections have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Descriptors {
+    /// Direct where the kernel closes them at once (Linux 6.13 and later; tried out at the start), else plain.
+    Auto,
+    /// Entries of a table of each core's ring. Accepting and closing take no lock that the cores share.
+    Direct,
+    /// Entries of the process's table of open files. All connections together count against the limit of open files.
+    Plain,
+}
+
 /// The cores to run on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cores {
@@ -61,7 +72,9 @@ pub struct Config {
     pub buffers: u16,
     /// Bytes of a receive buffer: 64 to 1 MiB.
     pub buffer_size: u32,
-    /// How long open connections may go on after the server was told to stop.
+    /// What kind of descriptors connections have.
+    pub descriptors: Descriptors,
+    /// How long open connections may go on after the server was told to stop. At most [`MAX_DRAIN_TIMEOUT`].
     pub drain_timeout: Duration,
 }
 
@@ -80,12 +93,17 @@ pub enum ConfigError {
     /// `--buffer-size`
     #[error("--buffer-size {0}: not from {MIN_BUFFER_SIZE} to {MAX_BUFFER_SIZE} bytes")]
     BufferSize(u32),
+    /// `--drain-timeout`
+    #[error("--drain-timeout {timeout}: more than a day", timeout = humantime::format_duration(*.0))]
+    DrainTimeout(Duration),
 }
 
 /// Smallest receive buffer, bytes.
 pub const MIN_BUFFER_SIZE: u32 = 64;
 /// Largest receive buffer, bytes.
 pub const MAX_BUFFER_SIZE: u32 = 1 << 20;
+/// Longest drain timeout: a day.
+pub const MAX_DRAIN_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Config {
     pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, ConfigError> {
@@ -109,6 +127,10 @@ impl Config {
         } else {
             Err(ConfigError::BufferSize(size))
         }
+    }
+
+    pub(crate) fn check_drain_timeout(timeout: Duration) -> Result<Duration, ConfigError> {
+        if timeout <= MAX_DRAIN_TIMEOUT { Ok(timeout) } else { Err(ConfigError::DrainTimeout(timeout)) }
     }
 }
 

@@ -36,9 +36,9 @@ impl Control {
         }
     }
 
-    /// Sets the phase and wakes the workers.
+    /// Goes on to this phase, unless a later one has begun, and wakes the workers.
     pub(crate) fn set(&self, phase: Phase, wakes: &[OwnedFd]) {
-        self.phase.store(phase as u8, Ordering::Release);
+        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
         for wake in wakes {
             // The counter can't overflow: it is written once per signal. A worker that is gone needs no waking.
             let _ = rustix::io::write(wake, &1u64.to_ne_bytes());

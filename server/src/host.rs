@@ -5,7 +5,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tune::cpu_set::CpuSet;
 use tune::kernel_files::KernelFiles;
 
-use crate::worker::MAX_SLOTS;
 use crate::worker_plan::Offer;
 
 /// Raises the soft limit of open files to the hard one and reads what the host offers.
@@ -20,24 +19,25 @@ pub(crate) fn offer() -> Result<Offer> {
     Ok(Offer {
         online: online.parse::<CpuSet>()?,
         allowed: allowed.parse::<CpuSet>()?,
-        slots: raise_open_files(),
+        files: raise_open_files(),
     })
 }
 
-/// The direct descriptor table of a ring may have as many entries as the process may have files.
+/// RLIMIT_NOFILE, as high as this process may have it.
 fn raise_open_files() -> u32 {
     let limit = getrlimit(Resource::Nofile);
     // If raising fails the old limit is what there is.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::from(MAX_SLOTS));
-    u32::try_from(limit).unwrap_or(MAX_SLOTS).min(MAX_SLOTS)
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(u32::MAX)
 }
 
-/// `net.core.somaxconn` of this network namespace: the kernel cuts the backlog of `listen()` to it. 4096 since Linux 5.4.
+/// `net.core.somaxconn` of this network namespace: the kernel cuts the backlog of `listen()` to it. No limit if it can't be
+/// read.
 pub(crate) fn somaxconn() -> u32 {
     KernelFiles::open("/")
         .and_then(|files| files.read("/proc/sys/net/core/somaxconn"))
         .ok()
         .and_then(|text| text.parse().ok())
-        .unwrap_or(4096)
+        .unwrap_or(u32::MAX)
 }

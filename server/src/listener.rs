@@ -37,7 +37,7 @@ pub(crate) struct Listeners {
 
 impl Listeners {
     /// Binds a socket for each of `cpus` to `address`; port 0 lets the kernel choose one for all. Accepted sockets
-    /// inherit `TCP_NODELAY` from these.
+    /// inherit `TCP_NODELAY` and `SO_KEEPALIVE` from these.
     ///
     /// # Errors
     /// EADDRINUSE if anybody listens there, the same user's programs included: without that check the kernel would let
@@ -54,6 +54,7 @@ impl Listeners {
             let socket = socket(address).map_err(fail("create a socket for"))?;
             socket.set_reuse_port(true).map_err(fail("set SO_REUSEPORT for"))?;
             socket.set_tcp_nodelay(true).map_err(fail("set TCP_NODELAY for"))?;
+            socket.set_keepalive(true).map_err(fail("set SO_KEEPALIVE for"))?; // peers that are gone are noticed
             if steer == Steer::Cpu {
                 sockopt::set_socket_incoming_cpu(&socket, cpu)
                     .map_err(|errno| error("set SO_INCOMING_CPU for", address, errno.into()))?;

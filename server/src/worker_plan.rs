@@ -2,6 +2,8 @@
 
 use tune::cpu_set::{Cpu, CpuSet};
 
+use crate::worker::MAX_SLOTS;
+
 /// One worker to be started. Its listener has the same index in the reuseport group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PlannedWorker {
@@ -47,22 +49,30 @@ pub enum PlanError {
         /// Number of workers.
         workers: u32,
     },
-    /// A worker would have more connections than the process may have files.
+    /// More connections than there can be descriptors for.
     #[error(
-        "--max-connections {asked}: {each} on each of {workers} cores is more than the {limit} that the limit of open \
-         files allows a ring; give at most {most}, or raise the limit (ulimit -n, LimitNOFILE=)"
+        "--max-connections {asked}: with a limit of {files} open files {workers} cores can have at most {most}; give no \
+         more, or raise the limit (ulimit -n, LimitNOFILE=)"
     )]
     TooManyConnections {
         /// `--max-connections`
         asked: u32,
-        /// Connections that a worker would have.
-        each: u32,
         /// Number of workers.
         workers: u32,
-        /// RLIMIT_NOFILE, or what a connection's slot number can hold.
-        limit: u32,
+        /// RLIMIT_NOFILE.
+        files: u32,
         /// The largest number that would do.
         most: u32,
+    },
+    /// Not even one connection for each worker.
+    #[error(
+        "a limit of {files} open files is too low for {workers} cores; raise it (ulimit -n, LimitNOFILE=)"
+    )]
+    TooFewFiles {
+        /// RLIMIT_NOFILE.
+        files: u32,
+        /// Number of workers.
+        workers: u32,
     },
 }
 
@@ -73,17 +83,33 @@ pub(crate) struct Offer {
     pub(crate) online: CpuSet,
     /// CPUs that this process may run on.
     pub(crate) allowed: CpuSet,
-    /// The most connections that one worker's table can have.
-    pub(crate) slots: u32,
+    /// Files that this process may have open: RLIMIT_NOFILE.
+    pub(crate) files: u32,
 }
 
 /// Connections of a worker when `--max-connections` is not given, if the limit of open files allows as many.
 pub(crate) const DEFAULT_SLOTS: u32 = 65_536;
 
+/// Open files of the process that are no connections: what it inherits, and what each worker has beside its connections
+/// (its listener, eventfd and ring, the first two also in the main thread's hands).
+const OWN_FILES: u32 = 16;
+const FILES_OF_A_WORKER: u32 = 8;
+
+/// The most connections that each of `workers` can have. The direct descriptor table of each ring may have as many
+/// entries as the process may have files; with plain descriptors all connections share that limit.
+fn most_connections(direct_descriptors: bool, workers: u32, files: u32) -> u32 {
+    if direct_descriptors {
+        return files.min(MAX_SLOTS);
+    }
+    let own = OWN_FILES.saturating_add(FILES_OF_A_WORKER.saturating_mul(workers));
+    (files.saturating_sub(own) / workers.max(1)).min(MAX_SLOTS)
+}
+
 /// The workers for `cores` (all that are offered if `None`), in that order, with `max_connections` split evenly.
 pub(crate) fn plan(
     cores: Option<&[Cpu]>,
     max_connections: Option<u32>,
+    direct_descriptors: bool,
     offer: &Offer,
 ) -> Result<Vec<PlannedWorker>, PlanError> {
     let usable = offer.online.intersection(&offer.allowed);
@@ -98,8 +124,9 @@ pub(crate) fn plan(
     if !missing.is_empty() {
         return Err(PlanError::NotAllowed { asked: asked(), missing, allowed: offer.allowed.clone() });
     }
-    let slots =
-        split(max_connections, u32::try_from(cpus.len()).expect("CPU numbers are below 8192"), offer.slots)?;
+    let workers = u32::try_from(cpus.len()).expect("CPU numbers are below 8192");
+    let limit = most_connections(direct_descriptors, workers, offer.files);
+    let slots = split(max_connections, workers, limit, offer.files)?;
     Ok(cpus
         .into_iter()
         .zip(slots)
@@ -107,15 +134,22 @@ pub(crate) fn plan(
         .collect())
 }
 
-fn split(asked: Option<u32>, workers: u32, limit: u32) -> Result<impl Iterator<Item = u32>, PlanError> {
+fn split(
+    asked: Option<u32>,
+    workers: u32,
+    limit: u32,
+    files: u32,
+) -> Result<impl Iterator<Item = u32>, PlanError> {
+    if limit == 0 {
+        return Err(PlanError::TooFewFiles { files, workers });
+    }
     let total = asked.unwrap_or_else(|| DEFAULT_SLOTS.min(limit).saturating_mul(workers));
     if total < workers {
         return Err(PlanError::TooFewConnections { asked: total, workers });
     }
-    let each = total.div_ceil(workers);
-    if each > limit {
+    if total.div_ceil(workers) > limit {
         let most = limit.saturating_mul(workers);
-        return Err(PlanError::TooManyConnections { asked: total, each, workers, limit, most });
+        return Err(PlanError::TooManyConnections { asked: total, workers, files, most });
     }
     Ok((0..workers).map(move |worker| total / workers + u32::from(worker < total % workers)))
 }
@@ -125,7 +159,27 @@ mod tests {
     use super::*;
 
     fn offer() -> Offer {
-        Offer { online: "0-3".parse().unwrap(), allowed: "0-2".parse().unwrap(), slots: 1000 }
+        Offer { online: "0-3".parse().unwrap(), allowed: "0-2".parse().unwrap(), files: 1000 }
+    }
+
+    fn plan(
+        cores: Option<&[Cpu]>,
+        max_connections: Option<u32>,
+        offer: &Offer,
+    ) -> Result<Vec<PlannedWorker>, PlanError> {
+        super::plan(cores, max_connections, true, offer)
+    }
+
+    #[test]
+    fn plain_descriptors_share_the_limit_of_open_files() {
+        let plain = |connections, files| {
+            let offer = Offer { files, ..offer() };
+            super::plan(Some(&[0, 1]), connections, false, &offer)
+        };
+        let workers = plain(None, 1000).unwrap();
+        assert!(workers.iter().all(|worker| worker.max_connections == (1000 - 32) / 2));
+        assert!(plain(Some(1000), 1000).unwrap_err().to_string().contains("at most 968"));
+        assert_eq!(plain(None, 32).unwrap_err(), PlanError::TooFewFiles { files: 32, workers: 2 });
     }
 
     fn cpus(plan: &[PlannedWorker]) -> Vec<Cpu> {
@@ -157,6 +211,6 @@ mod tests {
         assert!(refused(&[1, 7], None).contains("no CPU 7 online; it has 0-3"));
         assert!(refused(&[3], None).contains("may not run on CPU 3, only on 0-2"));
         assert!(refused(&[0, 1], Some(1)).contains("give at least 2"));
-        assert!(refused(&[0, 1], Some(2001)).contains("give at most 2000"));
+        assert!(refused(&[0, 1], Some(2001)).contains("at most 2000"));
     }
 }

@@ -18,7 +18,7 @@ use crate::host;
 use crate::listener::Listeners;
 use crate::report::{CoreReport, Report};
 use crate::stats::Counters;
-use crate::worker::{self, Settings};
+use crate::worker::{self, Features, Settings};
 use crate::worker_plan::PlannedWorker;
 
 /// What the main thread waits for.
@@ -48,6 +48,7 @@ struct Server {
 /// If a worker can't start or fails. The others are drained before this returns.
 pub(crate) fn run(
     config: &Config,
+    features: Features,
     plan: &[PlannedWorker],
     listeners: Listeners,
     listening: impl FnOnce(),
@@ -58,8 +59,18 @@ pub(crate) fn run(
     let control = Arc::new(Control::new());
     let mut server =
         Server { control, wakes: Vec::new(), events, workers: 0, ended: Vec::new(), failure: None };
+    let backlog = u32::from(config.backlog).min(host::somaxconn()) as usize;
     for (worker, listener) in plan.iter().zip(listeners.descriptors()?) {
-        server.start(settings(config, *worker), listener, &sender)?;
+        let settings = Settings {
+            cpu: worker.cpu,
+            features,
+            max_connections: worker.max_connections,
+            backlog,
+            buffers: config.buffers,
+            buffer_size: config.buffer_size,
+            drain_timeout: config.drain_timeout,
+        };
+        server.start(settings, listener, &sender)?;
     }
     drop(sender);
     let Some(waiting) = server.wait_until_ready() else { return server.finish(plan) };
@@ -70,17 +81,6 @@ pub(crate) fn run(
         server.next_event();
     }
     server.finish(plan)
-}
-
-fn settings(config: &Config, worker: PlannedWorker) -> Settings {
-    Settings {
-        cpu: worker.cpu,
-        max_connections: worker.max_connections,
-        backlog: u32::from(config.backlog).min(host::somaxconn()) as usize,
-        buffers: config.buffers,
-        buffer_size: config.buffer_size,
-        drain_timeout: config.drain_timeout,
-    }
 }
 
 fn forward_signals(sender: Sender<Event>) -> Result<()> {
@@ -133,10 +133,10 @@ impl Server {
 
     /// Takes one event. Gives the worker that is ready, if that is what happened.
     fn next_event(&mut self) -> Option<SyncSender<()>> {
-        match self.events.recv() {
-            Ok(Event::Ready(worker)) => return Some(worker),
-            Ok(Event::Signal) => self.stop(),
-            Ok(Event::Ended(core, result)) => {
+        match self.events.recv().expect("the signal thread keeps a sender") {
+            Event::Ready(worker) => return Some(worker),
+            Event::Signal => self.stop(),
+            Event::Ended(core, result) => {
                 self.workers -= 1;
                 match result {
                     Ok(counters) => self.ended.push(CoreReport { core, counters }),
@@ -146,7 +146,6 @@ impl Server {
                     }
                 }
             }
-            Err(_) => self.workers = 0,
         }
         None
     }

@@ -1,25 +1,39 @@
 //! When to accept, and how many at a time. Pure.
 //!
-//! One trigger of a multishot accept takes the whole accept queue, and a connection that finds no free slot is accepted
-//! and closed at once (ENFILE): lost. So multishot is armed only while the free slots exceed what the accept queue can
-//! hold; nearer the limit connections are accepted one by one, and at the limit they wait in the accept queue.
+//! One trigger of a multishot accept takes the whole accept queue, and with direct descriptors a connection that finds no
+//! free one is accepted and closed at once (ENFILE): lost. So multishot is armed only while the free slots exceed what
+//! the accept queue can hold; nearer the limit connections are accepted one by one, and at the limit they wait in the
+//! accept queue.
 
 use std::time::Duration;
-
-use super::token::Slot;
 
 /// How long accepting rests after the system ran out of descriptors or memory. Connections wait in the accept queue.
 pub(crate) const BACKOFF: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Idle,
+enum Kind {
     Multishot,
     Single,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Idle,
+    Armed(Kind),
     /// A cancel was asked for; the accept has not ended yet.
-    Cancelling,
+    Cancelling(Kind),
     /// To be armed again after [`BACKOFF`].
     Resting,
+}
+
+/// How long to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    Stopped,
+    /// Until the accept queue is empty.
+    Empty,
+    /// No longer.
+    Now,
 }
 
 /// What to ask the kernel for.
@@ -36,11 +50,11 @@ pub(crate) enum AcceptStep {
 /// What an accept's completion means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Accepted {
-    /// A connection, in this slot.
-    Connection(Slot),
+    /// A connection, with this descriptor.
+    Connection(u32),
     /// The peer was gone again, or the accept was cancelled: nothing to do.
     Nothing,
-    /// Out of descriptors or memory.
+    /// Out of descriptors or memory, or an error that may pass.
     Exhausted,
 }
 
@@ -48,7 +62,7 @@ pub(crate) enum Accepted {
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     state: State,
-    stopped: bool,
+    until: Until,
     /// The most connections that one trigger of a multishot accept may bring.
     burst: usize,
 }
@@ -58,22 +72,37 @@ impl Acceptor {
     pub(crate) fn new(backlog: usize) -> Self {
         // The kernel lets a queue of length `backlog` hold one more (`sk_acceptq_is_full`), and more may come while it
         // is being emptied.
-        Self { state: State::Idle, stopped: false, burst: backlog + backlog / 8 + 16 }
+        let burst = backlog.saturating_add(backlog / 8).saturating_add(16);
+        Self { state: State::Idle, until: Until::Stopped, burst }
     }
 
-    /// What to do with `free` free slots; taken as done.
+    /// What to do with `free` free slots; taken as done. To be called once before each `io_uring_enter`.
     pub(crate) fn next_step(&mut self, free: usize) -> Option<AcceptStep> {
-        let (state, step) = match self.state {
-            State::Multishot if self.stopped || free < self.burst => (State::Cancelling, AcceptStep::Cancel),
-            State::Single if self.stopped => (State::Cancelling, AcceptStep::Cancel),
-            State::Idle if self.stopped || free == 0 => return None,
+        match self.state {
+            State::Idle if self.until == Until::Now || free == 0 => None,
             // The margin keeps it from changing to and fro.
-            State::Idle if free >= self.burst + self.burst / 2 => (State::Multishot, AcceptStep::Multishot),
-            State::Idle => (State::Single, AcceptStep::Single),
-            _ => return None,
-        };
-        self.state = state;
-        Some(step)
+            State::Idle
+                if self.until == Until::Stopped && free >= self.burst.saturating_add(self.burst / 2) =>
+            {
+                self.state = State::Armed(Kind::Multishot);
+                Some(AcceptStep::Multishot)
+            }
+            State::Idle => {
+                self.state = State::Armed(Kind::Single);
+                Some(AcceptStep::Single)
+            }
+            State::Armed(kind)
+                if self.until != Until::Stopped || kind == Kind::Multishot && free < self.burst =>
+            {
+                // An accept that is armed and waits shows that the queue is empty.
+                if self.until == Until::Empty {
+                    self.until = Until::Now;
+                }
+                self.state = State::Cancelling(kind);
+                Some(AcceptStep::Cancel)
+            }
+            _ => None,
+        }
     }
 
     /// A completion came; `more` says that the accept stays armed.
@@ -84,6 +113,14 @@ impl Acceptor {
         self.state = if accepted == Accepted::Exhausted { State::Resting } else { State::Idle };
     }
 
+    /// The cancel did not find the accept, or not in a state to be cancelled (ENOENT, EALREADY). If it does not end on
+    /// its own it is cancelled again.
+    pub(crate) fn cancel_failed(&mut self) {
+        if let State::Cancelling(kind) = self.state {
+            self.state = State::Armed(kind);
+        }
+    }
+
     /// The rest after running out of descriptors or memory is over.
     pub(crate) fn rested(&mut self) {
         if self.state == State::Resting {
@@ -91,14 +128,21 @@ impl Acceptor {
         }
     }
 
-    /// No more connections are wanted.
+    /// No more connections are wanted but those that wait already.
     pub(crate) fn stop(&mut self) {
-        self.stopped = true;
+        if self.until == Until::Stopped {
+            self.until = Until::Empty;
+        }
+    }
+
+    /// No more connections are wanted at all.
+    pub(crate) fn stop_now(&mut self) {
+        self.until = Until::Now;
     }
 
     /// True once it was stopped and no accept is armed.
     pub(crate) fn has_stopped(&self) -> bool {
-        self.stopped && matches!(self.state, State::Idle | State::Resting)
+        self.until == Until::Now && matches!(self.state, State::Idle | State::Resting)
     }
 }
 
@@ -128,7 +172,6 @@ mod tests {
         let mut acceptor = Acceptor::new(8);
         acceptor.next_step(100);
         acceptor.completed(Accepted::Exhausted, false);
-        assert_eq!(acceptor.state, State::Resting);
         assert_eq!(acceptor.next_step(100), None);
         acceptor.rested();
         assert_eq!(acceptor.next_step(100), Some(AcceptStep::Multishot));
@@ -142,53 +185,87 @@ mod tests {
         assert_eq!(acceptor.next_step(99), Some(AcceptStep::Multishot));
     }
 
+    #[test]
+    fn a_cancel_that_missed_is_asked_again() {
+        let mut acceptor = Acceptor::new(8);
+        acceptor.next_step(100);
+        acceptor.stop();
+        assert_eq!(acceptor.next_step(100), Some(AcceptStep::Cancel));
+        acceptor.cancel_failed();
+        assert_eq!(acceptor.next_step(100), Some(AcceptStep::Cancel));
+        acceptor.completed(Accepted::Nothing, false);
+        acceptor.cancel_failed();
+        assert!(acceptor.has_stopped());
+    }
+
+    /// A listener of the kernel.
+    struct Listener {
+        acceptor: Acceptor,
+        armed: Option<AcceptStep>,
+        queued: usize,
+        open: usize,
+        slots: usize,
+    }
+
+    impl Listener {
+        /// The worker asks and enters the kernel, where connections that wait are accepted as far as was asked.
+        fn turn(&mut self) -> Result<(), TestCaseError> {
+            match self.acceptor.next_step(self.slots - self.open) {
+                Some(AcceptStep::Cancel) => {
+                    prop_assert!(self.armed.take().is_some(), "nothing to cancel");
+                    self.acceptor.completed(Accepted::Nothing, false);
+                }
+                Some(step) => prop_assert!(self.armed.replace(step).is_none(), "armed twice"),
+                None => {}
+            }
+            match self.armed {
+                Some(AcceptStep::Multishot) => {
+                    self.open += self.queued;
+                    self.queued = 0;
+                }
+                Some(AcceptStep::Single) if self.queued > 0 => {
+                    self.queued -= 1;
+                    self.open += 1;
+                    self.armed = None;
+                    self.acceptor.completed(Accepted::Connection(0), false);
+                }
+                _ => {}
+            }
+            prop_assert!(self.open <= self.slots, "a connection found no free slot");
+            Ok(())
+        }
+    }
+
     proptest! {
-        /// A listener with a queue of `backlog`, `slots` slots, arrivals and departures in any order: no connection
-        /// ever finds no free slot, and none waits while there is one.
+        /// A listener with a queue of `backlog`, `slots` slots, arrivals and departures in any order: no connection ever
+        /// finds no free slot, none waits while there is one, and stopping leaves none behind.
         #[test]
         fn no_connection_is_lost(
             backlog in 1..40usize,
             slots in 1..200usize,
-            events in prop::collection::vec((0..60usize, 0..60usize), 1..100),
+            events in prop::collection::vec((0..60usize, 0..60usize, 1..5usize), 1..100),
         ) {
-            let mut acceptor = Acceptor::new(backlog);
-            let (mut queued, mut open) = (0usize, 0usize);
-            for (arrivals, departures) in events {
-                queued = (queued + arrivals).min(backlog + 1);
-                open -= departures.min(open);
-                let mut cancelled = false;
-                for _ in 0..slots + 2 {
-                    match acceptor.next_step(slots - open) {
-                        Some(AcceptStep::Cancel) => cancelled = true,
-                        Some(_) => {}
-                        None if !matches!(acceptor.state, State::Multishot | State::Single) || queued == 0 => break,
-                        None => {}
-                    }
-                    if cancelled {
-                        cancelled = false;
-                        acceptor.completed(Accepted::Nothing, false);
-                        continue;
-                    }
-                    match acceptor.state {
-                        State::Multishot => {
-                            open += queued;
-                            queued = 0;
-                        }
-                        State::Single if queued > 0 => {
-                            queued -= 1;
-                            open += 1;
-                            acceptor.completed(Accepted::Connection(0), false);
-                        }
-                        _ => {}
-                    }
-                    prop_assert!(open <= slots, "a connection found no free slot");
+            let acceptor = Acceptor::new(backlog);
+            let mut listener = Listener { acceptor, armed: None, queued: 0, open: 0, slots };
+            for (arrivals, departures, turns) in events {
+                listener.queued = (listener.queued + arrivals).min(backlog + 1);
+                listener.open -= departures.min(listener.open);
+                for _ in 0..turns {
+                    listener.turn()?;
                 }
-                prop_assert!(queued == 0 || open == slots, "{queued} wait with {open} of {slots} slots used");
             }
-            acceptor.stop();
-            acceptor.next_step(slots - open);
-            acceptor.completed(Accepted::Nothing, false);
-            prop_assert!(acceptor.has_stopped());
+            for _ in 0..slots + 4 {
+                listener.turn()?;
+            }
+            let (queued, open) = (listener.queued, listener.open);
+            prop_assert!(queued == 0 || open == slots, "{queued} wait with {open} of {slots} slots used");
+            listener.acceptor.stop();
+            for _ in 0..2 * (backlog + 3) {
+                listener.open = 0;
+                listener.turn()?;
+            }
+            prop_assert!(listener.acceptor.has_stopped());
+            prop_assert_eq!(listener.queued, 0, "left in the accept queue");
         }
     }
 }

@@ -44,8 +44,9 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the range was mapped by `new` and is not used after this; the ring that was given its address is
-        // dropped first (see `Worker::run`), which ends the kernel's use of it.
+        // SAFETY: the range was mapped by `new` and is not used after this, by the kernel neither: it writes to a buffer
+        // only while the worker's thread is inside `io_uring_enter` (DEFER_TASKRUN), which it no longer calls, and
+        // holds the pages of the buffer ring itself until the ring is gone.
         let result = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
         debug_assert!(result.is_ok());
     }
@@ -60,7 +61,8 @@ pub(crate) struct Buffers {
     /// Entries written to the ring so far; the kernel sees it only through [`Buffers::publish`].
     tail: u16,
     published: u16,
-    /// Buffers that are the worker's now.
+    /// Which buffers are the worker's now, and how many.
+    is_held: Box<[bool]>,
     held: u16,
 }
 
@@ -70,7 +72,8 @@ impl Buffers {
         let size = size as usize;
         let ring = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
         let memory = Mapping::new(usize::from(count) * size)?;
-        let mut buffers = Self { ring, memory, count, size, tail: 0, published: 0, held: count };
+        let is_held = vec![true; usize::from(count)].into();
+        let mut buffers = Self { ring, memory, count, size, tail: 0, published: 0, is_held, held: count };
         (0..count).for_each(|id| buffers.give_back(id));
         buffers.publish();
         Ok(buffers)
@@ -79,7 +82,7 @@ impl Buffers {
     /// Makes the pool known to the ring as buffer group [`GROUP`].
     pub(crate) fn register(&self, submitter: &Submitter<'_>) -> io::Result<()> {
         let address = self.ring.start.as_ptr() as u64;
-        // SAFETY: the mapping is page-aligned, holds `count` entries, and outlives the ring (see `Worker::run`).
+        // SAFETY: the mapping is page-aligned and holds `count` entries. The kernel keeps its pages until the ring is gone.
         unsafe { submitter.register_buf_ring_with_flags(address, self.count, GROUP, 0) }
     }
 
@@ -88,22 +91,30 @@ impl Buffers {
         usize::from(self.count)
     }
 
+    /// Bytes in a buffer.
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
     /// Buffers that the worker holds and the kernel can't receive into.
     pub(crate) fn held(&self) -> usize {
         usize::from(self.held)
     }
 
-    /// A completion named this buffer: it is the worker's now. `None` if the pool has no such buffer.
+    /// A completion named this buffer: it is the worker's now. `None` if the pool has no such buffer, or the worker has
+    /// it already.
     pub(crate) fn take(&mut self, id: BufferId) -> Option<BufferId> {
-        (id < self.count).then(|| {
-            self.held += 1;
-            id
-        })
+        let is_held = self.is_held.get_mut(usize::from(id))?;
+        if std::mem::replace(is_held, true) {
+            return None;
+        }
+        self.held += 1;
+        Some(id)
     }
 
     /// The bytes `start..end` of a buffer that the worker holds.
     pub(crate) fn bytes(&self, id: BufferId, start: usize, end: usize) -> &[u8] {
-        assert!(id < self.count && start <= end && end <= self.size);
+        assert!(self.is_held[usize::from(id)] && start <= end && end <= self.size);
         // SAFETY: the offset lies inside the mapping by the check above.
         let first = unsafe { self.memory.start.add(usize::from(id) * self.size + start) };
         // SAFETY: `end - start` bytes from `first` are inside the mapping, initialised (anonymous memory is zeroed), and
@@ -113,14 +124,15 @@ impl Buffers {
 
     /// Gives a buffer back; the kernel may use it after the next [`Buffers::publish`].
     pub(crate) fn give_back(&mut self, id: BufferId) {
-        assert!(id < self.count && self.held > 0, "buffer {id} given back but not held");
+        let was_held = std::mem::replace(&mut self.is_held[usize::from(id)], false);
+        assert!(was_held, "buffer {id} given back but not held");
         let slot = usize::from(self.tail & (self.count - 1));
         // SAFETY: `slot` is below `count`, so the entry lies inside the ring's mapping.
         let entry = unsafe { self.ring.start.cast::<BufRingEntry>().add(slot) };
         // SAFETY: the offset of buffer `id` lies inside the mapping.
         let address = unsafe { self.memory.start.add(usize::from(id) * self.size) }.as_ptr() as u64;
         // SAFETY: the entry is valid for writes; between the published tail and the kernel's head the worker alone uses
-        // it: at most `count` buffers exist, and `held > 0` says that at least one entry is free. `set_*` write `addr`,
+        // it: `count` buffers exist, and one that was held has no entry there, so that one is free. `set_*` write `addr`,
         // `len` and `bid` and leave `resv` of entry 0, which is the ring's tail, alone.
         let entry = unsafe { &mut *entry.as_ptr() };
         entry.set_addr(address);
@@ -155,6 +167,7 @@ mod tests {
         assert_eq!((buffers.count(), buffers.held()), (4, 0));
         assert_eq!(buffers.take(3), Some(3));
         assert_eq!(buffers.take(4), None, "no such buffer");
+        assert_eq!(buffers.take(3), None, "taken already");
         assert_eq!(buffers.held(), 1);
         assert_eq!(buffers.bytes(3, 0, 64), [0; 64]);
         buffers.give_back(3);

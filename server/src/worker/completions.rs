@@ -4,12 +4,13 @@ use std::os::fd::AsRawFd;
 use std::time::Instant;
 
 use rustix::io::Errno;
+use tune::cpu_set::Cpu;
 
 use super::acceptor::{Accepted, BACKOFF};
-use super::connection::{Chunk, Connection, ReceiveEnd, Storage};
+use super::connection::{Chunk, ReceiveEnd, Storage};
 use super::ring::Completion;
 use super::token::{BufferId, ConnectionId, Token};
-use super::{Worker, WorkerError, release, spare_the_pool};
+use super::{Worker, WorkerError, is_to_be_copied, operations, release};
 use crate::control::Phase;
 use crate::stats;
 
@@ -30,43 +31,61 @@ impl Worker<'_> {
         };
         match token {
             Token::Accept => self.take_accept(completion)?,
-            Token::CancelAccept => {}
+            Token::CancelAccept => {
+                if completion.result.is_err() {
+                    self.acceptor.cancel_failed();
+                }
+            }
             Token::Wake => self.take_wake(),
             Token::Receive(id) => self.take_receive(id, completion)?,
             Token::Send(id) => self.take_send(id, completion.result),
             Token::Cancel(id) => {
                 if let Some(connection) = self.connections.get(id) {
-                    connection.cancel_ended(completion.result == Err(Errno::ALREADY));
+                    connection.cancel_ended(completion.result.is_err());
                     self.list(id);
                 }
             }
             Token::AcceptSample(id) | Token::ReceiveSample(id) => {
                 self.take_sample(token, id, completion.result);
             }
-            Token::Close(id) => {
-                self.connections.closed(id);
+            Token::Shutdown(id) => {
+                if let Some(connection) = self.connections.get(id) {
+                    connection.shutdown_ended();
+                    self.list(id);
+                }
             }
+            Token::Close(id) => self.connections.closed(id),
         }
         Ok(())
     }
 
     fn take_accept(&mut self, completion: &Completion) -> Result<(), WorkerError> {
         let accepted = match completion.result {
-            Ok(slot) => Accepted::Connection(slot),
-            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Accepted::Exhausted,
-            Err(errno @ (Errno::BADF | Errno::NOTSOCK | Errno::INVAL | Errno::OPNOTSUPP)) => {
+            Ok(descriptor) => Accepted::Connection(descriptor),
+            Err(Errno::CANCELED | Errno::AGAIN | Errno::INTR) => Accepted::Nothing,
+            // What the peer or the network did to a connection still in the queue: accept(2), "Error handling".
+            Err(
+                Errno::CONNABORTED
+                | Errno::PERM
+                | Errno::PROTO
+                | Errno::NOPROTOOPT
+                | Errno::NETDOWN
+                | Errno::NETUNREACH
+                | Errno::NONET
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH
+                | Errno::OPNOTSUPP,
+            ) => Accepted::Nothing,
+            Err(errno @ (Errno::BADF | Errno::NOTSOCK | Errno::INVAL)) => {
                 return Err(WorkerError::Accept(errno.into()));
             }
-            // ECANCELED, EAGAIN, EINTR, and what the peer or the network did to a connection still in the queue:
-            // accept(2), "Error handling".
-            Err(_) => Accepted::Nothing,
+            // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever else may pass.
+            Err(_) => Accepted::Exhausted,
         };
         self.acceptor.completed(accepted, completion.more);
         match accepted {
-            Accepted::Connection(slot) => {
-                let Some(id) = self.connections.open(slot) else {
-                    return Err(WorkerError::Unexpected(format!("accept into used slot {slot}")));
-                };
+            Accepted::Connection(descriptor) => {
+                let id = self.connections.open(descriptor);
                 self.counters.accepted += 1;
                 if stats::samples_accept(self.counters.accepted) {
                     self.sample(id, Token::AcceptSample(id));
@@ -111,11 +130,6 @@ impl Worker<'_> {
                 Ok(0) => ReceiveEnd::Eof,
                 Ok(_) | Err(Errno::CANCELED | Errno::INTR | Errno::AGAIN) => ReceiveEnd::Stopped,
                 Err(Errno::NOBUFS) => ReceiveEnd::NoBuffers,
-                // Before 6.17 a receive with a byte credit is refused: ask without from now on.
-                Err(Errno::INVAL) if self.ring.receive_credit => {
-                    self.ring.receive_credit = false;
-                    ReceiveEnd::Stopped
-                }
                 Err(_) => ReceiveEnd::Failed,
             };
             connection.receive_ended(end);
@@ -140,16 +154,19 @@ impl Worker<'_> {
 
     /// Bytes of a connection are in a buffer.
     fn take_bytes(&mut self, id: ConnectionId, buffer: BufferId, length: usize) {
-        let mut chunk = Chunk { storage: Storage::Pool(buffer), start: 0, end: length };
-        let Some(connection) = self.connections.get(id) else { return release(self.buffers, chunk) };
+        let Some(connection) = self.connections.get(id) else { return self.buffers.give_back(buffer) };
         if length == 0 || connection.discards() {
-            return release(self.buffers, chunk);
+            return self.buffers.give_back(buffer);
         }
         self.counters.bytes_in += length as u64;
-        if connection.is_blocked() {
-            self.counters.bytes_copied += spare_the_pool(&mut chunk, self.buffers) as u64;
-        }
-        let receives = connection.received(chunk);
+        let receives = if connection.is_blocked() && is_to_be_copied(length, self.buffers) {
+            self.counters.bytes_copied += length as u64;
+            let receives = connection.received_copy(self.buffers.bytes(buffer, 0, length));
+            self.buffers.give_back(buffer);
+            receives
+        } else {
+            connection.received(Chunk { storage: Storage::Pool(buffer), start: 0, end: length })
+        };
         if stats::samples_receive(receives) {
             self.sample(id, Token::ReceiveSample(id));
         }
@@ -198,28 +215,32 @@ impl Worker<'_> {
         }
     }
 
-    /// Asks for `SO_INCOMING_CPU` of a connection.
+    /// Reads `SO_INCOMING_CPU` of a connection: through the ring if only the ring knows its descriptor.
     fn sample(&mut self, id: ConnectionId, token: Token) {
-        if self.sampling && self.connections.get(id).is_some_and(Connection::sample_started) {
-            self.ring.sample_incoming_cpu(id, token);
+        let Some(connection) = self.connections.get(id) else { return };
+        let descriptor = connection.descriptor();
+        if !self.ring.features.direct_descriptors {
+            self.count_sample(token, operations::incoming_cpu(descriptor));
+        } else if connection.sample_started() {
+            self.ring.sample_incoming_cpu(descriptor, token);
         }
     }
 
     fn take_sample(&mut self, token: Token, id: ConnectionId, result: Result<u32, Errno>) {
         let Some(connection) = self.connections.get(id) else { return };
         connection.sample_ended();
+        let descriptor = connection.descriptor();
         self.list(id);
-        match result {
-            Ok(_) => {
-                let incoming = self.ring.incoming_cpu(id);
-                if matches!(token, Token::AcceptSample(_)) {
-                    self.counters.count_accept_sample(incoming, self.cpu);
-                } else {
-                    self.counters.count_request_sample(incoming, self.cpu);
-                }
-            }
-            Err(Errno::OPNOTSUPP | Errno::INVAL) => self.sampling = false,
-            Err(_) => {}
+        if result.is_ok() {
+            self.count_sample(token, self.ring.sampled_cpu(descriptor));
+        }
+    }
+
+    fn count_sample(&mut self, token: Token, incoming: Option<Cpu>) {
+        if matches!(token, Token::AcceptSample(_)) {
+            self.counters.count_accept_sample(incoming, self.cpu);
+        } else {
+            self.counters.count_request_sample(incoming, self.cpu);
         }
     }
 }

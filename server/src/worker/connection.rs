@@ -7,7 +7,8 @@
 //!   the kernel says it took;
 //! * a buffer that the kernel reads from stays where it is until that send has completed;
 //! * a peer that does not read stops being read from: at most [`PAUSE_AT`] bytes plus what one armed receive may still
-//!   bring ([`super::operations::RECEIVE_CREDIT`] where the kernel has it) are queued;
+//!   bring ([`super::operations::RECEIVE_CREDIT`] where the kernel has it) are queued, in few pieces however small the
+//!   peer's writes are;
 //! * requests end before the descriptor is closed, and the slot is free only when nothing is in flight.
 
 use std::collections::VecDeque;
@@ -17,13 +18,19 @@ use super::token::BufferId;
 /// While the peer's window is closed, no new receive is armed once this many bytes are queued for it.
 pub(crate) const PAUSE_AT: usize = 64 * 1024;
 
+/// Copied bytes are put together to pieces of at least this many bytes where they come in smaller ones.
+const COPY_PIECE: usize = 16 * 1024;
+
+/// A queue of more pieces than this gives its own memory back when it is empty.
+const KEPT_QUEUE: usize = 32;
+
 /// Where queued bytes lie.
 #[derive(Debug)]
 pub(crate) enum Storage {
     /// In a buffer of the worker's pool, to be given back.
     Pool(BufferId),
     /// In memory of its own: copied, because the peer reads too slowly for its bytes to stay in the pool.
-    Heap(Box<[u8]>),
+    Heap(Vec<u8>),
 }
 
 /// A piece of received bytes on its way back to the peer.
@@ -50,6 +57,7 @@ pub(crate) struct InFlight {
     send: bool,
     cancel: bool,
     sample: bool,
+    shutdown: bool,
 }
 
 impl InFlight {
@@ -64,8 +72,11 @@ enum State {
     Free,
     /// Bytes go both ways.
     Open,
-    /// No more bytes are wanted: the peer has sent its FIN, or the server drains. What is queued is sent, then closed.
+    /// The peer has sent its FIN. What is queued is sent, then closed.
     Finishing,
+    /// The server has sent its FIN first, because it drains. Bytes that crossed it are read and dropped: closing with
+    /// bytes unread would reset the connection, and the peer might lose what it has not read yet.
+    Lingering,
     /// Reset, or out of time: nothing more is sent.
     Aborting,
     /// The close is in flight.
@@ -96,6 +107,8 @@ pub(crate) enum Step {
     SendWaiting,
     /// End the receive.
     CancelReceive,
+    /// Send a FIN.
+    Shutdown,
     /// End all requests.
     CancelAll,
     /// Close the descriptor.
@@ -106,13 +119,17 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Connection {
     state: State,
+    /// The direct descriptor or file descriptor.
+    descriptor: u32,
     in_flight: InFlight,
     /// The last send found the socket full.
     blocked: bool,
     /// The last receive found the pool empty.
     starved: bool,
-    /// Bytes came since [`Connection::take_heard`] was last called.
+    /// Bytes came, or the connection was accepted, since [`Connection::take_heard`] was last called.
     heard: bool,
+    /// The FIN of [`State::Lingering`] was asked for.
+    shutdown_asked: bool,
     /// A cancel was asked for, and what it was to end has not ended yet.
     cancel_asked: bool,
     /// Waits in the worker's list of connections to look at. Kept by the worker.
@@ -134,10 +151,12 @@ impl Connection {
     pub(crate) fn free() -> Self {
         Self {
             state: State::Free,
+            descriptor: 0,
             in_flight: InFlight::default(),
             blocked: false,
             starved: false,
             heard: false,
+            shutdown_asked: false,
             cancel_asked: false,
             listed: false,
             receives: 0,
@@ -149,19 +168,19 @@ impl Connection {
         }
     }
 
-    /// A connection was accepted into this free slot.
-    pub(crate) fn open(&mut self) {
+    /// A connection with this descriptor was accepted; the slot is free.
+    pub(crate) fn open(&mut self, descriptor: u32) {
         debug_assert_eq!(self.state, State::Free);
-        *self = Self { state: State::Open, listed: self.listed, ..Self::free() };
+        *self = Self { state: State::Open, descriptor, heard: true, listed: self.listed, ..Self::free() };
+    }
+
+    /// The direct descriptor or file descriptor.
+    pub(crate) fn descriptor(&self) -> u32 {
+        self.descriptor
     }
 
     pub(crate) fn is_free(&self) -> bool {
         self.state == State::Free
-    }
-
-    /// True while the close is in flight.
-    pub(crate) fn is_closing(&self) -> bool {
-        self.state == State::Closing
     }
 
     /// True while the peer does not read as fast as it writes.
@@ -182,9 +201,33 @@ impl Connection {
 
     /// Bytes came. Returns how many receives have brought bytes, this one included.
     pub(crate) fn received(&mut self, chunk: Chunk) -> u32 {
-        self.heard = true;
-        self.queued_bytes += chunk.len();
+        let bytes = chunk.len();
         self.queue.push_back(chunk);
+        self.count_receive(bytes)
+    }
+
+    /// As [`Connection::received`], for bytes that are to be copied. They are put behind those copied last.
+    pub(crate) fn received_copy(&mut self, bytes: &[u8]) -> u32 {
+        let last_is_free = self.queue.len() > self.sending_chunks;
+        match self.queue.back_mut() {
+            Some(Chunk { storage: Storage::Heap(memory), end, .. })
+                if last_is_free && memory.len() + bytes.len() <= COPY_PIECE =>
+            {
+                memory.extend_from_slice(bytes);
+                *end = memory.len();
+            }
+            _ => self.queue.push_back(Chunk {
+                storage: Storage::Heap(bytes.to_vec()),
+                start: 0,
+                end: bytes.len(),
+            }),
+        }
+        self.count_receive(bytes.len())
+    }
+
+    fn count_receive(&mut self, bytes: usize) -> u32 {
+        self.heard = true;
+        self.queued_bytes += bytes;
         self.receives = self.receives.saturating_add(1);
         self.receives
     }
@@ -200,7 +243,8 @@ impl Connection {
         self.cancel_asked = false;
         match (end, self.state) {
             (ReceiveEnd::Eof, State::Open) => self.state = State::Finishing,
-            (ReceiveEnd::NoBuffers, State::Open) => self.starved = true,
+            (ReceiveEnd::Eof, State::Lingering) => self.state = State::Aborting,
+            (ReceiveEnd::NoBuffers, State::Open | State::Lingering) => self.starved = true,
             _ => {}
         }
     }
@@ -250,6 +294,9 @@ impl Connection {
             left -= chunk.len();
             give_back(self.queue.pop_front().expect("front exists"));
         }
+        if self.queue.is_empty() && self.queue.capacity() > KEPT_QUEUE {
+            self.queue = VecDeque::new();
+        }
         if self.discards() {
             self.drop_queue(give_back);
         }
@@ -271,17 +318,29 @@ impl Connection {
 
     /// Gives the connection up: what is queued is dropped, as soon as the kernel does not read from it.
     pub(crate) fn abort(&mut self, give_back: impl FnMut(Chunk)) {
-        if matches!(self.state, State::Open | State::Finishing) {
+        if matches!(self.state, State::Open | State::Finishing | State::Lingering) {
             self.state = State::Aborting;
             self.drop_queue(give_back);
         }
     }
 
-    /// No more bytes are wanted from the peer; what is queued is still sent.
-    pub(crate) fn finish(&mut self) {
+    /// The server drains and the connection [is quiet](Connection::is_quiet): to be ended with a FIN. The worker aborts
+    /// it if the peer does not close within a while.
+    pub(crate) fn end_stream(&mut self) {
+        debug_assert!(self.is_quiet());
         if self.state == State::Open {
-            self.state = State::Finishing;
+            self.state = State::Lingering;
         }
+    }
+
+    /// True after [`Connection::end_stream`], until the peer closes.
+    pub(crate) fn is_lingering(&self) -> bool {
+        self.state == State::Lingering
+    }
+
+    /// The FIN was sent, or could not be.
+    pub(crate) fn shutdown_ended(&mut self) {
+        self.in_flight.shutdown = false;
     }
 
     fn drop_queue(&mut self, give_back: impl FnMut(Chunk)) {
@@ -306,8 +365,8 @@ impl Connection {
         self.in_flight.sample = false;
     }
 
-    /// The cancel was answered. The requests that it hit complete on their own. `escaped`: one was running and may
-    /// not have been hit (EALREADY); it is cancelled again if it does not end.
+    /// The cancel was answered. The requests that it hit complete on their own. `escaped`: it hit none (EALREADY: it was
+    /// running, ENOENT: it had just ended); what does not end on its own is cancelled again.
     pub(crate) fn cancel_ended(&mut self, escaped: bool) {
         self.in_flight.cancel = false;
         self.cancel_asked &= !escaped;
@@ -335,6 +394,7 @@ impl Connection {
             State::Free | State::Closing => None,
             State::Open => self.send_step().or_else(|| self.receive_step()),
             State::Finishing => self.send_step().or_else(|| self.finish_step()),
+            State::Lingering => self.shutdown_step().or_else(|| self.receive_step()),
             State::Aborting => self.close_step(),
         }
     }
@@ -360,13 +420,15 @@ impl Connection {
     }
 
     fn finish_step(&mut self) -> Option<Step> {
-        if self.in_flight.receive {
-            self.cancel_step(Step::CancelReceive)
-        } else if self.queue.is_empty() {
-            self.close_step()
-        } else {
-            None
+        if self.queue.is_empty() { self.close_step() } else { None }
+    }
+
+    fn shutdown_step(&mut self) -> Option<Step> {
+        if std::mem::replace(&mut self.shutdown_asked, true) {
+            return None;
         }
+        self.in_flight.shutdown = true;
+        Some(Step::Shutdown)
     }
 
     fn close_step(&mut self) -> Option<Step> {
@@ -391,234 +453,4 @@ impl Connection {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// What may happen next; the numbers choose among what is possible.
-    #[derive(Debug, Clone, Copy)]
-    enum Event {
-        Bytes { length: usize, more: bool },
-        ReceiveEnds(ReceiveEnd),
-        SendTakes { percent: usize },
-        SendFails,
-        CancelAnswered { escaped: bool },
-        Fed,
-        Finish,
-        Abort,
-    }
-
-    fn events() -> impl Strategy<Value = Vec<Event>> {
-        let end = prop_oneof![
-            6 => Just(ReceiveEnd::Stopped),
-            4 => Just(ReceiveEnd::NoBuffers),
-            1 => Just(ReceiveEnd::Eof),
-            1 => Just(ReceiveEnd::Failed),
-        ];
-        let event = prop_oneof![
-            18 => (1..300usize, any::<bool>()).prop_map(|(length, more)| Event::Bytes { length, more }),
-            2 => (1..PAUSE_AT, any::<bool>()).prop_map(|(length, more)| Event::Bytes { length, more }),
-            6 => end.prop_map(Event::ReceiveEnds),
-            20 => (0..=100usize).prop_map(|percent| Event::SendTakes { percent }),
-            20 => Just(Event::SendTakes { percent: 100 }),
-            1 => Just(Event::SendFails),
-            8 => any::<bool>().prop_map(|escaped| Event::CancelAnswered { escaped }),
-            8 => Just(Event::Fed),
-            1 => Just(Event::Finish),
-            1 => Just(Event::Abort),
-        ];
-        prop::collection::vec(event, 1..200)
-    }
-
-    /// A kernel that holds a connection's requests, and a peer that checks every byte.
-    struct Model {
-        connection: Connection,
-        receive: bool,
-        send: Option<Vec<u8>>,
-        cancel: bool,
-        closed: bool,
-        /// Bytes received so far, which are 0, 1, … 250, 0, …
-        received: usize,
-        /// Bytes sent so far.
-        sent: usize,
-        /// Buffers that the connection has and has not given back.
-        buffers: usize,
-        broken: bool,
-    }
-
-    impl Model {
-        fn new() -> Self {
-            let mut connection = Connection::free();
-            connection.open();
-            Self {
-                connection,
-                receive: false,
-                send: None,
-                cancel: false,
-                closed: false,
-                received: 0,
-                sent: 0,
-                buffers: 0,
-                broken: false,
-            }
-        }
-
-        fn ask(&mut self, most: usize) {
-            while let Some(step) = self.connection.next_step() {
-                assert!(!self.closed, "{step:?} after the close");
-                match step {
-                    Step::Receive => assert!(!std::mem::replace(&mut self.receive, true), "armed twice"),
-                    Step::SendNow | Step::SendWaiting => self.start_send(most),
-                    Step::CancelReceive | Step::CancelAll => {
-                        assert!(!std::mem::replace(&mut self.cancel, true), "cancelled twice");
-                        assert!(self.receive || self.send.is_some(), "nothing to cancel");
-                    }
-                    Step::Close => {
-                        assert!(
-                            !self.receive && self.send.is_none() && !self.cancel,
-                            "closed with requests in flight"
-                        );
-                        assert!(self.broken || self.sent == self.received, "closed with bytes unsent");
-                        self.closed = true;
-                    }
-                }
-            }
-        }
-
-        fn start_send(&mut self, most: usize) {
-            assert!(self.send.is_none(), "two sends in flight");
-            let chunks = self.connection.queued_chunks().min(most);
-            let bytes: Vec<u8> = self.connection.chunks().take(chunks).flat_map(bytes_of).collect();
-            assert!(!bytes.is_empty());
-            self.send = Some(bytes);
-            self.connection.send_started(chunks, 0);
-        }
-
-        fn happen(&mut self, event: Event) {
-            let buffers = &mut self.buffers;
-            let give_back = |_: Chunk| *buffers -= 1;
-            match event {
-                Event::Bytes { length, more } if self.receive => {
-                    self.receive = more;
-                    if !more {
-                        self.connection.receive_ended(ReceiveEnd::Stopped);
-                    }
-                    if self.connection.discards() {
-                        return;
-                    }
-                    let bytes: Box<[u8]> = (self.received..self.received + length).map(pattern).collect();
-                    self.received += length;
-                    *buffers += 1;
-                    self.connection.received(Chunk { storage: Storage::Heap(bytes), start: 0, end: length });
-                }
-                Event::ReceiveEnds(end) if self.receive => {
-                    self.receive = false;
-                    self.connection.receive_ended(end);
-                    if end == ReceiveEnd::Failed {
-                        self.broken = true;
-                        self.connection.abort(give_back);
-                    }
-                }
-                Event::SendTakes { percent } => {
-                    let Some(bytes) = self.send.take() else { return };
-                    let taken = bytes.len() * percent / 100;
-                    for byte in &bytes[..taken] {
-                        assert_eq!(*byte, pattern(self.sent), "byte {} is not the one that came", self.sent);
-                        self.sent += 1;
-                    }
-                    self.connection.sent(taken, give_back);
-                }
-                Event::SendFails if self.send.take().is_some() => {
-                    self.broken = true;
-                    self.connection.send_failed(give_back);
-                }
-                Event::CancelAnswered { escaped } if self.cancel => {
-                    self.cancel = false;
-                    self.connection.cancel_ended(escaped);
-                }
-                Event::Fed => self.connection.fed(),
-                Event::Finish => self.connection.finish(),
-                Event::Abort => {
-                    self.broken = true;
-                    self.connection.abort(give_back);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn pattern(position: usize) -> u8 {
-        u8::try_from(position % 251).unwrap()
-    }
-
-    fn bytes_of(chunk: &Chunk) -> Vec<u8> {
-        let Storage::Heap(bytes) = &chunk.storage else { panic!("the model uses no pool") };
-        bytes[chunk.start..chunk.end].to_vec()
-    }
-
-    proptest! {
-        /// Whatever happens in whatever order: every byte goes back once and in order, at most one send and one receive
-        /// are in flight, the queue is bounded, nothing is closed too early, and in the end everything is given back.
-        #[test]
-        fn every_order_of_events_is_survived(events in events(), most in 1..8usize) {
-            let mut model = Model::new();
-            model.ask(most);
-            for event in events {
-                model.happen(event);
-                model.ask(most);
-                let blocked_and_full = model.connection.blocked && model.connection.queued_bytes >= PAUSE_AT;
-                prop_assert!(!blocked_and_full || !model.receive || model.cancel || model.connection.cancel_asked);
-            }
-            // Time passes: the peer closes, all requests end, the connection must come to its end.
-            for _ in 0..1000 {
-                for event in [
-                    Event::Fed,
-                    Event::SendTakes { percent: 100 },
-                    Event::CancelAnswered { escaped: true },
-                    Event::ReceiveEnds(ReceiveEnd::Eof),
-                ] {
-                    model.happen(event);
-                    model.ask(most);
-                }
-            }
-            prop_assert!(model.closed, "{:?}", model.connection);
-            prop_assert_eq!(model.buffers, 0, "buffers lost");
-            prop_assert!(model.broken || model.sent == model.received);
-        }
-    }
-
-    #[test]
-    fn a_peer_that_does_not_read_is_not_read_from_until_it_does() {
-        let mut model = Model::new();
-        model.ask(8);
-        model.happen(Event::Bytes { length: PAUSE_AT + 1, more: true });
-        model.ask(8);
-        model.happen(Event::SendTakes { percent: 0 });
-        model.ask(8);
-        assert!(model.cancel, "the receive is cancelled");
-        model.happen(Event::ReceiveEnds(ReceiveEnd::Stopped));
-        model.happen(Event::CancelAnswered { escaped: false });
-        model.ask(8);
-        assert!(!model.receive, "and not armed again");
-        model.happen(Event::SendTakes { percent: 100 });
-        model.ask(8);
-        assert!(model.receive, "until the peer reads");
-    }
-
-    #[test]
-    fn after_the_peers_fin_what_is_queued_is_sent_then_closed() {
-        let mut model = Model::new();
-        model.ask(8);
-        model.happen(Event::Bytes { length: 100, more: true });
-        model.happen(Event::ReceiveEnds(ReceiveEnd::Eof));
-        model.ask(8);
-        assert!(!model.closed);
-        model.happen(Event::SendTakes { percent: 50 });
-        model.ask(8);
-        assert!(!model.closed);
-        model.happen(Event::SendTakes { percent: 100 });
-        model.ask(8);
-        assert!(model.closed);
-    }
-}
+mod tests;

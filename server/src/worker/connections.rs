@@ -8,44 +8,29 @@ struct Entry {
     connection: Connection,
 }
 
-/// Slot `s` is index `s` of the ring's direct descriptor table. Entries are made on a slot's first use, in memory
-/// reserved at the start; the kernel gives out the lowest slots first.
+/// Entries are made on a slot's first use. The slot freed last is used next: its entry is in the cache.
 pub(crate) struct Connections {
     entries: Vec<Entry>,
+    free: Vec<Slot>,
     capacity: usize,
-    open: usize,
 }
 
 impl Connections {
-    /// A table of `capacity` free slots.
+    /// A table for `capacity` connections.
     pub(crate) fn new(capacity: u32) -> Self {
-        let capacity = capacity as usize;
-        Self { entries: Vec::with_capacity(capacity), capacity, open: 0 }
+        Self { entries: Vec::new(), free: Vec::new(), capacity: capacity as usize }
     }
 
-    /// The kernel put a connection into `slot`. `None` if the slot is beyond the table or holds a connection that is not
-    /// being closed, which the kernel never does.
-    ///
-    /// Kernels before 6.14 may report the accept into a slot before the close that freed it; that close is then found
-    /// stale.
-    pub(crate) fn open(&mut self, slot: Slot) -> Option<ConnectionId> {
-        let index = slot as usize;
-        if index >= self.capacity {
-            return None;
-        }
-        while self.entries.len() <= index {
+    /// A connection with this descriptor was accepted. It gets a slot even beyond the capacity, which the acceptor keeps
+    /// to: it is there and must be served.
+    pub(crate) fn open(&mut self, descriptor: u32) -> ConnectionId {
+        let slot = self.free.pop().unwrap_or_else(|| {
             self.entries.push(Entry { generation: 0, connection: Connection::free() });
-        }
-        if self.entries[index].connection.is_closing() {
-            self.closed(ConnectionId { slot, generation: self.entries[index].generation });
-        }
-        let entry = &mut self.entries[index];
-        if !entry.connection.is_free() {
-            return None;
-        }
-        entry.connection.open();
-        self.open += 1;
-        Some(ConnectionId { slot, generation: entry.generation })
+            Slot::try_from(self.entries.len() - 1).expect("descriptors are numbered in 31 bits")
+        });
+        let entry = &mut self.entries[slot as usize];
+        entry.connection.open(descriptor);
+        ConnectionId { slot, generation: entry.generation }
     }
 
     /// The present connection of a slot, if it has one.
@@ -60,24 +45,23 @@ impl Connections {
         (entry.generation == id.generation && !entry.connection.is_free()).then_some(&mut entry.connection)
     }
 
-    /// The connection's descriptor is closed: its slot is free, for the next generation. False if it was gone already.
-    pub(crate) fn closed(&mut self, id: ConnectionId) -> bool {
-        let Some(connection) = self.get(id) else { return false };
+    /// The connection's descriptor is closed: its slot is free, for the next generation.
+    pub(crate) fn closed(&mut self, id: ConnectionId) {
+        let Some(connection) = self.get(id) else { return };
         connection.closed();
         let entry = &mut self.entries[id.slot as usize];
         entry.generation = entry.generation.wrapping_add(1);
-        self.open -= 1;
-        true
+        self.free.push(id.slot);
     }
 
     /// Number of connections.
     pub(crate) fn open_count(&self) -> usize {
-        self.open
+        self.entries.len() - self.free.len()
     }
 
-    /// Number of free slots.
+    /// How many more there may be.
     pub(crate) fn free_count(&self) -> usize {
-        self.capacity - self.open
+        self.capacity.saturating_sub(self.open_count())
     }
 
     /// All connections.
@@ -98,38 +82,32 @@ mod tests {
         let connection = connections.get(id).unwrap();
         connection.abort(drop);
         assert_eq!(connection.next_step(), Some(Step::Close));
+        connections.closed(id);
     }
 
     #[test]
     fn a_slot_used_again_has_another_identity() {
         let mut connections = Connections::new(4);
-        let first = connections.open(2).unwrap();
+        let first = connections.open(7);
+        assert_eq!((connections.open_count(), connections.free_count()), (1, 3));
         close(&mut connections, first);
-        assert!(connections.closed(first));
         assert_eq!((connections.open_count(), connections.free_count()), (0, 4));
-        let second = connections.open(2).unwrap();
-        assert_ne!(first, second);
+        let second = connections.open(8);
+        assert_eq!(first.slot, second.slot);
         assert!(connections.get(first).is_none(), "late completions find nothing");
-        assert!(!connections.closed(first));
-        assert!(connections.get(second).is_some());
+        connections.closed(first);
+        assert_eq!(connections.get(second).map(|connection| connection.descriptor()), Some(8));
     }
 
     #[test]
-    fn an_accept_may_overtake_the_close_that_freed_its_slot() {
-        let mut connections = Connections::new(4);
-        let first = connections.open(0).unwrap();
+    fn a_connection_beyond_the_capacity_is_kept() {
+        let mut connections = Connections::new(1);
+        let first = connections.open(1);
+        let second = connections.open(2);
+        assert_eq!((connections.open_count(), connections.free_count()), (2, 0));
         close(&mut connections, first);
-        let second = connections.open(0).unwrap();
-        assert_eq!(connections.open_count(), 1);
-        assert!(!connections.closed(first), "the late close is stale");
-        assert!(connections.get(second).is_some());
-    }
-
-    #[test]
-    fn slots_that_the_kernel_cannot_give_are_refused() {
-        let mut connections = Connections::new(4);
-        assert!(connections.open(4).is_none());
-        assert!(connections.open(1).is_some());
-        assert!(connections.open(1).is_none(), "still in use");
+        assert_eq!(connections.free_count(), 0);
+        close(&mut connections, second);
+        assert_eq!(connections.free_count(), 1);
     }
 }

@@ -8,6 +8,7 @@ mod buffers;
 mod completions;
 mod connection;
 mod connections;
+mod features;
 mod operations;
 mod ring;
 mod token;
@@ -27,13 +28,14 @@ use buffers::Buffers;
 pub(crate) use buffers::MAX_BUFFERS;
 use connection::{Chunk, Step, Storage};
 use connections::Connections;
+pub(crate) use features::Features;
 use ring::Ring;
 pub use ring::SetupError;
 pub(crate) use token::MAX_SLOTS;
 use token::{ConnectionId, Slot};
 
-/// How often a draining worker looks for connections that have gone quiet. A connection is closed once it has been
-/// quiet for one to two of these.
+/// How often a draining worker looks for connections that have gone quiet. A connection gets a FIN once it has been quiet
+/// for one to two of these, and is closed when its peer closes, at the latest one later.
 const SWEEP: Duration = Duration::from_millis(50);
 
 /// How long cut-off connections may take to close after the drain timeout.
@@ -43,7 +45,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(crate) struct Settings {
     /// The CPU that the worker's thread is pinned to.
     pub(crate) cpu: Cpu,
-    /// Slots of the connection table.
+    /// What the kernel can do.
+    pub(crate) features: Features,
+    /// Most connections open at a time.
     pub(crate) max_connections: u32,
     /// Length of the listener's accept queue.
     pub(crate) backlog: usize,
@@ -109,8 +113,6 @@ pub(crate) struct Worker<'r> {
     silent_sends: VecDeque<SilentSend>,
     /// Do not sleep in the next enter: something is to be done right after it.
     hurry: bool,
-    /// The kernel can read socket options through the ring (6.7 and later).
-    sampling: bool,
     drain: Option<Drain>,
     drain_timeout: Duration,
     counters: Counters,
@@ -132,7 +134,7 @@ pub(crate) fn run(
     let mut buffers = Buffers::map(settings.buffers, settings.buffer_size)
         .map_err(|error| WorkerError::Start("map the buffer pool", error))?;
     let mut uring = ring::create()?;
-    let ring = Ring::new(&mut uring, settings.max_connections)?;
+    let ring = Ring::new(&mut uring, settings.features, settings.max_connections)?;
     buffers
         .register(ring.submitter())
         .map_err(|error| WorkerError::Start("register the buffer pool", error))?;
@@ -153,7 +155,6 @@ pub(crate) fn run(
         starved: VecDeque::new(),
         silent_sends: VecDeque::new(),
         hurry: false,
-        sampling: true,
         drain: None,
         drain_timeout: settings.drain_timeout,
         counters: Counters::default(),
@@ -179,7 +180,7 @@ impl Worker<'_> {
     fn ask(&mut self) {
         self.ask_to_accept();
         self.feed_starved();
-        self.hurry = !self.starved.is_empty() || self.ring.has_overflowed();
+        self.hurry = !self.starved.is_empty() || self.ring.has_overflowed() || self.ring.has_unsubmitted();
         let mut listed = std::mem::take(&mut self.listed);
         for slot in listed.drain(..) {
             if let Some(id) = self.connections.id_of(slot) {
@@ -194,12 +195,11 @@ impl Worker<'_> {
     fn ask_to_accept(&mut self) {
         let Some(listener) = &self.listener else { return };
         let listener = listener.as_raw_fd();
-        while let Some(step) = self.acceptor.next_step(self.connections.free_count()) {
-            match step {
-                AcceptStep::Multishot => self.ring.accept_multishot(listener),
-                AcceptStep::Single => self.ring.accept_one(listener),
-                AcceptStep::Cancel => self.ring.cancel_accept(),
-            }
+        match self.acceptor.next_step(self.connections.free_count()) {
+            Some(AcceptStep::Multishot) => self.ring.accept_multishot(listener),
+            Some(AcceptStep::Single) => self.ring.accept_one(listener),
+            Some(AcceptStep::Cancel) => self.ring.cancel_accept(),
+            None => {}
         }
         if self.acceptor.has_stopped() {
             self.listener = None;
@@ -222,9 +222,10 @@ impl Worker<'_> {
     fn ask_for(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get(id) else { return };
         connection.listed = false;
+        let descriptor = connection.descriptor();
         while let Some(step) = connection.next_step() {
             match step {
-                Step::Receive => self.ring.receive(id),
+                Step::Receive => self.ring.receive(id, descriptor),
                 Step::SendNow => {
                     self.ring.send(id, connection, self.buffers, false);
                     self.silent_sends.push_back(SilentSend { id, request: self.ring.queued() });
@@ -232,13 +233,14 @@ impl Worker<'_> {
                 }
                 Step::SendWaiting => {
                     connection.move_queue(|chunk| {
-                        self.counters.bytes_copied += spare_the_pool(chunk, self.buffers) as u64;
+                        self.counters.bytes_copied += spare_the_pool(chunk, self.buffers);
                     });
                     self.ring.send(id, connection, self.buffers, true);
                 }
                 Step::CancelReceive => self.ring.cancel_receive(id),
-                Step::CancelAll => self.ring.cancel_all(id),
-                Step::Close => self.ring.close(id),
+                Step::CancelAll => self.ring.cancel_all(id, descriptor),
+                Step::Shutdown => self.ring.shutdown(id, descriptor),
+                Step::Close => self.ring.close(id, descriptor),
             }
         }
     }
@@ -259,7 +261,7 @@ impl Worker<'_> {
         Some(until.saturating_duration_since(Instant::now()))
     }
 
-    /// Does what is due by the clock: ends a rest of the acceptor, closes quiet connections while draining.
+    /// Does what is due by the clock: ends a rest of the acceptor, ends quiet connections while draining.
     fn keep_time(&mut self) {
         if self.rest_until.is_some_and(|until| until <= Instant::now()) {
             self.rest_until = None;
@@ -267,20 +269,22 @@ impl Worker<'_> {
         }
         let Some(drain) = &mut self.drain else { return };
         let now = Instant::now();
-        if now < drain.next_sweep {
+        // With completions still in the kernel it is not known which connections are quiet.
+        if now < drain.next_sweep || self.ring.has_overflowed() {
             return;
         }
         drain.next_sweep = now + SWEEP;
         let give_up = now >= drain.deadline || self.control.phase() == Phase::Stop;
         if give_up && drain.cut_off.is_none() {
             drain.cut_off = Some(now);
+            self.acceptor.stop_now();
             self.counters.open = self.connections.open_count() as u64;
         }
         for (id, connection) in self.connections.iter_mut() {
-            if give_up {
+            if give_up || connection.is_lingering() {
                 connection.abort(|chunk| release(self.buffers, chunk));
             } else if !connection.take_heard() && connection.is_quiet() {
-                connection.finish();
+                connection.end_stream();
             } else {
                 continue;
             }
@@ -290,12 +294,20 @@ impl Worker<'_> {
         }
     }
 
-    /// The main thread has called: stop accepting, let the connections come to their end.
+    /// The main thread has called: stop accepting, let the connections come to their end; the second time, at once.
     fn start_to_drain(&mut self) {
         let now = Instant::now();
+        if let Some(listener) = &self.listener {
+            // What waits in the accept queue is still accepted; this keeps new connections out of it. If it fails, they
+            // are accepted as well.
+            let _ = rustix::net::listen(listener, 0);
+        }
         self.acceptor.stop();
         let deadline = now + self.drain_timeout;
-        self.drain.get_or_insert(Drain { deadline, next_sweep: now, cut_off: None }).next_sweep = now;
+        let drain = self.drain.get_or_insert(Drain { deadline, next_sweep: now + SWEEP, cut_off: None });
+        if self.control.phase() == Phase::Stop || self.drain_timeout < SWEEP {
+            drain.next_sweep = now;
+        }
     }
 
     fn is_done(&self) -> bool {
@@ -313,16 +325,21 @@ fn release(buffers: &mut Buffers, chunk: Chunk) {
     }
 }
 
-/// Copies a chunk out of the pool if more than half of the pool is in use, so that peers that do not read can't keep the
-/// buffers from those that do. Returns the number of bytes copied.
-fn spare_the_pool(chunk: &mut Chunk, buffers: &mut Buffers) -> usize {
+/// Whether `length` bytes for a peer that does not read are to be copied out of their buffer: so that such peers can't keep
+/// the pool from those that read, and that no peer can hold a buffer for a few bytes.
+fn is_to_be_copied(length: usize, buffers: &Buffers) -> bool {
+    length < buffers.size() / 2 || buffers.held() > buffers.count() / 2
+}
+
+/// Copies a chunk out of the pool [if need be](is_to_be_copied). Returns the number of bytes copied.
+fn spare_the_pool(chunk: &mut Chunk, buffers: &mut Buffers) -> u64 {
     let Storage::Pool(id) = chunk.storage else { return 0 };
-    if buffers.held() <= buffers.count() / 2 {
+    if !is_to_be_copied(chunk.end - chunk.start, buffers) {
         return 0;
     }
-    let bytes: Box<[u8]> = buffers.bytes(id, chunk.start, chunk.end).into();
+    let bytes = buffers.bytes(id, chunk.start, chunk.end).to_vec();
     let copied = bytes.len();
     *chunk = Chunk { storage: Storage::Heap(bytes), start: 0, end: copied };
     buffers.give_back(id);
-    copied
+    copied as u64
 }

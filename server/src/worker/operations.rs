@@ -1,7 +1,7 @@
 //! What a worker asks the kernel for, one function each. Every request's promise about memory is kept here.
 #![allow(unsafe_code)]
 
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 
 use io_uring::opcode;
 use io_uring::squeue::{Entry, Flags};
@@ -69,6 +69,11 @@ impl VectorArena {
     }
 }
 
+/// Gives a multishot receive its byte credit. Kernels before 6.17 refuse such a request with EINVAL.
+pub(super) fn set_receive_credit(receive: &mut Entry) {
+    patch(receive, SQE_OPTLEN, RECEIVE_CREDIT);
+}
+
 /// Sets 32 bits of a request that the `io-uring` crate has no setter for.
 fn patch(entry: &mut Entry, offset: usize, value: u32) {
     assert!(offset + size_of::<u32>() <= size_of::<Entry>());
@@ -91,20 +96,50 @@ fn length(bytes: usize) -> u32 {
     u32::try_from(bytes).expect("a chunk is no longer than a buffer, whose size is a u32")
 }
 
+fn fd(descriptor: u32) -> Fd {
+    Fd(RawFd::try_from(descriptor).expect("the kernel numbers descriptors in 31 bits"))
+}
+
+/// Reads `SO_INCOMING_CPU`, the CPU on which the connection's last segment was received (`socket(7)`), with a system
+/// call; `None` if the kernel knows no CPU. Not for direct descriptors.
+pub(super) fn incoming_cpu(descriptor: u32) -> Option<u32> {
+    // SAFETY: the worker asks for a connection that is open, so the descriptor is open during this call.
+    let socket = unsafe { BorrowedFd::borrow_raw(fd(descriptor).0) };
+    let cpu = rustix::net::sockopt::socket_incoming_cpu(socket).ok()?;
+    (cpu <= i32::MAX.unsigned_abs()).then_some(cpu) // -1: none yet
+}
+
 impl Ring<'_> {
-    /// Accepts connections into direct descriptors until it is cancelled. The accepted socket inherits the listener's
-    /// options.
+    /// Queues a request on a connection.
+    ///
+    /// # Safety
+    /// As [`Ring::push`].
+    unsafe fn push_on_connection(&mut self, entry: Entry, token: Token) {
+        let flags = if self.features.direct_descriptors { Flags::FIXED_FILE } else { Flags::empty() };
+        // SAFETY: the caller's promise.
+        unsafe { self.push(entry.flags(flags).user_data(token.encode())) };
+    }
+
+    /// Accepts connections until it is cancelled. The accepted socket inherits the listener's options.
     pub(super) fn accept_multishot(&mut self, listener: RawFd) {
-        let entry = opcode::AcceptMulti::new(Fd(listener)).allocate_file_index(true).build();
+        let accept = opcode::AcceptMulti::new(Fd(listener));
+        let entry = if self.features.direct_descriptors {
+            accept.allocate_file_index(true).build()
+        } else {
+            accept.flags(libc::SOCK_CLOEXEC).build()
+        };
         // SAFETY: an accept without an address buffer points to no memory.
         unsafe { self.push(entry.user_data(Token::Accept.encode())) };
     }
 
-    /// Accepts one connection into a direct descriptor.
+    /// Accepts one connection.
     pub(super) fn accept_one(&mut self, listener: RawFd) {
-        let entry = opcode::Accept::new(Fd(listener), std::ptr::null_mut(), std::ptr::null_mut())
-            .file_index(Some(DestinationSlot::auto_target()))
-            .build();
+        let accept = opcode::Accept::new(Fd(listener), std::ptr::null_mut(), std::ptr::null_mut());
+        let entry = if self.features.direct_descriptors {
+            accept.file_index(Some(DestinationSlot::auto_target())).build()
+        } else {
+            accept.flags(libc::SOCK_CLOEXEC).build()
+        };
         // SAFETY: an accept without an address buffer points to no memory.
         unsafe { self.push(entry.user_data(Token::Accept.encode())) };
     }
@@ -124,13 +159,13 @@ impl Ring<'_> {
     }
 
     /// Receives into buffers of the pool until it ends: `IORING_CQE_F_MORE` clear.
-    pub(super) fn receive(&mut self, id: ConnectionId) {
-        let mut entry = opcode::RecvMulti::new(Fixed(id.slot), GROUP).build();
-        if self.receive_credit {
-            patch(&mut entry, SQE_OPTLEN, RECEIVE_CREDIT);
+    pub(super) fn receive(&mut self, id: ConnectionId, descriptor: u32) {
+        let mut entry = opcode::RecvMulti::new(fd(descriptor), GROUP).build();
+        if self.features.receive_credit {
+            set_receive_credit(&mut entry);
         }
         // SAFETY: the request names a buffer group, no address; the pool outlives the ring.
-        unsafe { self.push(entry.user_data(Token::Receive(id).encode())) };
+        unsafe { self.push_on_connection(entry, Token::Receive(id)) };
     }
 
     /// Sends what the connection has queued, at most [`MOST_PIECES`] chunks of it. The request's number
@@ -148,22 +183,23 @@ impl Ring<'_> {
         wait: bool,
     ) {
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | if wait { 0 } else { libc::MSG_DONTWAIT };
+        let fd = fd(connection.descriptor());
         let most = if self.vectors.has_room() { MOST_PIECES } else { 1 };
         let chunks = connection.queued_chunks().min(most);
         let entry = if let (1, Some(chunk)) = (chunks, connection.chunks().next()) {
             let (start, bytes) = piece(chunk, buffers);
-            opcode::Send::new(Fixed(id.slot), start, length(bytes)).flags(flags).build()
+            opcode::Send::new(fd, start, length(bytes)).flags(flags).build()
         } else {
             let pieces = connection.chunks().take(chunks).map(|chunk| piece(chunk, buffers));
             let header = self.vectors.header(pieces);
-            opcode::SendMsg::new(Fixed(id.slot), header).flags(flags.unsigned_abs()).build()
+            opcode::SendMsg::new(fd, header).flags(flags.unsigned_abs()).build()
         };
         let entry = if wait { entry } else { entry.flags(Flags::SKIP_SUCCESS) };
         // SAFETY: `send_started` makes the connection keep these chunks where they are, and their buffers held, until
         // the worker reports the send as ended; it does so on its completion or, for a send that does not wait, when
         // the kernel has taken it and no completion came. The header stays until the request is taken: `Ring::enter`
         // clears the arena only then.
-        unsafe { self.push(entry.user_data(Token::Send(id).encode())) };
+        unsafe { self.push_on_connection(entry, Token::Send(id)) };
         connection.send_started(chunks, self.queued());
     }
 
@@ -175,26 +211,42 @@ impl Ring<'_> {
     }
 
     /// Ends all requests of the connection.
-    pub(super) fn cancel_all(&mut self, id: ConnectionId) {
-        let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fixed(id.slot)).all()).build();
+    pub(super) fn cancel_all(&mut self, id: ConnectionId, descriptor: u32) {
+        let builder = if self.features.direct_descriptors {
+            CancelBuilder::fd(Fixed(descriptor))
+        } else {
+            CancelBuilder::fd(fd(descriptor))
+        };
+        let entry = opcode::AsyncCancel2::new(builder.all()).build();
         // SAFETY: a cancel points to no memory.
         unsafe { self.push(entry.user_data(Token::Cancel(id).encode())) };
     }
 
-    /// Closes the direct descriptor; its slot is free when this completes. Only when nothing else is in flight for it:
-    /// an armed receive would keep the socket, and its FIN, back.
-    pub(super) fn close(&mut self, id: ConnectionId) {
-        let entry = opcode::Close::new(Fixed(id.slot)).build();
+    /// Sends a FIN. The kernel does this on a thread of io-wq, so it is for the end of a drain only.
+    pub(super) fn shutdown(&mut self, id: ConnectionId, descriptor: u32) {
+        let entry = opcode::Shutdown::new(fd(descriptor), libc::SHUT_WR).build();
+        // SAFETY: a shutdown points to no memory.
+        unsafe { self.push_on_connection(entry, Token::Shutdown(id)) };
+    }
+
+    /// Closes the descriptor. Only when nothing else is in flight for it: an armed receive would keep the socket, and its
+    /// FIN, back.
+    pub(super) fn close(&mut self, id: ConnectionId, descriptor: u32) {
+        let entry = if self.features.direct_descriptors {
+            opcode::Close::new(Fixed(descriptor)).build()
+        } else {
+            opcode::Close::new(fd(descriptor)).build()
+        };
         // SAFETY: a close points to no memory.
         unsafe { self.push(entry.user_data(Token::Close(id).encode())) };
     }
 
-    /// Reads `SO_INCOMING_CPU`, the CPU on which the connection's last segment was received (`socket(7)`); after the
-    /// completion [`Ring::incoming_cpu`] has it. `token` is one of the two samples.
-    pub(super) fn sample_incoming_cpu(&mut self, id: ConnectionId, token: Token) {
-        let value = std::ptr::from_mut(&mut self.incoming_cpus[id.slot as usize]);
+    /// As [`incoming_cpu`], for direct descriptors; after the completion [`Ring::sampled_cpu`] has it. `token` is one of
+    /// the two samples.
+    pub(super) fn sample_incoming_cpu(&mut self, descriptor: u32, token: Token) {
+        let value = std::ptr::from_mut(&mut self.incoming_cpus[descriptor as usize]);
         let mut entry = opcode::SetSockOpt::new(
-            Fixed(id.slot),
+            fd(descriptor),
             libc::SOL_SOCKET.unsigned_abs(),
             libc::SO_INCOMING_CPU.unsigned_abs(),
             value.cast_const().cast(),
@@ -204,12 +256,12 @@ impl Ring<'_> {
         patch(&mut entry, SQE_CMD_OP, SOCKET_URING_OP_GETSOCKOPT);
         // SAFETY: the value lives in the ring's own table, which is never resized, and holds the 4 bytes that `optlen`
         // names; nobody reads it before the completion, since a connection has one sample in flight.
-        unsafe { self.push(entry.user_data(token.encode())) };
+        unsafe { self.push_on_connection(entry, token) };
     }
 
-    /// What the last completed sample of this connection read; `None` if the kernel knows no CPU.
-    pub(super) fn incoming_cpu(&self, id: ConnectionId) -> Option<u32> {
-        let value = std::ptr::from_ref(&self.incoming_cpus[id.slot as usize]);
+    /// What the last completed sample of this descriptor read; `None` if the kernel knows no CPU.
+    pub(super) fn sampled_cpu(&self, descriptor: u32) -> Option<u32> {
+        let value = std::ptr::from_ref(&self.incoming_cpus[descriptor as usize]);
         // SAFETY: the pointer is to a live element; volatile, because the kernel wrote it.
         let cpu = unsafe { value.read_volatile() };
         u32::try_from(cpu).ok()

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use tune::errno::describe;
 use tune::kernel_files::KernelFiles;
 
+use super::features::Features;
 use super::operations::VectorArena;
 use super::token::{BufferId, Token};
 
@@ -21,7 +22,8 @@ use super::token::{BufferId, Token};
 const SUBMISSIONS: u32 = 1024;
 
 /// Entries of the completion queue: multishot requests complete many times per submission, an accept burst once per
-/// connection of the backlog. An overflow loses nothing but ends multishot requests.
+/// connection of the backlog. When it is full the kernel keeps what does not fit and ends multishot requests; nothing is
+/// lost, they are armed again.
 const COMPLETIONS: u32 = 16 * 1024;
 
 /// Why a worker has no ring.
@@ -108,7 +110,7 @@ pub(crate) struct Completion {
 }
 
 /// Turns the kernel's `-errno` into an error; the only place that does.
-fn result_of(result: i32) -> Result<u32, Errno> {
+pub(super) fn result_of(result: i32) -> Result<u32, Errno> {
     u32::try_from(result).map_err(|_| Errno::from_raw_os_error(-result))
 }
 
@@ -124,28 +126,30 @@ pub(crate) struct Ring<'r> {
     enter_flags: EnterFlags,
     /// Message headers of requests that the kernel has not read yet.
     pub(super) vectors: VectorArena,
-    /// Where the kernel writes `SO_INCOMING_CPU`, by slot.
+    pub(super) features: Features,
+    /// Where the kernel writes `SO_INCOMING_CPU`, by direct descriptor.
     pub(super) incoming_cpus: Box<[i32]>,
-    /// The kernel takes a byte credit for a multishot receive (6.17 and later).
-    pub(super) receive_credit: bool,
 }
 
 impl<'r> Ring<'r> {
     /// Takes a ring of [`create`] into use. Registers the ring's own descriptor, which spares each `io_uring_enter` the
-    /// look-up (since 5.18), and a table of `slots` direct descriptors.
+    /// look-up (since 5.18), and, if they are used, a table of `slots` direct descriptors.
     ///
     /// # Errors
     /// If registering fails: EMFILE when `slots` is above RLIMIT_NOFILE.
-    pub(crate) fn new(uring: &'r mut IoUring, slots: u32) -> Result<Self, SetupError> {
+    pub(crate) fn new(uring: &'r mut IoUring, features: Features, slots: u32) -> Result<Self, SetupError> {
         let no_iowait = uring.params().is_feature_no_iowait();
         let (mut submitter, submissions, completions) = uring.split();
         let failed = |operation| move |error| SetupError::Failed { operation, error, hint: "" };
         submitter.register_ring_fd().map_err(failed("register the ring's descriptor"))?;
-        submitter.register_files_sparse(slots).map_err(|error| SetupError::Failed {
-            operation: "register the direct descriptor table",
-            error,
-            hint: "; lower --max-connections or raise the limit of open files (ulimit -n, LimitNOFILE=)",
-        })?;
+        let direct = if features.direct_descriptors { slots } else { 0 };
+        if direct > 0 {
+            submitter.register_files_sparse(direct).map_err(|error| SetupError::Failed {
+                operation: "register the direct descriptor table",
+                error,
+                hint: "; lower --max-connections or raise the limit of open files (ulimit -n, LimitNOFILE=)",
+            })?;
+        }
         let mut enter_flags = EnterFlags::GETEVENTS;
         enter_flags.set(EnterFlags::NO_IOWAIT, no_iowait);
         Ok(Self {
@@ -156,8 +160,8 @@ impl<'r> Ring<'r> {
             queued: 0,
             enter_flags,
             vectors: VectorArena::new(),
-            incoming_cpus: vec![0; slots as usize].into_boxed_slice(),
-            receive_credit: true,
+            features,
+            incoming_cpus: vec![0; direct as usize].into_boxed_slice(),
         })
     }
 
@@ -197,33 +201,34 @@ impl<'r> Ring<'r> {
         self.submissions.cq_overflow()
     }
 
-    /// Submits what is queued, runs the completions that are due, and, if `wait`, sleeps until there is one or
-    /// `timeout` has passed.
+    /// True while requests wait that the kernel has not taken: there were more than the submission queue has entries, or
+    /// it wants completions to be taken first.
+    pub(crate) fn has_unsubmitted(&self) -> bool {
+        self.consumed() < self.queued
+    }
+
+    /// Submits what is queued, as far as the submission queue has room, runs the completions that are due, and, if
+    /// `wait` and nothing is left to submit, sleeps until there is a completion or `timeout` has passed.
+    ///
+    /// One system call, so that what the worker decided on, such as how many connections to accept, is not outrun.
     ///
     /// # Errors
     /// Any but those that a later call mends: EINTR, ETIME, EAGAIN (out of request memory), EBUSY (completions have to be
     /// taken first).
     pub(crate) fn enter(&mut self, wait: bool, timeout: Option<Duration>) -> io::Result<()> {
-        let mut first = true;
-        while first || !self.overflow.is_empty() {
-            first = false;
-            self.refill();
-            self.submissions.sync();
-            let wait = wait && self.overflow.is_empty();
-            let before = self.submissions.len();
-            match self.enter_once(u32::from(wait), timeout) {
-                Ok(_) => {}
-                Err(error) => match Errno::from_io_error(&error) {
-                    Some(Errno::INTR | Errno::TIME | Errno::AGAIN | Errno::BUSY) => {}
-                    _ => return Err(error),
-                },
-            }
-            self.submissions.sync();
-            if self.submissions.len() == before && before > 0 {
-                break; // the kernel takes no more before completions are taken
-            }
+        self.refill();
+        self.submissions.sync();
+        let wait = wait && self.overflow.is_empty();
+        if let Err(error) = self.enter_once(u32::from(wait), timeout)
+            && !matches!(
+                Errno::from_io_error(&error),
+                Some(Errno::INTR | Errno::TIME | Errno::AGAIN | Errno::BUSY)
+            )
+        {
+            return Err(error);
         }
-        if self.overflow.is_empty() && self.submissions.is_empty() {
+        self.submissions.sync();
+        if !self.has_unsubmitted() {
             self.vectors.clear();
         }
         Ok(())

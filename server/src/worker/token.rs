@@ -1,9 +1,9 @@
 //! `user_data` of every request: what was asked, for which connection, of which generation. Pure.
 //!
-//! A slot of the direct descriptor table is used again as soon as it is free. The generation tells a late
-//! completion of the slot's former connection from one of its present connection.
+//! A slot of the connection table is used again as soon as it is free. The generation tells a late completion of the
+//! slot's former connection from one of its present connection.
 
-/// A connection's index in the worker's connection table and in its ring's direct descriptor table.
+/// A connection's index in the worker's connection table.
 pub(crate) type Slot = u32;
 
 /// A buffer's index in the worker's pool.
@@ -15,13 +15,16 @@ const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
 const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
 const KIND_SHIFT: u32 = SLOT_BITS + GENERATION_BITS;
 
-/// The largest number of connections one worker can hold: slots are numbered in 24 bits.
-pub(crate) const MAX_SLOTS: u32 = 1 << SLOT_BITS;
+/// The largest number of connections one worker can hold: a ring's table of direct descriptors has no more
+/// (`IORING_MAX_FIXED_FILES` in the kernel's `io_uring/rsrc.c`).
+pub(crate) const MAX_SLOTS: u32 = 1 << 20;
 
-/// One connection of one worker: its slot in the direct descriptor table and the slot's generation.
+const _: () = assert!(MAX_SLOTS <= 1 << SLOT_BITS);
+
+/// One connection of one worker: its slot in the connection table and the slot's generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ConnectionId {
-    /// Index in the direct descriptor table, below [`MAX_SLOTS`].
+    /// Index in the connection table.
     pub(crate) slot: Slot,
     /// How many connections this slot had before.
     pub(crate) generation: u32,
@@ -46,6 +49,8 @@ pub(crate) enum Token {
     AcceptSample(ConnectionId),
     /// `SO_INCOMING_CPU` of a connection was read, after bytes were received.
     ReceiveSample(ConnectionId),
+    /// The FIN of a connection was sent.
+    Shutdown(ConnectionId),
     /// A connection was closed; its slot is free.
     Close(ConnectionId),
 }
@@ -62,7 +67,8 @@ impl Token {
             Self::Cancel(id) => (6, Some(id)),
             Self::AcceptSample(id) => (7, Some(id)),
             Self::ReceiveSample(id) => (8, Some(id)),
-            Self::Close(id) => (9, Some(id)),
+            Self::Shutdown(id) => (9, Some(id)),
+            Self::Close(id) => (10, Some(id)),
         };
         let id = id.map_or(0, |id| u64::from(id.generation) << SLOT_BITS | u64::from(id.slot));
         kind << KIND_SHIFT | id
@@ -83,7 +89,8 @@ impl Token {
             6 => Self::Cancel(id()),
             7 => Self::AcceptSample(id()),
             8 => Self::ReceiveSample(id()),
-            9 => Self::Close(id()),
+            9 => Self::Shutdown(id()),
+            10 => Self::Close(id()),
             _ => return None,
         })
     }
@@ -97,23 +104,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decode_is_the_inverse_of_encode(kind in 0..9usize, slot in 0..MAX_SLOTS, generation: u32) {
+        fn decode_is_the_inverse_of_encode(kind in 0..10usize, slot in 0..MAX_SLOTS, generation: u32) {
             let id = ConnectionId { slot, generation };
             let token = [
                 Token::Accept, Token::CancelAccept, Token::Wake, Token::Receive(id), Token::Send(id),
-                Token::Cancel(id), Token::AcceptSample(id), Token::ReceiveSample(id), Token::Close(id),
+                Token::Cancel(id), Token::AcceptSample(id), Token::ReceiveSample(id), Token::Shutdown(id),
+                Token::Close(id),
             ][kind];
             prop_assert_eq!(Token::decode(token.encode()), Some(token));
         }
 
         #[test]
-        fn what_decodes_to_a_connection_encodes_to_the_same(kind in 4..=9u64, rest in 0..1u64 << KIND_SHIFT) {
+        fn what_decodes_to_a_connection_encodes_to_the_same(kind in 4..=10u64, rest in 0..1u64 << KIND_SHIFT) {
             let user_data = kind << KIND_SHIFT | rest;
             prop_assert_eq!(Token::decode(user_data).map(Token::encode), Some(user_data));
         }
 
         #[test]
-        fn foreign_user_data_is_refused(kind in 10..=255u64, rest in 0..1u64 << KIND_SHIFT) {
+        fn foreign_user_data_is_refused(kind in 11..=255u64, rest in 0..1u64 << KIND_SHIFT) {
             prop_assert_eq!(Token::decode(kind << KIND_SHIFT | rest), None);
         }
     }

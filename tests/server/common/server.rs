@@ -86,6 +86,9 @@ impl Launch {
             None => Command::new(server),
         };
         command.args(["--listen", &self.listen]).args(self.json.then_some("--json")).args(&self.args);
+        if let Ok(descriptors) = std::env::var("SERVER_DESCRIPTORS") {
+            command.args(["--descriptors", &descriptors]);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(uid) = self.user {
             use std::os::unix::process::CommandExt;

@@ -1,0 +1,324 @@
+//! A model of the kernel and the peer that checks every byte.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// What may happen next; the numbers choose among what is possible.
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Bytes {
+        length: usize,
+        more: bool,
+    },
+    ReceiveEnds(ReceiveEnd),
+    SendTakes {
+        percent: usize,
+    },
+    SendFails,
+    CancelAnswered {
+        escaped: bool,
+    },
+    Fed,
+    /// The worker copies what it may out of the pool.
+    Spared,
+    EndStream,
+    ShutdownEnds,
+    Abort,
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let end = prop_oneof![
+        6 => Just(ReceiveEnd::Stopped),
+        4 => Just(ReceiveEnd::NoBuffers),
+        1 => Just(ReceiveEnd::Eof),
+        1 => Just(ReceiveEnd::Failed),
+    ];
+    let event = prop_oneof![
+        18 => (1..300usize, any::<bool>()).prop_map(|(length, more)| Event::Bytes { length, more }),
+        2 => (1..PAUSE_AT, any::<bool>()).prop_map(|(length, more)| Event::Bytes { length, more }),
+        6 => end.prop_map(Event::ReceiveEnds),
+        20 => (0..=100usize).prop_map(|percent| Event::SendTakes { percent }),
+        20 => Just(Event::SendTakes { percent: 100 }),
+        1 => Just(Event::SendFails),
+        8 => any::<bool>().prop_map(|escaped| Event::CancelAnswered { escaped }),
+        8 => Just(Event::Fed),
+        4 => Just(Event::Spared),
+        2 => Just(Event::EndStream),
+        8 => Just(Event::ShutdownEnds),
+        1 => Just(Event::Abort),
+    ];
+    prop::collection::vec(event, 1..200)
+}
+
+/// A kernel that holds a connection's requests, and a peer that checks every byte.
+struct Model {
+    connection: Connection,
+    receive: bool,
+    send: Option<Vec<u8>>,
+    cancel: bool,
+    shutdown: bool,
+    closed: bool,
+    /// Bytes received so far, which are 0, 1, … 250, 0, …
+    received: usize,
+    /// Bytes sent so far.
+    sent: usize,
+    /// The bytes of the buffers that the connection has and has not given back.
+    pool: HashMap<BufferId, Vec<u8>>,
+    next_buffer: BufferId,
+    broken: bool,
+}
+
+impl Model {
+    fn new() -> Self {
+        let mut connection = Connection::free();
+        connection.open(0);
+        Self {
+            connection,
+            receive: false,
+            send: None,
+            cancel: false,
+            shutdown: false,
+            closed: false,
+            received: 0,
+            sent: 0,
+            pool: HashMap::new(),
+            next_buffer: 0,
+            broken: false,
+        }
+    }
+
+    fn ask(&mut self, most: usize) {
+        while let Some(step) = self.connection.next_step() {
+            assert!(!self.closed, "{step:?} after the close");
+            match step {
+                Step::Receive => assert!(!std::mem::replace(&mut self.receive, true), "armed twice"),
+                Step::SendNow | Step::SendWaiting => self.start_send(most),
+                Step::CancelReceive | Step::CancelAll => {
+                    assert!(!std::mem::replace(&mut self.cancel, true), "cancelled twice");
+                    assert!(self.receive || self.send.is_some(), "nothing to cancel");
+                }
+                Step::Shutdown => {
+                    assert_eq!(self.sent, self.received, "the FIN before the last byte");
+                    assert!(!std::mem::replace(&mut self.shutdown, true), "shut down twice");
+                }
+                Step::Close => {
+                    assert!(
+                        !self.receive && self.send.is_none() && !self.cancel && !self.shutdown,
+                        "closed with requests in flight"
+                    );
+                    assert!(self.broken || self.sent == self.received, "closed with bytes unsent");
+                    self.closed = true;
+                }
+            }
+        }
+    }
+
+    fn start_send(&mut self, most: usize) {
+        assert!(self.send.is_none(), "two sends in flight");
+        let chunks = self.connection.queued_chunks().min(most);
+        let bytes = self.queued(chunks);
+        assert!(!bytes.is_empty());
+        self.send = Some(bytes);
+        self.connection.send_started(chunks, 0);
+    }
+
+    /// The bytes of the first `chunks` chunks.
+    fn queued(&self, chunks: usize) -> Vec<u8> {
+        let bytes = |chunk: &Chunk| {
+            let memory = match &chunk.storage {
+                Storage::Pool(id) => &self.pool[id],
+                Storage::Heap(memory) => memory,
+            };
+            memory[chunk.start..chunk.end].to_vec()
+        };
+        self.connection.chunks().take(chunks).flat_map(bytes).collect()
+    }
+
+    fn bytes_came(&mut self, length: usize) {
+        let bytes: Vec<u8> = (self.received..self.received + length).map(pattern).collect();
+        self.received += length;
+        if self.connection.is_blocked() && length.is_multiple_of(2) {
+            self.connection.received_copy(&bytes);
+        } else {
+            self.next_buffer += 1;
+            self.pool.insert(self.next_buffer, bytes);
+            let storage = Storage::Pool(self.next_buffer);
+            self.connection.received(Chunk { storage, start: 0, end: length });
+        }
+    }
+
+    fn send_took(&mut self, percent: usize) {
+        let Some(bytes) = self.send.take() else { return };
+        let still = self.queued(self.connection.sending_chunks);
+        assert_eq!(bytes, still, "bytes changed while the kernel read them");
+        let taken = bytes.len() * percent / 100;
+        for byte in &bytes[..taken] {
+            assert_eq!(*byte, pattern(self.sent), "byte {} is not the one that came", self.sent);
+            self.sent += 1;
+        }
+        self.connection.sent(taken, give_back(&mut self.pool));
+    }
+
+    fn spare(&mut self) {
+        self.connection.move_queue(|chunk| {
+            let Storage::Pool(id) = chunk.storage else { return };
+            let memory = self.pool.remove(&id).expect("the connection's own buffer");
+            chunk.storage = Storage::Heap(memory);
+        });
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Bytes { length, more } if self.receive => {
+                self.receive = more;
+                if !more {
+                    self.connection.receive_ended(ReceiveEnd::Stopped);
+                }
+                if self.connection.discards() {
+                    return;
+                }
+                self.bytes_came(length);
+            }
+            Event::ReceiveEnds(end) if self.receive => {
+                self.receive = false;
+                self.connection.receive_ended(end);
+                if end == ReceiveEnd::Failed {
+                    self.broken = true;
+                    self.connection.abort(give_back(&mut self.pool));
+                }
+            }
+            Event::SendTakes { percent } => self.send_took(percent),
+            Event::SendFails if self.send.take().is_some() => {
+                self.broken = true;
+                self.connection.send_failed(give_back(&mut self.pool));
+            }
+            Event::CancelAnswered { escaped } if self.cancel => {
+                self.cancel = false;
+                self.connection.cancel_ended(escaped);
+            }
+            Event::Fed => self.connection.fed(),
+            Event::Spared => self.spare(),
+            Event::EndStream if self.connection.is_quiet() => self.connection.end_stream(),
+            Event::ShutdownEnds if self.shutdown => {
+                self.shutdown = false;
+                self.connection.shutdown_ended();
+            }
+            Event::Abort => {
+                self.broken = true;
+                self.connection.abort(give_back(&mut self.pool));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn pattern(position: usize) -> u8 {
+    u8::try_from(position % 251).unwrap()
+}
+
+fn give_back(pool: &mut HashMap<BufferId, Vec<u8>>) -> impl FnMut(Chunk) {
+    |chunk| {
+        if let Storage::Pool(id) = chunk.storage {
+            assert!(pool.remove(&id).is_some(), "buffer {id} given back twice");
+        }
+    }
+}
+
+proptest! {
+    /// Whatever happens in whatever order: every byte goes back once and in order, at most one send and one receive
+    /// are in flight, the queue is bounded, nothing is closed too early, and in the end everything is given back.
+    #[test]
+    fn every_order_of_events_is_survived(events in events(), most in 1..8usize) {
+        let mut model = Model::new();
+        model.ask(most);
+        for event in events {
+            model.happen(event);
+            model.ask(most);
+            let blocked_and_full = model.connection.blocked && model.connection.queued_bytes >= PAUSE_AT;
+            prop_assert!(!blocked_and_full || !model.receive || model.cancel || model.connection.cancel_asked);
+        }
+        // Time passes: the peer closes, all requests end, the connection must come to its end.
+        for _ in 0..1000 {
+            for event in [
+                Event::Fed,
+                Event::SendTakes { percent: 100 },
+                Event::CancelAnswered { escaped: true },
+                Event::ShutdownEnds,
+                Event::ReceiveEnds(ReceiveEnd::Eof),
+            ] {
+                model.happen(event);
+                model.ask(most);
+            }
+        }
+        prop_assert!(model.closed, "{:?}", model.connection);
+        prop_assert!(model.pool.is_empty(), "buffers lost: {:?}", model.pool.keys());
+        prop_assert!(model.broken || model.sent == model.received);
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_not_read_from_until_it_does() {
+    let mut model = Model::new();
+    model.ask(8);
+    model.happen(Event::Bytes { length: PAUSE_AT + 1, more: true });
+    model.ask(8);
+    model.happen(Event::SendTakes { percent: 0 });
+    model.ask(8);
+    assert!(model.cancel, "the receive is cancelled");
+    model.happen(Event::ReceiveEnds(ReceiveEnd::Stopped));
+    model.happen(Event::CancelAnswered { escaped: false });
+    model.ask(8);
+    assert!(!model.receive, "and not armed again");
+    model.happen(Event::SendTakes { percent: 100 });
+    model.ask(8);
+    assert!(model.receive, "until the peer reads");
+}
+
+#[test]
+fn after_the_peers_fin_what_is_queued_is_sent_then_closed() {
+    let mut model = Model::new();
+    model.ask(8);
+    model.happen(Event::Bytes { length: 100, more: true });
+    model.happen(Event::ReceiveEnds(ReceiveEnd::Eof));
+    model.ask(8);
+    assert!(!model.closed);
+    model.happen(Event::SendTakes { percent: 50 });
+    model.ask(8);
+    assert!(!model.closed);
+    model.happen(Event::SendTakes { percent: 100 });
+    model.ask(8);
+    assert!(model.closed);
+}
+
+#[test]
+fn a_draining_server_sends_its_fin_once_and_drops_what_crosses_it() {
+    let mut model = Model::new();
+    model.ask(8);
+    model.happen(Event::EndStream);
+    model.ask(8);
+    assert!(model.shutdown && model.receive, "it still reads");
+    model.happen(Event::Bytes { length: 100, more: true });
+    model.happen(Event::ShutdownEnds);
+    model.ask(8);
+    assert!(!model.closed && model.send.is_none());
+    model.happen(Event::ReceiveEnds(ReceiveEnd::Eof));
+    model.ask(8);
+    assert!(model.closed);
+}
+
+/// A peer that writes one byte at a time and does not read.
+#[test]
+fn copied_bytes_are_put_together() {
+    let mut connection = Connection::free();
+    connection.open(0);
+    for _ in 0..PAUSE_AT {
+        connection.received_copy(&[1]);
+    }
+    assert_eq!(connection.queued_chunks(), PAUSE_AT / COPY_PIECE);
+    connection.send_started(connection.queued_chunks(), 1);
+    connection.received_copy(&[2]);
+    assert_eq!(connection.queued_chunks(), PAUSE_AT / COPY_PIECE + 1, "not into what is being sent");
+}

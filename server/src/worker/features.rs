@@ -1,0 +1,106 @@
+//! What this kernel's io_uring can do, found out by trying it once, on a ring of its own, before anything listens.
+//! Versions are no guide: distributions take features back into older kernels.
+#![allow(unsafe_code)]
+
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+use io_uring::squeue::Entry;
+use io_uring::types::{Fd, Fixed};
+use io_uring::{IoUring, opcode};
+use rustix::io::Errno;
+
+use super::buffers::GROUP;
+use super::operations::set_receive_credit;
+use super::ring::{self, SetupError};
+use crate::config::Descriptors;
+
+/// What the workers use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Features {
+    /// Connections are direct descriptors: entries of a table of the worker's own ring. Else they are entries of the
+    /// process's table of open files, which all workers lock for every accept and close.
+    pub(crate) direct_descriptors: bool,
+    /// A multishot receive takes a byte credit (6.17 and later).
+    pub(crate) receive_credit: bool,
+}
+
+impl Features {
+    /// What this kernel has, with the descriptors asked for.
+    ///
+    /// # Errors
+    /// If there is no io_uring to be had, or descriptors or memory are short.
+    pub(crate) fn detect(descriptors: Descriptors) -> Result<Self, SetupError> {
+        let mut ring = ring::create()?;
+        let failed = |error| SetupError::Failed { operation: "try io_uring out", error, hint: "" };
+        let receive_credit = takes_receive_credit(&mut ring).map_err(failed)?;
+        let direct_descriptors = match descriptors {
+            Descriptors::Auto => closes_direct_descriptors(&mut ring).map_err(failed)?,
+            Descriptors::Direct => true,
+            Descriptors::Plain => false,
+        };
+        Ok(Self { direct_descriptors, receive_credit })
+    }
+}
+
+/// Whether a direct descriptor's file is let go when it is closed, though requests on others are in flight. Before 6.13
+/// all requests of a ring share one reference to its table, and a closed file, with its FIN, waits for the oldest of them
+/// (`io_rsrc_node` in the kernel's `io_uring/rsrc.c`): for as long as a receive is armed on any other connection.
+fn closes_direct_descriptors(ring: &mut IoUring) -> io::Result<bool> {
+    let (armed, _peer) = UnixStream::pair()?;
+    let (closed, mut peer) = UnixStream::pair()?;
+    peer.set_nonblocking(true)?;
+    ring.submitter().register_files(&[armed.as_raw_fd(), closed.as_raw_fd()])?;
+    drop((armed, closed)); // the ring's table alone holds these files now
+    let poll = opcode::PollAdd::new(Fixed(0), u32::from(libc::POLLIN.unsigned_abs())).build();
+    let close = opcode::Close::new(Fixed(1)).build();
+    // The poll does not complete: its peer says nothing.
+    answer(ring, &[poll, close])?.map_err(io::Error::from)?;
+    match peer.read(&mut [0]) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        read => read.map(|bytes| bytes == 0),
+    }
+}
+
+/// Whether a multishot receive with a byte credit is refused with EINVAL, as before 6.17.
+fn takes_receive_credit(ring: &mut IoUring) -> io::Result<bool> {
+    let (socket, peer) = UnixStream::pair()?;
+    drop(peer);
+    let mut receive = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), GROUP).build();
+    set_receive_credit(&mut receive);
+    // There is no buffer group, and nothing to receive: a kernel that takes the credit says ENOBUFS or end of file.
+    Ok(answer(ring, &[receive])? != Err(Errno::INVAL))
+}
+
+/// Submits requests of which one completes, and returns its result.
+fn answer(ring: &mut IoUring, requests: &[Entry]) -> io::Result<Result<u32, Errno>> {
+    // SAFETY: polls, closes and receives that name a buffer group point to no memory.
+    unsafe { ring.submission().push_multiple(requests) }.map_err(|_| Errno::NOBUFS)?;
+    ring.submit_and_wait(1)?;
+    let completion = ring.completion().next().ok_or(Errno::NODATA)?;
+    Ok(ring::result_of(completion.result()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_asked_for_is_used() {
+        let direct = |asked| Features::detect(asked).map(|features| features.direct_descriptors);
+        match (direct(Descriptors::Direct), direct(Descriptors::Plain)) {
+            (Ok(direct), Ok(plain)) => assert_eq!((direct, plain), (true, false)),
+            (Err(error), _) | (_, Err(error)) => eprintln!("SKIPPED: no io_uring here: {error}"),
+        }
+    }
+
+    /// A kernel that has the byte credit (6.17) has had separate references to direct descriptors since 6.13.
+    #[test]
+    fn the_answers_agree_with_each_other() {
+        match Features::detect(Descriptors::Auto) {
+            Ok(found) => assert!(found.direct_descriptors || !found.receive_credit, "{found:?}"),
+            Err(error) => eprintln!("SKIPPED: no io_uring here: {error}"),
+        }
+    }
+}
