@@ -21,8 +21,8 @@ use crate::{host, worker_plan, workers};
 /// and served on the CPU that received its SYN; `tune` arranges for the NIC to deliver it there.
 ///
 /// When connections are accepted, one line "server: listening on ADDR:PORT, …" goes to stderr. SIGINT or SIGTERM: accepts
-/// what waits in the accept queues and no more, serves open connections until each has been quiet for 50 to 100 ms or the
-/// drain timeout has passed, prints the report and exits with 0. A second signal closes all at once.
+/// what waits in the accept queues and no more, serves each open connection until it has been quiet for 50 to 100 ms or the
+/// drain timeout has passed, ends it with a FIN, prints the report and exits with 0. A second signal closes all at once.
 #[derive(Debug, Parser)]
 #[command(
     name = "server",

@@ -1,6 +1,6 @@
 //! What happens at a limit: those who do not fit wait in the accept queue and are served as others leave.
 
-use crate::common::{Client, Launch, Server, WATCH, cpus, holds_for_a_while, wait_until};
+use crate::common::{Client, Launch, Server, WATCH, cpus, holds_for_a_while, proc, wait_until};
 
 /// Bytes of the message that each client sends once.
 const MESSAGE: usize = 100;
@@ -130,6 +130,29 @@ fn with_fewer_descriptors_than_clients_nobody_is_lost_and_nothing_spins() {
     serve_in_waves(clients, 200);
     assert!(server.stderr().len() < 10, "one line says enough: {:?}", server.stderr());
     server.stop_when_nothing_is_open().assert_exactly(200, 200 * MESSAGE as u64);
+}
+
+/// The limit of open files below which so many numbers are free.
+fn limit_with_room_for(count: usize, open: &[u64]) -> u64 {
+    (0..).filter(|number| !open.contains(number)).nth(count).expect("numbers do not end")
+}
+
+/// Hazard 6: EMFILE. The connections stay in the accept queue, and accepting rests instead of failing again and again.
+#[test]
+fn out_of_descriptors_clients_wait_and_are_served_when_there_are_some_again() {
+    let core = cpus::first().to_string();
+    let server = Server::start(&["--descriptors", "plain", "--cores", &core]);
+    server.limit_descriptors(limit_with_room_for(3, &proc::descriptors(server.pid())));
+    let mut clients = connect_and_send(&server, 20);
+    wait_until("three clients served", || count_served(&mut clients) == 3);
+    assert_does_not_spin(&server);
+    assert_eq!((count_served(&mut clients), server.waiting()), (3, 17));
+    server.limit_descriptors(1_000);
+    clients.iter_mut().for_each(Client::receive_all);
+    drop(clients);
+    let report = server.stop_when_nothing_is_open();
+    report.assert_exactly(20, 20 * MESSAGE as u64);
+    assert!(report.total.accept_rests > 0, "{report:?}");
 }
 
 #[test]

@@ -17,9 +17,11 @@
 //! | 8 | two sends in flight, or a short one, lose or reorder bytes |
 //! | 9 | a cancel loses what had been received already |
 //! | 10 | the end of a client's stream cuts off the answer |
+//! | 11 | a listener is closed with connections in its queue |
 //! | 13 | a reader that does not read hoards the shared buffers |
 //! | 14 | a burst of accepts starves the connections that are there |
 //! | 15 | submissions that did not fit are forgotten |
+//! | 16 | a listener that is gone makes the worker spin |
 //! | 17 | io_uring is forbidden here |
 //! | 19 | memory grows with the number of connections |
 //! | 20 | a reset is logged as if it were an error |
@@ -31,6 +33,7 @@ mod bursts;
 mod churn;
 mod crowds;
 mod echo;
+mod failures;
 mod garbage;
 mod half_close;
 mod limits;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::common::client::fill_all;
+use crate::common::client::{CHUNK, fill_all};
 use crate::common::{Client, Server, proc, wait_until};
 use crate::echo::MORE_THAN_FITS;
 
@@ -15,7 +15,9 @@ fn assert_unharmed(server: Server, descriptors: usize, accepted: u64) {
     client.echo(100_000);
     drop(client);
     server.wait_until_nothing_is_open();
-    wait_until("as many descriptors as at the start", || proc::descriptors(server.pid()) <= descriptors);
+    wait_until("as many descriptors as at the start", || {
+        proc::descriptors(server.pid()).len() <= descriptors
+    });
     assert_eq!(server.stderr().len(), 1, "resets are not errors: {:?}", server.stderr());
     let report = server.stop();
     report.assert_sums();
@@ -25,7 +27,7 @@ fn assert_unharmed(server: Server, descriptors: usize, accepted: u64) {
 #[test]
 fn a_reset_in_the_middle_of_a_message_ends_that_connection_only() {
     let server = Server::start(&[]);
-    let descriptors = proc::descriptors(server.pid());
+    let descriptors = proc::descriptors(server.pid()).len();
     let mut neighbour = Client::connect(server.address);
     for size in [1, 1_000, 100_000, 1_000_000] {
         let mut client = Client::connect(server.address);
@@ -42,7 +44,7 @@ fn a_reset_in_the_middle_of_a_message_ends_that_connection_only() {
 #[test]
 fn a_reset_while_the_server_waits_to_send_frees_the_connection() {
     let server = Server::start(&[]);
-    let descriptors = proc::descriptors(server.pid());
+    let descriptors = proc::descriptors(server.pid()).len();
     for _ in 0..3 {
         let mut client = Client::connect(server.address);
         client.fill(MORE_THAN_FITS);
@@ -55,10 +57,10 @@ fn a_reset_while_the_server_waits_to_send_frees_the_connection() {
 #[test]
 fn buffers_of_reset_connections_come_back() {
     let server = Server::start(&["--buffers", "16", "--buffer-size", "1024"]);
-    let descriptors = proc::descriptors(server.pid());
+    let descriptors = proc::descriptors(server.pid()).len();
     for _ in 0..3 {
         let mut stalled: Vec<Client> = (0..50).map(|_| Client::connect_narrow(server.address)).collect();
-        fill_all(&mut stalled, MORE_THAN_FITS);
+        fill_all(&mut stalled, CHUNK, MORE_THAN_FITS);
         stalled.into_iter().for_each(Client::reset);
     }
     assert_unharmed(server, descriptors, 150);
@@ -68,7 +70,7 @@ fn buffers_of_reset_connections_come_back() {
 #[test]
 fn a_close_with_unread_bytes_frees_the_connection() {
     let server = Server::start(&[]);
-    let descriptors = proc::descriptors(server.pid());
+    let descriptors = proc::descriptors(server.pid()).len();
     for _ in 0..100 {
         let mut client = Client::connect(server.address);
         client.send(50_000);
@@ -81,7 +83,7 @@ fn a_close_with_unread_bytes_frees_the_connection() {
 #[test]
 fn a_thousand_connections_reset_at_once_leave_nothing_behind() {
     let server = Server::start(&[]);
-    let descriptors = proc::descriptors(server.pid());
+    let descriptors = proc::descriptors(server.pid()).len();
     for _ in 0..1_000 {
         Client::connect(server.address).reset();
     }
@@ -92,7 +94,7 @@ fn a_thousand_connections_reset_at_once_leave_nothing_behind() {
 #[test]
 fn storms_of_resets_do_not_touch_a_healthy_client() {
     let server = Server::start(&[]);
-    let descriptors = proc::descriptors(server.pid());
+    let descriptors = proc::descriptors(server.pid()).len();
     let address = server.address;
     let over = AtomicBool::new(false);
     thread::scope(|scope| {

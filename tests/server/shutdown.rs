@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::common::{Client, Server, proc, wait_until};
+use crate::common::{Client, Server, cpus, proc, wait_until};
 use crate::echo::MORE_THAN_FITS;
 
 /// A drain timeout that no test wants to wait for.
@@ -101,6 +101,57 @@ fn a_client_that_ends_its_stream_while_the_server_drains_gets_everything() {
     client.receive_all();
     client.expect_end();
     assert_all_sent_back(server, sent);
+}
+
+/// Clients that each send the next message as soon as they have the answer to the last never see a reset, and nobody's
+/// answer is cut off: they go on until the server sends its FIN.
+#[test]
+fn two_thousand_busy_clients_see_the_end_of_the_stream_and_no_reset() {
+    const THREADS: usize = 8;
+    let server = Server::start(&["--drain-timeout", "2s"]);
+    let address = server.address;
+    let mut clients: Vec<Client> = (0..2_000).map(|_| Client::connect(address)).collect();
+    clients.iter_mut().for_each(|client| client.echo(100));
+    let received: u64 = thread::scope(|scope| {
+        let mut threads = Vec::new();
+        while !clients.is_empty() {
+            let mut mine = clients.split_off(clients.len() - 2_000 / THREADS);
+            threads.push(scope.spawn(move || {
+                let mut received = 0;
+                while let Some(mut client) = mine.pop() {
+                    if client.echo_or_end(100) {
+                        mine.insert(0, client);
+                    } else {
+                        received += client.received();
+                    }
+                }
+                received
+            }));
+        }
+        wait_until("the clients are busy", || proc::cpu_time(server.pid()) > Duration::from_millis(300));
+        server.signal(Signal::TERM);
+        threads.into_iter().map(|thread| thread.join().expect("no client sees a reset")).sum()
+    });
+    let report = server.wait_for_end().report();
+    report.assert_sums();
+    let total = &report.total;
+    assert_eq!((total.accepted, total.bytes_in, total.bytes_out), (2_000, received, received));
+}
+
+/// Hazard 11: those who wait to be accepted at the limit are still served after the signal, as others leave.
+#[test]
+fn clients_in_the_accept_queue_are_served_before_the_end() {
+    let core = cpus::first().to_string();
+    let server = Server::start(&["--max-connections", "2", "--cores", &core, "--drain-timeout", "600s"]);
+    let mut clients: Vec<Client> = (0..12).map(|_| Client::connect(server.address)).collect();
+    clients.iter_mut().for_each(|client| client.send(100));
+    wait_until("two accepted, ten waiting", || (server.held(), server.waiting()) == (2, 10));
+    server.signal(Signal::TERM);
+    for client in &mut clients {
+        client.receive_all();
+        client.expect_end();
+    }
+    server.wait_for_end().report().assert_exactly(12, 1_200);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A client that does not read harms nobody but itself, and gets all its bytes when it reads again.
 
-use crate::common::client::fill_all;
+use crate::common::client::{CHUNK, fill_all};
 use crate::common::pattern::Numbers;
 use crate::common::{Client, Server, WATCH, holds_for_a_while, proc};
 use crate::echo::MORE_THAN_FITS;
@@ -42,10 +42,27 @@ fn two_hundred_stalled_readers_leave_buffers_of_a_small_pool_for_a_healthy_clien
     stall_two_hundred(&Server::start(&["--buffers", "64", "--buffer-size", "1024"]));
 }
 
+/// Clients that write a few bytes at a time and do not read: a write must not cost a buffer, nor memory of its own.
+#[test]
+fn stalled_writers_of_few_bytes_cost_little_memory_and_no_buffers() {
+    let server = Server::start(&["--buffers", "64", "--buffer-size", "16384"]);
+    let before = proc::resident_kib(server.pid());
+    let mut stalled: Vec<Client> = (0..20).map(|_| Client::connect_narrow(server.address)).collect();
+    fill_all(&mut stalled, 50, MORE_THAN_FITS);
+    serve_healthy_clients(&server, 3);
+    let after = proc::peak_resident_kib(server.pid());
+    assert!(after < before + 16 * MIB_IN_KIB, "{before} KiB before, {after} KiB with 20 stalled writers");
+    stalled.iter_mut().for_each(Client::receive_all);
+    drop(stalled);
+    let report = server.stop_when_nothing_is_open();
+    assert_eq!(report.total.bytes_in, report.total.bytes_out);
+    assert!(report.total.blocked > 0 && report.total.bytes_copied > 0, "{report:?}");
+}
+
 fn stall_two_hundred(server: &Server) {
     let before = proc::resident_kib(server.pid());
     let mut stalled: Vec<Client> = (0..200).map(|_| Client::connect_narrow(server.address)).collect();
-    fill_all(&mut stalled, MORE_THAN_FITS);
+    fill_all(&mut stalled, CHUNK, MORE_THAN_FITS);
     serve_healthy_clients(server, 3);
     let after = proc::peak_resident_kib(server.pid());
     assert!(after < before + 64 * MIB_IN_KIB, "{before} KiB before, {after} KiB with 200 stalled readers");

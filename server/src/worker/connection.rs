@@ -324,11 +324,10 @@ impl Connection {
         }
     }
 
-    /// The server drains and the connection [is quiet](Connection::is_quiet): to be ended with a FIN. The worker aborts
-    /// it if the peer does not close within a while.
+    /// The server drains: the connection is to be ended with a FIN if nothing is queued. The worker aborts it if the peer
+    /// does not close within a while.
     pub(crate) fn end_stream(&mut self) {
-        debug_assert!(self.is_quiet());
-        if self.state == State::Open {
+        if self.state == State::Open && self.queue.is_empty() {
             self.state = State::Lingering;
         }
     }

@@ -267,23 +267,30 @@ impl Worker<'_> {
             self.rest_until = None;
             self.acceptor.rested();
         }
-        let Some(drain) = &mut self.drain else { return };
         let now = Instant::now();
         // With completions still in the kernel it is not known which connections are quiet.
-        if now < drain.next_sweep || self.ring.has_overflowed() {
-            return;
+        if self.drain.as_ref().is_some_and(|drain| drain.next_sweep <= now) && !self.ring.has_overflowed() {
+            self.sweep(now);
         }
+    }
+
+    /// Ends the connections that have gone quiet; after the drain timeout those too that are busy, and cuts off those whose
+    /// peers do not read; after a second signal cuts all off.
+    fn sweep(&mut self, now: Instant) {
+        let Some(drain) = &mut self.drain else { return };
         drain.next_sweep = now + SWEEP;
-        let give_up = now >= drain.deadline || self.control.phase() == Phase::Stop;
-        if give_up && drain.cut_off.is_none() {
+        let stop = self.control.phase() == Phase::Stop;
+        if drain.cut_off.is_none() && (stop || now >= drain.deadline) {
             drain.cut_off = Some(now);
             self.acceptor.stop_now();
             self.counters.open = self.connections.open_count() as u64;
         }
+        let late = drain.cut_off.is_some();
         for (id, connection) in self.connections.iter_mut() {
-            if give_up || connection.is_lingering() {
+            let quiet = !connection.take_heard() && connection.is_quiet();
+            if stop || connection.is_lingering() || late && connection.is_blocked() {
                 connection.abort(|chunk| release(self.buffers, chunk));
-            } else if !connection.take_heard() && connection.is_quiet() {
+            } else if quiet || late {
                 connection.end_stream();
             } else {
                 continue;

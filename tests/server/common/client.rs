@@ -12,7 +12,7 @@ use super::DEADLINE;
 use super::pattern;
 
 /// Bytes written or read at a time.
-const CHUNK: usize = 64 * 1024;
+pub(crate) const CHUNK: usize = 64 * 1024;
 
 /// A stream that takes no byte for this long is full.
 const FULL: Duration = Duration::from_millis(300);
@@ -106,6 +106,24 @@ impl Client {
         self.receive_all();
     }
 
+    /// Sends a message and waits for its echo; false if the server ends the stream instead, in good order.
+    ///
+    /// # Panics
+    /// If it resets the connection, or ends it within a message.
+    pub(crate) fn echo_or_end(&mut self, count: usize) -> bool {
+        // After the end of the server's stream a send may fail; the end is still there to be read.
+        let sent = self.try_send(count).map_or(0, |()| count);
+        let before = self.received;
+        let mut buffer = vec![0; CHUNK];
+        while self.received < before + sent as u64 || sent == 0 {
+            if self.read(&mut buffer) == 0 {
+                assert_eq!(self.received, before, "the stream ends within a message");
+                return false;
+            }
+        }
+        true
+    }
+
     /// True once everything sent has come back, as far as it is here already: does not wait.
     pub(crate) fn has_received_all(&mut self) -> bool {
         self.stream.set_nonblocking(true).expect("set non-blocking");
@@ -127,16 +145,16 @@ impl Client {
     /// # Panics
     /// If `limit` bytes do not fill it.
     pub(crate) fn fill(&mut self, limit: u64) -> u64 {
-        fill_all(std::slice::from_mut(self), limit);
+        fill_all(std::slice::from_mut(self), CHUNK, limit);
         self.sent
     }
 
     /// Sends what the kernel takes at once; returns how much that was.
-    fn send_what_fits(&mut self) -> u64 {
+    fn send_what_fits(&mut self, at_a_time: usize) -> u64 {
         let before = self.sent;
         self.stream.set_nonblocking(true).expect("set non-blocking");
         loop {
-            let bytes = pattern::bytes(self.number, self.sent, CHUNK);
+            let bytes = pattern::bytes(self.number, self.sent, at_a_time);
             match self.stream.write(bytes) {
                 Ok(count) => self.sent += count as u64,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -210,15 +228,15 @@ impl Client {
     }
 }
 
-/// As [`Client::fill`], for many connections at the same time.
+/// As [`Client::fill`], for many connections at the same time, in writes of `at_a_time` bytes.
 ///
 /// # Panics
 /// If `limit` bytes do not fill a connection.
-pub(crate) fn fill_all(clients: &mut [Client], limit: u64) {
+pub(crate) fn fill_all(clients: &mut [Client], at_a_time: usize, limit: u64) {
     loop {
         let mut progress = 0;
         for client in &mut *clients {
-            progress += client.send_what_fits();
+            progress += client.send_what_fits(at_a_time);
             assert!(client.sent < limit, "{} bytes sent, none read: nothing bounds them", client.sent);
         }
         if progress == 0 && !any_writable_within(FULL, clients) {

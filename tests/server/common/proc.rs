@@ -53,9 +53,10 @@ fn kib(pid: u32, name: &str) -> u64 {
     field(&status, name).trim_end_matches("kB").trim().parse().expect("a number of kB")
 }
 
-/// Number of descriptors that `pid` has open. Direct descriptors of a ring are not among them.
-pub(crate) fn descriptors(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd")).expect("list the descriptors of the server").count()
+/// Numbers of the descriptors that `pid` has open. Direct descriptors of a ring are not among them.
+pub(crate) fn descriptors(pid: u32) -> Vec<u64> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("list the descriptors of the server");
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// `Cpus_allowed_list` of a status file.

@@ -27,6 +27,13 @@ pub(crate) struct Counts {
     /// Shares from 0 to 1; `None` when there is no sample.
     pub(crate) accept_local: Option<f64>,
     pub(crate) request_local: Option<f64>,
+    /// Receives that found no buffer.
+    pub(crate) starved: u64,
+    /// Sends that found the socket full.
+    pub(crate) blocked: u64,
+    pub(crate) bytes_copied: u64,
+    /// Times that accepting rested.
+    pub(crate) accept_rests: u64,
 }
 
 impl Report {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use super::report::Report;
 use super::{DEADLINE, proc, sockets, wait_until};
@@ -86,8 +86,9 @@ impl Launch {
             None => Command::new(server),
         };
         command.args(["--listen", &self.listen]).args(self.json.then_some("--json")).args(&self.args);
-        if let Ok(descriptors) = std::env::var("SERVER_DESCRIPTORS") {
-            command.args(["--descriptors", &descriptors]);
+        let descriptors = std::env::var("SERVER_DESCRIPTORS").ok();
+        if let Some(kind) = descriptors.filter(|_| !self.args.iter().any(|arg| arg == "--descriptors")) {
+            command.args(["--descriptors", &kind]);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(uid) = self.user {
@@ -172,6 +173,11 @@ impl Server {
         self.child.id()
     }
 
+    /// The process, for rustix.
+    pub(crate) fn process(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// Lines on stderr so far.
     pub(crate) fn stderr(&self) -> Vec<String> {
         self.stderr.lock().expect("no reader panics").clone()
@@ -197,10 +203,17 @@ impl Server {
         wait_until("every connection closed by the server", || sockets::all_closed(self.address.port()));
     }
 
+    /// Sets its limit of open files (RLIMIT_NOFILE, soft). Raising it again needs no rights.
+    pub(crate) fn limit_descriptors(&self, limit: u64) {
+        let pid = Some(self.process());
+        // It has raised its soft limit to the hard one, which is that of this process.
+        let limit = Rlimit { current: Some(limit), maximum: getrlimit(Resource::Nofile).maximum };
+        prlimit(pid, Resource::Nofile, limit).expect("set the server's limit of open files");
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).expect("signal the server");
+        kill_process(self.process(), signal).expect("signal the server");
     }
 
     /// Takes the CPUs away from it until [`Server::thaw`]: what arrives meanwhile it meets all at once.

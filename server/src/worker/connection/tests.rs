@@ -201,7 +201,7 @@ impl Model {
             }
             Event::Fed => self.connection.fed(),
             Event::Spared => self.spare(),
-            Event::EndStream if self.connection.is_quiet() => self.connection.end_stream(),
+            Event::EndStream => self.connection.end_stream(),
             Event::ShutdownEnds if self.shutdown => {
                 self.shutdown = false;
                 self.connection.shutdown_ended();
