@@ -92,7 +92,6 @@ mod tests {
         let online: CpuSet = (0..all).collect();
         let row = |node| (0..nodes).map(|other| if node == other { 10 } else { 20 }).collect();
         Topology {
-            possible: online.clone(),
             housekeeping: online.clone(),
             online,
             cpus,
