@@ -17,6 +17,14 @@ use crate::setting::Value;
 /// The most entries of one RX queue's RFS table that a profile may ask for. The kernel allocates them at once.
 pub const MAX_RPS_FLOW_CNT: u32 = 1 << 20;
 
+/// Sysctls that hold a CPU mask. A write that the kernel refuses can leave such a file empty, and on a large host
+/// reading it gives only the end of the mask (`dump_cpumask()` in `net/core/sysctl_net_core.c`): the old value could
+/// neither be kept nor put back.
+const CPU_MASKS: [&str; 2] = ["net.core.rps_default_mask", "net.core.flow_limit_cpu_bitmap"];
+
+/// Sysctls that hold the two ends of a range, of which neither is an amount that could be raised.
+const RANGES: [&str; 2] = ["net.ipv4.ip_local_port_range", "net.ipv4.ping_group_range"];
+
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
@@ -142,7 +150,10 @@ impl Profile {
         let first = errors.iter().min_by_key(|error| error.span().map_or(0, |span| span.start));
         if let Some(error) = first {
             let message = error.message().lines().map(str::trim).collect::<Vec<_>>().join("; ");
-            return Err(source.error(&error.span().unwrap_or(0..0), &format!("not TOML: {message}")));
+            return Err(source.error(
+                &error.span().unwrap_or(0..0),
+                &format!("not TOML: {message}; every key is in profiles/README.md"),
+            ));
         }
         let root = Section { source, path: String::new(), table: document.get_ref() };
         root.refuse_unknown(&["interface", "cpus", "queues", "sysctl"])?;
@@ -218,6 +229,11 @@ fn parse_sysctl(
     let name: SysctlName = key
         .parse()
         .map_err(|error: crate::host::SysctlNameError| section.error(key, span, &error.to_string()))?;
+    if CPU_MASKS.contains(&name.as_str()) {
+        const MASK: &str = "is a CPU mask, whose old value is lost when the kernel refuses a new one; \
+                            remove it from the profile and set it by hand";
+        return Err(section.error(key, span, MASK));
+    }
     let (value, exact) = match value.get_ref() {
         DeValue::Table(table) => {
             let path = section.key_path(key);
@@ -239,6 +255,9 @@ fn parse_sysctl(
         Value::Words(words) if words.is_empty() => Err(error("the value is empty")),
         Value::Words(words) if !exact => {
             Err(error(&format!("\"{words}\" cannot be raised to; write {{ exact = \"{words}\" }}")))
+        }
+        Value::Numbers(_) if !exact && RANGES.contains(&name.as_str()) => {
+            Err(error(&format!("is a range, which cannot be raised to; write {{ exact = \"{parsed}\" }}")))
         }
         _ => Ok(SysctlWish { name, value: parsed, exact }),
     }
@@ -307,7 +326,11 @@ impl<'a, 'i> Section<'a, 'i> {
         let Some(value) = self.get(key) else { return Ok(None) };
         match value.get_ref() {
             DeValue::Table(table) => Ok(Some(Section { source: self.source, path: key.to_owned(), table })),
-            _ => Err(self.error(key, &value.span(), "must be a table")),
+            _ => Err(self.error(
+                key,
+                &value.span(),
+                &format!("must be a table: write [{key}] on a line of its own"),
+            )),
         }
     }
 
@@ -317,8 +340,10 @@ impl<'a, 'i> Section<'a, 'i> {
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<Option<T>, ProfileError> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        let text =
-            value.get_ref().as_str().ok_or_else(|| self.error(key, &value.span(), "must be a string"))?;
+        let text = value
+            .get_ref()
+            .as_str()
+            .ok_or_else(|| self.error(key, &value.span(), "must be a string in quotes"))?;
         parse(text).map(Some).map_err(|message| self.error(key, &value.span(), &message))
     }
 
@@ -416,7 +441,7 @@ mod tests {
             ("cpus = \"\"", "p.toml:1:8: cpus: \"\" names no CPU"),
             ("cpus = 4", "p.toml:1:8: cpus: must be a string"),
             ("interface = \"../lo\"", "interface: \"../lo\" is not an interface name: it contains '/'"),
-            ("queues = 1", "p.toml:1:10: queues: must be a table"),
+            ("queues = 1", "p.toml:1:10: queues: must be a table: write [queues]"),
             ("[queues]\nrps = \"on\"", "queues.rps: \"on\" is not one of: auto, queue-cpu, off, keep"),
             ("[queues]\nrps_flow_cnt = -1", "queues.rps_flow_cnt: must be an integer from 0 to 1048576"),
             ("[queues]\nrps_flow_cnt = 1.5", "queues.rps_flow_cnt: must be an integer"),
@@ -426,6 +451,8 @@ mod tests {
             ("[sysctl]\n\"net.core.x\" = \"bbr\"", "write { exact = \"bbr\" }"),
             ("[sysctl]\n\"net.core.x\" = { exact = 1, min = 2 }", "unknown key; known here: exact"),
             ("[sysctl]\n\"net.core.x\" = 99999999999999999999", "is not a 64-bit number"),
+            ("[sysctl]\n\"net.core.flow_limit_cpu_bitmap\" = { exact = \"3\" }", "is a CPU mask"),
+            ("[sysctl]\n\"net.ipv4.ping_group_range\" = \"0 10\"", "write { exact = \"0 10\" }"),
             ("interface = \"a\"\ninterface = \"b\"", "p.toml:2:1: not TOML: duplicate key"),
             ("{\"json\": true}", "p.toml:1:1: not TOML: "),
             ("#!/bin/sh\necho \"hello\nworld\n", "p.toml:2:"),

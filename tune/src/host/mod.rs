@@ -108,6 +108,12 @@ pub enum HostError {
         /// What was expected and what was there.
         reason: String,
     },
+    /// No `/sys/devices/system/cpu/online`.
+    #[error(
+        "read /sys/devices/system/cpu/online: there is none below the root; mount sysfs, or name a tree that \
+         tests/hosts/capture wrote with --root"
+    )]
+    NoSysfs,
     /// The interface is not in `/sys/class/net`.
     #[error("interface {name} does not exist; there are: {found}{hint}")]
     NoInterface {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{HostError, read_as, read_optional_as};
+use super::{HostError, read_optional_as};
 use crate::cpu_set::{Cpu, CpuSet};
 use crate::kernel_files::KernelFiles;
 
@@ -44,7 +44,8 @@ impl Topology {
     /// If `cpu/online` cannot be read, or any of the files not be understood.
     pub fn read(files: &KernelFiles) -> Result<Self, HostError> {
         let list = |file: &str| read_optional_as(files, &format!("{CPU}/{file}"), parse_maybe_null_list);
-        let online = read_as(files, &format!("{CPU}/online"), CpuSet::parse_list)?;
+        let online = format!("{CPU}/online");
+        let online = read_optional_as(files, &online, CpuSet::parse_list)?.ok_or(HostError::NoSysfs)?;
         let possible = list("possible")?.unwrap_or_else(|| online.clone());
         let isolated = list("isolated")?.unwrap_or_default();
         let nohz_full = list("nohz_full")?.unwrap_or_default();
