@@ -109,6 +109,19 @@ fn impossible_overrides_are_refused_with_the_reason() {
 }
 
 #[test]
+fn control_characters_of_what_was_given_do_not_reach_the_terminal() {
+    let auto = profile("auto.toml");
+    for cpus in ["1\n2", "\u{1b}[2J", "0\r1"] {
+        let result = run(&host("virtio-2cpu"), ["--cpus", cpus, "plan", auto.to_str().unwrap()]);
+        let message = result.refusal();
+        assert!(
+            message.contains("is not a CPU number") && !message.contains(char::is_control),
+            "{message:?}"
+        );
+    }
+}
+
+#[test]
 fn a_profile_for_more_cpus_than_the_host_has_names_the_host_s_cpus_and_the_override() {
     let forty = profile("40g.toml");
     refused(&host("virtio-2cpu"), ["plan", forty.to_str().unwrap()], &["2-47", "0-1", "--cpus"]);

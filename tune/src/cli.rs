@@ -88,11 +88,20 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match execute(&cli) {
         Ok(code) => code,
         Err(error) => {
-            let message = format!("{error:#}").replace('\n', " ");
-            let _ = writeln!(io::stderr(), "tune: {message}");
+            let _ = writeln!(io::stderr(), "tune: {}", one_line(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
+}
+
+/// A message may quote what was given: a line break becomes a space, and no other control character reaches the terminal.
+fn one_line(message: &str) -> String {
+    let shown = |letter: char| match letter {
+        '\n' => " ".to_owned(),
+        control if control.is_control() => control.escape_default().to_string(),
+        other => other.to_string(),
+    };
+    message.chars().map(shown).collect()
 }
 
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {

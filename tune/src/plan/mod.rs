@@ -88,9 +88,9 @@ pub enum PlanError {
          remove it from the profile", path = .0.path()
     )]
     NoSysctl(SysctlName),
-    /// A sysctl has another number of fields.
+    /// A sysctl holds another number of fields, or words where numbers are asked for.
     #[error(
-        "sysctl {name} holds \"{found}\" here, to which \"{asked}\" cannot be compared; give as many numbers"
+        "sysctl {name} holds \"{found}\" here, to which \"{asked}\" cannot be compared; give a value of that form"
     )]
     SysctlShape {
         /// The sysctl.
