@@ -50,7 +50,7 @@ fn refused<'a>(root: &Path, arguments: impl IntoIterator<Item = &'a str>, parts:
 
 #[test]
 fn a_profile_that_is_not_there_is_named() {
-    refused(&host("virtio-2cpu"), ["plan", "/nowhere/p.toml"], &["/nowhere/p.toml", "ENOENT"]);
+    refused(&host("virtio-2cpu"), ["plan", "/nowhere/p.toml"], &["/nowhere/p.toml", "ENOENT", "auto.toml"]);
 }
 
 #[test]
@@ -58,21 +58,25 @@ fn a_profile_that_is_not_text_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("binary.toml");
     fs::write(&path, [0xff, 0xfe, 0x00]).unwrap();
-    refused(&host("virtio-2cpu"), ["plan", path.to_str().unwrap()], &["binary.toml", "UTF-8"]);
+    refused(
+        &host("virtio-2cpu"),
+        ["plan", path.to_str().unwrap()],
+        &["read profile", "binary.toml", "TOML in UTF-8"],
+    );
 }
 
 #[test]
 fn a_root_that_is_not_there_is_named() {
     let auto = profile("auto.toml");
     refused(Path::new("/nowhere/at/all"), ["plan", auto.to_str().unwrap()], &["/nowhere/at/all"]);
-    refused(Path::new("/nowhere/at/all"), ["show"], &["/nowhere/at/all"]);
+    refused(Path::new("/nowhere/at/all"), ["show"], &["/nowhere/at/all", "proc/ and sys/"]);
 }
 
 #[test]
 fn a_root_without_kernel_files_is_refused() {
     let empty = tempfile::tempdir().unwrap();
     let auto = profile("auto.toml");
-    refused(empty.path(), ["plan", auto.to_str().unwrap()], &["/sys/devices/system/cpu/online"]);
+    refused(empty.path(), ["plan", auto.to_str().unwrap()], &["/sys/devices/system/cpu/online", "--root"]);
 }
 
 #[test]
@@ -105,6 +109,19 @@ fn impossible_overrides_are_refused_with_the_reason() {
 }
 
 #[test]
+fn control_characters_of_what_was_given_do_not_reach_the_terminal() {
+    let auto = profile("auto.toml");
+    for cpus in ["1\n2", "\u{1b}[2J", "0\r1"] {
+        let result = run(&host("virtio-2cpu"), ["--cpus", cpus, "plan", auto.to_str().unwrap()]);
+        let message = result.refusal();
+        assert!(
+            message.contains("is not a CPU number") && !message.contains(char::is_control),
+            "{message:?}"
+        );
+    }
+}
+
+#[test]
 fn a_profile_for_more_cpus_than_the_host_has_names_the_host_s_cpus_and_the_override() {
     let forty = profile("40g.toml");
     refused(&host("virtio-2cpu"), ["plan", forty.to_str().unwrap()], &["2-47", "0-1", "--cpus"]);
@@ -113,7 +130,7 @@ fn a_profile_for_more_cpus_than_the_host_has_names_the_host_s_cpus_and_the_overr
 #[test]
 fn show_of_an_interface_that_is_not_there_lists_those_that_are() {
     refused(&host("virtio-2cpu"), ["show", "eth7"], &["eth7", "eth0"]);
-    refused(&host("virtio-2cpu"), ["show", "../../etc"], &["../../etc"]);
+    refused(&host("virtio-2cpu"), ["show", "../../etc"], &["../../etc", "/sys/class/net"]);
 }
 
 #[test]

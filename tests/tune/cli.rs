@@ -4,7 +4,10 @@
 
 mod common;
 
-use common::{copy_of, host, profile, run, tune};
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use common::{contents, copy_of, host, profile, run, tune};
 
 fn auto() -> String {
     profile("auto.toml").to_str().unwrap().to_owned()
@@ -118,6 +121,60 @@ fn show_says_why_an_interrupt_map_is_not_used() {
     for queue in show["interfaces"][0]["queues"].as_array().unwrap() {
         assert_eq!(queue["known_by"], "name_only");
     }
+}
+
+/// A copy of the mlx5 tree in which `bond0` with 16 queues has both functions as ports, and `bond0.7` is a VLAN on it.
+fn bonded() -> tempfile::TempDir {
+    let tree = copy_of("mlx5-48cpu");
+    let net = tree.path().join("sys/class/net");
+    for (upper, lower) in [("bond0", &["enp59s0f0np0", "enp59s0f1np1"][..]), ("bond0.7", &["bond0"])] {
+        let virtual_device = tree.path().join("sys/devices/virtual/net").join(upper);
+        for queue in 0..16 {
+            for (queue, file) in [(format!("rx-{queue}"), "rps_cpus"), (format!("tx-{queue}"), "xps_cpus")] {
+                let queue = virtual_device.join("queues").join(queue);
+                fs::create_dir_all(&queue).unwrap();
+                fs::write(queue.join(file), "0000,00000000\n").unwrap();
+            }
+        }
+        for lower in lower {
+            symlink(net.join(lower), virtual_device.join(format!("lower_{lower}"))).unwrap();
+        }
+        symlink(format!("../../devices/virtual/net/{upper}"), net.join(upper)).unwrap();
+    }
+    let dev = tree.path().join("proc/net/dev");
+    let text = fs::read_to_string(&dev).unwrap();
+    fs::write(dev, format!("{text} bond0: 0\nbond0.7: 0\n")).unwrap();
+    tree
+}
+
+#[test]
+fn an_interface_that_stands_on_others_is_refused_and_names_them() {
+    let tree = bonded();
+    let before = contents(tree.path());
+    for interface in ["bond0", "bond0.7"] {
+        for subcommand in ["plan", "apply"] {
+            let result = run(tree.path(), [subcommand, "--interface", interface, &auto()]);
+            let expected = format!("interface {interface} stands on enp59s0f0np0, enp59s0f1np1: ");
+            assert!(result.refusal().contains(&expected), "{}", result.stderr);
+        }
+        let show = run(tree.path(), ["show", interface, "--json"]).expect(0).json();
+        assert_eq!(show["interfaces"][0]["lower"], serde_json::json!(["enp59s0f0np0", "enp59s0f1np1"]));
+        let text = run(tree.path(), ["show", interface]).expect(0).stdout;
+        assert!(text.ends_with("it stands on enp59s0f0np0, enp59s0f1np1: tune each of them\n"), "{text}");
+    }
+    assert_eq!(contents(tree.path()), before);
+    run(tree.path(), ["plan", "--interface", "enp59s0f1np1", &auto()]).expect(2);
+}
+
+#[test]
+fn show_takes_one_interface_in_one_place() {
+    let tree = host("virtio-2cpu");
+    for arguments in [["show", "eth0", "--interface", "eth0"], ["--interface", "lo", "show", "eth0"]] {
+        let result = run(&tree, arguments);
+        assert_eq!((result.code, result.stdout.as_str()), (Some(2), ""));
+        assert!(result.stderr.contains("IFACE or --interface"), "{}", result.stderr);
+    }
+    run(&tree, ["show", "--interface", "eth0"]).expect(0);
 }
 
 #[test]

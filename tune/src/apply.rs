@@ -62,7 +62,10 @@ impl Undo {
 impl fmt::Display for Undo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_complete() {
-            write!(f, "undone, {} values are as before", self.restored)?;
+            match self.restored {
+                1 => f.write_str("undone, 1 value is as before")?,
+                restored => write!(f, "undone, {restored} values are as before")?,
+            }
         } else {
             let failures = self.failures.join("; ");
             write!(f, "NOT wholly undone: {failures}; the journal is kept: run tune restore")?;
@@ -241,6 +244,8 @@ mod tests {
     fn what_could_not_be_undone_is_part_of_the_message() {
         let undo = Undo { restored: 3, gone: 1, failures: Vec::new() };
         assert_eq!(undo.to_string(), "undone, 3 values are as before; 1 file is gone");
+        let one = Undo { restored: 1, ..Undo::default() };
+        assert_eq!(one.to_string(), "undone, 1 value is as before");
         let undo = Undo { failures: vec!["write x: EIO".into(), "write y: EIO".into()], ..undo };
         assert_eq!(
             undo.to_string(),

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::errno::describe;
 use crate::host::{Host, InterfaceChoice, nic};
@@ -38,13 +39,13 @@ struct Options {
     /// Print one JSON object
     #[arg(long, global = true)]
     json: bool,
-    /// The CPUs of the workers, such as 0-3,8 or "online", instead of the profile's
+    /// plan, apply: the CPUs of the workers, such as 0-3,8 or "online", instead of the profile's
     #[arg(long, global = true, value_name = "LIST")]
     cpus: Option<String>,
-    /// The interface instead of the profile's; "auto" is that of the default route
+    /// show, plan, apply: the interface instead of the profile's; "auto" is that of the default route
     #[arg(long, global = true, value_name = "IFACE")]
     interface: Option<String>,
-    /// Where the journal is [default: run/corelocal below the root]
+    /// apply, restore: where the journal is [default: run/corelocal below the root]
     #[arg(long, global = true, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
@@ -76,7 +77,7 @@ enum Command {
 ///
 /// An error is one line on stderr that begins with `tune: `.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match parse(args) {
         Ok(cli) => cli,
         Err(error) => {
             // Nothing is left to do where even this cannot be printed.
@@ -87,11 +88,29 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match execute(&cli) {
         Ok(code) => code,
         Err(error) => {
-            let message = format!("{error:#}").replace('\n', " ");
-            let _ = writeln!(io::stderr(), "tune: {message}");
+            let _ = writeln!(io::stderr(), "tune: {}", one_line(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
+}
+
+/// A message may quote what was given: a line break becomes a space, and no other control character reaches the terminal.
+fn one_line(message: &str) -> String {
+    let shown = |letter: char| match letter {
+        '\n' => " ".to_owned(),
+        control if control.is_control() => control.escape_default().to_string(),
+        other => other.to_string(),
+    };
+    message.chars().map(shown).collect()
+}
+
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let cli = Cli::try_parse_from(args)?;
+    if matches!(cli.command, Command::Show { name: Some(_) }) && cli.options.interface.is_some() {
+        let message = "show takes IFACE or --interface IFACE, not both";
+        return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
+    }
+    Ok(cli)
 }
 
 /// What the command line says instead of the profile.
@@ -111,7 +130,8 @@ impl Overrides {
 fn execute(cli: &Cli) -> Result<ExitCode> {
     let options = &cli.options;
     let overrides = Overrides::parse(options)?;
-    let files = KernelFiles::open(&options.root).context("--root")?;
+    let files = KernelFiles::open(&options.root)
+        .map_err(|error| anyhow!("--root: {error}; name a directory that holds proc/ and sys/"))?;
     let format = if options.json { Format::Json } else { Format::Text };
     let state_dir = options.state_dir.clone().unwrap_or_else(|| State::default_directory(&files));
     match &cli.command {
@@ -154,12 +174,22 @@ fn read_hosts(files: &KernelFiles, overrides: Overrides, name: Option<&str>) -> 
 
 /// The profile with the overrides of the command line.
 fn read_profile(path: &Path, overrides: Overrides) -> Result<Profile> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| anyhow!("read profile {}: {}", path.display(), describe(&error)))?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        anyhow!("read profile {}: {}; {}", path.display(), describe(&error), instead(&error))
+    })?;
     let mut profile = Profile::parse(&text, &path.display().to_string())?;
     profile.interface = overrides.interface.unwrap_or(profile.interface);
     profile.cpus = overrides.cpus.unwrap_or(profile.cpus);
     Ok(profile)
+}
+
+/// What to do about a profile that cannot be read.
+fn instead(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::InvalidData => "a profile is TOML in UTF-8, see profiles/README.md",
+        io::ErrorKind::PermissionDenied => "run as a user who may read it",
+        _ => "name a file such as profiles/auto.toml",
+    }
 }
 
 /// Writes a report to stdout at once. A reader that has gone away is no error.

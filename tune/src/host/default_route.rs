@@ -13,15 +13,14 @@ const REJECT: u32 = 0x200;
 ///
 /// # Errors
 /// If the file cannot be read, or there is no default route.
-pub fn read(files: &KernelFiles) -> Result<InterfaceName, HostError> {
+pub(super) fn read(files: &KernelFiles) -> Result<InterfaceName, HostError> {
     let text = files.read_optional(PATH)?.unwrap_or_default();
     parse(&text).ok_or(HostError::NoDefaultRoute)
 }
 
 /// The interface of the default route (destination and mask 0, up, not a reject route) with the lowest metric;
 /// the first of several, as in the kernel's own choice.
-#[must_use]
-pub fn parse(text: &str) -> Option<InterfaceName> {
+fn parse(text: &str) -> Option<InterfaceName> {
     let mut best: Option<(u32, InterfaceName)> = None;
     for line in text.lines().skip(1) {
         let Some((metric, interface)) = default_route(line) else { continue };

@@ -14,6 +14,11 @@ pub(super) enum Numbers {
     Rx,
     /// The TX queue of that number.
     Tx,
+    /// The driver's vectors, of which each serves an RX queue: the lowest is that of queue 0. bnxt_en numbers its
+    /// TX vectors on after the RX ones, vmxnet3 its RX vectors after the TX ones.
+    RxVector,
+    /// As [`Numbers::RxVector`], for TX queues.
+    TxVector,
     /// gve: blocks in the lower half are TX queues, those in the upper half RX queues counted from the middle
     /// (`gve_rx_idx_to_ntfy()`).
     TxThenRx,
@@ -41,8 +46,15 @@ const fn common(drivers: &'static [&'static str], pattern: &'static str, numbers
     Rule { drivers, common: true, pattern, numbers }
 }
 
-const INTEL: &[&str] = &["ixgbe", "ixgbevf", "igb", "igbvf", "igc", "e1000e", "amd-xgbe", "fbnic", "bnxt_en"];
-const RXTX: &[&str] = &["vmxnet3", "nfp", "rvu_nicpf", "rvu_nicvf", "nicvf", "thunder-nic"];
+const INTEL: &[&str] = &["ixgbe", "ixgbevf", "igb", "igbvf", "igc", "e1000e", "amd-xgbe", "fbnic"];
+const RXTX: &[&str] = &["nfp", "rvu_nicpf", "rvu_nicvf", "nicvf", "thunder-nic"];
+
+/// Drivers whose names do not say which queue a vector serves.
+///
+/// * idpf prints the number of the vector in the device (`vidx` in `idpf_vport_intr_req_irq()`), which it hands out in
+///   an order of its own and to all its interfaces.
+/// * mlx4 numbers its event queues from 1; both ports of a card take theirs from them (`mlx4_assign_eq()`).
+const UNREADABLE: &[&str] = &["idpf", "mlx4_core", "mlx4_en"];
 
 /// Kernel 6.12, the `snprintf` before each driver's `request_irq()`.
 pub(super) const RULES: &[Rule] = &[
@@ -58,13 +70,16 @@ pub(super) const RULES: &[Rule] = &[
     rule(&["iavf"], "iavf-{if}-TxRx-{n}", Numbers::Combined),
     rule(&["iavf"], "iavf-{if}-rx-{n}", Numbers::Rx),
     rule(&["iavf"], "iavf-{if}-tx-{n}", Numbers::Tx),
-    rule(&["idpf"], "idpf-{if}-TxRx-{n}", Numbers::Combined),
-    rule(&["idpf"], "idpf-{if}-Rx-{n}", Numbers::Rx),
-    rule(&["idpf"], "idpf-{if}-Tx-{n}", Numbers::Tx),
+    // bnxt_setup_msix(): "tx" where i >= rx_nr_rings, and i is not counted from 0 again.
+    rule(&["bnxt_en"], "{if}-TxRx-{n}", Numbers::Combined),
+    rule(&["bnxt_en"], "{if}-rx-{n}", Numbers::RxVector),
+    rule(&["bnxt_en"], "{if}-tx-{n}", Numbers::TxVector),
+    // vmxnet3_request_irqs(): `vector` runs on from the TX queues to the RX queues, unless they share.
+    rule(&["vmxnet3"], "{if}-rxtx-{n}", Numbers::Combined),
+    rule(&["vmxnet3"], "{if}-rx-{n}", Numbers::RxVector),
+    rule(&["vmxnet3"], "{if}-tx-{n}", Numbers::TxVector),
     rule(&["mlx5_core"], "mlx5_comp{n}@pci:{pci}", Numbers::Combined),
     rule(&["mlx5_core"], "mlx5_combined{n}@pci:{pci}", Numbers::Combined),
-    rule(&["mlx4_core", "mlx4_en"], "mlx4-{n}@{pci}", Numbers::Combined),
-    rule(&["mlx4_core", "mlx4_en"], "mlx4-comp-{n}@pci:{pci}", Numbers::Combined),
     rule(&["ena"], "{if}-Tx-Rx-{n}", Numbers::Combined),
     rule(&["virtio_net"], "{dev}-input.{n}", Numbers::Rx),
     rule(&["virtio_net"], "{dev}-output.{n}", Numbers::Tx),
@@ -97,8 +112,16 @@ pub(super) const BARE: Rule = common(&[], "{if}", Numbers::All);
 const NOT_QUEUES: &[&str] =
     &["fdir", "misc", "ctrl", "config", "async", "mgmnt", "mgmt", "hwc", "lsc", "ll_ts", "other"];
 
-/// The rules for a driver: its own, or the common ones if no rule names it.
+/// True if the driver's names are known not to say which queue a vector serves.
+pub(super) fn is_unreadable(driver: Option<&str>) -> bool {
+    driver.is_some_and(|driver| UNREADABLE.contains(&driver))
+}
+
+/// The rules for a driver: its own, or the common ones if no rule names it; none if it is known to follow none.
 pub(super) fn rules_for(driver: Option<&str>) -> Vec<&'static Rule> {
+    if is_unreadable(driver) {
+        return Vec::new();
+    }
     let own: Vec<_> =
         RULES.iter().filter(|rule| driver.is_some_and(|driver| rule.drivers.contains(&driver))).collect();
     if own.is_empty() { RULES.iter().filter(|rule| rule.common).collect() } else { own }
@@ -198,13 +221,10 @@ mod tests {
         ("iavf", "iavf-eth0-TxRx-0", Numbers::Combined, Some(0)),
         ("iavf", "iavf-eth0-rx-0", Numbers::Rx, Some(0)),
         ("iavf", "iavf-eth0-tx-0", Numbers::Tx, Some(0)),
-        ("idpf", "idpf-eth0-TxRx-5", Numbers::Combined, Some(5)),
-        ("idpf", "idpf-eth0-Rx-5", Numbers::Rx, Some(5)),
-        ("idpf", "idpf-eth0-Tx-5", Numbers::Tx, Some(5)),
+        ("bnxt_en", "eth0-rx-7", Numbers::RxVector, Some(7)),
+        ("bnxt_en", "eth0-tx-15", Numbers::TxVector, Some(15)),
         ("mlx5_core", "mlx5_comp11@pci:0000:3b:00.1", Numbers::Combined, Some(11)),
         ("mlx5_core", "mlx5_combined0@pci:0000:3b:00.1", Numbers::Combined, Some(0)),
-        ("mlx4_core", "mlx4-4@0000:05:00.0", Numbers::Combined, Some(4)),
-        ("mlx4_core", "mlx4-comp-4@pci:0000:05:00.0", Numbers::Combined, Some(4)),
         ("ena", "eth0-Tx-Rx-6", Numbers::Combined, Some(6)),
         ("virtio_net", "virtio2-input.0", Numbers::Rx, Some(0)),
         ("virtio_net", "virtio2-output.15", Numbers::Tx, Some(15)),
@@ -212,9 +232,11 @@ mod tests {
         ("gve", "gve-ntfy-blk3@pci:0000:00:04.0", Numbers::TxThenRx, Some(3)),
         ("gve", "eth%d-ntfy-block.3", Numbers::TxThenRx, Some(3)),
         ("vmxnet3", "eth0-rxtx-3", Numbers::Combined, Some(3)),
-        ("vmxnet3", "eth0-rx-3", Numbers::Rx, Some(3)),
-        ("vmxnet3", "eth0-tx-3", Numbers::Tx, Some(3)),
+        ("vmxnet3", "eth0-rx-3", Numbers::RxVector, Some(3)),
+        ("vmxnet3", "eth0-tx-3", Numbers::TxVector, Some(3)),
         ("nfp", "eth0-rxtx-9", Numbers::Combined, Some(9)),
+        ("nfp", "eth0-rx-9", Numbers::Rx, Some(9)),
+        ("nfp", "eth0-tx-9", Numbers::Tx, Some(9)),
         ("rvu_nicpf", "eth0-rxtx-9", Numbers::Combined, Some(9)),
         ("bnx2x", "eth0-fp-2", Numbers::Combined, Some(2)),
         ("qede", "eth0-fp-2", Numbers::Combined, Some(2)),
@@ -273,6 +295,7 @@ mod tests {
             ("mlx5_core", "mlx5_async0@pci:0000:3b:00.1"),
             ("mlx5_core", "mlx5_pages_eq@pci:0000:3b:00.1"),
             ("mlx4_core", "mlx4-async@pci:0000:05:00.0"),
+            ("mlx4_core", "mlx4-1@0000:05:00.0"),
             ("ena", "ena-mgmnt@pci:0000:00:05.0"),
             ("virtio_net", "virtio2-config"),
             ("virtio_net", "virtio2-control"),
@@ -282,6 +305,8 @@ mod tests {
             ("gve", "gve-mgmnt@pci:0000:00:04.0"),
             ("mana", "mana_hwc@pci:7870:00:00.0"),
             ("vmxnet3", "eth0-event-4"),
+            ("idpf", "idpf-eth0-TxRx-0"),
+            ("idpf", "eth0-TxRx-0"),
             ("a driver without a rule", "eth0-5"),
         ] {
             assert!(find(driver, name).is_none(), "{driver}: {name}");

@@ -1,6 +1,6 @@
 //! A made-up host for unit tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::nic::Device;
 use super::{
@@ -43,7 +43,6 @@ pub(crate) fn veth_host(cpus: u32, queues: u32) -> Host {
     let tx = |index| TxQueue { index: QueueIndex(index), xps_cpus: (queues > 1).then(CpuSet::new) };
     Host {
         topology: Topology {
-            possible: online.clone(),
             housekeeping: online.clone(),
             cpus: online.iter().map(place).collect(),
             online,
@@ -52,6 +51,7 @@ pub(crate) fn veth_host(cpus: u32, queues: u32) -> Host {
         nic: Nic {
             name: "eth0".parse().unwrap(),
             device: None,
+            lower: BTreeSet::new(),
             numa_node: None,
             rx_queues: (0..queues).map(rx).collect(),
             tx_queues: (0..queues).map(tx).collect(),
@@ -59,5 +59,25 @@ pub(crate) fn veth_host(cpus: u32, queues: u32) -> Host {
         queue_irqs: QueueIrqs::default(),
         irqs: BTreeMap::new(),
         sysctls: BTreeMap::from([("net.core.somaxconn".parse().unwrap(), Value::Numbers(vec![4096]))]),
+    }
+}
+
+/// `eth0` of this driver on the PCI function 0000:3b:00.0, or on its child `device`.
+pub(crate) fn device_nic(driver: &str, device: &str, rx: u32, tx: u32) -> Nic {
+    let parent = "/sys/devices/pci0000:3a/0000:3b:00.0";
+    Nic {
+        name: "eth0".parse().unwrap(),
+        device: Some(Device {
+            path: if device.starts_with("virtio") { format!("{parent}/{device}") } else { parent.into() },
+            parent: parent.into(),
+            driver: Some(driver.into()),
+            pci: Some("0000:3b:00.0".parse().unwrap()),
+        }),
+        lower: BTreeSet::new(),
+        numa_node: None,
+        rx_queues: (0..rx)
+            .map(|index| RxQueue { index: QueueIndex(index), rps_cpus: None, rps_flow_cnt: None })
+            .collect(),
+        tx_queues: (0..tx).map(|index| TxQueue { index: QueueIndex(index), xps_cpus: None }).collect(),
     }
 }

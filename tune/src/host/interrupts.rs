@@ -1,4 +1,4 @@
-//! `/proc/interrupts`: per interrupt the counts per CPU, the chip, and the names of the handlers.
+//! `/proc/interrupts`: per interrupt its chip and the names of its handlers.
 //!
 //! After the counts of the CPUs in the head line the rest of a line is free text: the chip's name may hold
 //! spaces (`Hyper-V PCIe MSI 4138200989697-edge`), so nothing is found by counting columns there. The kernel
@@ -6,7 +6,6 @@
 //! `kernel/irq/proc.c`).
 
 use super::{HostError, Irq, read_as};
-use crate::cpu_set::{Cpu, MAX_CPUS};
 use crate::kernel_files::KernelFiles;
 
 const PATH: &str = "/proc/interrupts";
@@ -14,30 +13,20 @@ const PATH: &str = "/proc/interrupts";
 /// The table of `/proc/interrupts`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Interrupts {
-    /// The CPUs of the head line: those that were online, in the order of the columns.
-    pub cpus: Vec<Cpu>,
-    /// The lines in the kernel's order.
+    /// The lines of numbered interrupts in the kernel's order; those of the architecture (`NMI`, `LOC`) are left out.
     pub rows: Vec<InterruptRow>,
 }
 
 /// One line of `/proc/interrupts`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InterruptRow {
-    /// What stands before the colon: a number, or `NMI`, `LOC`, `ERR`, ….
-    pub label: String,
-    /// Counts in the order of [`Interrupts::cpus`]; fewer where the line has fewer, as `ERR` has one.
-    pub counts: Vec<u64>,
+    /// Its number.
+    pub irq: Irq,
     /// Chip, hardware number, flow type and handlers, as printed.
     pub description: String,
 }
 
 impl InterruptRow {
-    /// The interrupt's number; `None` for the architecture's own lines.
-    #[must_use]
-    pub fn irq(&self) -> Option<Irq> {
-        self.label.parse().ok()
-    }
-
     /// The names of the handlers; several where an interrupt is shared.
     pub fn actions(&self) -> impl Iterator<Item = &str> {
         let description = self.description.trim();
@@ -65,36 +54,39 @@ impl Interrupts {
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut lines = text.lines();
         let head = lines.next().unwrap_or_default();
-        let cpus = parse_head(head).ok_or_else(|| format!("head line \"{}\" names no CPUs", head.trim()))?;
-        let rows = lines.filter_map(|line| parse_row(line, cpus.len())).collect();
-        Ok(Self { cpus, rows })
+        let columns =
+            parse_head(head).ok_or_else(|| format!("head line \"{}\" names no CPUs", head.trim()))?;
+        let rows = lines.filter_map(|line| parse_row(line, columns)).collect();
+        Ok(Self { rows })
     }
 
     /// The line of an interrupt.
     #[must_use]
     pub fn row(&self, irq: Irq) -> Option<&InterruptRow> {
-        self.rows.iter().find(|row| row.irq() == Some(irq))
+        self.rows.iter().find(|row| row.irq == irq)
     }
 }
 
-fn parse_head(line: &str) -> Option<Vec<Cpu>> {
-    let cpu = |word: &str| word.strip_prefix("CPU")?.parse().ok().filter(|&cpu: &Cpu| cpu < MAX_CPUS);
-    let cpus: Option<Vec<Cpu>> = line.split_whitespace().map(cpu).collect();
-    cpus.filter(|cpus| !cpus.is_empty())
+/// The number of CPUs in the head line: those that are online have a column.
+fn parse_head(line: &str) -> Option<usize> {
+    let is_cpu = |word: &str| word.strip_prefix("CPU").is_some_and(|number| number.parse::<u32>().is_ok());
+    let words: Vec<&str> = line.split_whitespace().collect();
+    (!words.is_empty() && words.iter().all(|word| is_cpu(word))).then_some(words.len())
 }
 
-/// A label, a colon, at most `columns` numbers, and the rest. A line without a colon is none.
+/// A number, a colon, at most `columns` counts, and the rest.
 fn parse_row(line: &str, columns: usize) -> Option<InterruptRow> {
     let (label, mut rest) = line.split_once(':')?;
-    let mut counts = Vec::with_capacity(columns);
-    while counts.len() < columns {
+    let irq = label.trim().parse().ok()?;
+    for _ in 0..columns {
         let trimmed = rest.trim_start();
         let end = trimmed.find(char::is_whitespace).unwrap_or(trimmed.len());
-        let Ok(count) = trimmed[..end].parse() else { break };
-        counts.push(count);
+        if trimmed[..end].parse::<u64>().is_err() {
+            break;
+        }
         rest = &trimmed[end..];
     }
-    Some(InterruptRow { label: label.trim().to_owned(), counts, description: rest.trim().to_owned() })
+    Some(InterruptRow { irq, description: rest.trim().to_owned() })
 }
 
 #[cfg(test)]
@@ -120,16 +112,13 @@ ERR:          7
 MIS:          0
 ";
         let interrupts = Interrupts::parse(text).unwrap();
-        assert_eq!(interrupts.cpus, [0, 2], "CPU 1 is offline and has no column");
-        let virtio = interrupts.row(Irq(38)).unwrap();
-        assert_eq!(virtio.counts, [3, 969]);
+        let virtio = interrupts.row(Irq(38)).unwrap(); // CPU 1 is offline and has no column
         assert_eq!(virtio.description, "PCI-MSIX-0000:00:03.0   1-edge      virtio2-input.0");
         assert_eq!(actions(virtio), ["virtio2-input.0"]);
         assert_eq!(actions(interrupts.row(Irq(40)).unwrap()), ["mana_q0@pci:7870:00:00.0"]);
         assert_eq!(actions(interrupts.row(Irq(41)).unwrap()), ["eth0-TxRx-1"]);
         assert_eq!(actions(interrupts.row(Irq(42)).unwrap()), ["i801_smbus", "ahci[0000:00:1f.2]", "a name"]);
-        let err = interrupts.rows.iter().find(|row| row.label == "ERR").unwrap();
-        assert_eq!((err.irq(), err.counts.as_slice(), err.description.as_str()), (None, &[7][..], ""));
+        assert_eq!(interrupts.rows.len(), 5, "NMI, ERR and MIS have no number");
     }
 
     #[test]
@@ -142,12 +131,12 @@ MIS:          0
     fn a_head_line_is_needed() {
         assert!(Interrupts::parse("").is_err());
         assert!(Interrupts::parse(" 24: 1 2 x\n").is_err());
-        assert!(Interrupts::parse("CPU0 CPU99999\n").is_err());
+        assert!(Interrupts::parse("CPU0 CPUs\n").is_err());
     }
 
     proptest! {
         #[test]
-        fn counts_names_and_numbers_come_back(
+        fn names_and_numbers_come_back(
             cpus in prop::collection::btree_set(0..1152u32, 1..400),
             counts in prop::collection::vec(any::<u64>(), 400),
             irq in 0..100_000u32,
@@ -160,9 +149,7 @@ MIS:          0
             counts.iter().for_each(|count| text.push_str(&format!(" {count:>10}")));
             text.push_str(&format!(" {chip} {irq}-edge      {name}\n"));
             let interrupts = Interrupts::parse(&text).unwrap();
-            prop_assert_eq!(&interrupts.cpus, &cpus.into_iter().collect::<Vec<_>>());
             let row = interrupts.row(Irq(irq)).unwrap();
-            prop_assert_eq!(row.counts.as_slice(), counts);
             prop_assert_eq!(actions(row), [name.as_str()]);
         }
 

@@ -3,16 +3,19 @@
 //! Every part has a parser that takes text and a reader that opens files through [`KernelFiles`] and adds the
 //! path to the error.
 
-pub mod default_route;
+mod default_route;
 mod driver_names;
 #[cfg(test)]
 pub(crate) mod fixture;
-pub mod interrupts;
-pub mod irq;
+mod interrupts;
+mod irq;
 pub mod nic;
-pub mod queue_irqs;
-pub mod sysctls;
-pub mod topology;
+mod queue_irqs;
+mod queue_map;
+mod sysctls;
+mod topology;
+#[cfg(test)]
+mod vector_sets;
 
 use std::collections::BTreeMap;
 
@@ -47,7 +50,8 @@ impl Host {
     /// Reads the snapshot. `sysctls` are the names that the profile sets; one that does not exist is left out.
     ///
     /// # Errors
-    /// If the interface or a default route does not exist, or a file that every supported kernel has cannot be read or understood.
+    /// If the interface or a default route does not exist, or a file that every supported kernel has cannot be read
+    /// or understood.
     pub fn read(
         files: &KernelFiles,
         interface: &InterfaceChoice,
@@ -97,13 +101,19 @@ pub enum HostError {
     #[error(transparent)]
     File(#[from] KernelFileError),
     /// A kernel file that was read and not understood.
-    #[error("{path}: {reason}")]
+    #[error("read {path}: not understood: {reason}")]
     Text {
         /// The kernel path.
         path: String,
         /// What was expected and what was there.
         reason: String,
     },
+    /// No `/sys/devices/system/cpu/online`.
+    #[error(
+        "read /sys/devices/system/cpu/online: there is none below the root; mount sysfs, or name a tree that \
+         tests/hosts/capture wrote with --root"
+    )]
+    NoSysfs,
     /// The interface is not in `/sys/class/net`.
     #[error("interface {name} does not exist; there are: {found}{hint}")]
     NoInterface {

@@ -1,5 +1,6 @@
 //! The interface: its device, NUMA node and queues, from `/sys/class/net/IF/`.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -10,6 +11,9 @@ use crate::cpu_set::CpuSet;
 use crate::kernel_files::KernelFiles;
 
 const NET: &str = "/sys/class/net";
+
+/// How many interfaces the kernel lets stand on each other (`MAX_NEST_DEV` in `include/linux/netdevice.h`).
+const MAX_NESTING: usize = 8;
 
 /// An interface's name as the kernel allows it (`dev_valid_name()` in `net/core/dev.c`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -32,7 +36,7 @@ impl fmt::Display for InterfaceName {
 
 /// A text that cannot be an interface's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{name}\" is not an interface name: {reason}")]
+#[error("\"{name}\" is not an interface name: {reason}; write one of those in /sys/class/net")]
 pub struct InterfaceNameError {
     name: String,
     reason: &'static str,
@@ -181,6 +185,9 @@ pub struct Nic {
     pub name: InterfaceName,
     /// The device; `None` for a virtual interface such as veth.
     pub device: Option<Device>,
+    /// The lowest interfaces under this one, which carry its packets: the ports of a bond, team or bridge, what a VLAN
+    /// is on. Empty for an interface that carries them itself.
+    pub lower: BTreeSet<InterfaceName>,
     /// NUMA node of the device or of the one above it; `None` where the kernel says -1 or nothing.
     pub numa_node: Option<u32>,
     /// In ascending order of number.
@@ -216,6 +223,7 @@ impl Nic {
         Ok(Self {
             name: name.clone(),
             device,
+            lower: lowest(files, name)?,
             numa_node,
             rx_queues: rx_queues.collect::<Result<_, _>>()?,
             tx_queues: tx_queues.collect::<Result<_, _>>()?,
@@ -289,6 +297,26 @@ fn check_exists(files: &KernelFiles, name: &InterfaceName) -> Result<(), HostErr
 /// The interface names of `/proc/net/dev`: two head lines, then `  eth0: counters`.
 fn interfaces_of_namespace(text: &str) -> impl Iterator<Item = &str> {
     text.lines().skip(2).filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim())
+}
+
+/// The interfaces at the end of the `lower_*` links that begin at this one, itself not among them.
+fn lowest(files: &KernelFiles, name: &InterfaceName) -> Result<BTreeSet<InterfaceName>, HostError> {
+    let mut found = BTreeSet::new();
+    let mut level = BTreeSet::from([name.clone()]);
+    for _ in 0..MAX_NESTING {
+        let mut below = BTreeSet::new();
+        for interface in level {
+            let names = files.list_optional(&format!("{NET}/{interface}"))?.unwrap_or_default();
+            let links = names.iter().filter_map(|file| file.strip_prefix("lower_")?.parse().ok());
+            let links: Vec<InterfaceName> = links.collect();
+            if links.is_empty() && interface != *name {
+                found.insert(interface);
+            }
+            below.extend(links);
+        }
+        level = below;
+    }
+    Ok(found)
 }
 
 fn read_device(files: &KernelFiles, name: &InterfaceName) -> Result<Option<Device>, HostError> {

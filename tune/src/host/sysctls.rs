@@ -78,7 +78,7 @@ impl FromStr for SysctlName {
 ///
 /// # Errors
 /// If one exists and cannot be read.
-pub fn read(files: &KernelFiles, names: &[SysctlName]) -> Result<Sysctls, HostError> {
+pub(super) fn read(files: &KernelFiles, names: &[SysctlName]) -> Result<Sysctls, HostError> {
     let mut found = Sysctls::new();
     for name in names {
         if let Some(text) = files.read_optional(&name.path())? {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{HostError, read_as, read_optional_as};
+use super::{HostError, read_optional_as};
 use crate::cpu_set::{Cpu, CpuSet};
 use crate::kernel_files::KernelFiles;
 
@@ -29,8 +29,6 @@ pub struct CpuPlace {
 pub struct Topology {
     /// `online`.
     pub online: CpuSet,
-    /// `possible`; the highest one bounds every mask the kernel takes (`nr_cpu_ids`).
-    pub possible: CpuSet,
     /// CPUs to which the kernel lets RPS send packets: without `isolated` (`isolcpus=domain`) and `nohz_full`.
     pub housekeeping: CpuSet,
     /// The online CPUs in ascending order.
@@ -46,7 +44,8 @@ impl Topology {
     /// If `cpu/online` cannot be read, or any of the files not be understood.
     pub fn read(files: &KernelFiles) -> Result<Self, HostError> {
         let list = |file: &str| read_optional_as(files, &format!("{CPU}/{file}"), parse_maybe_null_list);
-        let online = read_as(files, &format!("{CPU}/online"), CpuSet::parse_list)?;
+        let online = format!("{CPU}/online");
+        let online = read_optional_as(files, &online, CpuSet::parse_list)?.ok_or(HostError::NoSysfs)?;
         let possible = list("possible")?.unwrap_or_else(|| online.clone());
         let isolated = list("isolated")?.unwrap_or_default();
         let nohz_full = list("nohz_full")?.unwrap_or_default();
@@ -54,13 +53,7 @@ impl Topology {
         let cpus = online.iter().map(|cpu| read_cpu(files, cpu, &nodes)).collect::<Result<_, _>>()?;
         let distances = read_distances(files, &nodes)?;
         let housekeeping = possible.difference(&isolated).difference(&nohz_full);
-        Ok(Self { online, possible, housekeeping, cpus, distances })
-    }
-
-    /// Where an online CPU sits.
-    #[must_use]
-    pub fn place(&self, cpu: Cpu) -> Option<&CpuPlace> {
-        self.cpus.iter().find(|place| place.cpu == cpu)
+        Ok(Self { online, housekeeping, cpus, distances })
     }
 
     /// How far a CPU's node is from `node`: 0 for the node itself or if either is not known, else the kernel's
@@ -138,7 +131,6 @@ mod tests {
     fn two_nodes() -> Topology {
         Topology {
             online: "0-3".parse().unwrap(),
-            possible: "0-3".parse().unwrap(),
             housekeeping: "0-3".parse().unwrap(),
             cpus: Vec::new(),
             distances: BTreeMap::from([(0, vec![10, 21]), (2, vec![21, 10])]),

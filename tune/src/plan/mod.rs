@@ -4,9 +4,7 @@ mod placement;
 mod queues;
 mod sysctls;
 
-use std::collections::BTreeMap;
-
-pub use placement::{Layout, layout};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cpu_set::CpuSet;
 use crate::host::{Host, InterfaceName, SysctlName, Topology};
@@ -38,6 +36,18 @@ pub enum PlanError {
         /// The host's.
         online: CpuSet,
     },
+    /// The interface stands on others, which have the queues and interrupts.
+    #[error(
+        "interface {interface} stands on {}: their queues and interrupts carry its packets; \
+         tune each of them with --interface",
+        names(lower)
+    )]
+    Stacked {
+        /// The interface.
+        interface: InterfaceName,
+        /// The lowest interfaces under it.
+        lower: BTreeSet<InterfaceName>,
+    },
     /// The interface has no queues in sysfs.
     #[error("interface {0} has no RX and TX queues in /sys/class/net/{0}/queues")]
     NoQueues(InterfaceName),
@@ -52,6 +62,13 @@ pub enum PlanError {
         /// Why.
         reason: String,
     },
+    /// `rps = "auto"` asks whether each CPU has a queue whose interrupts fire there, and `irq = "keep"` leaves that to
+    /// whoever placed them.
+    #[error(
+        "queues.rps = \"auto\" follows from where tune places the interrupts of {0}, and queues.irq = \"keep\" leaves \
+         them; set queues.rps to \"queue-cpu\", \"off\" or \"keep\""
+    )]
+    AutoRpsOfKeptIrqs(InterfaceName),
     /// No housekeeping CPU is left to receive packets through RPS.
     #[error(
         "RPS of {interface} rx-{queue} would go to CPUs {cpus}, all of them isolated (isolcpus, nohz_full): the \
@@ -71,9 +88,9 @@ pub enum PlanError {
          remove it from the profile", path = .0.path()
     )]
     NoSysctl(SysctlName),
-    /// A sysctl has another number of fields.
+    /// A sysctl holds another number of fields, or words where numbers are asked for.
     #[error(
-        "sysctl {name} holds \"{found}\" here, to which \"{asked}\" cannot be compared; give as many numbers"
+        "sysctl {name} holds \"{found}\" here, to which \"{asked}\" cannot be compared; give a value of that form"
     )]
     SysctlShape {
         /// The sysctl.
@@ -98,11 +115,12 @@ pub fn plan(profile: &Profile, host: &Host) -> Result<Desired, PlanError> {
     Ok(desired)
 }
 
+fn names(interfaces: &BTreeSet<InterfaceName>) -> String {
+    interfaces.iter().map(InterfaceName::as_str).collect::<Vec<_>>().join(", ")
+}
+
 /// The profile's CPUs, all of which must be online.
-///
-/// # Errors
-/// [`PlanError::MissingCpus`].
-pub fn worker_cpus(choice: &CpuChoice, topology: &Topology) -> Result<CpuSet, PlanError> {
+fn worker_cpus(choice: &CpuChoice, topology: &Topology) -> Result<CpuSet, PlanError> {
     match choice {
         CpuChoice::Online => Ok(topology.online.clone()),
         CpuChoice::List(cpus) if cpus.is_subset(&topology.online) => Ok(cpus.clone()),

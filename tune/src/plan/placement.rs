@@ -14,16 +14,20 @@ use crate::host::{CpuPlace, Topology};
 
 /// The CPUs of one queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layout {
+pub(super) struct Layout {
     /// The queue's own CPU: where its interrupts fire.
-    pub cpu: Cpu,
+    pub(super) cpu: Cpu,
     /// Its group of CPUs, `cpu` among them. With as many queues as CPUs it is `cpu` alone.
-    pub group: CpuSet,
+    pub(super) group: CpuSet,
 }
 
 /// Lays queues 0 to `queues` - 1 on CPUs, `nic_node` first.
-#[must_use]
-pub fn layout(topology: &Topology, nic_node: Option<u32>, cpus: &CpuSet, queues: usize) -> Vec<Layout> {
+pub(super) fn layout(
+    topology: &Topology,
+    nic_node: Option<u32>,
+    cpus: &CpuSet,
+    queues: usize,
+) -> Vec<Layout> {
     let mut places: Vec<&CpuPlace> = topology.cpus.iter().filter(|place| cpus.contains(place.cpu)).collect();
     if places.is_empty() || queues == 0 {
         return Vec::new();
@@ -42,6 +46,16 @@ pub fn layout(topology: &Topology, nic_node: Option<u32>, cpus: &CpuSet, queues:
         split_cores(&cores, queues)
     };
     runs.iter().filter_map(|run| of_run(run)).collect()
+}
+
+/// The layouts of the first `queues`: the CPUs of those left out go to the queues that stay, in turn, so that every
+/// CPU keeps a queue.
+pub(super) fn fold(layouts: &[Layout], queues: usize) -> Vec<Layout> {
+    let fold = |queue: usize| {
+        let group = layouts.iter().skip(queue).step_by(queues).flat_map(|layout| layout.group.iter());
+        Layout { cpu: layouts[queue].cpu, group: group.collect() }
+    };
+    (0..queues.min(layouts.len())).map(fold).collect()
 }
 
 /// `items` in `parts` runs whose lengths differ by one at most.
@@ -92,7 +106,6 @@ mod tests {
         let online: CpuSet = (0..all).collect();
         let row = |node| (0..nodes).map(|other| if node == other { 10 } else { 20 }).collect();
         Topology {
-            possible: online.clone(),
             housekeeping: online.clone(),
             online,
             cpus,
@@ -142,6 +155,17 @@ mod tests {
         assert_eq!(groups(&layout(&threads, None, &threads.online, 3)), ["0,4", "1,5", "2-3,6-7"]);
         assert_eq!(groups(&layout(&threads, None, &threads.online, 6)), ["0", "4", "1", "5", "2,6", "3,7"]);
         assert_eq!(groups(&layout(&threads, None, &threads.online, 1)), ["0-7"]);
+    }
+
+    #[test]
+    fn folded_layouts_leave_no_cpu_without_a_queue() {
+        let topology = topology(1, 8, 1);
+        let layouts = layout(&topology, None, &topology.online, 4);
+        assert_eq!(fold(&layouts, 4), layouts);
+        assert_eq!(groups(&fold(&layouts, 3)), ["0-1,6-7", "2-3", "4-5"]);
+        assert_eq!(own(&fold(&layouts, 3)), [0, 2, 4]);
+        assert_eq!(groups(&fold(&layouts, 1)), ["0-7"]);
+        assert_eq!(fold(&[], 0), []);
     }
 
     proptest! {

@@ -1,9 +1,10 @@
 //! Interrupts, XPS and RPS of the interface's queues. Pure.
 
-use super::{Desired, Layout, PlanError, layout};
+use super::placement::{Layout, fold, layout};
+use super::{Desired, PlanError};
 use crate::cpu_set::CpuSet;
 use crate::host::{Host, HowKnown, QueueIrq, Serves};
-use crate::profile::{IrqPolicy, Profile, RpsPolicy, XpsPolicy};
+use crate::profile::{IrqPolicy, Placement, Profile, RpsPolicy, XpsPolicy};
 use crate::setting::{Setting, Value};
 
 /// The layouts of the RX queues and of the TX queues, by position in `Nic::rx_queues` and `Nic::tx_queues`.
@@ -21,16 +22,25 @@ pub(super) fn plan(
     desired: &mut Desired,
 ) -> Result<(), PlanError> {
     let nic = &host.nic;
+    if !nic.lower.is_empty() {
+        return Err(PlanError::Stacked { interface: nic.name.clone(), lower: nic.lower.clone() });
+    }
     if nic.rx_queues.is_empty() || nic.tx_queues.is_empty() {
         return Err(PlanError::NoQueues(nic.name.clone()));
     }
-    let layouts = lay_out(host, cpus);
     let queues = profile.queues;
-    if queues.irq == IrqPolicy::QueueCpu || queues.rps == RpsPolicy::Auto {
-        check_map(host)?;
-    }
-    if queues.irq == IrqPolicy::QueueCpu {
-        plan_irqs(host, &layouts, desired);
+    let layouts = match queues.placement {
+        Placement::OnePerCore => lay_out(host, cpus),
+    };
+    match queues.irq {
+        IrqPolicy::QueueCpu => {
+            check_map(host)?;
+            plan_irqs(host, &layouts, desired);
+        }
+        IrqPolicy::Keep if queues.rps == RpsPolicy::Auto && nic.device.is_some() => {
+            return Err(PlanError::AutoRpsOfKeptIrqs(nic.name.clone()));
+        }
+        IrqPolicy::Keep => {}
     }
     plan_xps(queues.xps, host, &layouts, desired);
     plan_rps(queues.rps, host, &layouts, desired)?;
@@ -45,13 +55,18 @@ pub(super) fn plan(
 }
 
 /// RX and TX queues are laid out each for themselves, except where one interrupt serves both of a number: then they
-/// must agree, and the larger number of queues decides.
+/// must agree, the larger number of queues decides, and the fewer queues of the other direction share its CPUs.
 fn lay_out(host: &Host, cpus: &CpuSet) -> Layouts {
     let (rx, tx) = (host.nic.rx_queues.len(), host.nic.tx_queues.len());
-    let combined = host.queue_irqs.rows.iter().any(|row| matches!(row.serves, Serves::Both(_)));
-    let (rx, tx) = if combined { (rx.max(tx), rx.max(tx)) } else { (rx, tx) };
     let lay = |queues| layout(&host.topology, host.nic.numa_node, cpus, queues);
-    Layouts { rx: lay(rx), tx: lay(tx), cpus: cpus.len() }
+    let combined = host.queue_irqs.rows.iter().any(|row| matches!(row.serves, Serves::Both(_)));
+    let (rx, tx) = if combined {
+        let both = lay(rx.max(tx));
+        (fold(&both, rx), fold(&both, tx))
+    } else {
+        (lay(rx), lay(tx))
+    };
+    Layouts { rx, tx, cpus: cpus.len() }
 }
 
 fn check_map(host: &Host) -> Result<(), PlanError> {
@@ -209,11 +224,38 @@ mod tests {
         assert!(error.contains("IRQ 41 (eth0-TxRx-1)") && error.contains("guess"), "{error}");
         host.queue_irqs.doubt = Some("two say so".into());
         assert!(refusal(&host, "").contains("two say so"));
-        assert!(
-            refusal(&host, "[queues]\nirq = \"keep\"").contains("two say so"),
-            "rps = auto needs the map"
-        );
         assert_eq!(values(&host, "[queues]\nirq = \"keep\"\nrps = \"off\"", "smp_affinity_list"), [""; 0]);
+    }
+
+    #[test]
+    fn rps_auto_is_refused_where_the_interrupts_are_kept() {
+        let keep = |rps: &str| format!("[queues]\nirq = \"keep\"\nrps = \"{rps}\"");
+        let host = nic_host(2, 2);
+        let error = refusal(&host, &keep("auto"));
+        assert!(error.contains("queues.irq = \"keep\" leaves them; set queues.rps to"), "{error}");
+        assert_eq!(values(&host, &keep("queue-cpu"), "rps_cpus"), ["1", "2"]);
+        assert_eq!(values(&veth_host(2, 2), &keep("auto"), "rps_cpus"), ["1", "2"], "no interrupts to keep");
+    }
+
+    #[test]
+    fn fewer_tx_than_rx_queues_on_the_same_interrupts_still_serve_every_cpu() {
+        let mut host = nic_host(8, 8);
+        host.nic.tx_queues.truncate(6);
+        for row in &mut host.queue_irqs.rows[6..] {
+            row.serves = Serves::Rx(QueueIndex(row.irq.0 - 40));
+        }
+        assert_eq!(values(&host, "", "xps_cpus"), ["41", "82", "4", "8", "10", "20"]);
+        assert_eq!(values(&host, "", "smp_affinity_list"), ["0", "1", "2", "3", "4", "5", "6", "7"]);
+        assert_eq!(values(&host, "", "rps_cpus"), ["0"; 8]);
+    }
+
+    #[test]
+    fn an_interface_on_others_is_refused_with_their_names() {
+        let mut host = veth_host(2, 2);
+        host.nic.name = "bond0".parse().unwrap();
+        host.nic.lower = ["eth0", "eth1"].map(|name| name.parse().unwrap()).into();
+        let error = refusal(&host, "");
+        assert!(error.starts_with("interface bond0 stands on eth0, eth1: "), "{error}");
     }
 
     #[test]

@@ -77,7 +77,7 @@ mod tests {
     fn words_are_set_and_shapes_must_agree() {
         assert_eq!(want("net.core.default_qdisc", "fq", true, "pfifo_fast").unwrap(), "fq");
         let error = want("net.ipv4.tcp_rmem", "4096", false, "4096 131072 6291456").unwrap_err();
-        assert!(error.contains("give as many numbers"), "{error}");
+        assert!(error.contains("give a value of that form"), "{error}");
         assert!(want("net.core.default_qdisc", "1", true, "fq").is_err());
     }
 }

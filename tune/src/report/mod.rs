@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-pub use show::{InterfaceReport, QueueReport, show};
+pub use show::show;
 
 use crate::host::InterfaceName;
 use crate::restore::Restored;
@@ -130,7 +130,8 @@ pub fn restore(out: &mut impl Write, format: Format, restored: &Restored) -> io:
     }
     let unchanged = match restored.unchanged {
         0 => String::new(),
-        number => format!(", {number} had their old value already"),
+        1 => ", 1 had its old value already".to_owned(),
+        number => format!(", {number} had their old values already"),
     };
     writeln!(out, "restored {}{unchanged}", count(restored.written.len(), "value"))
 }
@@ -211,7 +212,12 @@ mod tests {
         let gone = Restored { gone: vec!["/a is gone".into()], unchanged: 2, ..Restored::default() };
         assert_eq!(
             text(|out| restore(out, Format::Text, &gone)),
-            "/a is gone\nrestored 0 values, 2 had their old value already\n"
+            "/a is gone\nrestored 0 values, 2 had their old values already\n"
+        );
+        let one = Restored { unchanged: 1, ..Restored::default() };
+        assert_eq!(
+            text(|out| restore(out, Format::Text, &one)),
+            "restored 0 values, 1 had its old value already\n"
         );
     }
 
@@ -226,7 +232,7 @@ mod tests {
              QUEUE  IRQ  SET  EFFECTIVE  NODE  RPS  XPS  KNOWN BY  INTERRUPT\n\
              0      40   0-1  0          -     off  off  msi_irqs  eth0-TxRx-0\n\
              1      41   0-1  1          -     off  1    msi_irqs  eth0-TxRx-1\n\
-             interrupts are not set, since it is doubtful\n"
+             its interrupts are not set, since it is doubtful\n"
         );
     }
 

@@ -1,5 +1,6 @@
 //! `show`: one table for each interface.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use serde::Serialize;
@@ -7,56 +8,58 @@ use serde::Serialize;
 use super::table::write_table;
 use super::{Format, SCHEMA, count, write_json};
 use crate::cpu_set::CpuSet;
-use crate::host::{Host, HowKnown, Irq, Nic, QueueIndex, QueueIrq, RxQueue, TxQueue};
+use crate::host::{Host, HowKnown, InterfaceName, Irq, Nic, QueueIndex, QueueIrq, RxQueue, TxQueue};
 
 /// An interface as `show` prints it. CPUs are lists; a NUMA node that the kernel does not know is null.
 #[derive(Debug, Serialize)]
-pub struct InterfaceReport {
+struct InterfaceReport {
     /// Name.
-    pub interface: String,
+    interface: String,
     /// Driver; null for a virtual interface.
-    pub driver: Option<String>,
+    driver: Option<String>,
     /// The device's name in sysfs.
-    pub device: Option<String>,
+    device: Option<String>,
     /// PCI function.
-    pub pci: Option<String>,
+    pci: Option<String>,
+    /// The lowest interfaces under this one, which carry its packets; `apply` takes those and not this one.
+    lower: BTreeSet<InterfaceName>,
     /// NUMA node.
-    pub numa_node: Option<u32>,
+    numa_node: Option<u32>,
     /// Number of RX queues.
-    pub rx_queues: usize,
+    rx_queues: usize,
     /// Number of TX queues.
-    pub tx_queues: usize,
+    tx_queues: usize,
     /// Online CPUs.
-    pub cpus: CpuSet,
+    cpus: CpuSet,
     /// Why the interrupts would not be set; null if they may.
-    pub doubt: Option<String>,
+    doubt: Option<String>,
     /// One entry for each queue, or for each direction of it where they have interrupts of their own.
-    pub queues: Vec<QueueReport>,
+    queues: Vec<QueueReport>,
 }
 
 /// A queue as `show` prints it.
 #[derive(Debug, Serialize)]
-pub struct QueueReport {
+struct QueueReport {
     /// Number of the RX queue.
-    pub rx: Option<QueueIndex>,
+    rx: Option<QueueIndex>,
     /// Number of the TX queue.
-    pub tx: Option<QueueIndex>,
+    tx: Option<QueueIndex>,
     /// Interrupt.
-    pub irq: Option<Irq>,
+    irq: Option<Irq>,
     /// Its handler's name.
-    pub interrupt: Option<String>,
+    interrupt: Option<String>,
     /// CPUs on which it may fire.
-    pub set: Option<CpuSet>,
+    set: Option<CpuSet>,
     /// CPUs on which it does.
-    pub effective: Option<CpuSet>,
+    effective: Option<CpuSet>,
     /// NUMA node of the interrupt, else of the interface.
-    pub numa_node: Option<u32>,
+    numa_node: Option<u32>,
     /// `rps_cpus`; empty is off, null is not there.
-    pub rps: Option<CpuSet>,
+    rps: Option<CpuSet>,
     /// `xps_cpus`; empty is off, null is not there.
-    pub xps: Option<CpuSet>,
+    xps: Option<CpuSet>,
     /// How the interrupt is known; null without one.
-    pub known_by: Option<HowKnown>,
+    known_by: Option<HowKnown>,
 }
 
 #[derive(Serialize)]
@@ -109,10 +112,14 @@ fn write_interface(out: &mut impl Write, report: &InterfaceReport) -> io::Result
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(report.queues.iter().map(cells));
     write_table(out, &rows)?;
-    match &report.doubt {
-        Some(doubt) => writeln!(out, "interrupts are not set, since {doubt}"),
-        None => Ok(()),
+    if !report.lower.is_empty() {
+        let lower: Vec<&str> = report.lower.iter().map(InterfaceName::as_str).collect();
+        writeln!(out, "it stands on {}: tune each of them", lower.join(", "))?;
     }
+    if let Some(doubt) = &report.doubt {
+        writeln!(out, "its interrupts are not set, since {doubt}")?;
+    }
+    Ok(())
 }
 
 fn cells(queue: &QueueReport) -> [String; 9] {
@@ -150,6 +157,7 @@ impl From<&Host> for InterfaceReport {
             driver: nic.driver().map(str::to_owned),
             device: device.map(|device| device.name().to_owned()),
             pci: device.and_then(|device| device.pci.as_ref()).map(ToString::to_string),
+            lower: nic.lower.clone(),
             numa_node: nic.numa_node,
             rx_queues: nic.rx_queues.len(),
             tx_queues: nic.tx_queues.len(),

@@ -1,7 +1,9 @@
 //! `Profile`: what is asked for, from TOML.
 //!
 //! Every key is checked: an unknown key, a wrong type or a value out of range is refused with the file, the line,
-//! the key's path and what may stand there. `profiles/README.md` explains the keys.
+//! the key's path and what may stand there. `profiles/README.md` explains the keys. Pure.
+
+mod section;
 
 use std::ops::Range;
 use std::str::FromStr;
@@ -9,13 +11,24 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+pub use section::ProfileError;
+use section::{Section, Source, integer};
+
 use crate::cpu_set::{CpuSet, CpuSetError};
 pub use crate::host::InterfaceChoice;
 use crate::host::SysctlName;
 use crate::setting::Value;
 
 /// The most entries of one RX queue's RFS table that a profile may ask for. The kernel allocates them at once.
-pub const MAX_RPS_FLOW_CNT: u32 = 1 << 20;
+const MAX_RPS_FLOW_CNT: u32 = 1 << 20;
+
+/// Sysctls that hold a CPU mask. A write that the kernel refuses can leave such a file empty, and on a large host
+/// reading it gives only the end of the mask (`dump_cpumask()` in `net/core/sysctl_net_core.c`): the old value could
+/// neither be kept nor put back.
+const CPU_MASKS: [&str; 2] = ["net.core.rps_default_mask", "net.core.flow_limit_cpu_bitmap"];
+
+/// Sysctls that hold the two ends of a range, of which neither is an amount that could be raised.
+const RANGES: [&str; 2] = ["net.ipv4.ip_local_port_range", "net.ipv4.ping_group_range"];
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,16 +134,6 @@ pub struct SysctlWish {
     pub exact: bool,
 }
 
-/// Why a text is no profile. One line: `file:line:column: key: message`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{file}:{line}:{column}: {message}")]
-pub struct ProfileError {
-    file: String,
-    line: usize,
-    column: usize,
-    message: String,
-}
-
 impl Profile {
     /// Parses a profile; `file` is named in errors.
     ///
@@ -142,7 +145,10 @@ impl Profile {
         let first = errors.iter().min_by_key(|error| error.span().map_or(0, |span| span.start));
         if let Some(error) = first {
             let message = error.message().lines().map(str::trim).collect::<Vec<_>>().join("; ");
-            return Err(source.error(&error.span().unwrap_or(0..0), &format!("not TOML: {message}")));
+            return Err(source.error(
+                &error.span().unwrap_or(0..0),
+                &format!("not TOML: {message}; every key is in profiles/README.md"),
+            ));
         }
         let root = Section { source, path: String::new(), table: document.get_ref() };
         root.refuse_unknown(&["interface", "cpus", "queues", "sysctl"])?;
@@ -218,6 +224,11 @@ fn parse_sysctl(
     let name: SysctlName = key
         .parse()
         .map_err(|error: crate::host::SysctlNameError| section.error(key, span, &error.to_string()))?;
+    if CPU_MASKS.contains(&name.as_str()) {
+        const MASK: &str = "is a CPU mask, whose old value is lost when the kernel refuses a new one; \
+                            remove it from the profile and set it by hand";
+        return Err(section.error(key, span, MASK));
+    }
     let (value, exact) = match value.get_ref() {
         DeValue::Table(table) => {
             let path = section.key_path(key);
@@ -240,107 +251,10 @@ fn parse_sysctl(
         Value::Words(words) if !exact => {
             Err(error(&format!("\"{words}\" cannot be raised to; write {{ exact = \"{words}\" }}")))
         }
+        Value::Numbers(_) if !exact && RANGES.contains(&name.as_str()) => {
+            Err(error(&format!("is a range, which cannot be raised to; write {{ exact = \"{parsed}\" }}")))
+        }
         _ => Ok(SysctlWish { name, value: parsed, exact }),
-    }
-}
-
-fn integer(value: &Spanned<DeValue>) -> Option<i64> {
-    let integer = value.get_ref().as_integer()?;
-    i64::from_str_radix(integer.as_str(), integer.radix()).ok()
-}
-
-/// The text, for turning offsets into lines.
-#[derive(Clone, Copy)]
-struct Source<'a> {
-    text: &'a str,
-    file: &'a str,
-}
-
-impl Source<'_> {
-    fn error(&self, span: &Range<usize>, message: &str) -> ProfileError {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        ProfileError {
-            file: self.file.to_owned(),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-            message: message.to_owned(),
-        }
-    }
-}
-
-/// A table and the path of keys that leads to it, empty for the document.
-struct Section<'a, 'i> {
-    source: Source<'a>,
-    path: String,
-    table: &'a DeTable<'i>,
-}
-
-impl<'a, 'i> Section<'a, 'i> {
-    fn key_path(&self, key: &str) -> String {
-        let plain =
-            !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-        let key = if plain { key.to_owned() } else { format!("\"{}\"", key.escape_default()) };
-        if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
-    }
-
-    fn error(&self, key: &str, span: &Range<usize>, message: &str) -> ProfileError {
-        self.source.error(span, &format!("{}: {message}", self.key_path(key)))
-    }
-
-    fn get(&self, key: &str) -> Option<&'a Spanned<DeValue<'i>>> {
-        self.table.get(key)
-    }
-
-    fn refuse_unknown(&self, known: &[&str]) -> Result<(), ProfileError> {
-        let unknown = self.table.iter().filter(|(key, _)| !known.contains(&key.get_ref().as_ref()));
-        match unknown.min_by_key(|(key, _)| key.span().start) {
-            None => Ok(()),
-            Some((key, _)) => {
-                let message = format!("unknown key; known here: {}", known.join(", "));
-                Err(self.error(key.get_ref(), &key.span(), &message))
-            }
-        }
-    }
-
-    fn section(&self, key: &str) -> Result<Option<Section<'a, 'i>>, ProfileError> {
-        let Some(value) = self.get(key) else { return Ok(None) };
-        match value.get_ref() {
-            DeValue::Table(table) => Ok(Some(Section { source: self.source, path: key.to_owned(), table })),
-            _ => Err(self.error(key, &value.span(), "must be a table")),
-        }
-    }
-
-    fn text<T>(
-        &self,
-        key: &str,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, ProfileError> {
-        let Some(value) = self.get(key) else { return Ok(None) };
-        let text =
-            value.get_ref().as_str().ok_or_else(|| self.error(key, &value.span(), "must be a string"))?;
-        parse(text).map(Some).map_err(|message| self.error(key, &value.span(), &message))
-    }
-
-    fn integer(&self, key: &str, range: std::ops::RangeInclusive<i64>) -> Result<Option<i64>, ProfileError> {
-        let Some(value) = self.get(key) else { return Ok(None) };
-        match integer(value).filter(|number| range.contains(number)) {
-            Some(number) => Ok(Some(number)),
-            None => {
-                let message = format!("must be an integer from {} to {}", range.start(), range.end());
-                Err(self.error(key, &value.span(), &message))
-            }
-        }
-    }
-
-    fn choice<T: Copy + Default>(&self, key: &str, choices: &[(&str, T)]) -> Result<T, ProfileError> {
-        let choose = |text: &str| {
-            choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
-                let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-                format!("\"{}\" is not one of: {}", text.escape_debug(), names.join(", "))
-            })
-        };
-        Ok(self.text(key, choose)?.unwrap_or_default())
     }
 }
 
@@ -416,7 +330,7 @@ mod tests {
             ("cpus = \"\"", "p.toml:1:8: cpus: \"\" names no CPU"),
             ("cpus = 4", "p.toml:1:8: cpus: must be a string"),
             ("interface = \"../lo\"", "interface: \"../lo\" is not an interface name: it contains '/'"),
-            ("queues = 1", "p.toml:1:10: queues: must be a table"),
+            ("queues = 1", "p.toml:1:10: queues: must be a table: write [queues]"),
             ("[queues]\nrps = \"on\"", "queues.rps: \"on\" is not one of: auto, queue-cpu, off, keep"),
             ("[queues]\nrps_flow_cnt = -1", "queues.rps_flow_cnt: must be an integer from 0 to 1048576"),
             ("[queues]\nrps_flow_cnt = 1.5", "queues.rps_flow_cnt: must be an integer"),
@@ -426,6 +340,8 @@ mod tests {
             ("[sysctl]\n\"net.core.x\" = \"bbr\"", "write { exact = \"bbr\" }"),
             ("[sysctl]\n\"net.core.x\" = { exact = 1, min = 2 }", "unknown key; known here: exact"),
             ("[sysctl]\n\"net.core.x\" = 99999999999999999999", "is not a 64-bit number"),
+            ("[sysctl]\n\"net.core.flow_limit_cpu_bitmap\" = { exact = \"3\" }", "is a CPU mask"),
+            ("[sysctl]\n\"net.ipv4.ping_group_range\" = \"0 10\"", "write { exact = \"0 10\" }"),
             ("interface = \"a\"\ninterface = \"b\"", "p.toml:2:1: not TOML: duplicate key"),
             ("{\"json\": true}", "p.toml:1:1: not TOML: "),
             ("#!/bin/sh\necho \"hello\nworld\n", "p.toml:2:"),
