@@ -11,44 +11,10 @@
 //!   peer's writes are;
 //! * requests end before the descriptor is closed, and the slot is free only when nothing is in flight.
 
-use std::collections::VecDeque;
-
-use super::token::BufferId;
+use super::send_queue::{Chunk, SendQueue};
 
 /// While the peer's window is closed, no new receive is armed once this many bytes are queued for it.
 pub(crate) const PAUSE_AT: usize = 64 * 1024;
-
-/// Copied bytes are put together to pieces of at least this many bytes where they come in smaller ones.
-const COPY_PIECE: usize = 16 * 1024;
-
-/// A queue of more pieces than this gives its own memory back when it is empty.
-const KEPT_QUEUE: usize = 32;
-
-/// Where queued bytes lie.
-#[derive(Debug)]
-pub(crate) enum Storage {
-    /// In a buffer of the worker's pool, to be given back.
-    Pool(BufferId),
-    /// In memory of its own: copied, because the peer reads too slowly for its bytes to stay in the pool.
-    Heap(Vec<u8>),
-}
-
-/// A piece of received bytes on its way back to the peer.
-#[derive(Debug)]
-pub(crate) struct Chunk {
-    /// Where the bytes lie.
-    pub(crate) storage: Storage,
-    /// Index of the first byte not yet sent.
-    pub(crate) start: usize,
-    /// Index behind the last byte.
-    pub(crate) end: usize,
-}
-
-impl Chunk {
-    fn len(&self) -> usize {
-        self.end - self.start
-    }
-}
 
 /// Requests of a connection that the kernel holds.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -138,12 +104,7 @@ pub(crate) struct Connection {
     receives: u32,
     /// Number of the request that the send in flight is.
     send_request: u64,
-    /// Chunks at the front of the queue that the send in flight reads from.
-    sending_chunks: usize,
-    /// Bytes of those chunks.
-    sending_bytes: usize,
-    queue: VecDeque<Chunk>,
-    queued_bytes: usize,
+    queue: SendQueue,
 }
 
 impl Connection {
@@ -161,10 +122,7 @@ impl Connection {
             listed: false,
             receives: 0,
             send_request: 0,
-            sending_chunks: 0,
-            sending_bytes: 0,
-            queue: VecDeque::new(),
-            queued_bytes: 0,
+            queue: SendQueue::default(),
         }
     }
 
@@ -201,33 +159,18 @@ impl Connection {
 
     /// Bytes came. Returns how many receives have brought bytes, this one included.
     pub(crate) fn received(&mut self, chunk: Chunk) -> u32 {
-        let bytes = chunk.len();
-        self.queue.push_back(chunk);
-        self.count_receive(bytes)
+        self.queue.push(chunk);
+        self.count_receive()
     }
 
     /// As [`Connection::received`], for bytes that are to be copied. They are put behind those copied last.
     pub(crate) fn received_copy(&mut self, bytes: &[u8]) -> u32 {
-        let last_is_free = self.queue.len() > self.sending_chunks;
-        match self.queue.back_mut() {
-            Some(Chunk { storage: Storage::Heap(memory), end, .. })
-                if last_is_free && memory.len() + bytes.len() <= COPY_PIECE =>
-            {
-                memory.extend_from_slice(bytes);
-                *end = memory.len();
-            }
-            _ => self.queue.push_back(Chunk {
-                storage: Storage::Heap(bytes.to_vec()),
-                start: 0,
-                end: bytes.len(),
-            }),
-        }
-        self.count_receive(bytes.len())
+        self.queue.push_copy(bytes);
+        self.count_receive()
     }
 
-    fn count_receive(&mut self, bytes: usize) -> u32 {
+    fn count_receive(&mut self) -> u32 {
         self.heard = true;
-        self.queued_bytes += bytes;
         self.receives = self.receives.saturating_add(1);
         self.receives
     }
@@ -249,78 +192,59 @@ impl Connection {
         }
     }
 
-    /// What is queued, oldest first.
-    pub(crate) fn chunks(&self) -> impl Iterator<Item = &Chunk> {
-        self.queue.iter()
-    }
-
-    /// Number of chunks queued.
-    pub(crate) fn queued_chunks(&self) -> usize {
-        self.queue.len()
+    /// What is queued.
+    pub(crate) fn queue(&self) -> &SendQueue {
+        &self.queue
     }
 
     /// The first `chunks` chunks were given to the kernel to send, as its request number `request`.
     pub(crate) fn send_started(&mut self, chunks: usize, request: u64) {
-        debug_assert!(!self.in_flight.send && chunks > 0 && chunks <= self.queue.len());
+        debug_assert!(!self.in_flight.send);
         self.in_flight.send = true;
         self.send_request = request;
-        self.sending_chunks = chunks;
-        self.sending_bytes = self.queue.iter().take(chunks).map(Chunk::len).sum();
+        self.queue.start(chunks);
     }
 
     /// Bytes of the send in flight, if it is the one with this request number.
     pub(crate) fn bytes_of_send(&self, request: u64) -> Option<usize> {
-        (self.in_flight.send && self.send_request == request).then_some(self.sending_bytes)
+        (self.in_flight.send && self.send_request == request).then(|| self.queue.sending_bytes())
     }
 
     /// True if something is to be done as soon as the send in flight has ended.
     pub(crate) fn awaits_send(&self) -> bool {
-        self.in_flight.send && (self.state != State::Open || self.queue.len() > self.sending_chunks)
+        self.in_flight.send && (self.state != State::Open || self.queue.has_more())
     }
 
     /// The send in flight completed; the kernel took `bytes` bytes, 0 if the socket was full. Chunks sent to their end
     /// go to `give_back`.
     pub(crate) fn sent(&mut self, bytes: usize, mut give_back: impl FnMut(Chunk)) {
-        debug_assert!(self.in_flight.send && bytes <= self.sending_bytes);
-        self.blocked = bytes < self.sending_bytes;
+        debug_assert!(self.in_flight.send);
+        self.blocked = bytes < self.queue.sending_bytes();
         self.send_ended();
-        self.queued_bytes -= bytes;
-        let mut left = bytes;
-        while let Some(chunk) = self.queue.front_mut() {
-            if chunk.len() > left {
-                chunk.start += left;
-                break;
-            }
-            left -= chunk.len();
-            give_back(self.queue.pop_front().expect("front exists"));
-        }
-        if self.queue.is_empty() && self.queue.capacity() > KEPT_QUEUE {
-            self.queue = VecDeque::new();
-        }
+        self.queue.sent(bytes, &mut give_back);
         if self.discards() {
-            self.drop_queue(give_back);
+            self.queue.clear(give_back);
         }
     }
 
     /// The send in flight failed for good.
-    pub(crate) fn send_failed(&mut self, give_back: impl FnMut(Chunk)) {
+    pub(crate) fn send_failed(&mut self, mut give_back: impl FnMut(Chunk)) {
         self.send_ended();
         self.state = State::Aborting;
-        self.drop_queue(give_back);
+        self.queue.sent(0, &mut give_back);
+        self.queue.clear(give_back);
     }
 
     fn send_ended(&mut self) {
         self.in_flight.send = false;
         self.cancel_asked = false;
-        self.sending_chunks = 0;
-        self.sending_bytes = 0;
     }
 
     /// Gives the connection up: what is queued is dropped, as soon as the kernel does not read from it.
     pub(crate) fn abort(&mut self, give_back: impl FnMut(Chunk)) {
         if matches!(self.state, State::Open | State::Finishing | State::Lingering) {
             self.state = State::Aborting;
-            self.drop_queue(give_back);
+            self.queue.clear(give_back);
         }
     }
 
@@ -342,14 +266,9 @@ impl Connection {
         self.in_flight.shutdown = false;
     }
 
-    fn drop_queue(&mut self, give_back: impl FnMut(Chunk)) {
-        self.queue.drain(self.sending_chunks..).for_each(give_back);
-        self.queued_bytes = self.sending_bytes;
-    }
-
-    /// Puts every chunk that the kernel does not read from through `moved`, which may copy it out of the pool.
-    pub(crate) fn move_queue(&mut self, moved: impl FnMut(&mut Chunk)) {
-        self.queue.range_mut(self.sending_chunks..).for_each(moved);
+    /// As [`SendQueue::relocate`].
+    pub(crate) fn relocate_queue(&mut self, moved: impl FnMut(&mut Chunk)) {
+        self.queue.relocate(moved);
     }
 
     /// `SO_INCOMING_CPU` is to be read; false if a read is in flight already or the connection is about to close.
@@ -407,7 +326,7 @@ impl Connection {
     }
 
     fn receive_step(&mut self) -> Option<Step> {
-        let paused = self.blocked && self.queued_bytes >= PAUSE_AT;
+        let paused = self.blocked && self.queue.bytes() >= PAUSE_AT;
         match (self.in_flight.receive, paused) {
             (true, true) => self.cancel_step(Step::CancelReceive),
             (false, false) if !self.starved => {

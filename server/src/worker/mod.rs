@@ -11,6 +11,7 @@ mod connections;
 mod features;
 mod operations;
 mod ring;
+mod send_queue;
 mod token;
 
 use std::collections::VecDeque;
@@ -26,11 +27,12 @@ use crate::stats::Counters;
 use acceptor::{AcceptStep, Acceptor};
 use buffers::Buffers;
 pub(crate) use buffers::MAX_BUFFERS;
-use connection::{Chunk, Step, Storage};
+use connection::Step;
 use connections::Connections;
 pub(crate) use features::Features;
 use ring::Ring;
 pub use ring::SetupError;
+use send_queue::{Chunk, Storage};
 pub(crate) use token::MAX_SLOTS;
 use token::{ConnectionId, Slot};
 
@@ -232,7 +234,7 @@ impl Worker<'_> {
                     self.hurry |= connection.awaits_send();
                 }
                 Step::SendWaiting => {
-                    connection.move_queue(|chunk| {
+                    connection.relocate_queue(|chunk| {
                         self.counters.bytes_copied += spare_the_pool(chunk, self.buffers);
                     });
                     self.ring.send(id, connection, self.buffers, true);

@@ -8,8 +8,9 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed};
 
 use super::buffers::{Buffers, GROUP};
-use super::connection::{Chunk, Connection, Storage};
+use super::connection::Connection;
 use super::ring::Ring;
+use super::send_queue::{Chunk, Storage};
 use super::token::{ConnectionId, Token};
 
 /// Bytes that one armed multishot receive may bring before it ends (Linux 6.17 and later), so that a peer that writes
@@ -185,12 +186,12 @@ impl Ring<'_> {
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | if wait { 0 } else { libc::MSG_DONTWAIT };
         let fd = fd(connection.descriptor());
         let most = if self.vectors.has_room() { MOST_PIECES } else { 1 };
-        let chunks = connection.queued_chunks().min(most);
-        let entry = if let (1, Some(chunk)) = (chunks, connection.chunks().next()) {
+        let chunks = connection.queue().len().min(most);
+        let entry = if let (1, Some(chunk)) = (chunks, connection.queue().iter().next()) {
             let (start, bytes) = piece(chunk, buffers);
             opcode::Send::new(fd, start, length(bytes)).flags(flags).build()
         } else {
-            let pieces = connection.chunks().take(chunks).map(|chunk| piece(chunk, buffers));
+            let pieces = connection.queue().iter().take(chunks).map(|chunk| piece(chunk, buffers));
             let header = self.vectors.header(pieces);
             opcode::SendMsg::new(fd, header).flags(flags.unsigned_abs()).build()
         };
