@@ -1,10 +1,12 @@
 //! `restore`: journal -> kernel. Also how `apply` undoes.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::host::{HostError, Interrupts};
 use crate::journal::{Entry, Journal, JournalError, Loaded, State};
 use crate::kernel_files::{KernelFileError, KernelFiles};
+use crate::netns;
 use crate::setting::{ChangeText, Setting, Value, ValueError};
 
 /// What a restore did.
@@ -30,7 +32,7 @@ pub enum RestoreError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// `/proc/interrupts`.
+    /// `/proc/interrupts`, or the interfaces.
     #[error(transparent)]
     Host(#[from] HostError),
 }
@@ -39,7 +41,7 @@ pub enum RestoreError {
 /// the rest. The journal is removed when nothing failed.
 ///
 /// # Errors
-/// If the journal cannot be read or removed. Values that could not be written are in [`Restored::failed`].
+/// If the journal cannot be read or removed, or `/sys` is that of another network namespace. Values that could not be written are in [`Restored::failed`].
 pub fn restore(files: &KernelFiles, state: &State) -> Result<Restored, RestoreError> {
     let mut restored = Restored::default();
     match state.load()? {
@@ -64,6 +66,8 @@ fn put_back_all(files: &KernelFiles, journal: &Journal, restored: &mut Restored)
             None => restored.failed.push(format!("{} is no file that tune sets", entry.path)),
         }
     }
+    let interfaces: BTreeSet<_> = entries.iter().filter_map(|(setting, _)| setting.interface()).collect();
+    interfaces.into_iter().try_for_each(|interface| netns::check_sysfs(files, interface))?;
     entries.sort_by(|(a, _), (b, _)| b.cmp(a));
     for (setting, entry) in entries {
         if let Some(reason) = of_another_device(&setting, entry, &interrupts) {
