@@ -113,7 +113,7 @@ fn execute(cli: &Cli) -> Result<ExitCode> {
     let overrides = Overrides::parse(options)?;
     let files = KernelFiles::open(&options.root).context("--root")?;
     let format = if options.json { Format::Json } else { Format::Text };
-    let state_dir = options.state_dir.clone().unwrap_or_else(|| State::default_directory(&files));
+    let state_dir = || options.state_dir.clone().map_or_else(|| State::default_directory(&files), Ok);
     match &cli.command {
         Command::Show { name } => {
             let hosts = read_hosts(&files, overrides, name.as_deref())?;
@@ -127,11 +127,11 @@ fn execute(cli: &Cli) -> Result<ExitCode> {
             }
         }
         Command::Apply { profile } => {
-            let applied = crate::apply_profile(&files, &state_dir, &read_profile(profile, overrides)?)?;
+            let applied = crate::apply_profile(&files, &state_dir()?, &read_profile(profile, overrides)?)?;
             print(|out| report::apply(out, format, &applied))?;
         }
         Command::Restore => {
-            let restored = crate::restore(&files, &state_dir)?;
+            let restored = crate::restore(&files, &state_dir()?)?;
             print(|out| report::restore(out, format, &restored))?;
             if let Some(journal) = &restored.journal {
                 let failures = restored.failed.join("; ");

@@ -45,7 +45,7 @@ pub enum RestoreError {
 pub fn restore(files: &KernelFiles, state: &State) -> Result<Restored, RestoreError> {
     let mut restored = Restored::default();
     match state.load()? {
-        Loaded::Nothing => return Ok(restored),
+        Loaded::Nothing => {}
         Loaded::OtherBoot => restored.other_boot = true,
         Loaded::Journal(journal) => put_back_all(files, &journal, &mut restored)?,
     }
@@ -179,7 +179,7 @@ mod tests {
         write("proc/irq/41/smp_affinity_list", "1\n");
         write("proc/sys/net/core/somaxconn", "8000\n");
         let files = KernelFiles::open(dir.path()).unwrap();
-        let state = State::open(&State::default_directory(&files), &files).unwrap();
+        let state = State::open(&State::default_directory(&files).unwrap(), &files).unwrap();
         (dir, files, state)
     }
 
@@ -232,11 +232,21 @@ mod tests {
         drop(state);
         fs::create_dir_all(dir.path().join("proc/sys/kernel/random")).unwrap();
         fs::write(dir.path().join("proc/sys/kernel/random/boot_id"), "next\n").unwrap();
-        let state = State::open(&State::default_directory(&files), &files).unwrap();
+        let state = State::open(&State::default_directory(&files).unwrap(), &files).unwrap();
         let restored = restore(&files, &state).unwrap();
         assert!(restored.other_boot && restored.written.is_empty());
         assert_eq!(files.read("/proc/sys/net/core/somaxconn").unwrap(), "8000");
         assert_eq!(state.load().unwrap(), Loaded::Nothing);
+    }
+
+    #[test]
+    fn what_a_run_left_that_was_killed_at_its_first_journal_is_removed() {
+        let (dir, files, state) = tree();
+        let left = dir.path().join("run/corelocal/journal.0.json.new");
+        fs::write(&left, "{\"schema\":").unwrap();
+        let restored = restore(&files, &state).unwrap();
+        assert!(restored.written.is_empty() && restored.journal.is_none());
+        assert!(!left.exists());
     }
 
     #[test]
