@@ -7,7 +7,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -190,15 +190,19 @@ impl State {
     /// Reads the journal.
     ///
     /// # Errors
-    /// If there is one that cannot be read, is damaged, of another schema, or of another network namespace.
+    /// If there is one that cannot be read, is damaged, of another user, another schema, or another network namespace.
     pub fn load(&self) -> Result<Loaded, JournalError> {
         let path = self.journal_path();
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
+        let (text, owner) = match read_own(&path) {
+            Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Nothing),
             Err(error) => return Err(file_error("read journal", &path)(error)),
         };
         let unusable = |reason: String| JournalError::Unusable { path: path.clone(), reason };
+        // In a directory such as /tmp anybody could leave one, with any sysctl in it.
+        if owner != rustix::process::geteuid().as_raw() && owner != 0 {
+            return Err(unusable(format!("user {owner} wrote it")));
+        }
         let journal: Journal = serde_json::from_str(&text).map_err(|error| unusable(error.to_string()))?;
         if journal.schema != SCHEMA {
             return Err(unusable(format!(
@@ -258,6 +262,13 @@ impl State {
 
 fn open_directory(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)
+}
+
+/// The text of a file that is no link, and the user it belongs to.
+fn read_own(path: &Path) -> io::Result<(String, u32)> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+    let owner = file.metadata()?.uid();
+    Ok((io::read_to_string(file)?, owner))
 }
 
 /// Writes a file of ours, and never through a link that somebody else has put in its place.
@@ -354,6 +365,19 @@ mod tests {
             assert!(error.contains("journal.0.json cannot be used"), "{error}");
             assert!(!error.contains('\n'));
         }
+    }
+
+    #[test]
+    fn a_journal_that_another_user_left_is_not_followed() {
+        let (_dir, _, state) = state();
+        state.store(&state.journal(vec![entry("/proc/sys/kernel/core_pattern", "|/tmp/x")])).unwrap();
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIPPED: needs root");
+            return;
+        }
+        std::os::unix::fs::chown(state.journal_path(), Some(65534), None).unwrap();
+        let error = state.load().unwrap_err().to_string();
+        assert!(error.contains("cannot be used: user 65534 wrote it"), "{error}");
     }
 
     #[test]
