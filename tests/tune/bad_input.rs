@@ -94,17 +94,7 @@ fn impossible_overrides_are_refused_with_the_reason() {
         ("--interface", "", ["--interface", "\"\""]),
         ("--interface", "eth7", ["eth7", "eth0"]),
     ] {
-        // An option's value that cannot be parsed may be refused by the command line parser, with its exit code.
-        let result = run(&tree, [option, value, "plan", auto]);
-        assert!(matches!(result.code, Some(1 | 2)), "{option} {value:?}: {}", result.stdout);
-        assert_eq!(result.stdout, "", "{option} {value:?}");
-        for part in parts {
-            assert!(
-                result.stderr.contains(part),
-                "{option} {value:?}: {part:?} is missing in: {}",
-                result.stderr
-            );
-        }
+        refused(&tree, [option, value, "plan", auto], &parts);
     }
 }
 
@@ -157,9 +147,40 @@ fn without_permission_apply_says_so_and_writes_nothing() {
         .unwrap()
         .into();
     let message = result.refusal();
-    assert!(message.contains("EACCES"), "{message}");
-    assert!(message.contains("root"), "the next step: {message}");
+    assert!(message.contains("/proc/irq/38/smp_affinity_list: EACCES"), "{message}");
+    assert!(message.contains("needs root or CAP_DAC_OVERRIDE"), "the next step: {message}");
     assert_eq!(contents(tree.path()), before);
+}
+
+#[test]
+fn a_state_directory_that_is_none_is_named() {
+    let tree = copy_of("virtio-2cpu");
+    let before = contents(tree.path());
+    let (auto, file) = (profile("auto.toml"), tree.path().join("proc/interrupts"));
+    let (auto, file) = (auto.to_str().unwrap(), file.to_str().unwrap());
+    for command in [&["apply", auto][..], &["restore"]] {
+        let arguments = [command, &["--state-dir", file]].concat();
+        refused(tree.path(), arguments, &[file, "ENOTDIR", "choose another directory with --state-dir"]);
+    }
+    assert_eq!(contents(tree.path()), before);
+}
+
+/// A captured tree with an absolute link, and a `/run` of the machine that it must not lead to.
+#[test]
+fn a_link_in_the_tree_does_not_lead_the_journal_out_of_it() {
+    let (tree, outside) = (copy_of("virtio-2cpu"), tempfile::tempdir().unwrap());
+    std::os::unix::fs::symlink(outside.path(), tree.path().join("run")).unwrap();
+    let before = contents(tree.path());
+    let auto = profile("auto.toml");
+    for command in [&["apply", auto.to_str().unwrap()][..], &["restore"]] {
+        let parts = ["/run", "outside of", "--state-dir"];
+        refused(tree.path(), command.iter().copied(), &parts);
+    }
+    assert_eq!(contents(tree.path()), before);
+    assert_eq!(names(outside.path(), |_| true).len(), 0);
+    // Neither looks for the state, so neither minds where it would be.
+    run(tree.path(), ["show"]).expect(0);
+    run(tree.path(), ["plan", auto.to_str().unwrap()]).expect(2);
 }
 
 #[test]

@@ -5,15 +5,17 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::veth::{NIC, Veth};
-use common::{assert_same_values, contents, copy_of, names, profile, run, tune};
-use rustix::process::{Signal, getpid, kill_process};
+use common::{assert_same_values, contents, copy_of, profile, run, tune};
+use rustix::process::{Pid, Signal, getpid, kill_process};
 use tune::kernel_files::{DirectWrite, KernelFiles, KernelWrite};
 use tune::profile::Profile;
 
@@ -70,7 +72,7 @@ fn the_process_that_dies() {
         result
     };
     let variable = |name| std::env::var(name).unwrap();
-    let text = std::fs::read_to_string(variable("PROFILE")).unwrap();
+    let text = fs::read_to_string(variable("PROFILE")).unwrap();
     let mut profile = Profile::parse(&text, "profile").unwrap();
     profile.interface = tune::profile::InterfaceChoice::Named(variable("INTERFACE").parse().unwrap());
     let files = KernelFiles::with_writer(variable("ROOT"), writer).unwrap();
@@ -80,6 +82,16 @@ fn the_process_that_dies() {
 fn was_killed(status: ExitStatus) -> bool {
     assert!(status.success() || status.signal() == Some(9), "{status}");
     !status.success()
+}
+
+fn has_journal(root: &Path) -> bool {
+    root.join("run/corelocal/journal.0.json").exists()
+}
+
+/// How many kernel files hold another value than before.
+fn changed(root: &Path, before: &BTreeMap<String, String>) -> usize {
+    let differs = |(path, text): &(String, String)| before.get(path).is_some_and(|before| before != text);
+    contents(root).into_iter().filter(differs).count()
 }
 
 /// Kills at every `step`-th write, before it and after it, and lets `recover` bring the tree back.
@@ -96,10 +108,9 @@ fn die_at_every_write(host: &str, profile_file: &str, step: usize, recover: impl
                 assert!(moments > 2, "{}", String::from_utf8_lossy(&output.stderr));
                 return;
             }
-            let journals = names(&tree.path().join("run/corelocal"), |path| {
-                path.extension().is_some_and(|e| e == "json")
-            });
-            assert_eq!(journals.len(), 1, "the journal was there before the first write");
+            assert!(has_journal(tree.path()), "the journal was there before the first write");
+            let written = number + usize::from(matches!(moment, Moment::After(_)));
+            assert_eq!(changed(tree.path(), &before), written, "killed in the middle");
             recover(tree.path());
             assert_same_values(&contents(tree.path()), &before);
             moments += 1;
@@ -127,15 +138,26 @@ fn killed_at_any_write_a_second_apply_completes_and_restore_still_finds_the_firs
     });
 }
 
-/// Also between the writes, while the journal is written: the program itself, killed at moments spread over the time
-/// that an apply takes.
-#[test]
-fn killed_at_any_moment_restore_brings_every_value_back() {
-    const MOMENTS: u32 = 40;
+/// What a run of the program that got a signal left.
+struct Interrupted {
+    status: ExitStatus,
+    /// It had not ended when the signal was sent.
+    in_time: bool,
+    /// How many values are not as before.
+    written: usize,
+    /// How many an apply changes.
+    all: usize,
+}
+
+/// Applies `40g.toml` by the program itself, which gets `signal` at moments spread over the time that an apply takes
+/// and, every other time, as soon as the first value is written. `hit` must be true of three runs at least.
+fn interrupt_at_any_moment(signal: Signal, hit: impl Fn(&Interrupted) -> bool) {
+    const MOMENTS: u32 = 20;
+    const FIRST: &str = "proc/irq/121/smp_affinity_list";
     let forty = profile("40g.toml");
     let apply = |root: &Path| {
         let mut command = tune();
-        command.arg("--root").args([root, Path::new("apply"), &forty]).stdout(std::process::Stdio::null());
+        command.arg("--root").args([root, Path::new("apply"), &forty]).stdout(Stdio::null());
         command
     };
     let tree = copy_of("i40e-48cpu");
@@ -143,21 +165,53 @@ fn killed_at_any_moment_restore_brings_every_value_back() {
     let start = Instant::now();
     assert!(apply(tree.path()).status().unwrap().success());
     let duration = start.elapsed();
+    let all = changed(tree.path(), &before);
     run(tree.path(), ["restore"]).expect(0);
-    for moment in 0..MOMENTS {
+    let (mut tried, mut hits) = (0, 0);
+    while tried < MOMENTS || hits < 3 {
+        assert!(start.elapsed() < Duration::from_secs(60), "{hits} of {tried} {signal:?} came in the middle");
         let mut child = apply(tree.path()).spawn().unwrap();
-        wait_until_exit(&mut child, duration * moment / MOMENTS);
-        child.kill().unwrap();
-        was_killed(child.wait().unwrap());
+        let moment = Instant::now() + duration * (tried % MOMENTS) / MOMENTS;
+        let first_is_written = || fs::read_to_string(tree.path().join(FIRST)).unwrap() != before[FIRST];
+        let wait_for_write = tried % 2 == 1;
+        wait(&mut child, || if wait_for_write { first_is_written() } else { Instant::now() >= moment });
+        let in_time = child.try_wait().unwrap().is_none();
+        if in_time {
+            kill_process(Pid::from_child(&child), signal).unwrap();
+        }
+        let status = child.wait().unwrap();
+        let written = changed(tree.path(), &before);
+        assert!(written == 0 || has_journal(tree.path()), "{written} values and no journal");
+        hits += usize::from(hit(&Interrupted { status, in_time, written, all }));
         run(tree.path(), ["restore"]).expect(0);
         assert_same_values(&contents(tree.path()), &before);
+        tried += 1;
     }
 }
 
-/// Waits until the child has ended, at most this long.
-fn wait_until_exit(child: &mut std::process::Child, at_most: Duration) {
-    let deadline = Instant::now() + at_most;
-    while Instant::now() < deadline && child.try_wait().unwrap().is_none() {
+/// Also between the writes, and while the journal is written.
+#[test]
+fn killed_at_any_moment_restore_brings_every_value_back() {
+    interrupt_at_any_moment(Signal::KILL, |run| {
+        was_killed(run.status) && (1..run.all).contains(&run.written)
+    });
+}
+
+/// A Ctrl-C or a lost connection comes too early for anything to be written, or the transaction is finished.
+#[test]
+fn an_apply_that_has_begun_is_finished_in_spite_of_a_signal() {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        interrupt_at_any_moment(signal, |run| {
+            let expected = if run.status.success() { run.all } else { 0 };
+            assert_eq!(run.written, expected, "{signal:?}: {}", run.status);
+            run.in_time && run.status.success()
+        });
+    }
+}
+
+/// Waits until the child has ended or something has happened.
+fn wait(child: &mut Child, happened: impl Fn() -> bool) {
+    while !happened() && child.try_wait().unwrap().is_none() {
         std::thread::yield_now();
     }
 }

@@ -6,8 +6,9 @@ mod common;
 
 use std::fs;
 
-use common::profile;
 use common::veth::{NIC, Veth};
+use common::{Run, profile, tune};
+use lab::namespace::Namespace;
 use tune::cpu_set::{Cpu, CpuSet};
 
 fn online() -> CpuSet {
@@ -156,4 +157,82 @@ fn each_network_namespace_has_its_own_journal() {
     assert_ne!(one.values(), before.0);
     one.tune(&restore).expect(0);
     assert_eq!(one.values(), before.0);
+}
+
+/// `tune ARGUMENTS…` where `/sys` is that of `veth` and the network is that of `network`.
+fn tune_between(veth: &Veth, network: &Namespace, arguments: &[&str]) -> Run {
+    let mut command = tune();
+    command.args(["--interface", NIC]).args(arguments);
+    veth.with_network_of(network, || command.output().unwrap()).into()
+}
+
+#[track_caller]
+fn assert_refused_for_its_sys(run: &Run) {
+    let message = run.refusal();
+    assert!(message.contains("/sys was mounted in another network namespace"), "{message}");
+    assert!(message.contains("ip netns exec"), "the next step: {message}");
+}
+
+/// As by `nsenter --net`: sysctls would go to one namespace, and queues to an interface of another.
+#[test]
+fn a_sys_of_another_network_namespace_is_refused() {
+    let (Some(one), Some(other)) = (Veth::with_queues(2), Veth::with_queues(2)) else { return };
+    let without = Namespace::create().unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let state_dir = state.path().join("state");
+    let state_dir = state_dir.to_str().unwrap();
+    let before = (one.values(), other.values());
+    for network in [other.namespace(), &without] {
+        let values = || network.run(|| fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap()).unwrap();
+        let somaxconn = values();
+        for command in [&["plan", &lab_toml()][..], &["apply", "--state-dir", state_dir, &lab_toml()]] {
+            assert_refused_for_its_sys(&tune_between(&one, network, command));
+        }
+        assert_eq!(values(), somaxconn);
+    }
+    // Here it is `/sys` that lacks the interface.
+    let mut command = tune();
+    command.args(["--interface", NIC, "plan", &lab_toml()]);
+    let own_network = || {
+        rustix::thread::move_into_link_name_space(one.namespace().network(), None).unwrap();
+        command.output().unwrap()
+    };
+    assert_refused_for_its_sys(&without.run(own_network).unwrap().into());
+    assert_eq!((one.values(), other.values()), before);
+    assert!(!std::path::Path::new(state_dir).exists());
+}
+
+#[test]
+fn restore_is_refused_with_a_sys_of_another_network_namespace_and_keeps_the_journal() {
+    let (Some(one), Some(other)) = (Veth::with_queues(2), Veth::with_queues(2)) else { return };
+    let state = tempfile::tempdir().unwrap();
+    let restore = ["restore", "--state-dir", state.path().to_str().unwrap()];
+    let before = one.values();
+    one.tune(&["apply", "--state-dir", state.path().to_str().unwrap(), &lab_toml()]).expect(0);
+    let after = (one.values(), other.values());
+    assert_refused_for_its_sys(&tune_between(&other, one.namespace(), &restore));
+    assert_eq!((one.values(), other.values()), after);
+    one.tune(&restore).expect(0);
+    assert_eq!(one.values(), before);
+}
+
+/// The machine's own files through another path: a container sees those of its host so.
+#[test]
+fn a_bind_mount_of_the_running_system_is_the_running_system() {
+    let Some(veth) = Veth::with_queues(2) else { return };
+    let state = tempfile::tempdir().unwrap();
+    let state_dir = ["--state-dir", state.path().to_str().unwrap()];
+    // On the tmpfs of the namespace, so that nothing outside sees the mount or cleans up below it.
+    let root = "/run/machine";
+    veth.inside(|| {
+        fs::create_dir(root).unwrap();
+        rustix::mount::mount_bind_recursive("/", root).unwrap();
+    });
+    let before = veth.values();
+    veth.tune(&[&["--root", root, "apply", &lab_toml()], &state_dir[..]].concat()).expect(0);
+    assert_ne!(veth.values(), before);
+    let journals = common::names(state.path(), |path| path.extension().is_some_and(|e| e == "json"));
+    assert_ne!(journals, ["journal.0.json"], "it is of a network namespace");
+    veth.tune(&[&["restore"], &state_dir[..]].concat()).expect(0);
+    assert_eq!(veth.values(), before, "the journal is the same for both paths");
 }

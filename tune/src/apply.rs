@@ -79,7 +79,7 @@ impl fmt::Display for Undo {
 }
 
 /// A change that passed the preflight.
-struct Step<'a> {
+pub(crate) struct Step<'a> {
     change: &'a Change,
     entry: Entry,
 }
@@ -128,7 +128,7 @@ pub fn apply(
 }
 
 /// Checks every change without writing, and reads what the journal must hold.
-fn preflight<'a>(
+pub(crate) fn preflight<'a>(
     files: &KernelFiles,
     host: &Host,
     changes: &'a [Change],

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::error::ErrorKind;
@@ -133,7 +135,7 @@ fn execute(cli: &Cli) -> Result<ExitCode> {
     let files = KernelFiles::open(&options.root)
         .map_err(|error| anyhow!("--root: {error}; name a directory that holds proc/ and sys/"))?;
     let format = if options.json { Format::Json } else { Format::Text };
-    let state_dir = options.state_dir.clone().unwrap_or_else(|| State::default_directory(&files));
+    let state_dir = || options.state_dir.clone().map_or_else(|| State::default_directory(&files), Ok);
     match &cli.command {
         Command::Show { name } => {
             let hosts = read_hosts(&files, overrides, name.as_deref())?;
@@ -147,11 +149,13 @@ fn execute(cli: &Cli) -> Result<ExitCode> {
             }
         }
         Command::Apply { profile } => {
-            let applied = crate::apply_profile(&files, &state_dir, &read_profile(profile, overrides)?)?;
+            finish_what_is_begun()?;
+            let applied = crate::apply_profile(&files, &state_dir()?, &read_profile(profile, overrides)?)?;
             print(|out| report::apply(out, format, &applied))?;
         }
         Command::Restore => {
-            let restored = crate::restore(&files, &state_dir)?;
+            finish_what_is_begun()?;
+            let restored = crate::restore(&files, &state_dir()?)?;
             print(|out| report::restore(out, format, &restored))?;
             if let Some(journal) = &restored.journal {
                 let failures = restored.failed.join("; ");
@@ -160,6 +164,19 @@ fn execute(cli: &Cli) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// From here on the first SIGHUP, SIGINT or SIGTERM does not end the program: a connection that is lost or Ctrl-C
+/// would leave half of the values written, and all of them take milliseconds. A second signal ends it.
+fn finish_what_is_begun() -> Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let seen = Arc::new(AtomicBool::new(false));
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&seen))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&seen)))
+            .map_err(|error| anyhow!("handle signal {signal}: {}", describe(&error)))?;
+    }
+    Ok(())
 }
 
 /// The hosts that `show` prints: one for each interface.

@@ -116,18 +116,28 @@ pub fn apply_profile(
     state_directory: &Path,
     profile: &Profile,
 ) -> Result<Applied, Error> {
-    let state = State::open(state_directory, files)?;
-    let Planned { host, desired, changes } = plan_profile(files, profile)?;
-    let interface = host.nic.name.clone();
-    let choice = InterfaceChoice::Named(interface.clone());
-    let mut pending = Vec::new();
-    let done = apply::apply(files, &state, &host, &changes, || {
+    let mut state = State::open_existing(state_directory, files)?;
+    let mut planned = plan_profile(files, profile)?;
+    if state.is_none() && !planned.changes.is_empty() {
+        // The first apply. What is refused is refused before the directory is made; what was planned without its lock
+        // is planned again with it.
+        apply::preflight(files, &planned.host, &planned.changes)?;
+        state = Some(State::open(state_directory, files)?);
+        planned = plan_profile(files, profile)?;
+    }
+    let Planned { host, desired, changes } = planned;
+    let mut applied =
+        Applied { interface: host.nic.name.clone(), changes, pending: Vec::new(), replaced_journal: false };
+    let Some(state) = state else { return Ok(applied) };
+    let choice = InterfaceChoice::Named(applied.interface.clone());
+    let done = apply::apply(files, &state, &host, &applied.changes, || {
         let now = Host::read(files, &choice, &profile.sysctl_names()).map_err(|error| error.to_string())?;
         let verification = verify::verify(&desired, &now);
-        pending = verification.pending;
+        applied.pending = verification.pending;
         verification.mismatches.first().map_or(Ok(()), |mismatch| Err(format!("after writing, {mismatch}")))
     })?;
-    Ok(Applied { interface, changes, pending, replaced_journal: done.replaced_journal })
+    applied.replaced_journal = done.replaced_journal;
+    Ok(applied)
 }
 
 /// Puts back what the journal in `state_directory` holds for this network namespace.

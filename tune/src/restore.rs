@@ -1,10 +1,12 @@
 //! `restore`: journal -> kernel. Also how `apply` undoes.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::host::{HostError, Interrupts};
 use crate::journal::{Entry, Journal, JournalError, Loaded, State};
 use crate::kernel_files::{KernelFileError, KernelFiles};
+use crate::netns;
 use crate::setting::{ChangeText, Setting, Value, ValueError};
 
 /// What a restore did.
@@ -30,7 +32,7 @@ pub enum RestoreError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// `/proc/interrupts`.
+    /// `/proc/interrupts`, or the interfaces.
     #[error(transparent)]
     Host(#[from] HostError),
 }
@@ -39,11 +41,11 @@ pub enum RestoreError {
 /// the rest. The journal is removed when nothing failed.
 ///
 /// # Errors
-/// If the journal cannot be read or removed. Values that could not be written are in [`Restored::failed`].
+/// If the journal cannot be read or removed, or `/sys` is that of another network namespace. Values that could not be written are in [`Restored::failed`].
 pub fn restore(files: &KernelFiles, state: &State) -> Result<Restored, RestoreError> {
     let mut restored = Restored::default();
     match state.load()? {
-        Loaded::Nothing => return Ok(restored),
+        Loaded::Nothing => {}
         Loaded::OtherBoot => restored.other_boot = true,
         Loaded::Journal(journal) => put_back_all(files, &journal, &mut restored)?,
     }
@@ -64,6 +66,8 @@ fn put_back_all(files: &KernelFiles, journal: &Journal, restored: &mut Restored)
             None => restored.failed.push(format!("{} is no file that tune sets", entry.path)),
         }
     }
+    let interfaces: BTreeSet<_> = entries.iter().filter_map(|(setting, _)| setting.interface()).collect();
+    interfaces.into_iter().try_for_each(|interface| netns::check_sysfs(files, interface))?;
     entries.sort_by(|(a, _), (b, _)| b.cmp(a));
     for (setting, entry) in entries {
         if let Some(reason) = of_another_device(&setting, entry, &interrupts) {
@@ -175,7 +179,7 @@ mod tests {
         write("proc/irq/41/smp_affinity_list", "1\n");
         write("proc/sys/net/core/somaxconn", "8000\n");
         let files = KernelFiles::open(dir.path()).unwrap();
-        let state = State::open(&State::default_directory(&files), &files).unwrap();
+        let state = State::open(&State::default_directory(&files).unwrap(), &files).unwrap();
         (dir, files, state)
     }
 
@@ -228,11 +232,21 @@ mod tests {
         drop(state);
         fs::create_dir_all(dir.path().join("proc/sys/kernel/random")).unwrap();
         fs::write(dir.path().join("proc/sys/kernel/random/boot_id"), "next\n").unwrap();
-        let state = State::open(&State::default_directory(&files), &files).unwrap();
+        let state = State::open(&State::default_directory(&files).unwrap(), &files).unwrap();
         let restored = restore(&files, &state).unwrap();
         assert!(restored.other_boot && restored.written.is_empty());
         assert_eq!(files.read("/proc/sys/net/core/somaxconn").unwrap(), "8000");
         assert_eq!(state.load().unwrap(), Loaded::Nothing);
+    }
+
+    #[test]
+    fn what_a_run_left_that_was_killed_at_its_first_journal_is_removed() {
+        let (dir, files, state) = tree();
+        let left = dir.path().join("run/corelocal/journal.0.json.new");
+        fs::write(&left, "{\"schema\":").unwrap();
+        let restored = restore(&files, &state).unwrap();
+        assert!(restored.written.is_empty() && restored.journal.is_none());
+        assert!(!left.exists());
     }
 
     #[test]

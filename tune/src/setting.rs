@@ -44,6 +44,17 @@ impl Setting {
         }
     }
 
+    /// The interface whose file this is.
+    #[must_use]
+    pub fn interface(&self) -> Option<&InterfaceName> {
+        match self {
+            Self::XpsCpus(interface, _) | Self::RpsCpus(interface, _) | Self::RpsFlowCount(interface, _) => {
+                Some(interface)
+            }
+            Self::IrqAffinity(_) | Self::Sysctl(_) => None,
+        }
+    }
+
     /// The setting of a path that [`Setting::path`] gave; `None` for any other path.
     #[must_use]
     pub fn from_path(path: &str) -> Option<Self> {

@@ -119,8 +119,8 @@ fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
-/// Every regular file below `root`, with its path relative to it, and its contents. `run/` (journal and lock)
-/// is left out.
+/// Everything below `root`, the state directory too: each regular file with its path relative to `root` and its
+/// contents, each directory with a slash at the end of its path and no contents.
 pub(crate) fn contents(root: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     collect(root, root, &mut found);
@@ -132,8 +132,9 @@ fn collect(root: &Path, directory: &Path, found: &mut BTreeMap<String, String>) 
         let path = entry.unwrap().path();
         let kind = fs::symlink_metadata(&path).unwrap();
         let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-        if kind.is_dir() && name != "run" {
+        if kind.is_dir() {
             collect(root, &path, found);
+            found.insert(format!("{name}/"), String::new());
         } else if kind.is_file() {
             found.insert(name, fs::read_to_string(&path).unwrap());
         }
@@ -152,11 +153,16 @@ pub(crate) fn canonical(path: &str, value: &str) -> String {
 }
 
 /// Values, not bytes: the kernel pads masks and separates numbers by tabs when it is read, and takes neither as a
-/// difference; a tree on a disk holds what was written.
+/// difference; a tree on a disk holds what was written. Of what is in the state directory nothing may be left; the
+/// directory itself may.
 #[track_caller]
 pub(crate) fn assert_same_values(found: &BTreeMap<String, String>, expected: &BTreeMap<String, String>) {
-    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
-    for (path, text) in found {
+    let files = |of: &BTreeMap<String, String>| -> Vec<String> {
+        of.keys().filter(|path| !path.ends_with('/')).cloned().collect()
+    };
+    assert_eq!(files(found), files(expected));
+    for path in files(found) {
+        let (path, text) = (&path, &found[&path]);
         assert_eq!(canonical(path, text), canonical(path, &expected[path]), "{path}");
     }
 }

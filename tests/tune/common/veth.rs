@@ -7,6 +7,7 @@ use std::process::Command;
 
 use lab::namespace::Namespace;
 use lab::veth::{VethEnd, create_veth_pair};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{Run, is_root, tune};
 
@@ -40,6 +41,20 @@ impl Veth {
     /// Does something inside the namespaces of [`NIC`].
     pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.near.run(work).unwrap()
+    }
+
+    /// As [`Veth::inside`], but in the network namespace of `other`: `/sys` still shows this one's, as after
+    /// `nsenter --net`.
+    pub(crate) fn with_network_of<T: Send>(&self, other: &Namespace, work: impl FnOnce() -> T + Send) -> T {
+        self.inside(|| {
+            move_into_link_name_space(other.network(), Some(LinkNameSpaceType::Network)).unwrap();
+            work()
+        })
+    }
+
+    /// The namespaces of [`NIC`].
+    pub(crate) fn namespace(&self) -> &Namespace {
+        &self.near
     }
 
     /// `tune --interface nic0 ARGUMENTS…` inside.

@@ -115,21 +115,27 @@ pub enum HostError {
     )]
     NoSysfs,
     /// The interface is not in `/sys/class/net`.
-    #[error("interface {name} does not exist; there are: {found}{hint}")]
+    #[error("interface {name} does not exist; there are: {found}")]
     NoInterface {
         /// The interface that was asked for.
         name: InterfaceName,
         /// The interfaces in `/sys/class/net`.
         found: String,
-        /// What may be wrong besides the name.
-        hint: &'static str,
     },
-    /// The interface is in `/sys/class/net`, but not in the network namespace of this process.
+    /// `/sys/class/net` and the network namespace of this process do not have the same interface under this name.
     #[error(
-        "interface {0} in /sys/class/net belongs to another network namespace than this process; \
-         mount sysfs in this one, as `ip netns exec` does"
+        "/sys/class/net/{0} is not interface {0} of this process: /sys was mounted in another network namespace; \
+         run tune with \"ip netns exec\", which mounts its own"
     )]
     OtherNamespace(InterfaceName),
+    /// The kernel did not say which interface this process has under a name.
+    #[error("ask rtnetlink for interface {name}: {reason}")]
+    Link {
+        /// The interface.
+        name: InterfaceName,
+        /// The errno.
+        reason: String,
+    },
     /// `interface = "auto"` without a default route.
     #[error("no IPv4 default route in /proc/net/route to choose the interface by; name it with --interface")]
     NoDefaultRoute,

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{HostError, parse_node, read_optional_as};
 use crate::cpu_set::CpuSet;
 use crate::kernel_files::KernelFiles;
+use crate::netns;
 
 const NET: &str = "/sys/class/net";
 
@@ -274,29 +275,14 @@ fn list_interfaces(files: &KernelFiles) -> Result<Vec<InterfaceName>, HostError>
     Ok(names.filter(|name: &InterfaceName| files.list(&format!("{NET}/{name}")).is_ok()).collect())
 }
 
-/// `/proc/net/dev` follows the network namespace of the process, sysfs that of its mount: they must agree.
 fn check_exists(files: &KernelFiles, name: &InterfaceName) -> Result<(), HostError> {
-    let in_namespace = files
-        .read_optional("/proc/net/dev")?
-        .map(|text| interfaces_of_namespace(&text).any(|interface| interface == name.as_str()));
+    netns::check_sysfs(files, name)?;
     if files.exists(&format!("{NET}/{name}")) {
-        return match in_namespace {
-            Some(false) => Err(HostError::OtherNamespace(name.clone())),
-            Some(true) | None => Ok(()),
-        };
+        return Ok(());
     }
     let found = list_interfaces(files)?;
     let found: Vec<&str> = found.iter().map(InterfaceName::as_str).collect();
-    let hint = match in_namespace {
-        Some(true) => " (/sys belongs to another network namespace; mount sysfs in this one)",
-        Some(false) | None => "",
-    };
-    Err(HostError::NoInterface { name: name.clone(), found: found.join(", "), hint })
-}
-
-/// The interface names of `/proc/net/dev`: two head lines, then `  eth0: counters`.
-fn interfaces_of_namespace(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().skip(2).filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim())
+    Err(HostError::NoInterface { name: name.clone(), found: found.join(", ") })
 }
 
 /// The interfaces at the end of the `lower_*` links that begin at this one, itself not among them.
@@ -387,19 +373,11 @@ mod tests {
         }
     }
 
-    #[test]
-    fn names_of_proc_net_dev() {
-        let text = "Inter-|   Receive\n face |bytes\n    lo:    0 0\n  eth0:123 4\nverylongname000:1 2\n";
-        let names: Vec<&str> = interfaces_of_namespace(text).collect();
-        assert_eq!(names, ["lo", "eth0", "verylongname000"]);
-    }
-
     proptest! {
         #[test]
         fn no_text_makes_the_parsers_panic(text in "\\PC{0,40}") {
             let _ = text.parse::<InterfaceName>();
             let _ = text.parse::<PciAddress>();
-            let _ = interfaces_of_namespace(&text).count();
         }
 
         #[test]

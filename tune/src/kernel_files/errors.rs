@@ -60,13 +60,17 @@ impl KernelFileError {
         matches!(self.operation, Operation::Write(_) | Operation::CheckWritable)
     }
 
-    /// What the errno means for this file, where that says more than the errno's own text. Sources: kernel
-    /// `kernel/irq/proc.c` `write_irq_affinity()`, `net/core/net-sysfs.c`.
+    /// What the errno means for this file and what to do, where that says more than the errno's own text. Sources:
+    /// kernel `kernel/irq/proc.c` `write_irq_affinity()`, `net/core/net-sysfs.c`.
     fn meaning(&self) -> Option<&'static str> {
         let errno = Errno::from_io_error(&self.source)?;
         let path = self.path.to_string_lossy();
         if errno == Errno::ACCESS {
-            return Some("permission denied; run as root");
+            return Some(if self.is_write() {
+                who_may_write(&path)
+            } else {
+                "permission denied; run as root"
+            });
         }
         if errno == Errno::ROFS {
             return Some("mounted read-only here");
@@ -86,7 +90,9 @@ impl KernelFileError {
         }
         match errno {
             Errno::OVERFLOW => Some("a CPU in it is beyond the CPUs of this host"),
-            Errno::PERM => Some("not permitted; needs CAP_NET_ADMIN in the first user namespace"),
+            Errno::PERM if path.starts_with("/sys/class/net/") => {
+                Some("not permitted; needs CAP_NET_ADMIN in the first user namespace")
+            }
             Errno::INVAL if path.ends_with("/rps_cpus") => {
                 Some("no housekeeping CPU is left in it (isolcpus, nohz_full)")
             }
@@ -95,6 +101,21 @@ impl KernelFileError {
             }
             _ => None,
         }
+    }
+}
+
+/// What it takes to write a file. A sysctl's permissions are its own, which CAP_DAC_OVERRIDE does not touch
+/// (`proc_sys_permission()`), and those below `net` go by capability (`net_ctl_permissions()`); the files of queues ask
+/// for one when they are written (`store_rps_map()`).
+fn who_may_write(path: &str) -> &'static str {
+    if path.starts_with("/proc/sys/net/") {
+        "permission denied; needs root or CAP_NET_ADMIN"
+    } else if path.starts_with("/proc/sys/") {
+        "permission denied; needs root"
+    } else if path.starts_with("/sys/class/net/") {
+        "permission denied; needs root, or CAP_DAC_OVERRIDE and CAP_NET_ADMIN"
+    } else {
+        "permission denied; needs root or CAP_DAC_OVERRIDE"
     }
 }
 

@@ -25,6 +25,7 @@ const BUSY_POLL: Duration = Duration::from_millis(10);
 /// Kernel files below a root directory.
 pub struct KernelFiles {
     root: PathBuf,
+    live: bool,
     writer: Box<dyn KernelWrite>,
 }
 
@@ -51,7 +52,9 @@ impl KernelFiles {
         if !root.is_dir() {
             return Err(error(rustix::io::Errno::NOTDIR.into()));
         }
-        Ok(Self { root, writer: Box::new(writer) })
+        let mut files = Self { root, live: false, writer: Box::new(writer) };
+        files.live = ["/proc", "/sys"].iter().any(|path| files.is_of_kernel(path));
+        Ok(files)
     }
 
     /// The root directory, with its own symbolic links resolved.
@@ -60,10 +63,16 @@ impl KernelFiles {
         &self.root
     }
 
-    /// True for the running machine's own files, false for a captured tree.
+    /// True if `/proc` or `/sys` below the root is the running kernel's own, also in a chroot or by a bind mount;
+    /// false for a captured tree.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.root == Path::new("/")
+        self.live
+    }
+
+    fn is_of_kernel(&self, path: &str) -> bool {
+        let file = self.locate(path).and_then(fs::File::open);
+        file.is_ok_and(|file| write::is_kernel_file(&file).unwrap_or(false))
     }
 
     /// The text of a file without its last newline. What is not UTF-8 in it (a driver may name its interrupt in
@@ -248,6 +257,18 @@ mod tests {
         let error = KernelFiles::open("/nonexistent/root").err().unwrap().to_string();
         assert_eq!(error, "open root /nonexistent/root: ENOENT: no such file or directory");
         assert!(KernelFiles::open("/proc/version").is_err());
+    }
+
+    #[test]
+    fn what_is_live_goes_by_the_file_system_and_not_by_the_path() {
+        for root in ["/", "/./", "/proc/self/root"] {
+            assert!(KernelFiles::open(root).unwrap().is_live(), "{root}");
+        }
+        let (dir, files) = tree();
+        assert!(!files.is_live());
+        symlink("/proc", dir.path().join("proc")).unwrap();
+        let files = KernelFiles::open(dir.path()).unwrap();
+        assert!(!files.is_live(), "a link out of the root is not followed");
     }
 
     #[test]

@@ -51,7 +51,8 @@ impl KernelWrite for DirectWrite {
     }
 }
 
-fn is_kernel_file(file: &File) -> io::Result<bool> {
+/// True on procfs and sysfs.
+pub(super) fn is_kernel_file(file: &File) -> io::Result<bool> {
     let kind = rustix::fs::fstatfs(file)?.f_type;
     Ok(kind == PROC_SUPER_MAGIC || kind == SYSFS_MAGIC)
 }
