@@ -93,7 +93,7 @@ fn check_machine() -> anyhow::Result<CpuSet> {
             "needs root to make network namespaces; run sudo -E cargo lab, or the built target/release/lab as root"
         );
     }
-    let cpus: CpuSet = load::threads::allowed_cpus()?.into_iter().collect();
+    let cpus: CpuSet = load::affinity::allowed_cpus()?.into_iter().collect();
     if cpus.len() < 2 {
         bail!(
             "needs at least 2 CPUs and may use {} (CPUs {cpus}); with one CPU every connection is local",

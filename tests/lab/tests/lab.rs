@@ -22,7 +22,7 @@ fn alone() -> MutexGuard<'static, ()> {
 
 /// Why a lab cannot run here.
 fn lacks() -> Option<&'static str> {
-    let cpus = load::threads::allowed_cpus().expect("sched_getaffinity").len();
+    let cpus = load::affinity::allowed_cpus().expect("sched_getaffinity").len();
     match (rustix::process::geteuid().is_root(), cpus) {
         (false, _) => Some("needs root"),
         (true, 0 | 1) => Some("needs 2 CPUs"),
@@ -133,7 +133,7 @@ fn a_quick_run_measures_and_leaves_everything_as_it_was() {
     let results: Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
     fs::remove_file(&json).unwrap();
     assert_eq!(results["schema"], 1);
-    let cpus = load::threads::allowed_cpus().unwrap().len() as f64;
+    let cpus = load::affinity::allowed_cpus().unwrap().len() as f64;
     let rounds = results["rounds"].as_array().unwrap();
     assert_eq!(rounds.len(), 3);
     for round in rounds {
@@ -241,9 +241,9 @@ fn with_one_cpu_it_says_so() {
         println!("SKIPPED: needs root");
         return;
     }
-    let cpu = load::threads::allowed_cpus().unwrap()[0];
+    let cpu = load::affinity::allowed_cpus().unwrap()[0];
     let output = thread::spawn(move || {
-        load::threads::pin(cpu).unwrap();
+        load::affinity::pin(cpu).unwrap();
         lab(&["--quick"]).output().unwrap()
     });
     let output = output.join().unwrap();
