@@ -169,5 +169,6 @@ impl Drop for KilledOnDrop {
 fn forward_lines(reader: impl BufRead, lines: &Sender<String>) {
     // The receiver is gone when nobody wants the lines any more; then the rest is read for nothing, so that the
     // writer does not block.
-    reader.lines().map_while(Result::ok).for_each(|line| drop(lines.send(line)));
+    let texts = reader.split(b'\n').map_while(Result::ok);
+    texts.for_each(|line| drop(lines.send(String::from_utf8_lossy(&line).into_owned())));
 }

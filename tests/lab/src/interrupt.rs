@@ -1,5 +1,6 @@
 //! SIGINT, SIGTERM and SIGHUP: the children are killed, so that whatever waits for one of them goes on, and
-//! everything is given up on the way out.
+//! everything is given up on the way out. A second signal does not wait for that: it ends the process, and the kernel
+//! gives up for it what it holds.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -58,7 +59,9 @@ impl Interrupt {
 
     fn interrupt(&self, signal: i32) {
         let mut state = self.lock();
-        state.signal.get_or_insert(signal);
+        if let Some(first) = state.signal.replace(signal) {
+            std::process::exit(128 + first);
+        }
         state.kill_children();
     }
 

@@ -3,13 +3,15 @@
 //! The modules in the order in which a run passes through them:
 //!
 //! * [`cli`] reads the command line and checks what the machine must have;
-//! * `run` does the rounds: before, `tune apply`, after, `tune restore`, check;
+//! * `json_file` finds out whether the file of `--json` can be written;
+//! * `run` does the rounds: before; `tune apply`, after, `tune restore`, check; by turns one or the other first;
 //! * [`namespace`] and [`veth`] make the network, `testbed` joins them to a NIC with a queue per CPU and a client;
 //! * `child` starts a program in a namespace: this executable again, in the [`role`] of `server`, `tune` or `load`;
 //!   `interrupt` ends the children when a signal comes;
 //! * `measurement` is one server and one client run with the counters around it;
 //! * `settings` reads every value that must be as it was after the restore;
-//! * `metrics`, `summary` and `report` turn measurements into the table and the JSON.
+//! * `metrics` takes the rows' values from the measurements, `summary` and `signed_rank` compare them, `report` makes the
+//!   table and the JSON.
 //!
 //! # What the NIC is
 //!
@@ -20,16 +22,38 @@
 //! per queue, as `profiles/lab.toml` sets it, does what an interrupt per queue does on a NIC: it moves queue q to the
 //! CPU of q, by an inter-processor interrupt and the NET_RX softirq there.
 //!
-//! So before, with listeners chosen by hash, the CPU that received a connection's SYN, the listener's CPU, and the
-//! client's CPU are independent of one another: accept-local is 1/N. After, the queue decides all of it.
+//! # What is counted
 //!
-//! Server and client share the machine's CPUs, and each packet that changes CPU pays for an inter-processor interrupt
-//! that a real NIC does not need. The shares say what steering does; the rates say what it costs or gains here, on
-//! this machine, with client and server on the same CPUs.
+//! `server` reads SO_INCOMING_CPU, the CPU on which the kernel processed the last segment of a connection: right after an
+//! accept and after receives. *Accept-local* is the share of accepted connections, *request-local* that of receives, for
+//! which it is the CPU of the worker that serves the connection.
+//!
+//! Before, without RPS, the SYN is processed on the CPU on which the client called `connect(2)`, within its system call,
+//! and so is what its thread, which is pinned there, sends later. The hash that chooses the listener knows nothing of that
+//! CPU: accept-local is about 1/N, as it is on a NIC whose RSS hash and interrupts know nothing of the listener.
+//! Request-local is near it, not equal to it: an acknowledgement that the client's kernel sends by itself leaves from the
+//! CPU on which the server's bytes arrived, which is the worker's.
+//!
+//! After, the SYN's queue, chosen by a hash as RSS does it, decides on which CPU RPS has it processed; the listener of
+//! this CPU is taken, and XPS sends on its queue.
+//!
+//! # What the numbers show, and what they do not
+//!
+//! The shares show that it is the steering that chooses the worker, and that it does so for every connection: that is the
+//! same on a NIC. The rates, latencies and CPU times are of this machine and this embedded NIC:
+//!
+//! * client and server share the CPUs. Before, a packet changes CPU only by waking the thread that waits for it. After, a
+//!   request whose queue is not of its client's CPU pays for an inter-processor interrupt to the worker's CPU too, which a
+//!   client on another machine does not.
+//! * there are no interrupts, no DMA and no interrupt moderation, and the bytes of a packet are in a cache of the machine
+//!   already. What locality saves on a NIC is misses of caches and moves between NUMA nodes, of which there is little here.
+//!
+//! So a gain or a loss in the table is none that a real host must show: measure there.
 
 mod child;
 pub mod cli;
 mod interrupt;
+mod json_file;
 mod machine;
 mod measurement;
 mod metrics;
@@ -38,6 +62,7 @@ mod report;
 pub mod role;
 mod run;
 mod settings;
+mod signed_rank;
 mod summary;
 mod testbed;
 pub mod veth;

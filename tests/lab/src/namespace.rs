@@ -17,36 +17,41 @@ use std::thread;
 
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+use tune::errno::describe;
+use tune::kernel_files::KernelFileError;
 
 /// Why a namespace could not be made or entered.
 #[derive(Debug, thiserror::Error)]
 pub enum NamespaceError {
     /// The caller is not root, or root without the capability.
-    #[error("{operation}: {source}; run it as root (CAP_SYS_ADMIN and CAP_NET_ADMIN)")]
+    #[error("{operation}: {}; run it as root (CAP_SYS_ADMIN and CAP_NET_ADMIN)", describe(error))]
     NotPermitted {
         /// The system call and its object.
         operation: String,
         /// What it said.
-        source: io::Error,
+        error: io::Error,
     },
-    /// Anything else.
-    #[error("{operation}: {source}")]
+    /// Another failure of a system call.
+    #[error("{operation}: {}", describe(error))]
     System {
         /// The system call and its object.
         operation: String,
         /// What it said.
-        source: io::Error,
+        error: io::Error,
     },
+    /// A file of the kernel in the namespace could not be written.
+    #[error(transparent)]
+    KernelFile(#[from] KernelFileError),
 }
 
 impl NamespaceError {
     /// Turns an error of `operation` into a [`NamespaceError`]; for `map_err`.
     pub(crate) fn of<E: Into<io::Error>>(operation: impl Into<String>) -> impl FnOnce(E) -> Self {
         |error| {
-            let (operation, source) = (operation.into(), error.into());
-            match source.kind() {
-                io::ErrorKind::PermissionDenied => Self::NotPermitted { operation, source },
-                _ => Self::System { operation, source },
+            let (operation, error) = (operation.into(), error.into());
+            match error.kind() {
+                io::ErrorKind::PermissionDenied => Self::NotPermitted { operation, error },
+                _ => Self::System { operation, error },
             }
         }
     }
@@ -141,6 +146,7 @@ fn on_own_thread<T: Send>(
     })
 }
 
+/// Not by `KernelFiles`: nothing is read, the descriptor itself is what is wanted.
 fn open(path: &str) -> Result<File, NamespaceError> {
     File::open(path).map_err(NamespaceError::of(format!("open {path}")))
 }

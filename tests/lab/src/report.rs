@@ -6,12 +6,23 @@ use serde::Serialize;
 
 use crate::machine::Machine;
 use crate::measurement::{Measurement, Workload};
-use crate::metrics::{Unit, metrics};
+use crate::metrics::{Metric, Unit, metrics};
 use crate::settings::Difference;
-use crate::summary::{Comparison, Spread};
+use crate::summary::{ALPHA, Comparison, Spread, Verdict};
 
 /// Version of the JSON form of [`Results`].
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
+
+/// What stands under the table: what its words mean, and what it does not show. The same at length: lib.rs.
+const NOTES: &str = "\
+after / before: of the two halves of each round. p: exact signed-rank test over the rounds, two-sided. \"no difference\":
+p above 0.05; of 20 rows without one, 1 is expected to be below. \"too few rounds\": with fewer than 6 no p can be below.
+accept-local, request-local: share of the connections accepted, and of the receives, whose last segment the kernel
+processed on the CPU of the worker that serves them.
+This is no real NIC. Before, a veth without RPS processes a packet on the CPU that sent it, so a SYN's CPU is its client's;
+after, RPS stands in for an interrupt per queue. The shares show what chooses the worker, as on a NIC. The rates do not
+carry over: client and server share CPUs, RPS adds inter-processor interrupts, and there are no interrupts and no DMA.
+";
 
 /// Everything a run has measured.
 #[derive(Debug, Serialize)]
@@ -20,17 +31,29 @@ pub(crate) struct Results {
     pub(crate) machine: Machine,
     pub(crate) workload: Workload,
     pub(crate) rounds: Vec<Round>,
+    /// p-value up to which before and after are said to differ.
+    alpha: f64,
     /// The rows of the table.
     pub(crate) summary: Vec<Row>,
 }
 
-/// One round: before, apply, after, restore.
+/// One round: before and, between apply and restore, after.
 #[derive(Debug, Serialize)]
 pub(crate) struct Round {
+    /// Which of them came first.
+    pub(crate) first: Side,
     pub(crate) before: Measurement,
     /// What `tune apply` has changed, read back.
     pub(crate) applied: Vec<Difference>,
     pub(crate) after: Measurement,
+}
+
+/// The two halves of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Side {
+    Before,
+    After,
 }
 
 /// One metric over all rounds.
@@ -39,29 +62,19 @@ pub(crate) struct Row {
     name: String,
     #[serde(skip)]
     unit: Unit,
-    before: Option<Spread>,
-    after: Option<Spread>,
-    comparison: Comparison,
+    /// None if the machine does not give the metric.
+    comparison: Option<Comparison>,
 }
 
 impl Results {
     pub(crate) fn new(machine: Machine, workload: Workload, rounds: Vec<Round>) -> Self {
-        let spread = |metric: &crate::metrics::Metric, side: fn(&Round) -> &Measurement| {
-            Spread::of(&rounds.iter().map(|round| metric.value(side(round))).collect::<Vec<_>>())
-        };
-        let row = |metric: crate::metrics::Metric| {
-            let (before, after) =
-                (spread(&metric, |round| &round.before), spread(&metric, |round| &round.after));
-            Row {
-                comparison: Comparison::of(before, after),
-                name: metric.name,
-                unit: metric.unit,
-                before,
-                after,
-            }
+        let row = |metric: Metric| {
+            let pair = |round: &Round| (metric.value(&round.before), metric.value(&round.after));
+            let pairs: Vec<_> = rounds.iter().map(pair).collect();
+            Row { comparison: Comparison::of(&pairs), name: metric.name, unit: metric.unit }
         };
         let summary = metrics(&machine.cpus).into_iter().map(row).collect();
-        Self { schema: SCHEMA, machine, workload, rounds, summary }
+        Self { schema: SCHEMA, machine, workload, rounds, alpha: ALPHA, summary }
     }
 
     /// Prints the table.
@@ -75,36 +88,44 @@ impl Results {
              listeners chosen by CPU"
         )?;
         let rounds = match self.rounds.len() {
-            1 => "1 round A B, which says nothing of the spread".to_owned(),
-            rounds => format!("{rounds} rounds A B A B, median (least-greatest)"),
+            1 => "1 round, which says nothing of the spread".to_owned(),
+            rounds => {
+                format!("{rounds} rounds, by turns before first and after first; median (least-greatest)")
+            }
         };
         writeln!(out, "{connections} connections, messages of {size} bytes; {rounds}\n")?;
-        let heading = ["", "before", "after", "after / before"].map(str::to_owned);
-        let lines: Vec<[String; 4]> =
+        let heading = ["", "before", "after", "after / before", "p"].map(str::to_owned);
+        let lines: Vec<[String; 5]> =
             std::iter::once(heading).chain(self.summary.iter().map(Row::cells)).collect();
         let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
-        let widths = [width(0), width(1), width(2), width(3)];
-        for [name, before, after, comparison] in &lines {
-            let [a, b, c, d] = widths;
-            writeln!(out, "{name:a$}  {before:>b$}  {after:>c$}  {comparison:>d$}")?;
+        let [a, b, c, d, e] = [0, 1, 2, 3, 4].map(width);
+        for [name, before, after, ratio, verdict] in &lines {
+            writeln!(out, "{name:a$}  {before:>b$}  {after:>c$}  {ratio:>d$}  {verdict:>e$}")?;
         }
-        Ok(())
+        write!(out, "\n{NOTES}")
     }
 }
 
 impl Row {
-    fn cells(&self) -> [String; 4] {
-        let cell = |spread: Option<Spread>| {
-            spread.map_or_else(|| "not supported".to_owned(), |spread| print_spread(spread, self.unit))
+    fn cells(&self) -> [String; 5] {
+        let name = self.name.clone();
+        let Some(Comparison { before, after, ratio, verdict }) = self.comparison else {
+            return [name, "not supported".to_owned(), "not supported".to_owned(), dash(), dash()];
         };
-        let comparison = match self.comparison {
-            Comparison::Ratio(ratio) => format!("{ratio:.2}"),
-            Comparison::FromZero => "from 0".to_owned(),
-            Comparison::NoDifference => "no difference".to_owned(),
-            Comparison::NotSupported => "-".to_owned(),
+        let ratio = ratio
+            .map_or_else(dash, |ratio| format!("{:.2} ({:.2}-{:.2})", ratio.median, ratio.min, ratio.max));
+        let verdict = match verdict {
+            Verdict::Difference(p) if p < 0.0005 => "< 0.001".to_owned(),
+            Verdict::Difference(p) => format!("{p:.3}"),
+            Verdict::NoDifference(p) => format!("no difference, {p:.2}"),
+            Verdict::TooFewRounds => "too few rounds".to_owned(),
         };
-        [self.name.clone(), cell(self.before), cell(self.after), comparison]
+        [name, print_spread(before, self.unit), print_spread(after, self.unit), ratio, verdict]
     }
+}
+
+fn dash() -> String {
+    "-".to_owned()
 }
 
 fn print_spread(spread: Spread, unit: Unit) -> String {
@@ -126,6 +147,7 @@ fn print_value(value: f64, unit: Unit) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signed_rank::least_p_value;
 
     #[test]
     fn values_have_three_digits() {
@@ -141,13 +163,26 @@ mod tests {
     }
 
     #[test]
-    fn a_row_says_what_is_not_supported_and_what_does_not_differ() {
-        let some = Some(Spread { median: 2.0, min: 1.0, max: 3.0 });
-        let row = |before, after| {
-            let comparison = Comparison::of(before, after);
-            Row { name: "x".to_owned(), unit: Unit::Number, before, after, comparison }.cells()
+    fn a_row_says_how_sure_it_is() {
+        let row = |pairs: &[(f64, f64)]| {
+            let rounds: Vec<_> = pairs.iter().map(|&(before, after)| (Some(before), Some(after))).collect();
+            Row { name: "x".to_owned(), unit: Unit::Number, comparison: Comparison::of(&rounds) }.cells()
         };
-        assert_eq!(row(some, some), ["x", "2.00 (1.00-3.00)", "2.00 (1.00-3.00)", "no difference"]);
-        assert_eq!(row(None, None), ["x", "not supported", "not supported", "-"]);
+        let values = ["x", "2.00 (2.00-2.00)", "4.00 (4.00-4.00)", "2.00 (2.00-2.00)"];
+        for (rounds, verdict) in [(2, "too few rounds"), (6, "0.031"), (20, "< 0.001")] {
+            let cells = row(&vec![(2.0, 4.0); rounds]);
+            assert_eq!((&cells[..4], &*cells[4]), (&values.map(str::to_owned)[..], verdict));
+        }
+        assert_eq!(row(&[(0.0, 0.0); 6]), ["x", "0 (0-0)", "0 (0-0)", "-", "no difference, 1.00"]);
+        assert_eq!(row(&[]), ["x", "not supported", "not supported", "-", "-"]);
+    }
+
+    #[test]
+    fn the_notes_say_the_alpha_and_the_rounds_that_are_used() {
+        assert!(NOTES.contains(&format!("p above {ALPHA}")));
+        assert!(NOTES.contains(&format!("of {} rows", 1.0 / ALPHA)));
+        let fewest = (1..).find(|&rounds| least_p_value(rounds) <= ALPHA).unwrap();
+        assert!(NOTES.contains(&format!("fewer than {fewest} no p")));
+        assert!(NOTES.lines().all(|line| line.len() <= 125), "{NOTES}");
     }
 }

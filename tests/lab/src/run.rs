@@ -1,4 +1,5 @@
-//! The rounds: before, `tune apply`, after, `tune restore`, and the check that everything is as it was.
+//! The rounds: before; `tune apply`, after, `tune restore` and the check that everything is as it was; by turns one or the
+//! other first.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -9,8 +10,9 @@ use tune::cpu_set::CpuSet;
 use crate::child::Child;
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
-use crate::measurement::{Steer, Workload, measure};
-use crate::report::{Results, Round};
+use crate::measurement::{Measurement, Steer, Workload, measure};
+use crate::report::{Results, Round, Side};
+use crate::settings::{Difference, Settings};
 use crate::testbed::{NIC, PROFILE_PATH, Testbed};
 
 /// How long `tune` may take; far more than it needs.
@@ -25,58 +27,73 @@ pub(crate) fn run(
 ) -> anyhow::Result<Results> {
     let machine = Machine::read(cpus.clone());
     let testbed = Testbed::create(cpus)?;
-    let mut progress = Progress::new(rounds);
-    let mut done = Vec::new();
-    for _ in 0..rounds {
-        done.push(run_round(&testbed, &workload, interrupt, &mut progress)?);
-    }
-    Ok(Results::new(machine, workload, done))
-}
-
-fn run_round(
-    testbed: &Testbed,
-    workload: &Workload,
-    interrupt: &Interrupt,
-    progress: &mut Progress,
-) -> anyhow::Result<Round> {
-    progress.next_round();
     let untouched = testbed.settings()?;
-    progress.step("before");
-    let before = measure(testbed, workload, Steer::Hash, interrupt).context("before")?;
-    progress.step("tune apply");
-    let cpus = testbed.cpus.to_string();
-    run_tune(testbed, &["--interface", NIC, "--cpus", &cpus, "apply", PROFILE_PATH], interrupt)?;
-    let applied = testbed.settings()?.differences(&untouched);
-    if applied.is_empty() {
-        bail!("tune apply has changed nothing on {NIC}");
-    }
-    progress.step("after");
-    let after = measure(testbed, workload, Steer::Cpu, interrupt).context("after")?;
-    progress.step("tune restore");
-    run_tune(testbed, &["restore"], interrupt)?;
-    let left = testbed.settings()?.differences(&untouched);
-    if let Some(difference) = left.first() {
-        let value =
-            |value: &Option<String>| value.as_ref().map_or("nothing".to_owned(), |text| format!("{text:?}"));
-        bail!(
-            "tune restore left {} of {} values changed: {} held {} and holds {}",
-            left.len(),
-            applied.len(),
-            difference.path.display(),
-            value(&difference.before),
-            value(&difference.after)
-        );
-    }
-    Ok(Round { before, applied, after })
+    let mut lab = Lab { testbed, untouched, workload, interrupt, progress: Progress::new(rounds) };
+    let first = [Side::Before, Side::After].into_iter().cycle();
+    let done: anyhow::Result<_> = (0..rounds).zip(first).map(|(_, first)| lab.round(first)).collect();
+    Ok(Results::new(machine, workload, done?))
 }
 
-fn run_tune(testbed: &Testbed, args: &[&str], interrupt: &Interrupt) -> anyhow::Result<()> {
-    interrupt.check()?;
-    let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
-    let mut tune = Child::start("tune", &args, &testbed.server, interrupt)?;
-    tune.go();
-    tune.finish(TUNE_PATIENCE)?;
-    Ok(())
+/// What all rounds share.
+struct Lab<'a> {
+    testbed: Testbed,
+    /// What everything was set to before the first round.
+    untouched: Settings,
+    workload: Workload,
+    interrupt: &'a Interrupt,
+    progress: Progress,
+}
+
+impl Lab<'_> {
+    /// One round. A machine that gets slower or faster from one half of a round to the next does so to the gain of before
+    /// in one round and of after in the other.
+    fn round(&mut self, first: Side) -> anyhow::Result<Round> {
+        self.progress.next_round();
+        let (before, (applied, after)) = match first {
+            Side::Before => (self.before()?, self.after()?),
+            Side::After => {
+                let after = self.after()?;
+                (self.before()?, after)
+            }
+        };
+        Ok(Round { first, before, applied, after })
+    }
+
+    fn before(&self) -> anyhow::Result<Measurement> {
+        self.progress.step("before");
+        measure(&self.testbed, &self.workload, Steer::Hash, self.interrupt).context("before")
+    }
+
+    /// Applies, measures, restores and checks that; gives what was applied, too.
+    fn after(&self) -> anyhow::Result<(Vec<Difference>, Measurement)> {
+        self.progress.step("tune apply");
+        let cpus = self.testbed.cpus.to_string();
+        self.tune(&["--interface", NIC, "--cpus", &cpus, "apply", PROFILE_PATH])?;
+        let applied = self.testbed.settings()?.differences(&self.untouched);
+        if applied.is_empty() {
+            bail!("tune apply has changed nothing on {NIC}");
+        }
+        self.progress.step("after");
+        let after = measure(&self.testbed, &self.workload, Steer::Cpu, self.interrupt).context("after")?;
+        self.progress.step("tune restore");
+        self.tune(&["restore"])?;
+        let left = self.testbed.settings()?.differences(&self.untouched);
+        match left.first() {
+            Some(first) => {
+                bail!("tune restore left {} of {} values changed: {first}", left.len(), applied.len())
+            }
+            None => Ok((applied, after)),
+        }
+    }
+
+    fn tune(&self, args: &[&str]) -> anyhow::Result<()> {
+        self.interrupt.check()?;
+        let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
+        let mut tune = Child::start("tune", &args, &self.testbed.server, self.interrupt)?;
+        tune.go();
+        tune.finish(TUNE_PATIENCE)?;
+        Ok(())
+    }
 }
 
 /// One line on standard error, if that is a terminal.

@@ -2,6 +2,12 @@
 
 use serde::Serialize;
 
+use crate::signed_rank::{least_p_value, p_value};
+
+/// Up to this p-value before and after are said to differ. It is the share of rows without any difference for which that
+/// is said all the same: of twenty rows, one.
+pub(crate) const ALPHA: f64 = 0.05;
+
 /// Median and extremes of a metric over the rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Spread {
@@ -11,9 +17,9 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// The spread of the values; none if there are none, or if one round has no value: the machine does not give it.
-    pub(crate) fn of(values: &[Option<f64>]) -> Option<Self> {
-        let mut values: Vec<f64> = values.iter().copied().collect::<Option<_>>()?;
+    /// The spread of the values; none if there are none.
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
         let middle = values.len() / 2;
@@ -24,33 +30,55 @@ impl Spread {
         };
         Some(Self { median, min, max })
     }
-
-    fn overlaps(&self, other: &Self) -> bool {
-        self.min <= other.max && other.min <= self.max
-    }
 }
 
-/// What can be said of before and after.
+/// What can be said of one metric.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct Comparison {
+    pub(crate) before: Spread,
+    pub(crate) after: Spread,
+    /// After over before, each of the same round; none if before is 0 in a round.
+    pub(crate) ratio: Option<Spread>,
+    pub(crate) verdict: Verdict,
+}
+
+/// Whether before and after differ.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Comparison {
-    /// After over before, by their medians; every value after is above, or below, every value before.
-    Ratio(f64),
-    /// As [`Comparison::Ratio`], but before is 0.
-    FromZero,
-    /// The spreads overlap.
-    NoDifference,
-    /// The machine does not give the metric.
-    NotSupported,
+pub(crate) enum Verdict {
+    /// They do, with this p-value, which is at most [`ALPHA`].
+    Difference(f64),
+    /// The rounds do not show that they do: this p-value is above [`ALPHA`].
+    NoDifference(f64),
+    /// So few rounds could not show a difference of any size.
+    TooFewRounds,
 }
 
 impl Comparison {
-    pub(crate) fn of(before: Option<Spread>, after: Option<Spread>) -> Self {
-        match (before, after) {
-            (Some(before), Some(after)) if before.overlaps(&after) => Self::NoDifference,
-            (Some(before), Some(_)) if before.median == 0.0 => Self::FromZero,
-            (Some(before), Some(after)) => Self::Ratio(after.median / before.median),
-            _ => Self::NotSupported,
+    /// Of the pairs (before, after) of all rounds. None without a round, or if one has no value: the machine does not give
+    /// the metric.
+    pub(crate) fn of(rounds: &[(Option<f64>, Option<f64>)]) -> Option<Self> {
+        let pairs: Vec<(f64, f64)> =
+            rounds.iter().map(|&(before, after)| before.zip(after)).collect::<Option<_>>()?;
+        let ratios: Option<Vec<f64>> =
+            pairs.iter().map(|(before, after)| (*before > 0.0).then(|| after / before)).collect();
+        Some(Self {
+            before: Spread::of(pairs.iter().map(|(before, _)| *before))?,
+            after: Spread::of(pairs.iter().map(|(_, after)| *after))?,
+            ratio: ratios.and_then(Spread::of),
+            verdict: Verdict::of(&pairs),
+        })
+    }
+}
+
+impl Verdict {
+    fn of(pairs: &[(f64, f64)]) -> Self {
+        if least_p_value(pairs.len()) > ALPHA {
+            return Self::TooFewRounds;
+        }
+        match p_value(pairs) {
+            p if p <= ALPHA => Self::Difference(p),
+            p => Self::NoDifference(p),
         }
     }
 }
@@ -59,27 +87,50 @@ impl Comparison {
 mod tests {
     use super::*;
 
-    fn spread(values: &[f64]) -> Option<Spread> {
-        Spread::of(&values.iter().copied().map(Some).collect::<Vec<_>>())
+    fn compare(pairs: &[(f64, f64)]) -> Comparison {
+        let rounds: Vec<_> = pairs.iter().map(|&(before, after)| (Some(before), Some(after))).collect();
+        Comparison::of(&rounds).unwrap()
     }
 
     #[test]
     fn median_and_extremes() {
-        assert_eq!(spread(&[3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
-        assert_eq!(spread(&[4.0, 1.0, 2.0, 3.0]).unwrap().median, 2.5);
-        assert_eq!(spread(&[]), None);
-        assert_eq!(Spread::of(&[Some(1.0), None]), None);
+        assert_eq!(Spread::of([3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
+        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]).unwrap().median, 2.5);
+        assert_eq!(Spread::of([]), None);
+    }
+
+    /// The spreads overlap, and yet each round says the same: what pairing is for.
+    #[test]
+    fn a_ratio_is_of_the_two_halves_of_a_round() {
+        let slower_and_slower = [10.0, 20.0, 30.0, 40.0, 50.0, 60.0];
+        let compared = compare(&slower_and_slower.map(|before| (before, before * 1.5)));
+        assert_eq!(compared.ratio, Some(Spread { median: 1.5, min: 1.5, max: 1.5 }));
+        assert_eq!(compared.verdict, Verdict::Difference(0.03125));
+        assert!(compared.before.max > compared.after.min);
     }
 
     #[test]
-    fn overlapping_spreads_are_no_difference() {
-        let compare = |before: &[f64], after: &[f64]| Comparison::of(spread(before), spread(after));
-        assert_eq!(compare(&[1.0, 2.0], &[2.0, 9.0]), Comparison::NoDifference);
-        assert_eq!(compare(&[1.0, 9.0], &[3.0, 4.0]), Comparison::NoDifference);
-        assert_eq!(compare(&[1.0, 3.0], &[4.0, 6.0]), Comparison::Ratio(2.5));
-        assert_eq!(compare(&[4.0, 6.0], &[1.0, 1.0]), Comparison::Ratio(0.2));
-        assert_eq!(compare(&[0.0, 0.0], &[1.0, 2.0]), Comparison::FromZero);
-        assert_eq!(compare(&[0.0], &[0.0]), Comparison::NoDifference);
-        assert_eq!(Comparison::of(None, spread(&[1.0])), Comparison::NotSupported);
+    fn what_goes_both_ways_is_no_difference() {
+        let pairs = [(10.0, 11.0), (10.0, 9.0), (10.0, 12.0), (10.0, 8.0), (10.0, 13.0), (10.0, 7.0)];
+        assert!(matches!(compare(&pairs).verdict, Verdict::NoDifference(p) if p > 0.5));
+        assert_eq!(compare(&[(0.0, 0.0); 6]).verdict, Verdict::NoDifference(1.0));
+    }
+
+    #[test]
+    fn five_rounds_are_too_few_whatever_they_say_and_six_are_not() {
+        for rounds in 1..=5 {
+            let compared = compare(&vec![(0.5, 1.0); rounds]);
+            assert_eq!(compared.verdict, Verdict::TooFewRounds);
+            assert_eq!(compared.ratio.unwrap().median, 2.0, "what was measured is shown all the same");
+        }
+        assert_eq!(compare(&[(0.5, 1.0); 6]).verdict, Verdict::Difference(0.03125));
+    }
+
+    #[test]
+    fn there_is_no_ratio_to_zero_and_no_comparison_without_a_value() {
+        let compared = compare(&[(0.0, 1.0), (1.0, 2.0)]);
+        assert_eq!((compared.ratio, compared.before.median), (None, 0.5));
+        assert_eq!(Comparison::of(&[(Some(1.0), Some(1.0)), (Some(1.0), None)]), None);
+        assert_eq!(Comparison::of(&[]), None);
     }
 }

@@ -13,8 +13,7 @@
 //! other end, and TX queues 0 and 1 are both its RX queue 0. [`spread_flows_over_peer_queues`] makes use of that.
 
 use std::ffi::CString;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
 
@@ -25,6 +24,7 @@ use netlink_bindings::utils::{finalize_nested_header, push_nested_header};
 use netlink_socket2::NetlinkSocket;
 use rustix::net::AddressFamily;
 use tune::cpu_set::CpuSet;
+use tune::kernel_files::KernelFiles;
 
 use crate::namespace::{Namespace, NamespaceError};
 
@@ -78,12 +78,11 @@ pub fn create_veth_pair(one: &VethEnd<'_>, other: &VethEnd<'_>) -> Result<(), Na
 pub fn spread_flows_over_peer_queues(end: &VethEnd<'_>, cpus: &CpuSet) -> Result<(), NamespaceError> {
     let mask = cpus.to_mask();
     end.namespace.run(|| {
+        let files = KernelFiles::open("/")?;
         (1..end.tx_queues).try_for_each(|queue| {
-            let path = format!("/sys/class/net/{}/queues/tx-{queue}/xps_cpus", end.name);
-            let file = OpenOptions::new().write(true).open(&path);
-            file.and_then(|mut file| file.write_all(mask.as_bytes()))
-                .map_err(NamespaceError::of(format!("write \"{mask}\" to {path}")))
-        })
+            files.write_existing(&format!("/sys/class/net/{}/queues/tx-{queue}/xps_cpus", end.name), &mask)
+        })?;
+        Ok(())
     })?
 }
 
@@ -103,7 +102,7 @@ fn create(one: &VethEnd<'_>, other: &VethEnd<'_>) -> Result<(), NamespaceError> 
     send(&request).map_err(|error| match error.raw_os_error() {
         Some(errno) if errno == rustix::io::Errno::OPNOTSUPP.raw_os_error() => {
             let hint = "the kernel has no veth (CONFIG_VETH); load its module with modprobe veth";
-            NamespaceError::System { operation, source: io::Error::new(error.kind(), hint) }
+            NamespaceError::System { operation, error: io::Error::new(error.kind(), hint) }
         }
         _ => NamespaceError::of(operation)(error),
     })

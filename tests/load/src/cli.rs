@@ -3,22 +3,25 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
-use tune::cpu_set::{Cpu, CpuSet};
+use clap::builder::RangedI64ValueParser;
+use clap::{Args, Parser, Subcommand, value_parser};
+use tune::cpu_set::{Cpu, CpuSet, CpuSetError};
 
+use crate::affinity::allowed_cpus;
 use crate::connect::{self, ConnectOptions};
 use crate::echo::{self, EchoOptions};
 use crate::report::Report;
-use crate::threads::raise_open_file_limit;
-use crate::{Error, Limit};
+use crate::{Error, Limit, limits, open_files};
 
 /// TCP client: verified echo and connection rate from pinned threads.
 ///
-/// Exit code: 0 if every connection was made and every byte came back right, 1 if not, 2 on a usage error.
+/// Exit code: 0 if every connection was made and every byte came back right, 1 if not or if the run could not take
+/// place, 2 on a usage error.
 #[derive(Debug, Parser)]
 #[command(name = "load", version)]
 struct Cli {
@@ -28,9 +31,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Mode {
-    /// Exchange messages on open connections (closed loop) and check every byte.
+    /// Exchange messages on open connections and check every byte.
+    ///
+    /// Closed loop: a connection starts its next message when one came back. The time of a message is from its start to
+    /// its last byte.
     Echo(EchoArgs),
     /// Open connections and close them by RST, as many per second as it goes.
+    ///
+    /// The time of a connection is from its opening to its close.
     Connect(ConnectArgs),
 }
 
@@ -39,14 +47,14 @@ struct CommonArgs {
     /// The server.
     #[arg(long, value_name = "ADDR:PORT")]
     connect: SocketAddr,
-    /// How long to go on, such as 500ms or 5s [default: 1s].
-    #[arg(long, value_parser = humantime::parse_duration, conflicts_with = "count")]
+    /// How long to go on, 1ms to 24h, such as 500ms or 5s [default: 1s].
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "count")]
     duration: Option<Duration>,
     /// CPUs to which the threads are pinned, one thread each, such as 0-3,8 [default: every CPU allowed].
-    #[arg(long, value_name = "LIST")]
-    cores: Option<String>,
-    /// Give up when nothing has happened for this long.
-    #[arg(long, value_parser = humantime::parse_duration, default_value = "10s")]
+    #[arg(long, value_name = "LIST", value_parser = cpus)]
+    cores: Option<Cores>,
+    /// Give up when nothing has happened for this long, 1ms to 24h.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
     timeout: Duration,
     /// Print the report as one JSON object.
     #[arg(long)]
@@ -57,17 +65,17 @@ struct CommonArgs {
 struct EchoArgs {
     #[command(flatten)]
     common: CommonArgs,
-    /// Connections in all, dealt out evenly to the threads.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    /// Connections in all, 1 to 65535, dealt out evenly to the threads.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number(limits::CONNECTIONS))]
     connections: u32,
     /// Bytes of a message, 1 to 1048576.
-    #[arg(long, value_name = "BYTES", default_value_t = 64)]
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = number(limits::SIZE))]
     size: u32,
-    /// Messages under way at once on each connection.
-    #[arg(long, value_name = "D", default_value_t = 1)]
+    /// Messages under way at once on each connection, 1 to 65536.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number(limits::DEPTH))]
     depth: u32,
-    /// End after this many messages on each connection.
-    #[arg(long, value_name = "N")]
+    /// End after this many messages on each connection, instead of after --duration.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     count: Option<u64>,
 }
 
@@ -78,12 +86,31 @@ struct ConnectArgs {
     /// Exchange one message of 64 bytes before closing.
     #[arg(long)]
     echo: bool,
-    /// End after this many connections in all.
-    #[arg(long, value_name = "N")]
+    /// End after this many connections in all, instead of after --duration.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// Connections under way at once on each thread.
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    /// Connections under way at once on each thread, 1 to 4096.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = number(limits::PARALLEL))]
     parallel: u32,
+}
+
+/// A CPU list in the order in which it was written.
+#[derive(Debug, Clone)]
+struct Cores(Vec<Cpu>);
+
+fn cpus(text: &str) -> Result<Cores, CpuSetError> {
+    CpuSet::parse_ordered(text).map(Cores)
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    limits::TIME.contains(&time).then_some(time).ok_or_else(|| "it is not in 1ms to 24h".to_owned())
+}
+
+/// Reads a number in a range.
+#[must_use]
+pub fn number(range: RangeInclusive<u32>) -> RangedI64ValueParser<u32> {
+    value_parser!(u32).range(i64::from(*range.start())..=i64::from(*range.end()))
 }
 
 /// Reads the command line (with the program's name first), runs, prints, and gives the exit code.
@@ -111,10 +138,18 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Runs and prints; what went wrong on connections, if anything did.
 fn execute(mode: &Mode) -> anyhow::Result<Option<String>> {
-    raise_open_file_limit()?;
     let (report, json) = match mode {
-        Mode::Echo(args) => (echo::run(&args.options()?)?, args.common.json),
-        Mode::Connect(args) => (connect::run(&args.options()?)?, args.common.json),
+        Mode::Echo(args) => {
+            let options = args.options()?;
+            open_files::allow(options.connections.into(), options.cores.len())?;
+            (echo::run(&options)?, args.common.json)
+        }
+        Mode::Connect(args) => {
+            let options = args.options()?;
+            let threads = options.cores.len();
+            open_files::allow(u64::from(options.parallel) * threads as u64, threads)?;
+            (connect::run(&options)?, args.common.json)
+        }
     };
     print(&report, json).context("write the report to standard output")?;
     Ok(report.failure())
@@ -133,7 +168,7 @@ fn print(report: &Report, json: bool) -> io::Result<()> {
 
 impl CommonArgs {
     fn cores(&self) -> Result<Vec<Cpu>, Error> {
-        Ok(self.cores.as_deref().map(CpuSet::parse_ordered).transpose()?.unwrap_or_default())
+        self.cores.clone().map_or_else(allowed_cpus, |Cores(cpus)| Ok(cpus))
     }
 
     fn limit(&self, count: Option<u64>) -> Limit {
@@ -175,9 +210,50 @@ impl ConnectArgs {
 mod tests {
     use super::*;
 
+    /// The text, however wide the terminal is.
+    fn unwrapped(text: &str) -> String {
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
     #[test]
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_names_the_ranges() {
+        use clap::CommandFactory;
+        let mut command = Cli::command();
+        let mut help =
+            |mode| unwrapped(&command.find_subcommand_mut(mode).unwrap().render_long_help().to_string());
+        let (echo, connect) = (help("echo"), help("connect"));
+        for range in [limits::CONNECTIONS, limits::SIZE, limits::DEPTH] {
+            assert!(echo.contains(&format!(", {} to {}", range.start(), range.end())), "{range:?}: {echo}");
+        }
+        let parallel = limits::PARALLEL;
+        assert!(connect.contains(&format!(", {} to {}", parallel.start(), parallel.end())), "{connect}");
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_usage_errors() {
+        for (mode, option, value) in [
+            ("echo", "--connections", "0"),
+            ("echo", "--connections", "65536"),
+            ("echo", "--size", "1048577"),
+            ("echo", "--depth", "0"),
+            ("echo", "--count", "0"),
+            ("echo", "--duration", "0s"),
+            ("echo", "--duration", "25h"),
+            ("echo", "--timeout", "584000000000y"),
+            ("connect", "--parallel", "4097"),
+            ("connect", "--cores", "5-2"),
+            ("connect", "--cores", ""),
+        ] {
+            let args = ["load", mode, "--connect", "127.0.0.1:1", option, value];
+            let error = Cli::try_parse_from(args).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(option), "{error}");
+        }
     }
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use tune::cpu_set::Cpu;
 
+use crate::affinity::allowed_cpus;
 use crate::connect_client::ConnectClient;
 use crate::pattern::Pattern;
 use crate::report::Report;
-use crate::threads::{allowed_cpus, run_pinned};
-use crate::{Error, Limit};
+use crate::threads::run_pinned;
+use crate::{Error, Limit, limits};
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -25,9 +26,10 @@ pub struct ConnectOptions {
     pub limit: Limit,
     /// CPUs to which the threads are pinned, one each; empty: every CPU this process may use.
     pub cores: Vec<Cpu>,
-    /// Connections under way at once on each thread, 1 to 4096.
+    /// Connections under way at once on each thread; [`limits::PARALLEL`].
     pub parallel: u32,
     /// A run in which nothing happens for this long ends; connections still under way have failed.
+    /// [`limits::TIME`], as a duration in `limit`.
     pub timeout: Duration,
 }
 
@@ -52,9 +54,9 @@ impl ConnectOptions {
 /// If an option is out of its range, a thread cannot be pinned, or epoll fails. What goes wrong on a connection
 /// is in the report: see [`Report::failure`].
 pub fn run(options: &ConnectOptions) -> Result<Report, Error> {
-    if options.parallel == 0 || options.parallel > 4096 {
-        return Err(Error::option("--parallel", options.parallel, "give 1 to 4096 connections"));
-    }
+    limits::check("--parallel", options.parallel, &limits::PARALLEL)?;
+    limits::check_limit(options.limit)?;
+    limits::check_time("--timeout", options.timeout)?;
     let cores = if options.cores.is_empty() { allowed_cpus()? } else { options.cores.clone() };
     let pattern = Pattern::default();
     let threads = run_pinned(&cores, |worker| {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::connect::ConnectOptions;
 use crate::echo_connection::{EchoConnection, Shape};
 use crate::pattern::Pattern;
-use crate::poll::Poll;
+use crate::poll::{Poll, Ready};
 use crate::socket::{Opening, close_by_reset, opening, start_connect};
 use crate::stats::ThreadStats;
 use crate::threads::{Worker, cpu_time};
@@ -69,14 +69,14 @@ impl<'a> ConnectClient<'a> {
             }
             let until = progress + self.options.timeout;
             let timeout = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            let ready: Vec<usize> = self.poll.wait(timeout)?.collect();
+            let ready: Vec<Ready> = self.poll.wait(timeout)?.collect();
             if !ready.is_empty() {
                 progress = Instant::now();
             } else if progress.elapsed() >= self.options.timeout {
                 break;
             }
-            for slot in ready {
-                self.advance(slot)?;
+            for ready in ready {
+                self.advance(ready)?;
             }
         }
         self.stats.elapsed = progress - start;
@@ -108,7 +108,7 @@ impl<'a> ConnectClient<'a> {
     }
 
     /// Goes on with the connection of a slot; when it has ended, closes it and starts the next one.
-    fn advance(&mut self, slot: usize) -> Result<(), Error> {
+    fn advance(&mut self, Ready { slot, ended }: Ready) -> Result<(), Error> {
         let Some(attempt) = self.attempts[slot].as_mut() else { return Ok(()) };
         let connection = &mut attempt.connection;
         if !connection.is_established() {
@@ -120,13 +120,13 @@ impl<'a> ConnectClient<'a> {
                 }
                 Opening::Failed(error) => {
                     self.stats.count_connect_error(&error);
-                    self.stats.operations_missing += u64::from(self.left.is_some());
+                    self.stats.operations_missing += self.missing();
                     self.attempts[slot] = None;
                     return self.start(slot);
                 }
             }
         }
-        let result = exchange(connection, &self.shape, &mut self.buffer, &mut self.stats);
+        let result = exchange(connection, &self.shape, &mut self.buffer, ended, &mut self.stats);
         if result.is_ok() && !connection.is_done() {
             return Ok(());
         }
@@ -137,13 +137,20 @@ impl<'a> ConnectClient<'a> {
             Ok(()) => self.stats.count_operation(attempt.started.elapsed()),
             Err(error) => {
                 self.stats.count_io_error(&error);
-                self.stats.operations_missing += u64::from(self.left.is_some());
+                self.stats.operations_missing += self.missing();
             }
         }
         self.start(slot)
     }
 
+    /// Operations that a connection which has failed leaves missing: only a count asks for a number of them.
+    fn missing(&self) -> u64 {
+        u64::from(matches!(self.options.limit, Limit::Count(_)))
+    }
+
     fn give_up(&mut self) {
+        self.stats.operations_missing += self.left.take().unwrap_or(0);
+        let missing = self.missing();
         for attempt in self.attempts.iter_mut().filter_map(Option::take) {
             let error = io::Error::other("no answer");
             if attempt.connection.is_established() {
@@ -152,7 +159,7 @@ impl<'a> ConnectClient<'a> {
             } else {
                 self.stats.count_connect_error(&error);
             }
-            self.stats.operations_missing += u64::from(matches!(self.options.limit, Limit::Count(_)));
+            self.stats.operations_missing += missing;
         }
     }
 }
@@ -161,12 +168,13 @@ fn exchange(
     connection: &mut EchoConnection,
     shape: &Shape<'_>,
     buffer: &mut [u8],
+    ended: bool,
     stats: &mut ThreadStats,
 ) -> io::Result<()> {
     if connection.is_done() {
         return Ok(());
     }
-    if connection.read(shape, buffer, stats)? {
+    if connection.read(shape, buffer, ended, stats)? {
         connection.write(shape)
     } else {
         Err(io::Error::other("closed by the peer"))

@@ -9,34 +9,30 @@ use std::time::Duration;
 
 use tune::cpu_set::Cpu;
 
+use crate::affinity::allowed_cpus;
 use crate::echo_client::EchoClient;
 use crate::pattern::Pattern;
 use crate::report::Report;
-use crate::threads::{allowed_cpus, run_pinned};
-use crate::{Error, Limit};
-
-/// Largest message, bytes.
-pub const MAX_SIZE: u32 = 1 << 20;
-
-/// Most messages under way on one connection.
-pub const MAX_DEPTH: u32 = 65_536;
+use crate::threads::run_pinned;
+use crate::{Error, Limit, limits};
 
 /// What to do. `EchoOptions { connections: 1000, ..EchoOptions::new(address) }`
 #[derive(Debug, Clone)]
 pub struct EchoOptions {
     /// The server.
     pub address: SocketAddr,
-    /// Connections in all, at least 1.
+    /// Connections in all; [`limits::CONNECTIONS`].
     pub connections: u32,
-    /// Bytes of a message, 1 to [`MAX_SIZE`].
+    /// Bytes of a message; [`limits::SIZE`].
     pub size: u32,
-    /// Messages under way at once on each connection, 1 to [`MAX_DEPTH`].
+    /// Messages under way at once on each connection; [`limits::DEPTH`].
     pub depth: u32,
     /// When to end.
     pub limit: Limit,
     /// CPUs to which the threads are pinned, one each; empty: every CPU this process may use.
     pub cores: Vec<Cpu>,
     /// A run in which nothing happens for this long ends; what has not come back by then is lost.
+    /// [`limits::TIME`], as a duration in `limit`.
     pub timeout: Duration,
 }
 
@@ -56,16 +52,11 @@ impl EchoOptions {
     }
 
     fn check(&self) -> Result<(), Error> {
-        if self.connections == 0 {
-            return Err(Error::option("--connections", 0, "give at least 1"));
-        }
-        if self.size == 0 || self.size > MAX_SIZE {
-            return Err(Error::option("--size", self.size, "give 1 to 1048576 bytes"));
-        }
-        if self.depth == 0 || self.depth > MAX_DEPTH {
-            return Err(Error::option("--depth", self.depth, "give 1 to 65536 messages"));
-        }
-        Ok(())
+        limits::check("--connections", self.connections, &limits::CONNECTIONS)?;
+        limits::check("--size", self.size, &limits::SIZE)?;
+        limits::check("--depth", self.depth, &limits::DEPTH)?;
+        limits::check_limit(self.limit)?;
+        limits::check_time("--timeout", self.timeout)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::echo::EchoOptions;
 use crate::echo_connection::{EchoConnection, Shape};
 use crate::pattern::Pattern;
-use crate::poll::Poll;
+use crate::poll::{Poll, Ready};
 use crate::socket::{Opening, opening, start_connect};
 use crate::stats::ThreadStats;
 use crate::threads::{Worker, cpu_time};
@@ -28,7 +28,7 @@ pub(crate) struct EchoClient<'a> {
     /// Numbers of the connections in the run.
     ids: Vec<u32>,
     buffer: Box<[u8]>,
-    ready: Vec<usize>,
+    ready: Vec<Ready>,
     stats: ThreadStats,
 }
 
@@ -75,7 +75,7 @@ impl<'a> EchoClient<'a> {
                         Some(EchoConnection::new(socket, self.ids[slot], messages))
                     }
                     Err(error) => {
-                        self.stats.count_connect_error(&error);
+                        self.count_failed_opening(&error);
                         None
                     }
                 };
@@ -97,7 +97,7 @@ impl<'a> EchoClient<'a> {
     /// Looks at the openings to which something happened; gives the number of those that have ended.
     fn settle_openings(&mut self) -> usize {
         let mut ended = 0;
-        for &slot in &self.ready {
+        for Ready { slot, .. } in std::mem::take(&mut self.ready) {
             let Some(connection) = self.connections[slot].as_mut().filter(|c| !c.is_established()) else {
                 continue;
             };
@@ -108,8 +108,8 @@ impl<'a> EchoClient<'a> {
                     self.stats.connections += 1;
                 }
                 Opening::Failed(error) => {
-                    self.stats.count_connect_error(&error);
                     self.connections[slot] = None;
+                    self.count_failed_opening(&error);
                 }
             }
             ended += 1;
@@ -118,11 +118,18 @@ impl<'a> EchoClient<'a> {
     }
 
     fn give_up_openings(&mut self) {
-        for slot in &mut self.connections {
-            if slot.as_ref().is_some_and(|connection| !connection.is_established()) {
-                self.stats.count_connect_error(&io::Error::other("no answer"));
-                *slot = None;
+        for slot in 0..self.connections.len() {
+            if self.connections[slot].as_ref().is_some_and(|connection| !connection.is_established()) {
+                self.connections[slot] = None;
+                self.count_failed_opening(&io::Error::other("no answer"));
             }
+        }
+    }
+
+    fn count_failed_opening(&mut self, error: &io::Error) {
+        self.stats.count_connect_error(error);
+        if let Limit::Count(count) = self.options.limit {
+            self.stats.operations_missing += count;
         }
     }
 
@@ -137,7 +144,8 @@ impl<'a> EchoClient<'a> {
         let mut progress = Instant::now();
         let mut open = self.connections.iter().flatten().filter(|connection| !connection.is_done()).count();
         for slot in 0..self.connections.len() {
-            open -= usize::from(self.handle(slot));
+            // What happened to it while the others were opened has had its event.
+            open -= usize::from(self.handle(Ready { slot, ended: true }));
         }
         while open > 0 {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -149,7 +157,7 @@ impl<'a> EchoClient<'a> {
             let until = progress + self.options.timeout;
             if self.wait(deadline.map_or(until, |deadline| deadline.min(until)))? {
                 let ready = std::mem::take(&mut self.ready);
-                open -= ready.iter().filter(|&&slot| self.handle(slot)).count();
+                open -= ready.iter().filter(|&&ready| self.handle(ready)).count();
                 self.ready = ready;
                 progress = Instant::now();
             } else if progress.elapsed() >= self.options.timeout {
@@ -163,10 +171,10 @@ impl<'a> EchoClient<'a> {
     }
 
     /// Reads and writes one connection as far as it goes; true if that ended what it had to do.
-    fn handle(&mut self, slot: usize) -> bool {
+    fn handle(&mut self, Ready { slot, ended }: Ready) -> bool {
         let Some(connection) = self.connections[slot].as_mut() else { return false };
         let was_done = connection.is_done();
-        let result = match connection.read(&self.shape, &mut self.buffer, &mut self.stats) {
+        let result = match connection.read(&self.shape, &mut self.buffer, ended, &mut self.stats) {
             Ok(true) => connection.write(&self.shape),
             Ok(false) => Err(io::Error::other("closed by the peer")),
             Err(error) => Err(error),
@@ -212,10 +220,11 @@ impl<'a> EchoClient<'a> {
             }
         }
         let deadline = Instant::now() + self.options.timeout;
-        while open > 0 && self.wait(deadline)? {
-            for &slot in &self.ready {
+        // A wait that ends early (EINTR after SIGSTOP and SIGCONT, signal(7)) has not seen the deadline.
+        while open > 0 && (self.wait(deadline)? || Instant::now() < deadline) {
+            for &Ready { slot, ended } in &self.ready {
                 let Some(connection) = self.connections[slot].as_mut() else { continue };
-                match connection.read(&self.shape, &mut self.buffer, &mut self.stats) {
+                match connection.read(&self.shape, &mut self.buffer, ended, &mut self.stats) {
                     Ok(true) => continue,
                     Ok(false) => {}
                     Err(error) => self.stats.count_io_error(&error),

@@ -105,7 +105,8 @@ impl EchoConnection {
         Ok(())
     }
 
-    /// Reads and checks until the socket is empty. False at the end of the stream.
+    /// Reads and checks until the socket is empty, or with `to_the_end` until the end of what the peer has sent. False
+    /// at the end of the stream.
     ///
     /// # Errors
     /// What `recv(2)` says other than that the socket is empty.
@@ -113,6 +114,7 @@ impl EchoConnection {
         &mut self,
         shape: &Shape<'_>,
         buffer: &mut [u8],
+        to_the_end: bool,
         stats: &mut ThreadStats,
     ) -> io::Result<bool> {
         loop {
@@ -120,8 +122,8 @@ impl EchoConnection {
                 Ok(0) => return Ok(false),
                 Ok(length) => {
                     self.check(shape, &buffer[..length], stats);
-                    // A short read has emptied the socket; what comes later is a new event (epoll(7)).
-                    if length < buffer.len() {
+                    // A short read has emptied the socket; bytes that come later are a new event (epoll(7)).
+                    if length < buffer.len() && !to_the_end {
                         return Ok(true);
                     }
                 }

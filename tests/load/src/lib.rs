@@ -5,29 +5,35 @@
 //! * [`cli`] reads the command line into options;
 //! * [`echo`] and [`connect`] hold the options of the two modes and their `run`, which can also be called
 //!   in-process: `load::echo::run(&EchoOptions::new(address))`;
-//! * `threads` starts one pinned thread per core;
+//! * [`limits`] says what the options may be;
+//! * [`open_files`] raises the limit of open files and checks that the connections are within it;
+//! * `threads` starts one thread per core, which [`affinity`] pins there;
 //! * `echo_client` and `connect_client` are the loop of one thread: its own epoll, non-blocking sockets,
 //!   closed loop;
 //! * [`pattern`] says which byte stands at which offset of which connection, and compares what came back;
 //! * [`stats`] counts; [`report`] adds the threads up and prints text or JSON.
 
+pub mod affinity;
 pub mod cli;
 pub mod connect;
 mod connect_client;
 pub mod echo;
 mod echo_client;
 mod echo_connection;
+pub mod limits;
+pub mod open_files;
 pub mod pattern;
 mod poll;
 pub mod report;
 mod socket;
 pub mod stats;
-pub mod threads;
+mod threads;
 
 use std::io;
 use std::time::Duration;
 
-use tune::cpu_set::{Cpu, CpuSetError};
+use tune::cpu_set::Cpu;
+use tune::errno::describe;
 
 /// When a run ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,29 +55,40 @@ pub enum Error {
         option: &'static str,
         /// Its value.
         value: String,
-        /// What is wrong with it and what to give instead.
+        /// What to give instead.
         reason: String,
     },
-    /// `--cores` is not a CPU list.
-    #[error("--cores: {0}")]
-    Cores(#[from] CpuSetError),
     /// A thread could not be pinned.
     #[error(
-        "pin a thread to CPU {cpu}: {source}; give --cores CPUs that exist and that this process may use"
+        "pin a thread to CPU {cpu}: {}; give --cores CPUs that exist and that this process may use",
+        describe(error)
     )]
     Pin {
         /// The CPU.
         cpu: Cpu,
         /// What `sched_setaffinity(2)` said.
-        source: io::Error,
+        error: io::Error,
+    },
+    /// More connections than the process may have open files.
+    #[error(
+        "{connections} connections at once: the hard limit of open files is {limit}; give at most {most}, or raise the \
+         limit as root (ulimit -n in the shell that starts this, LimitNOFILE= of a service)"
+    )]
+    OpenFiles {
+        /// Connections that were asked for.
+        connections: u64,
+        /// The hard RLIMIT_NOFILE.
+        limit: u64,
+        /// Connections that are possible with it.
+        most: u64,
     },
     /// A system call of the machinery failed (not one on a connection).
-    #[error("{operation}: {source}")]
+    #[error("{operation}: {}", describe(error))]
     System {
         /// The call and its object.
         operation: &'static str,
         /// What it said.
-        source: io::Error,
+        error: io::Error,
     },
     /// Another thread failed first; its error is the one that is reported.
     #[error("cancelled because another thread failed")]
@@ -83,10 +100,6 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn system(operation: &'static str) -> impl FnOnce(rustix::io::Errno) -> Self {
-        move |errno| Self::System { operation, source: errno.into() }
-    }
-
-    pub(crate) fn option(option: &'static str, value: u32, reason: &str) -> Self {
-        Self::Option { option, value: value.to_string(), reason: reason.to_owned() }
+        move |errno| Self::System { operation, error: errno.into() }
     }
 }

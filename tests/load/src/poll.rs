@@ -13,6 +13,16 @@ use crate::Error;
 /// Events taken from the kernel at once.
 const BATCH: usize = 256;
 
+/// A socket to which something happened.
+#[derive(Clone, Copy)]
+pub(crate) struct Ready {
+    /// Its name.
+    pub(crate) slot: usize,
+    /// The peer has ended its side, or the connection has failed. There may be no further event, so that it must be
+    /// read to the end: the end that came with the last bytes has no event of its own.
+    pub(crate) ended: bool,
+}
+
 /// An epoll instance and its event buffer.
 pub(crate) struct Poll {
     epoll: OwnedFd,
@@ -33,14 +43,17 @@ impl Poll {
             .map_err(Error::system("epoll_ctl"))
     }
 
-    /// Waits until something happens or `timeout` is over, and gives the slots to which it happened.
-    pub(crate) fn wait(&mut self, timeout: Duration) -> Result<impl Iterator<Item = usize> + use<'_>, Error> {
+    /// Waits until something happens or `timeout` is over, and gives the sockets to which it happened.
+    pub(crate) fn wait(&mut self, timeout: Duration) -> Result<impl Iterator<Item = Ready> + use<'_>, Error> {
         self.events.clear();
         let timeout = Timespec::try_from(timeout).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 });
         match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::system("epoll_wait")(errno)),
         }
-        Ok(self.events.iter().map(|event| usize::try_from(event.data.u64()).expect("it was a usize")))
+        Ok(self.events.iter().map(|&Event { flags, data }| Ready {
+            slot: usize::try_from(data.u64()).expect("it was a usize"),
+            ended: flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR),
+        }))
     }
 }

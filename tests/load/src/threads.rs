@@ -5,54 +5,16 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{ClockId, CpuSet as KernelCpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::ClockId;
 use tune::cpu_set::Cpu;
 
 use crate::Error;
-
-/// The CPUs on which the calling thread may run (`sched_getaffinity(2)`), ascending; at most CPU 1023, which is
-/// as far as glibc's `cpu_set_t` reaches.
-///
-/// # Errors
-/// If `sched_getaffinity` fails.
-pub fn allowed_cpus() -> Result<Vec<Cpu>, Error> {
-    let set = sched_getaffinity(None).map_err(Error::system("sched_getaffinity"))?;
-    Ok((0u32..)
-        .zip(0..KernelCpuSet::MAX_CPU)
-        .filter(|&(_, index)| set.is_set(index))
-        .map(|(cpu, _)| cpu)
-        .collect())
-}
-
-/// Pins the calling thread to one CPU.
-///
-/// # Errors
-/// If the CPU does not exist, is offline or is not allowed (cpuset cgroup).
-pub fn pin(cpu: Cpu) -> Result<(), Error> {
-    let index = usize::try_from(cpu).ok().filter(|&index| index < KernelCpuSet::MAX_CPU);
-    let Some(index) = index else {
-        return Err(Error::Pin { cpu, source: io::Error::from(io::ErrorKind::InvalidInput) });
-    };
-    let mut set = KernelCpuSet::new();
-    set.set(index);
-    sched_setaffinity(None, &set).map_err(|errno| Error::Pin { cpu, source: errno.into() })
-}
+use crate::affinity::pin;
 
 /// CPU time of the calling thread so far, user and system.
 pub(crate) fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(time).expect("CPU time is not negative")
-}
-
-/// Raises the process's soft limit of open files to its hard limit.
-///
-/// # Errors
-/// If `setrlimit` fails.
-pub fn raise_open_file_limit() -> Result<(), Error> {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
-        .map_err(Error::system("setrlimit RLIMIT_NOFILE"))
 }
 
 /// What a thread of [`run_pinned`] is told.
@@ -101,7 +63,7 @@ where
         };
         let threads: Vec<_> = cores.iter().enumerate().map(spawn).collect();
         let join = |(cpu, started): (Cpu, io::Result<thread::ScopedJoinHandle<'_, _>>)| {
-            let thread = started.map_err(|source| Error::System { operation: "start a thread", source })?;
+            let thread = started.map_err(|error| Error::System { operation: "start a thread", error })?;
             thread.join().unwrap_or(Err(Error::Panicked(cpu)))
         };
         threads.into_iter().map(join).collect()
@@ -160,6 +122,7 @@ impl Drop for CancelGate<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::affinity::allowed_cpus;
 
     #[test]
     fn each_thread_runs_on_its_own_cpu() {

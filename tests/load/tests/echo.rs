@@ -2,13 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use load::connect::{self, ConnectOptions};
 use load::echo::{self, EchoOptions};
 use load::{Error, Limit};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// A listener whose every connection is served by `serve` on a thread of its own, until the test ends.
 fn listen(serve: impl Fn(TcpStream) + Copy + Send + 'static) -> SocketAddr {
@@ -61,7 +62,7 @@ fn every_size_and_depth_comes_back() {
 
 #[test]
 fn connections_are_dealt_out_evenly() {
-    let cores = load::threads::allowed_cpus().unwrap();
+    let cores = load::affinity::allowed_cpus().unwrap();
     let connections = u32::try_from(cores.len()).unwrap() * 5;
     let report = echo::run(&EchoOptions { connections, ..short(good()) }).unwrap();
     assert_eq!(report.threads.iter().map(|thread| thread.core).collect::<Vec<_>>(), cores);
@@ -119,7 +120,7 @@ fn a_byte_too_many_is_seen() {
 fn errors_are_counted_by_kind() {
     let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let report = echo::run(&EchoOptions { connections: 7, ..short(refused) }).unwrap();
-    assert_eq!(report.failure().unwrap(), "7 x ECONNREFUSED to connect");
+    assert_eq!(report.failure().unwrap(), "140 operations missing, 7 x ECONNREFUSED to connect");
     let closing = listen(|mut socket| {
         let _ = socket.read(&mut [0; 64]);
     });
@@ -136,9 +137,100 @@ fn impossible_options_are_refused() {
         EchoOptions { size: 0, ..short(address) },
         EchoOptions { size: (1 << 20) + 1, ..short(address) },
         EchoOptions { depth: 0, ..short(address) },
+        EchoOptions { limit: Limit::Count(0), ..short(address) },
+        EchoOptions { limit: Limit::Duration(Duration::MAX), ..short(address) },
+        EchoOptions { timeout: Duration::ZERO, ..short(address) },
     ] {
         assert!(matches!(echo::run(&options), Err(Error::Option { .. })), "{options:?}");
     }
+}
+
+/// Bytes and the end of the stream in one segment are one event, and a read that does not fill the buffer must not be
+/// taken for all there is.
+#[test]
+fn an_end_that_comes_with_the_last_bytes_is_seen_at_once() {
+    let half_and_end = |mut socket: TcpStream| {
+        socket2::SockRef::from(&socket).set_tcp_cork(true).unwrap();
+        let _ = socket.read(&mut [0; 64]);
+        let _ = socket.write(&[0; 32]);
+    };
+    let address = listen(half_and_end);
+    let options = EchoOptions { connections: 20, timeout: Duration::from_secs(20), ..short(address) };
+    let start = Instant::now();
+    let report = echo::run(&options).unwrap();
+    assert_eq!(report.io_errors["closed by the peer"], 20, "{report:?}");
+    let limit = Limit::Count(20);
+    let timeout = Duration::from_secs(20);
+    let options = ConnectOptions { echo: true, limit, timeout, ..ConnectOptions::new(address) };
+    let report = connect::run(&options).unwrap();
+    assert_eq!(report.io_errors["closed by the peer"], 20, "{report:?}");
+    assert!(start.elapsed() < Duration::from_secs(20), "the end was waited for");
+}
+
+#[test]
+fn a_run_that_cannot_be_says_why_once() {
+    let args = ["echo", "--connect", "127.0.0.1:1", "--cores", "8191"];
+    let output = Command::new(env!("CARGO_BIN_EXE_load")).args(args).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "load: pin a thread to CPU 8191: EINVAL: invalid argument; give --cores CPUs that exist and that this process \
+         may use\n"
+    );
+}
+
+/// epoll_wait(2) is interrupted when a stopped process goes on (signal(7)); that is no deadline.
+#[test]
+fn a_stop_while_the_peers_close_is_awaited_is_survived() {
+    let address = listen(|socket| {
+        let kept = socket.try_clone().unwrap();
+        echo_with(socket, |_, _| {});
+        thread::sleep(Duration::from_secs(1));
+        drop(kept);
+    });
+    let args = ["echo", "--connect", &address.to_string(), "--count", "1", "--cores", "0"];
+    let mut load = Command::new(env!("CARGO_BIN_EXE_load"));
+    load.args(args).stdout(Stdio::null()).stderr(Stdio::piped());
+    let load = load.spawn().unwrap();
+    let pid = Pid::from_child(&load);
+    thread::sleep(Duration::from_millis(500));
+    for signal in [Signal::STOP, Signal::CONT] {
+        kill_process(pid, signal).unwrap();
+        thread::sleep(Duration::from_millis(50));
+    }
+    let output = load.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn only_a_count_misses_operations() {
+    let closing = |mut socket: TcpStream| drop(socket.read(&mut [0; 64]));
+    let limit = Limit::Duration(Duration::from_millis(50));
+    let options = ConnectOptions { echo: true, limit, ..ConnectOptions::new(listen(closing)) };
+    let report = connect::run(&options).unwrap();
+    assert!(report.io_errors["closed by the peer"] > 0);
+    assert_eq!(report.operations_missing, 0, "{report:?}");
+    let silent = |_: TcpStream| thread::sleep(Duration::from_secs(5));
+    let (limit, timeout) = (Limit::Count(100), Duration::from_millis(200));
+    let options =
+        ConnectOptions { echo: true, limit, timeout, parallel: 2, ..ConnectOptions::new(listen(silent)) };
+    let report = connect::run(&options).unwrap();
+    assert_eq!((report.operations, report.operations_missing), (0, 100), "{report:?}");
+}
+
+#[test]
+fn more_connections_than_open_files_are_refused_before_the_first() {
+    let address = good().to_string();
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 100 && exec \"$0\" echo --connect \"$1\" --connections 90 --cores 0"])
+        .args([env!("CARGO_BIN_EXE_load"), &address])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let line = String::from_utf8(output.stderr).unwrap();
+    let begin =
+        "load: 90 connections at once: the hard limit of open files is 100; give at most 67, or raise";
+    assert!(line.starts_with(begin) && line.lines().count() == 1, "{line}");
 }
 
 #[test]
@@ -172,7 +264,10 @@ fn the_program_prints_json_and_fails_with_one_line() {
     );
     assert!(json["latency_us"]["p99.9"].as_f64().unwrap() > 0.0);
 
-    let output = load(good(), "0");
+    let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = load(refused, "100");
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(String::from_utf8(output.stderr).unwrap(), "load: --size 0: give 1 to 1048576 bytes\n");
+    let line = "load: 5 operations missing, 1 x ECONNREFUSED to connect\n";
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), line);
+    assert_eq!(load(good(), "0").status.code(), Some(2));
 }

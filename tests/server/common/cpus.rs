@@ -1,6 +1,5 @@
 //! Which CPUs the tests may use, and threads that stay on one of them.
 
-use rustix::thread::{CpuSet as Mask, sched_setaffinity};
 use tune::cpu_set::{Cpu, CpuSet};
 
 use super::proc;
@@ -27,9 +26,7 @@ pub(crate) fn two() -> Option<(Cpu, Cpu)> {
 pub(crate) fn on_cpu<T: Send>(cpu: Cpu, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let pinned = scope.spawn(move || {
-            let mut mask = Mask::new();
-            mask.set(cpu as usize);
-            sched_setaffinity(None, &mask).expect("pin a thread to a CPU of this process");
+            load::affinity::pin(cpu).expect("a CPU of this process");
             work()
         });
         pinned.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 /// Runs `work` on a thread whose `io_uring_setup(2)` fails with `errno`, as under a container's seccomp profile.
@@ -25,8 +24,5 @@ pub(crate) fn without_io_uring<T: Send>(errno: i32, work: impl FnOnce() -> T + S
 /// Raises this process's limit of open descriptors, which servers started later inherit, to the hard limit.
 /// False if that is less than `needed`.
 pub(crate) fn allow_descriptors(needed: u64) -> bool {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, ..limit };
-    setrlimit(Resource::Nofile, raised).expect("raise the soft limit to the hard one");
-    limit.maximum.is_none_or(|maximum| maximum >= needed)
+    load::open_files::raise_limit().expect("raise the soft limit to the hard one") >= needed
 }

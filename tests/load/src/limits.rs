@@ -1,0 +1,53 @@
+//! The values that options may have, for the command line and for those who call the library. Pure.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::{Error, Limit};
+
+/// Connections in all: one client address has no more ports towards one server.
+pub const CONNECTIONS: RangeInclusive<u32> = 1..=65_535;
+
+/// Bytes of a message.
+pub const SIZE: RangeInclusive<u32> = 1..=1 << 20;
+
+/// Messages under way at once on one connection.
+pub const DEPTH: RangeInclusive<u32> = 1..=65_536;
+
+/// Connections under way at once on one thread of the connect mode.
+pub const PARALLEL: RangeInclusive<u32> = 1..=4096;
+
+/// Durations: at least what a wait is rounded up to, and no more than can be added to a clock.
+pub const TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
+
+/// Refuses a number outside of its range.
+pub(crate) fn check(option: &'static str, value: u32, range: &RangeInclusive<u32>) -> Result<(), Error> {
+    let allowed = format_args!("{} to {}", range.start(), range.end());
+    require(range.contains(&value), option, value, allowed)
+}
+
+/// Refuses a duration outside of [`TIME`].
+pub(crate) fn check_time(option: &'static str, time: Duration) -> Result<(), Error> {
+    require(TIME.contains(&time), option, format_args!("{time:?}"), "1ms to 24h")
+}
+
+/// Refuses a run that cannot end, or has nothing to do.
+pub(crate) fn check_limit(limit: Limit) -> Result<(), Error> {
+    match limit {
+        Limit::Duration(duration) => check_time("--duration", duration),
+        Limit::Count(count) => require(count > 0, "--count", count, "at least 1"),
+    }
+}
+
+fn require(
+    holds: bool,
+    option: &'static str,
+    value: impl Display,
+    allowed: impl Display,
+) -> Result<(), Error> {
+    if holds {
+        return Ok(());
+    }
+    Err(Error::Option { option, value: value.to_string(), reason: format!("give {allowed}") })
+}
