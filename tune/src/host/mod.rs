@@ -9,6 +9,7 @@ mod driver_names;
 pub(crate) mod fixture;
 mod interrupts;
 mod irq;
+pub mod names;
 pub mod nic;
 mod queue_irqs;
 mod queue_map;
@@ -21,9 +22,8 @@ use std::collections::BTreeMap;
 
 pub use interrupts::{InterruptRow, Interrupts};
 pub use irq::{Irq, IrqState};
-pub use nic::{
-    InterfaceChoice, InterfaceName, InterfaceNameError, Nic, PciAddress, QueueIndex, RxQueue, TxQueue,
-};
+pub use names::{InterfaceChoice, InterfaceName, InterfaceNameError, PciAddress};
+pub use nic::{Nic, QueueIndex, RxQueue, TxQueue};
 pub use queue_irqs::{HowKnown, QueueIrq, QueueIrqs, Serves};
 pub use sysctls::{SysctlName, SysctlNameError, Sysctls};
 pub use topology::{CpuPlace, Topology};

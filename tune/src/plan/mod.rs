@@ -7,6 +7,7 @@ mod sysctls;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cpu_set::CpuSet;
+use crate::host::names::list;
 use crate::host::{Host, InterfaceName, SysctlName, Topology};
 use crate::profile::{CpuChoice, Profile};
 use crate::setting::{Setting, Value};
@@ -40,7 +41,7 @@ pub enum PlanError {
     #[error(
         "interface {interface} stands on {}: their queues and interrupts carry its packets; \
          tune each of them with --interface",
-        names(lower)
+        list(lower)
     )]
     Stacked {
         /// The interface.
@@ -113,10 +114,6 @@ pub fn plan(profile: &Profile, host: &Host) -> Result<Desired, PlanError> {
     queues::plan(profile, host, &cpus, &mut desired)?;
     sysctls::plan(profile, host, &mut desired)?;
     Ok(desired)
-}
-
-fn names(interfaces: &BTreeSet<InterfaceName>) -> String {
-    interfaces.iter().map(InterfaceName::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// The profile's CPUs, all of which must be online.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::table::write_table;
 use super::{Format, SCHEMA, count, write_json};
 use crate::cpu_set::CpuSet;
+use crate::host::names::list;
 use crate::host::{Host, HowKnown, InterfaceName, Irq, Nic, QueueIndex, QueueIrq, RxQueue, TxQueue};
 
 /// An interface as `show` prints it. CPUs are lists; a NUMA node that the kernel does not know is null.
@@ -113,8 +114,7 @@ fn write_interface(out: &mut impl Write, report: &InterfaceReport) -> io::Result
     rows.extend(report.queues.iter().map(cells));
     write_table(out, &rows)?;
     if !report.lower.is_empty() {
-        let lower: Vec<&str> = report.lower.iter().map(InterfaceName::as_str).collect();
-        writeln!(out, "it stands on {}: tune each of them", lower.join(", "))?;
+        writeln!(out, "it stands on {}: tune each of them", list(&report.lower))?;
     }
     if let Some(doubt) = &report.doubt {
         writeln!(out, "its interrupts are not set, since {doubt}")?;
