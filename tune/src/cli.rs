@@ -144,6 +144,7 @@ fn execute(cli: &Cli) -> Result<ExitCode> {
         Command::Plan { profile } => {
             let planned = crate::plan_profile(&files, &read_profile(profile, overrides)?)?;
             print(|out| report::plan(out, format, &planned))?;
+            let _ = report::kept(&mut io::stderr(), format, &planned.desired.kept);
             if !planned.changes.is_empty() {
                 return Ok(ExitCode::from(CHANGES));
             }
@@ -152,6 +153,7 @@ fn execute(cli: &Cli) -> Result<ExitCode> {
             finish_what_is_begun()?;
             let applied = crate::apply_profile(&files, &state_dir()?, &read_profile(profile, overrides)?)?;
             print(|out| report::apply(out, format, &applied))?;
+            let _ = report::kept(&mut io::stderr(), format, &applied.kept);
         }
         Command::Restore => {
             finish_what_is_begun()?;

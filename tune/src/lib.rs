@@ -45,7 +45,7 @@ use apply::ApplyError;
 use host::{Host, HostError, InterfaceChoice, InterfaceName};
 use journal::{JournalError, State};
 use kernel_files::KernelFiles;
-use plan::{Desired, PlanError};
+use plan::{Desired, Kept, PlanError};
 use profile::Profile;
 use restore::{RestoreError, Restored};
 use setting::Change;
@@ -89,6 +89,8 @@ pub struct Applied {
     pub interface: InterfaceName,
     /// What was written; empty is nothing to do.
     pub changes: Vec<Change>,
+    /// The sysctls that stay above what the profile asks for.
+    pub kept: Vec<Kept>,
     /// Interrupts that move to their new CPU when they fire next.
     pub pending: Vec<PendingMove>,
     /// A journal of another boot was there; it no longer counted and was replaced.
@@ -126,8 +128,13 @@ pub fn apply_profile(
         planned = plan_profile(files, profile)?;
     }
     let Planned { host, desired, changes } = planned;
-    let mut applied =
-        Applied { interface: host.nic.name.clone(), changes, pending: Vec::new(), replaced_journal: false };
+    let mut applied = Applied {
+        interface: host.nic.name.clone(),
+        changes,
+        kept: desired.kept.clone(),
+        pending: Vec::new(),
+        replaced_journal: false,
+    };
     let Some(state) = state else { return Ok(applied) };
     let choice = InterfaceChoice::Named(applied.interface.clone());
     let done = apply::apply(files, &state, &host, &applied.changes, || {

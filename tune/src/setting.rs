@@ -111,8 +111,8 @@ pub enum Value {
     List(CpuSet),
     /// CPUs in a file that takes a hexadecimal mask.
     Mask(CpuSet),
-    /// One or several integers.
-    Numbers(Vec<i64>),
+    /// One or several integers, signed or unsigned 64-bit ones (`kernel.shmmax`).
+    Numbers(Vec<i128>),
     /// Anything else, as words with single spaces.
     Words(String),
 }
@@ -126,6 +126,15 @@ impl Value {
         match words.iter().map(|word| word.parse()).collect() {
             Ok(numbers) if !words.is_empty() => Self::Numbers(numbers),
             _ => Self::Words(words.join(" ")),
+        }
+    }
+
+    /// As it is written in a profile: a number alone is one, the rest a string.
+    #[must_use]
+    pub fn in_toml(&self) -> String {
+        match self {
+            Self::Numbers(numbers) if numbers.len() == 1 => self.to_string(),
+            _ => format!("\"{self}\""),
         }
     }
 
@@ -213,7 +222,7 @@ mod tests {
         fn a_value_is_read_back_from_its_own_text(
             setting in setting(),
             cpus in prop::collection::btree_set(0..2000u32, 0..50),
-            numbers in prop::collection::vec(any::<i64>(), 1..4),
+            numbers in prop::collection::vec(i128::from(i64::MIN)..=i128::from(u64::MAX), 1..4),
         ) {
             let cpus: CpuSet = cpus.into_iter().collect();
             let value = match &setting {

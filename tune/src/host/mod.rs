@@ -87,7 +87,7 @@ impl Host {
             }
             Setting::RpsFlowCount(interface, queue) => {
                 let queue = self.nic.rx_queue(interface, *queue)?;
-                queue.rps_flow_cnt.map(|count| Value::Numbers(vec![i64::from(count)]))
+                queue.rps_flow_cnt.map(|count| Value::Numbers(vec![i128::from(count)]))
             }
             Setting::Sysctl(name) => self.sysctls.get(name).cloned(),
         }

@@ -19,6 +19,19 @@ use crate::setting::{Setting, Value};
 pub struct Desired {
     /// Value by setting.
     pub settings: BTreeMap<Setting, Value>,
+    /// The sysctls that stay above what the profile asks for, in the order of the profile.
+    pub kept: Vec<Kept>,
+}
+
+/// A sysctl of which a plain value in the profile, a lower bound, asks less than it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The sysctl.
+    pub name: SysctlName,
+    /// What it shall hold: what it does, where the profile asks less.
+    pub value: Value,
+    /// What the profile asks for.
+    pub asked: Value,
 }
 
 /// Why a profile cannot be had on a host.

@@ -45,8 +45,8 @@ pub(super) fn plan(
     plan_xps(queues.xps, host, &layouts, desired);
     plan_rps(queues.rps, host, &layouts, desired)?;
     if let Some(count) = queues.rps_flow_cnt {
-        let rounded = if count == 0 { 0 } else { i64::from(count).unsigned_abs().next_power_of_two() };
-        let value = Value::Numbers(vec![i64::try_from(rounded).unwrap_or(i64::MAX)]);
+        let rounded = if count == 0 { 0 } else { count.next_power_of_two() };
+        let value = Value::Numbers(vec![i128::from(rounded)]);
         for rx in nic.rx_queues.iter().filter(|rx| rx.rps_flow_cnt.is_some()) {
             desired.settings.insert(Setting::RpsFlowCount(nic.name.clone(), rx.index), value.clone());
         }

@@ -1,6 +1,6 @@
 //! Sysctls: raised and never lowered, unless the profile says exactly. Pure.
 
-use super::{Desired, PlanError};
+use super::{Desired, Kept, PlanError};
 use crate::host::Host;
 use crate::profile::{Profile, SysctlWish};
 use crate::setting::{Setting, Value};
@@ -12,6 +12,13 @@ pub(super) fn plan(profile: &Profile, host: &Host, desired: &mut Desired) -> Res
     for wish in &profile.sysctls {
         let found = host.sysctls.get(&wish.name).ok_or_else(|| PlanError::NoSysctl(wish.name.clone()))?;
         let value = wanted(wish, found)?;
+        if asks_less(wish, &value) {
+            desired.kept.push(Kept {
+                name: wish.name.clone(),
+                value: value.clone(),
+                asked: wish.value.clone(),
+            });
+        }
         desired.settings.insert(Setting::Sysctl(wish.name.clone()), value);
     }
     Ok(())
@@ -26,7 +33,9 @@ fn wanted(wish: &SysctlWish, found: &Value) -> Result<Value, PlanError> {
     match (&wish.value, found) {
         (Value::Numbers(asked), Value::Numbers(found)) if asked.len() == found.len() => {
             let asked = asked.iter().map(|&number| rounded(wish, number));
-            let raised = |(asked, &found): (i64, &i64)| if wish.exact { asked } else { asked.max(found) };
+            let raised = |(asked, &found): (i128, &i128)| {
+                if wish.exact || is_less(found, asked) { asked } else { found }
+            };
             Ok(Value::Numbers(asked.zip(found).map(raised).collect()))
         }
         (Value::Words(_), Value::Words(_)) if wish.exact => Ok(wish.value.clone()),
@@ -34,19 +43,29 @@ fn wanted(wish: &SysctlWish, found: &Value) -> Result<Value, PlanError> {
     }
 }
 
-fn rounded(wish: &SysctlWish, number: i64) -> i64 {
-    match u64::try_from(number) {
-        Ok(entries @ 1..) if wish.name.as_str() == ROUNDED_UP => entries
-            .checked_next_power_of_two()
-            .and_then(|entries| i64::try_from(entries).ok())
-            .unwrap_or(number),
-        _ => number,
+/// True if one number is less than another and not -1, which means "unlimited" in more than one file
+/// (`tcp_notsent_lowat` before it was printed as 4294967295, `kernel.sched_rt_runtime_us`): nothing is more.
+fn is_less(number: i128, other: i128) -> bool {
+    number != -1 && number < other
+}
+
+/// True if `value`, which is what the sysctl shall hold, is more than the profile asks for.
+fn asks_less(wish: &SysctlWish, value: &Value) -> bool {
+    let (Value::Numbers(asked), Value::Numbers(value)) = (&wish.value, value) else { return false };
+    !wish.exact && asked.iter().zip(value).any(|(&asked, &value)| rounded(wish, asked) != value)
+}
+
+fn rounded(wish: &SysctlWish, number: i128) -> i128 {
+    if wish.name.as_str() != ROUNDED_UP || number < 1 {
+        return number;
     }
+    number.unsigned_abs().checked_next_power_of_two().map_or(number, u128::cast_signed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::fixture::veth_host;
 
     fn want(name: &str, asked: &str, exact: bool, found: &str) -> Result<String, String> {
         let wish = SysctlWish { name: name.parse().unwrap(), value: Value::from_sysctl(asked), exact };
@@ -63,6 +82,41 @@ mod tests {
         assert_eq!(
             want("net.ipv4.tcp_rmem", "4096 131072 16777216", false, "8192\t131072\t6291456").unwrap(),
             "8192 131072 16777216"
+        );
+    }
+
+    #[test]
+    fn unlimited_is_never_lowered_and_what_does_not_fit_an_i64_is_a_number() {
+        assert_eq!(want("net.ipv4.tcp_notsent_lowat", "131072", false, "4294967295").unwrap(), "4294967295");
+        assert_eq!(want("net.ipv4.tcp_notsent_lowat", "131072", false, "-1").unwrap(), "-1");
+        assert_eq!(want("net.ipv4.tcp_notsent_lowat", "131072", true, "-1").unwrap(), "131072");
+        let shmmax = "18446744073692774399";
+        assert_eq!(want("kernel.shmmax", "68719476736", false, shmmax).unwrap(), shmmax);
+        assert_eq!(want("kernel.shmmax", shmmax, false, "68719476736").unwrap(), shmmax);
+    }
+
+    #[test]
+    fn what_holds_more_than_is_asked_for_is_listed() {
+        let profile = Profile::parse(
+            "[sysctl]\n\"net.core.somaxconn\" = 128\n\"net.core.a\" = { exact = 1 }\n\"net.core.b\" = \"1 9\"\n\
+             \"net.core.rps_sock_flow_entries\" = 33000",
+            "p",
+        );
+        let mut host = veth_host(1, 1);
+        let value = |text: &str| Value::from_sysctl(text);
+        for (name, text) in [("net.core.a", "2"), ("net.core.b", "2 3"), (ROUNDED_UP, "65536")] {
+            host.sysctls.insert(name.parse().unwrap(), value(text));
+        }
+        let mut desired = Desired::default();
+        plan(&profile.unwrap(), &host, &mut desired).unwrap();
+        let kept = |name: &str, held: &str, asked: &str| Kept {
+            name: name.parse().unwrap(),
+            value: value(held),
+            asked: value(asked),
+        };
+        assert_eq!(
+            desired.kept,
+            [kept("net.core.somaxconn", "4096", "128"), kept("net.core.b", "2 9", "1 9")]
         );
     }
 

@@ -181,7 +181,7 @@ fn parse<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
 
 fn parse_queues(section: &Section) -> Result<Queues, ProfileError> {
     section.refuse_unknown(&["placement", "irq", "xps", "rps", "rps_flow_cnt"])?;
-    let flows = section.integer("rps_flow_cnt", 0..=i64::from(MAX_RPS_FLOW_CNT))?;
+    let flows = section.integer("rps_flow_cnt", 0..=i128::from(MAX_RPS_FLOW_CNT))?;
     Ok(Queues {
         placement: section.choice("placement", &[("one-per-core", Placement::OnePerCore)])?,
         irq: section.choice("irq", &[("queue-cpu", IrqPolicy::QueueCpu), ("keep", IrqPolicy::Keep)])?,
@@ -251,6 +251,10 @@ fn parse_sysctl(
         Value::Words(words) if !exact => {
             Err(error(&format!("\"{words}\" cannot be raised to; write {{ exact = \"{words}\" }}")))
         }
+        Value::Numbers(numbers) if !exact && numbers.contains(&-1) => Err(error(&format!(
+            "-1 is \"unlimited\" or \"none\", which cannot be raised to; write {{ exact = {} }}",
+            parsed.in_toml()
+        ))),
         Value::Numbers(_) if !exact && RANGES.contains(&name.as_str()) => {
             Err(error(&format!("is a range, which cannot be raised to; write {{ exact = \"{parsed}\" }}")))
         }

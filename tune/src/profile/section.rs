@@ -15,10 +15,11 @@ pub struct ProfileError {
     message: String,
 }
 
-/// An integer in any of the forms of TOML; `None` if it is none or does not fit.
-pub(super) fn integer(value: &Spanned<DeValue>) -> Option<i64> {
+/// An integer in any of the forms of TOML; `None` if it is none, or has more than 64 bits, signed or unsigned.
+pub(super) fn integer(value: &Spanned<DeValue>) -> Option<i128> {
     let integer = value.get_ref().as_integer()?;
-    i64::from_str_radix(integer.as_str(), integer.radix()).ok()
+    let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok()?;
+    (i128::from(i64::MIN)..=i128::from(u64::MAX)).contains(&number).then_some(number)
 }
 
 /// The text, for turning offsets into lines.
@@ -103,8 +104,8 @@ impl<'a, 'i> Section<'a, 'i> {
     pub(super) fn integer(
         &self,
         key: &str,
-        range: std::ops::RangeInclusive<i64>,
-    ) -> Result<Option<i64>, ProfileError> {
+        range: std::ops::RangeInclusive<i128>,
+    ) -> Result<Option<i128>, ProfileError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         match integer(value).filter(|number| range.contains(number)) {
             Some(number) => Ok(Some(number)),

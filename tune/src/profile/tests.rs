@@ -49,6 +49,13 @@ fn every_key() {
 }
 
 #[test]
+fn an_unsigned_number_of_64_bits_is_one() {
+    let text = "[sysctl]\n\"kernel.shmmax\" = 18446744073692774399";
+    let profile = Profile::parse(text, "p.toml").unwrap();
+    assert_eq!(profile.sysctls[0].value, Value::Numbers(vec![18_446_744_073_692_774_399]));
+}
+
+#[test]
 fn an_empty_profile_is_the_defaults() {
     let profile = Profile::parse("", "p.toml").unwrap();
     assert_eq!((profile.interface, profile.cpus), (InterfaceChoice::Auto, CpuChoice::Online));
@@ -75,6 +82,8 @@ fn refusals_are_one_line_with_place_and_key() {
         ("[sysctl]\n\"net.core.x\" = \"bbr\"", "write { exact = \"bbr\" }"),
         ("[sysctl]\n\"net.core.x\" = { exact = 1, min = 2 }", "unknown key; known here: exact"),
         ("[sysctl]\n\"net.core.x\" = 99999999999999999999", "is not a 64-bit number"),
+        ("[sysctl]\n\"net.core.x\" = -1", "cannot be raised to; write { exact = -1 }"),
+        ("[sysctl]\n\"net.core.x\" = \"1 -1\"", "cannot be raised to; write { exact = \"1 -1\" }"),
         ("[sysctl]\n\"net.core.flow_limit_cpu_bitmap\" = { exact = \"3\" }", "is a CPU mask"),
         ("[sysctl]\n\"net.ipv4.ping_group_range\" = \"0 10\"", "write { exact = \"0 10\" }"),
         ("interface = \"a\"\ninterface = \"b\"", "p.toml:2:1: not TOML: duplicate key"),

@@ -10,6 +10,7 @@ use serde::Serialize;
 pub use show::show;
 
 use crate::host::InterfaceName;
+use crate::plan::Kept;
 use crate::restore::Restored;
 use crate::setting::{Change, ChangeText};
 use crate::verify::PendingMove;
@@ -32,8 +33,17 @@ struct ChangesJson<'a> {
     schema: u32,
     interface: &'a InterfaceName,
     changes: Vec<ChangeText>,
+    kept: Vec<KeptJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pending: Option<Vec<PendingJson>>,
+}
+
+/// A sysctl that stays above what the profile asks for.
+#[derive(Serialize)]
+struct KeptJson {
+    path: String,
+    value: String,
+    asked: String,
 }
 
 /// An interrupt whose controller has not followed its affinity yet; CPUs as lists.
@@ -67,10 +77,30 @@ pub fn plan(out: &mut impl Write, format: Format, planned: &Planned) -> io::Resu
                 schema: SCHEMA,
                 interface: &planned.host.nic.name,
                 changes: texts(&planned.changes),
+                kept: planned.desired.kept.iter().map(kept_json).collect(),
                 pending: None,
             },
         ),
     }
+}
+
+/// The sysctls of which the profile asks less than they hold, one a line: no differences, so not for the same stream.
+/// JSON has them among the rest.
+///
+/// # Errors
+/// As `err` gives them.
+pub fn kept(err: &mut impl Write, format: Format, kept: &[Kept]) -> io::Result<()> {
+    if format == Format::Json {
+        return Ok(());
+    }
+    kept.iter().try_for_each(|Kept { name, value, asked }| {
+        writeln!(
+            err,
+            "tune: kept {}: {value}: the profile asks for less; write {{ exact = {} }} to lower it",
+            name.path(),
+            asked.in_toml()
+        )
+    })
 }
 
 /// What was written and where the way back is.
@@ -81,8 +111,9 @@ pub fn apply(out: &mut impl Write, format: Format, applied: &Applied) -> io::Res
     let changes = texts(&applied.changes);
     if format == Format::Json {
         let pending = applied.pending.iter().map(pending_json).collect();
-        let json =
-            ChangesJson { schema: SCHEMA, interface: &applied.interface, changes, pending: Some(pending) };
+        let kept = applied.kept.iter().map(kept_json).collect();
+        let interface = &applied.interface;
+        let json = ChangesJson { schema: SCHEMA, interface, changes, kept, pending: Some(pending) };
         return write_json(out, &json);
     }
     if changes.is_empty() {
@@ -136,6 +167,10 @@ pub fn restore(out: &mut impl Write, format: Format, restored: &Restored) -> io:
     writeln!(out, "restored {}{unchanged}", count(restored.written.len(), "value"))
 }
 
+fn kept_json(kept: &Kept) -> KeptJson {
+    KeptJson { path: kept.name.path(), value: kept.value.to_string(), asked: kept.asked.to_string() }
+}
+
 fn pending_json(pending: &PendingMove) -> PendingJson {
     PendingJson {
         irq: pending.irq,
@@ -185,8 +220,23 @@ mod tests {
             interface: host.nic.name,
             changes: vec![Change { setting, before, after }],
             pending: vec![PendingMove { irq: crate::host::Irq(40), affinity, effective }],
+            kept: vec![Kept {
+                name: "net.ipv4.tcp_rmem".parse().unwrap(),
+                value: crate::setting::Value::from_sysctl("4096 131072 33554432"),
+                asked: crate::setting::Value::from_sysctl("4096 131072 16777216"),
+            }],
             replaced_journal: false,
         }
+    }
+
+    #[test]
+    fn what_is_kept_is_said_with_the_way_to_lower_it() {
+        assert_eq!(
+            text(|err| kept(err, Format::Text, &applied().kept)),
+            "tune: kept /proc/sys/net/ipv4/tcp_rmem: 4096 131072 33554432: the profile asks for less; \
+             write { exact = \"4096 131072 16777216\" } to lower it\n"
+        );
+        assert_eq!(text(|err| kept(err, Format::Json, &applied().kept)), "");
     }
 
     #[test]
@@ -200,7 +250,8 @@ mod tests {
         assert_eq!(
             text(|out| apply(out, Format::Json, &applied())),
             "{\"schema\":1,\"interface\":\"eth0\",\"changes\":[{\"path\":\"/proc/irq/40/smp_affinity_list\",\
-             \"before\":\"0-1\",\"after\":\"0\"}],\"pending\":[{\"irq\":40,\"affinity\":\"0\",\"effective\":\"1\"}]}\n"
+             \"before\":\"0-1\",\"after\":\"0\"}],\"kept\":[{\"path\":\"/proc/sys/net/ipv4/tcp_rmem\",\
+             \"value\":\"4096 131072 33554432\",\"asked\":\"4096 131072 16777216\"}],\"pending\":[{\"irq\":40,\"affinity\":\"0\",\"effective\":\"1\"}]}\n"
         );
         let nothing = Applied { changes: Vec::new(), ..applied() };
         assert_eq!(text(|out| apply(out, Format::Text, &nothing)), "nothing to do\n");
