@@ -1,9 +1,11 @@
-//! `/proc/net/route`: the interface of the IPv4 default route, for `interface = "auto"`.
+//! The interface of the default route, for `interface = "auto"`: that of IPv4 in `/proc/net/route`, on a host without
+//! one that of IPv6 in `/proc/net/ipv6_route`.
 
 use super::{HostError, InterfaceName};
 use crate::kernel_files::KernelFiles;
 
 const PATH: &str = "/proc/net/route";
+const PATH_V6: &str = "/proc/net/ipv6_route";
 
 /// `RTF_UP` and `RTF_REJECT` of `include/uapi/linux/route.h`.
 const UP: u32 = 0x1;
@@ -12,36 +14,60 @@ const REJECT: u32 = 0x200;
 /// The interface of the default route with the lowest metric, in the network namespace of this process.
 ///
 /// # Errors
-/// If the file cannot be read, or there is no default route.
+/// If a file cannot be read, or there is no default route.
 pub(super) fn read(files: &KernelFiles) -> Result<InterfaceName, HostError> {
-    let text = files.read_optional(PATH)?.unwrap_or_default();
-    parse(&text).ok_or(HostError::NoDefaultRoute)
+    let lowest_of = |path, default_route: fn(&str) -> Option<Route>| -> Result<_, HostError> {
+        Ok(lowest(&files.read_optional(path)?.unwrap_or_default(), default_route))
+    };
+    let found = match lowest_of(PATH, default_route)? {
+        None => lowest_of(PATH_V6, default_route_v6)?,
+        found => found,
+    };
+    found.ok_or(HostError::NoDefaultRoute)
 }
 
-/// The interface of the default route (destination and mask 0, up, not a reject route) with the lowest metric;
-/// the first of several, as in the kernel's own choice.
-fn parse(text: &str) -> Option<InterfaceName> {
-    let mut best: Option<(u32, InterfaceName)> = None;
-    for line in text.lines().skip(1) {
-        let Some((metric, interface)) = default_route(line) else { continue };
-        if best.as_ref().is_none_or(|(lowest, _)| metric < *lowest) {
-            best = Some((metric, interface));
-        }
-    }
-    best.map(|(_, interface)| interface)
+/// Metric and interface.
+type Route = (u32, InterfaceName);
+
+/// The interface of the default route with the lowest metric; the first of several, as in the kernel's own choice.
+fn lowest(text: &str, default_route: fn(&str) -> Option<Route>) -> Option<InterfaceName> {
+    let routes = text.lines().filter_map(default_route);
+    routes.min_by_key(|(metric, _)| *metric).map(|(_, interface)| interface)
 }
 
-/// Metric and interface of a line `Iface Destination Gateway Flags RefCnt Use Metric Mask …`, if it is a default
-/// route.
-fn default_route(line: &str) -> Option<(u32, InterfaceName)> {
+/// A line `Iface Destination Gateway Flags RefCnt Use Metric Mask …`, if it is a default route (destination and mask 0)
+/// that is up and no reject route.
+fn default_route(line: &str) -> Option<Route> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [interface, destination, _, flags, _, _, metric, mask, ..] = fields[..] else { return None };
-    let hex = |digits| u32::from_str_radix(digits, 16).ok();
-    let is_default = hex(destination)? == 0 && hex(mask)? == 0 && hex(flags)? & (UP | REJECT) == UP;
+    let is_default = hex(destination)? == 0 && hex(mask)? == 0 && is_usable(hex(flags)?);
     if !is_default {
         return None;
     }
     Some((metric.parse().ok()?, interface.parse().ok()?))
+}
+
+/// A line `destination length source length next-hop metric refcnt use flags device`, all in hex (`rt6_info_route()`,
+/// `ipv6_route_native_seq_show()`), if it is a default route. The kernel has a reject route of `lo` by itself.
+fn default_route_v6(line: &str) -> Option<Route> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let [destination, length, _, source_length, _, metric, _, _, flags, interface] = fields[..] else {
+        return None;
+    };
+    let to_all =
+        destination.bytes().all(|digit| digit == b'0') && hex(length)? == 0 && hex(source_length)? == 0;
+    if !to_all || !is_usable(hex(flags)?) || interface == "lo" {
+        return None;
+    }
+    Some((hex(metric)?, interface.parse().ok()?))
+}
+
+fn is_usable(flags: u32) -> bool {
+    flags & (UP | REJECT) == UP
+}
+
+fn hex(digits: &str) -> Option<u32> {
+    u32::from_str_radix(digits, 16).ok()
 }
 
 #[cfg(test)]
@@ -54,7 +80,7 @@ mod tests {
         "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT   \n";
 
     fn route(lines: &str) -> Option<String> {
-        parse(&format!("{HEAD}{lines}")).map(|name| name.to_string())
+        lowest(&format!("{HEAD}{lines}"), default_route).map(|name| name.to_string())
     }
 
     #[test]
@@ -77,10 +103,41 @@ mod tests {
         assert_eq!(route(""), None);
     }
 
+    const NOWHERE: &str = "00000000000000000000000000000000";
+
+    fn route_v6(length: &str, metric: &str, flags: &str, interface: &str) -> String {
+        let next = "fe800000000000000000000000000001";
+        format!("{NOWHERE} {length} {NOWHERE} 00 {next} {metric} 00000002 00000000 {flags} {interface:>8}\n")
+    }
+
+    #[test]
+    fn without_an_ipv4_default_route_that_of_ipv6_is_taken() {
+        let reject = route_v6("00", "ffffffff", "00200200", "lo");
+        let loopback = route_v6("00", "00000001", "00000001", "lo");
+        let wifi = route_v6("00", "00000400", "00450003", "wlan0");
+        let wire = route_v6("00", "00000064", "00000003", "eth0");
+        let half = route_v6("01", "00000001", "00000003", "tun0");
+        let text = format!("{reject}{loopback}{half}{wifi}{wire}");
+        assert_eq!(lowest(&text, default_route_v6).unwrap().as_str(), "eth0");
+        assert_eq!(lowest(&format!("{reject}{loopback}{half}"), default_route_v6), None);
+
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("proc/net")).unwrap();
+        std::fs::write(dir.path().join("proc/net/route"), HEAD).unwrap();
+        let files = KernelFiles::open(dir.path()).unwrap();
+        assert!(matches!(read(&files), Err(HostError::NoDefaultRoute)));
+        std::fs::write(dir.path().join("proc/net/ipv6_route"), text).unwrap();
+        assert_eq!(read(&files).unwrap().as_str(), "eth0");
+        let four = "eth4\t00000000\t0100A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0\n";
+        std::fs::write(dir.path().join("proc/net/route"), format!("{HEAD}{four}")).unwrap();
+        assert_eq!(read(&files).unwrap().as_str(), "eth4");
+    }
+
     proptest! {
         #[test]
         fn no_text_makes_the_parser_panic(text in "([a-z0-9]{0,9}[\t\n ]){0,40}") {
-            let _ = parse(&text);
+            let _ = lowest(&text, default_route);
+            let _ = lowest(&text, default_route_v6);
         }
     }
 }

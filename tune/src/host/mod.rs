@@ -137,7 +137,9 @@ pub enum HostError {
         reason: String,
     },
     /// `interface = "auto"` without a default route.
-    #[error("no IPv4 default route in /proc/net/route to choose the interface by; name it with --interface")]
+    #[error(
+        "no default route in /proc/net/route or /proc/net/ipv6_route to choose the interface by; name it with --interface"
+    )]
     NoDefaultRoute,
 }
 
