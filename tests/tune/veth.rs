@@ -170,7 +170,9 @@ fn tune_between(veth: &Veth, network: &Namespace, arguments: &[&str]) -> Run {
 fn assert_refused_for_its_sys(run: &Run) {
     let message = run.refusal();
     assert!(message.contains("/sys was mounted in another network namespace"), "{message}");
-    assert!(message.contains("ip netns exec"), "the next step: {message}");
+    for step in ["ip netns exec", "nsenter -t PID -n -m", "unshare -m", "mount -t sysfs"] {
+        assert!(message.contains(step), "the next step: {message}");
+    }
 }
 
 /// As by `nsenter --net`: sysctls would go to one namespace, and queues to an interface of another.

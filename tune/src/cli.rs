@@ -90,10 +90,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match execute(&cli) {
         Ok(code) => code,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "tune: {}", one_line(&format!("{error:#}")));
+            complain(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error as one line on stderr; where even that cannot be written nothing is left to do.
+fn complain(error: &anyhow::Error) {
+    let _ = writeln!(io::stderr(), "tune: {}", one_line(&format!("{error:#}")));
 }
 
 /// A message may quote what was given: a line break becomes a space, and no other control character reaches the terminal.
@@ -138,8 +143,14 @@ fn execute(cli: &Cli) -> Result<ExitCode> {
     let state_dir = || options.state_dir.clone().map_or_else(|| State::default_directory(&files), Ok);
     match &cli.command {
         Command::Show { name } => {
-            let hosts = read_hosts(&files, overrides, name.as_deref())?;
-            print(|out| report::show(out, format, &hosts))?;
+            let (hosts, failed) = read_hosts(&files, overrides, name.as_deref())?;
+            if !hosts.is_empty() || failed.is_empty() {
+                print(|out| report::show(out, format, &hosts))?;
+            }
+            failed.iter().for_each(complain);
+            if !failed.is_empty() {
+                return Ok(ExitCode::FAILURE);
+            }
         }
         Command::Plan { profile } => {
             let planned = crate::plan_profile(&files, &read_profile(profile, overrides)?)?;
@@ -181,14 +192,25 @@ fn finish_what_is_begun() -> Result<()> {
     Ok(())
 }
 
-/// The hosts that `show` prints: one for each interface.
-fn read_hosts(files: &KernelFiles, overrides: Overrides, name: Option<&str>) -> Result<Vec<Host>> {
+/// The hosts that `show` prints, one for each interface, and why others cannot be read.
+fn read_hosts(
+    files: &KernelFiles,
+    overrides: Overrides,
+    name: Option<&str>,
+) -> Result<(Vec<Host>, Vec<anyhow::Error>)> {
     let named = name.map(str::parse).transpose()?;
     let choices = match named.or(overrides.interface) {
         Some(choice) => vec![choice],
         None => nic::interesting(files)?.into_iter().map(InterfaceChoice::Named).collect(),
     };
-    Ok(choices.iter().map(|choice| Host::read(files, choice, &[])).collect::<Result<_, _>>()?)
+    let (mut hosts, mut failed) = (Vec::new(), Vec::new());
+    for choice in &choices {
+        match Host::read(files, choice, &[]) {
+            Ok(host) => hosts.push(host),
+            Err(error) => failed.push(error.into()),
+        }
+    }
+    Ok((hosts, failed))
 }
 
 /// The profile with the overrides of the command line.

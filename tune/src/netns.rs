@@ -52,9 +52,25 @@ pub fn check_sysfs(files: &KernelFiles, name: &InterfaceName) -> Result<(), Host
     if !files.is_live() {
         return Ok(());
     }
-    let own =
-        own_link(name).map_err(|error| HostError::Link { name: name.clone(), reason: describe(&error) })?;
+    // The kernel also finds an interface by its alternative names, which have no directory in sysfs.
+    let own = ask(name)?.filter(|(own_name, _)| own_name == name).map(|(_, link)| link);
     if sysfs_link(files, name)? == own { Ok(()) } else { Err(HostError::OtherNamespace(name.clone())) }
+}
+
+/// The name of the interface that has `name` as an alternative one (`ip link property add dev … altname …`) in this
+/// process's network namespace.
+///
+/// # Errors
+/// If the kernel cannot be asked.
+pub fn real_name(files: &KernelFiles, name: &InterfaceName) -> Result<Option<InterfaceName>, HostError> {
+    if !files.is_live() {
+        return Ok(None);
+    }
+    Ok(ask(name)?.map(|(own_name, _)| own_name).filter(|own_name| own_name != name))
+}
+
+fn ask(name: &InterfaceName) -> Result<Option<(InterfaceName, Link)>, HostError> {
+    own_link(name).map_err(|error| HostError::Link { name: name.clone(), reason: describe(&error) })
 }
 
 /// What tells an interface from one of the same name in another network namespace.
@@ -73,8 +89,9 @@ fn sysfs_link(files: &KernelFiles, name: &InterfaceName) -> Result<Option<Link>,
     Ok(read("address")?.map(|address| Link { index, address }))
 }
 
-/// The interface in the network namespace of this process, by `RTM_GETLINK`.
-fn own_link(name: &InterfaceName) -> io::Result<Option<Link>> {
+/// The interface that has this name, also as an alternative one, in the network namespace of this process, and its own
+/// name, by `RTM_GETLINK`.
+fn own_link(name: &InterfaceName) -> io::Result<Option<(InterfaceName, Link)>> {
     let name = CString::new(name.as_str())?;
     let mut request = rt_link::Request::new().op_getlink_do(&Ifinfomsg::new());
     request.encode().push_ifname(&name);
@@ -88,13 +105,11 @@ fn own_link(name: &InterfaceName) -> io::Result<Option<Link>> {
             return if absent { Ok(None) } else { Err(error) };
         }
     };
-    // The kernel also finds an interface by its alternative names, which have no directory in sysfs.
-    if attributes.get_ifname().map_err(io::Error::other)? != name.as_c_str() {
-        return Ok(None);
-    }
+    let own_name = attributes.get_ifname().map_err(io::Error::other)?.to_string_lossy();
+    let own_name = own_name.parse().map_err(io::Error::other)?;
     let address: Vec<String> =
         attributes.get_address().unwrap_or_default().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Some(Link { index: header.ifi_index.to_string(), address: address.join(":") }))
+    Ok(Some((own_name, Link { index: header.ifi_index.to_string(), address: address.join(":") })))
 }
 
 #[cfg(test)]
@@ -107,9 +122,9 @@ mod tests {
         let files = KernelFiles::open("/").unwrap();
         let interfaces = files.list("/sys/class/net").unwrap();
         assert!(interfaces.contains(&"lo".to_owned()));
-        for name in interfaces.iter().filter_map(|name| name.parse().ok()) {
-            let own = own_link(&name).unwrap();
-            assert_eq!(sysfs_link(&files, &name).unwrap(), own, "{name}");
+        for name in interfaces.iter().filter_map(|name| name.parse::<InterfaceName>().ok()) {
+            let (own_name, link) = own_link(&name).unwrap().unwrap();
+            assert_eq!((&own_name, sysfs_link(&files, &name).unwrap()), (&name, Some(link)));
             check_sysfs(&files, &name).unwrap();
         }
         let absent = "no-such-link".parse().unwrap();

@@ -1,5 +1,6 @@
 //! A veth pair with several queues in namespaces of its own: the real kernel, and nothing of the host.
 
+use std::ffi::CStr;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -7,6 +8,9 @@ use std::process::Command;
 
 use lab::namespace::Namespace;
 use lab::veth::{VethEnd, create_veth_pair};
+use netlink_bindings::rt_link::{self, Ifinfomsg};
+use netlink_bindings::traits::{NetlinkRequest, Protocol};
+use netlink_socket2::NetlinkSocket;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{Run, is_root, tune};
@@ -67,6 +71,14 @@ impl Veth {
         self.inside(|| command.output().unwrap()).into()
     }
 
+    /// Gives [`NIC`] one more name, as `ip link property add` does.
+    pub(crate) fn add_alternative_name(&self, name: &CStr) {
+        let nic = std::ffi::CString::new(NIC).unwrap();
+        let mut request = rt_link::Request::new().set_create().set_excl().op_newlink_do(&Ifinfomsg::new());
+        request.encode().push_ifname(&nic).nested_prop_list().push_alt_ifname(name).end_nested();
+        self.inside(|| NetlinkSocket::new().request(&NewLinkProperty(request)).unwrap().recv_ack().unwrap());
+    }
+
     /// What the settings of [`NIC`] and the sysctls of the shipped profiles hold, with their paths.
     pub(crate) fn values(&self) -> Vec<(String, String)> {
         self.inside(|| {
@@ -90,5 +102,33 @@ impl Veth {
             };
             paths.into_iter().map(read).collect()
         })
+    }
+}
+
+/// The bindings have no `RTM_NEWLINKPROP`; its message is that of `RTM_NEWLINK`.
+struct NewLinkProperty<R>(R);
+
+impl<R: NetlinkRequest> NetlinkRequest for NewLinkProperty<R> {
+    type ReplyType<'buf> = R::ReplyType<'buf>;
+
+    fn protocol(&self) -> Protocol {
+        /// include/uapi/linux/rtnetlink.h
+        const RTM_NEWLINKPROP: u16 = 108;
+        match self.0.protocol() {
+            Protocol::Raw { protonum, .. } => Protocol::Raw { protonum, request_type: RTM_NEWLINKPROP },
+            other => other,
+        }
+    }
+
+    fn flags(&self) -> u16 {
+        self.0.flags()
+    }
+
+    fn payload(&self) -> &[u8] {
+        self.0.payload()
+    }
+
+    fn decode_reply(buffer: &[u8]) -> Self::ReplyType<'_> {
+        R::decode_reply(buffer)
     }
 }

@@ -1,6 +1,6 @@
 //! A made-up host for unit tests.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::nic::Device;
 use super::{
@@ -51,7 +51,7 @@ pub(crate) fn veth_host(cpus: u32, queues: u32) -> Host {
         nic: Nic {
             name: "eth0".parse().unwrap(),
             device: None,
-            lower: BTreeSet::new(),
+            lower: None,
             numa_node: None,
             rx_queues: (0..queues).map(rx).collect(),
             tx_queues: (0..queues).map(tx).collect(),
@@ -73,7 +73,7 @@ pub(crate) fn device_nic(driver: &str, device: &str, rx: u32, tx: u32) -> Nic {
             driver: Some(driver.into()),
             pci: Some("0000:3b:00.0".parse().unwrap()),
         }),
-        lower: BTreeSet::new(),
+        lower: None,
         numa_node: None,
         rx_queues: (0..rx)
             .map(|index| RxQueue { index: QueueIndex(index), rps_cpus: None, rps_flow_cnt: None })

@@ -122,10 +122,22 @@ pub enum HostError {
         /// The interfaces in `/sys/class/net`.
         found: String,
     },
+    /// The interface has another name, and this is an alternative one.
+    #[error("interface {name} is called {real} here, and {name} is an alternative name of it; write {real}")]
+    AlternativeName {
+        /// The name that was given.
+        name: InterfaceName,
+        /// The interface's own.
+        real: InterfaceName,
+    },
+    /// `/proc/interrupts` is empty.
+    #[error("/proc/interrupts is empty here, as where a container masks it; run tune on the host")]
+    NoInterrupts,
     /// `/sys/class/net` and the network namespace of this process do not have the same interface under this name.
     #[error(
         "/sys/class/net/{0} is not interface {0} of this process: /sys was mounted in another network namespace; \
-         run tune with \"ip netns exec\", which mounts its own"
+         enter a named one with \"ip netns exec NAME\", a container's with \"nsenter -t PID -n -m\", or mount its own: \
+         \"unshare -m\", then \"mount -t sysfs sysfs /sys\""
     )]
     OtherNamespace(InterfaceName),
     /// The kernel did not say which interface this process has under a name.

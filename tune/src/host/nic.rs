@@ -51,7 +51,8 @@ pub struct RxQueue {
 pub struct TxQueue {
     /// Its number.
     pub index: QueueIndex,
-    /// `xps_cpus`; `None` where reading gives ENOENT, as on a device with one TX queue.
+    /// `xps_cpus`; `None` where the queue has no XPS: reading gives ENOENT on a device with one TX queue, EINVAL for a
+    /// queue outside of all traffic classes (mqprio) and on a subordinate device (`xps_cpus_show()`).
     pub xps_cpus: Option<CpuSet>,
 }
 
@@ -83,9 +84,9 @@ pub struct Nic {
     pub name: InterfaceName,
     /// The device; `None` for a virtual interface such as veth.
     pub device: Option<Device>,
-    /// The lowest interfaces under this one, which carry its packets: the ports of a bond, team or bridge, what a VLAN
-    /// is on. Empty for an interface that carries them itself.
-    pub lower: BTreeSet<InterfaceName>,
+    /// For an interface that stands on others (the ports of a bond, team or bridge, what a VLAN is on), which carry its
+    /// packets: the lowest of them that have a device. `None` for an interface that carries them itself.
+    pub lower: Option<BTreeSet<InterfaceName>>,
     /// NUMA node of the device or of the one above it; `None` where the kernel says -1 or nothing.
     pub numa_node: Option<u32>,
     /// In ascending order of number.
@@ -115,13 +116,16 @@ impl Nic {
             Ok(RxQueue { index, rps_cpus, rps_flow_cnt })
         });
         let tx_queues = tx.into_iter().map(|index| -> Result<_, HostError> {
-            let xps_cpus = read_optional_as(files, &queue("tx", index, "xps_cpus"), CpuSet::parse_mask)?;
-            Ok(TxQueue { index, xps_cpus })
+            let xps_cpus = read_optional_as(files, &queue("tx", index, "xps_cpus"), CpuSet::parse_mask);
+            match xps_cpus {
+                Err(HostError::File(error)) if error.is_invalid() => Ok(TxQueue { index, xps_cpus: None }),
+                xps_cpus => Ok(TxQueue { index, xps_cpus: xps_cpus? }),
+            }
         });
         Ok(Self {
             name: name.clone(),
             device,
-            lower: lowest(files, name)?,
+            lower: lowest_devices(files, name)?,
             numa_node,
             rx_queues: rx_queues.collect::<Result<_, _>>()?,
             tx_queues: tx_queues.collect::<Result<_, _>>()?,
@@ -155,8 +159,7 @@ pub fn interesting(files: &KernelFiles) -> Result<Vec<InterfaceName>, HostError>
     let mut names = Vec::new();
     for name in list_interfaces(files)? {
         let (rx, tx) = list_queues(files, &name)?;
-        let has_device = files.exists(&format!("{NET}/{name}/device"));
-        if rx.len() > 1 || tx.len() > 1 || (has_device && !rx.is_empty()) {
+        if rx.len() > 1 || tx.len() > 1 || (has_device(files, &name) && !rx.is_empty()) {
             names.push(name);
         }
     }
@@ -177,27 +180,40 @@ fn check_exists(files: &KernelFiles, name: &InterfaceName) -> Result<(), HostErr
     if files.exists(&format!("{NET}/{name}")) {
         return Ok(());
     }
+    if let Some(real) = netns::real_name(files, name)? {
+        return Err(HostError::AlternativeName { name: name.clone(), real });
+    }
     Err(HostError::NoInterface { name: name.clone(), found: names::list(&list_interfaces(files)?) })
 }
 
-/// The interfaces at the end of the `lower_*` links that begin at this one, itself not among them.
-fn lowest(files: &KernelFiles, name: &InterfaceName) -> Result<BTreeSet<InterfaceName>, HostError> {
+fn has_device(files: &KernelFiles, name: &InterfaceName) -> bool {
+    files.exists(&format!("{NET}/{name}/device"))
+}
+
+/// The interfaces at the end of the `lower_*` links that begin at this one, as far as they have a device (beside a NIC
+/// a bridge has the virtual interfaces of guests as ports); `None` if there is no such link.
+fn lowest_devices(
+    files: &KernelFiles,
+    name: &InterfaceName,
+) -> Result<Option<BTreeSet<InterfaceName>>, HostError> {
     let mut found = BTreeSet::new();
     let mut level = BTreeSet::from([name.clone()]);
+    let mut stands_on_others = false;
     for _ in 0..MAX_NESTING {
         let mut below = BTreeSet::new();
         for interface in level {
             let names = files.list_optional(&format!("{NET}/{interface}"))?.unwrap_or_default();
             let links = names.iter().filter_map(|file| file.strip_prefix("lower_")?.parse().ok());
             let links: Vec<InterfaceName> = links.collect();
-            if links.is_empty() && interface != *name {
+            stands_on_others |= !links.is_empty();
+            if links.is_empty() && interface != *name && has_device(files, &interface) {
                 found.insert(interface);
             }
             below.extend(links);
         }
         level = below;
     }
-    Ok(found)
+    Ok(stands_on_others.then_some(found))
 }
 
 fn read_device(files: &KernelFiles, name: &InterfaceName) -> Result<Option<Device>, HostError> {

@@ -8,6 +8,10 @@ use rustix::io::Errno;
 
 use crate::errno;
 
+const READ_ONLY: &str = "mounted read-only here, as in a container; mount /proc/sys, /proc/irq and /sys writable there \
+                         or run on the host";
+const MANAGED: &str = "the kernel manages this interrupt; leave it with queues.irq = \"keep\"";
+
 /// What was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
@@ -56,6 +60,12 @@ impl KernelFileError {
         matches!(Errno::from_io_error(&self.source), Some(Errno::NOENT | Errno::NODEV | Errno::NOTDIR))
     }
 
+    /// True if the kernel gives no value here (EINVAL).
+    #[must_use]
+    pub fn is_invalid(&self) -> bool {
+        Errno::from_io_error(&self.source) == Some(Errno::INVAL)
+    }
+
     fn is_write(&self) -> bool {
         matches!(self.operation, Operation::Write(_) | Operation::CheckWritable)
     }
@@ -73,14 +83,14 @@ impl KernelFileError {
             });
         }
         if errno == Errno::ROFS {
-            return Some("mounted read-only here");
+            return Some(READ_ONLY);
         }
         if !self.is_write() {
             return None;
         }
         if path.starts_with("/proc/irq/") {
             return match errno {
-                Errno::PERM | Errno::IO => Some("the kernel manages this interrupt"),
+                Errno::PERM | Errno::IO => Some(MANAGED),
                 Errno::INVAL => Some("no online CPU is in it, or its interrupt controller cannot move it"),
                 Errno::NOSPC => Some("no free interrupt vector is left on these CPUs"),
                 Errno::OVERFLOW | Errno::RANGE => Some("a CPU in it is beyond the CPUs of this host"),
@@ -138,3 +148,22 @@ impl fmt::Display for KernelFileError {
 }
 
 impl std::error::Error for KernelFileError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_what_to_do_about_it() {
+        let message = |path: &str, errno: Errno| {
+            KernelFileError::new(Operation::CheckWritable, path, errno.into()).to_string()
+        };
+        let read_only = message("/proc/sys/net/core/somaxconn", Errno::ROFS);
+        assert!(read_only.contains("EROFS: mounted read-only here"), "{read_only}");
+        assert!(read_only.contains("mount /proc/sys, /proc/irq and /sys writable"), "{read_only}");
+        for errno in [Errno::PERM, Errno::IO] {
+            let managed = message("/proc/irq/40/smp_affinity_list", errno);
+            assert!(managed.ends_with("leave it with queues.irq = \"keep\""), "{managed}");
+        }
+    }
+}

@@ -294,7 +294,8 @@ mod tests {
         let error = files.check_writable("/proc/irq/36/smp_affinity_list").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "write to /proc/irq/36/smp_affinity_list: EPERM: the kernel manages this interrupt"
+            "write to /proc/irq/36/smp_affinity_list: EPERM: the kernel manages this interrupt; \
+             leave it with queues.irq = \"keep\""
         );
     }
 

@@ -52,14 +52,15 @@ pub enum PlanError {
     },
     /// The interface stands on others, which have the queues and interrupts.
     #[error(
-        "interface {interface} stands on {}: their queues and interrupts carry its packets; \
-         tune each of them with --interface",
-        list(lower)
+        "interface {interface} stands on {}", match list(lower).as_str() {
+            "" => "others, of which none has a device: there is nothing to tune".to_owned(),
+            lower => format!("{lower}: their queues and interrupts carry its packets; tune each of them with --interface"),
+        }
     )]
     Stacked {
         /// The interface.
         interface: InterfaceName,
-        /// The lowest interfaces under it.
+        /// The lowest interfaces under it that have a device.
         lower: BTreeSet<InterfaceName>,
     },
     /// The interface has no queues in sysfs.

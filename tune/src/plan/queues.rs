@@ -22,8 +22,8 @@ pub(super) fn plan(
     desired: &mut Desired,
 ) -> Result<(), PlanError> {
     let nic = &host.nic;
-    if !nic.lower.is_empty() {
-        return Err(PlanError::Stacked { interface: nic.name.clone(), lower: nic.lower.clone() });
+    if let Some(lower) = nic.lower.clone() {
+        return Err(PlanError::Stacked { interface: nic.name.clone(), lower });
     }
     if nic.rx_queues.is_empty() || nic.tx_queues.is_empty() {
         return Err(PlanError::NoQueues(nic.name.clone()));
@@ -253,9 +253,12 @@ mod tests {
     fn an_interface_on_others_is_refused_with_their_names() {
         let mut host = veth_host(2, 2);
         host.nic.name = "bond0".parse().unwrap();
-        host.nic.lower = ["eth0", "eth1"].map(|name| name.parse().unwrap()).into();
+        host.nic.lower = Some(["eth0", "eth1"].map(|name| name.parse().unwrap()).into());
         let error = refusal(&host, "");
         assert!(error.starts_with("interface bond0 stands on eth0, eth1: "), "{error}");
+        host.nic.lower = Some(std::collections::BTreeSet::new());
+        let error = refusal(&host, "");
+        assert!(error.ends_with("of which none has a device: there is nothing to tune"), "{error}");
     }
 
     #[test]

@@ -22,8 +22,9 @@ struct InterfaceReport {
     device: Option<String>,
     /// PCI function.
     pci: Option<String>,
-    /// The lowest interfaces under this one, which carry its packets; `apply` takes those and not this one.
-    lower: BTreeSet<InterfaceName>,
+    /// For an interface on others, which carry its packets: the lowest of them that have a device; `apply` takes those
+    /// and not this one. Null for one that carries them itself.
+    lower: Option<BTreeSet<InterfaceName>>,
     /// NUMA node.
     numa_node: Option<u32>,
     /// Number of RX queues.
@@ -113,8 +114,12 @@ fn write_interface(out: &mut impl Write, report: &InterfaceReport) -> io::Result
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(report.queues.iter().map(cells));
     write_table(out, &rows)?;
-    if !report.lower.is_empty() {
-        writeln!(out, "it stands on {}: tune each of them", list(&report.lower))?;
+    match report.lower.as_ref().map(list).as_deref() {
+        None => {}
+        Some("") => {
+            writeln!(out, "it stands on others, of which none has a device: there is nothing to tune")?;
+        }
+        Some(lower) => writeln!(out, "it stands on {lower}: tune each of them")?,
     }
     if let Some(doubt) = &report.doubt {
         writeln!(out, "its interrupts are not set, since {doubt}")?;
