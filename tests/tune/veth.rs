@@ -218,6 +218,47 @@ fn restore_is_refused_with_a_sys_of_another_network_namespace_and_keeps_the_jour
     assert_eq!(one.values(), before);
 }
 
+/// EINVAL is what the kernel answers for a queue outside of all traffic classes (mqprio) or on a subordinate device. Not
+/// every kernel has mqprio; `clear_refs` answers EINVAL to every reader.
+#[test]
+fn a_tx_queue_whose_xps_cannot_be_read_has_none() {
+    let Some(veth) = Veth::with_queues(2) else { return };
+    let queue = format!("/sys/class/net/{NIC}/queues/tx-1/xps_cpus");
+    veth.inside(|| {
+        rustix::mount::mount_bind("/proc/self/clear_refs", &queue).unwrap();
+        let error = fs::read_to_string(&queue).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    });
+    let show = veth.tune(&["show", "--json"]).expect(0).json();
+    let queues = &show["interfaces"][0]["queues"];
+    assert_eq!((queues[0]["xps"].is_null(), queues[1]["xps"].is_null()), (false, true));
+    veth.tune(&["apply", &lab_toml()]).expect(0);
+    assert!(!mask(&veth, "tx-0", "xps_cpus").is_empty());
+    veth.tune(&["restore"]).expect(0);
+}
+
+/// A container runtime puts `/dev/null` over `/proc/interrupts`.
+#[test]
+fn a_container_with_masked_interrupts_can_tune_its_veth() {
+    let Some(veth) = Veth::with_queues(2) else { return };
+    veth.inside(|| rustix::mount::mount_bind("/dev/null", "/proc/interrupts").unwrap());
+    let before = veth.values();
+    veth.tune(&["show"]).expect(0);
+    veth.tune(&["apply", &lab_toml()]).expect(0);
+    assert_ne!(veth.values(), before);
+    veth.tune(&["restore"]).expect(0);
+    assert_eq!(veth.values(), before);
+}
+
+#[test]
+fn an_alternative_name_is_answered_with_the_real_one() {
+    let Some(veth) = Veth::with_queues(1) else { return };
+    veth.add_alternative_name(c"other0");
+    let result: Run = veth.output(tune().args(["show", "other0"]));
+    let expected = format!("interface other0 is called {NIC} here");
+    assert!(result.refusal().contains(&expected), "{}", result.stderr);
+}
+
 /// The machine's own files through another path: a container sees those of its host so.
 #[test]
 fn a_bind_mount_of_the_running_system_is_the_running_system() {

@@ -58,7 +58,9 @@ pub fn restore(files: &KernelFiles, state: &State) -> Result<Restored, RestoreEr
 }
 
 fn put_back_all(files: &KernelFiles, journal: &Journal, restored: &mut Restored) -> Result<(), HostError> {
-    let interrupts = Interrupts::read(files)?;
+    // A container may mask it, which is no reason to keep what is not an interrupt's.
+    let has_interrupts = journal.entries.iter().any(|entry| entry.interrupt.is_some());
+    let interrupts = if has_interrupts { Interrupts::read(files)? } else { Interrupts::default() };
     let mut entries = Vec::new();
     for entry in &journal.entries {
         match Setting::from_path(&entry.path) {
@@ -212,6 +214,19 @@ mod tests {
             |irq| fs::read_to_string(dir.path().join(format!("proc/irq/{irq}/smp_affinity_list"))).unwrap();
         assert_eq!((affinity(40).as_str(), affinity(41).as_str()), ("0-1\n", "1\n"));
         assert_eq!(state.load().unwrap(), Loaded::Nothing);
+    }
+
+    #[test]
+    fn what_is_not_an_interrupt_s_is_restored_where_interrupts_are_masked() {
+        let (dir, files, state) = tree();
+        fs::write(dir.path().join("proc/interrupts"), "").unwrap();
+        let sysctl = entry("/proc/sys/net/core/somaxconn", "128", None);
+        let irq = entry("/proc/irq/40/smp_affinity_list", "0-1", Some("eth0-TxRx-0"));
+        state.store(&state.journal(vec![sysctl.clone(), irq])).unwrap();
+        let error = restore(&files, &state).unwrap_err().to_string();
+        assert!(error.contains("/proc/interrupts is empty here") && error.contains("on the host"), "{error}");
+        state.store(&state.journal(vec![sysctl])).unwrap();
+        assert_eq!(restore(&files, &state).unwrap().written.len(), 1);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A name must match a pattern wholly, so the vectors that serve no queue (`…:fdir-TxRx-0`, `…:misc`, `…-config`,
 //! `mlx5_async0@…`) match nothing; those that would are listed in [`NOT_QUEUES`].
 
+use super::nic::Device;
 use super::{InterfaceName, PciAddress, QueueIndex};
 
 /// What the number in an interrupt's name counts.
@@ -27,12 +28,14 @@ pub(super) enum Numbers {
 }
 
 /// One naming rule.
+#[derive(Debug)]
 pub(super) struct Rule {
     /// Names of the drivers that use it, as in `device/driver`.
     drivers: &'static [&'static str],
-    /// Whether a driver that no rule names may be read by it too.
+    /// Whether the names of a driver that no rule names may be guessed by it.
     common: bool,
-    /// `{if}` an interface name, `{n}` the number, `{pci}` a PCI address, `{dev}` the device's own name.
+    /// `{if}` an interface name, `{n}` the number, `{n+1}` the number and 1 more, where 0 is queue 0 too, `{pci}` a PCI
+    /// address, `{dev}` the device's own name.
     pattern: &'static str,
     /// What `{n}` counts.
     pub(super) numbers: Numbers,
@@ -46,7 +49,7 @@ const fn common(drivers: &'static [&'static str], pattern: &'static str, numbers
     Rule { drivers, common: true, pattern, numbers }
 }
 
-const INTEL: &[&str] = &["ixgbe", "ixgbevf", "igb", "igbvf", "igc", "e1000e", "amd-xgbe", "fbnic"];
+const INTEL: &[&str] = &["ixgbe", "ixgbevf", "igb", "igbvf", "igc", "e1000e", "amd-xgbe", "fbnic", "fm10k"];
 const RXTX: &[&str] = &["nfp", "rvu_nicpf", "rvu_nicvf", "nicvf", "thunder-nic"];
 
 /// Drivers whose names do not say which queue a vector serves.
@@ -84,6 +87,8 @@ pub(super) const RULES: &[Rule] = &[
     rule(&["virtio_net"], "{dev}-input.{n}", Numbers::Rx),
     rule(&["virtio_net"], "{dev}-output.{n}", Numbers::Tx),
     rule(&["virtio_net"], "{dev}-virtqueues", Numbers::All),
+    // virtio-mmio (vm_find_vqs()) and virtio-pci without MSI-X (vp_find_vqs_intx()).
+    rule(&["virtio_net"], "{dev}", Numbers::All),
     rule(&["gve", "gvnic"], "gve-ntfy-blk{n}@pci:{pci}", Numbers::TxThenRx),
     rule(&["gve", "gvnic"], "eth%d-ntfy-block.{n}", Numbers::TxThenRx),
     common(RXTX, "{if}-rxtx-{n}", Numbers::Combined),
@@ -100,6 +105,11 @@ pub(super) const RULES: &[Rule] = &[
     rule(&["hns3", "hclge", "hclgevf"], "hns3-{pci}-Rx-{n}", Numbers::Rx),
     rule(&["hns3", "hclge", "hclgevf"], "hns3-{pci}-Tx-{n}", Numbers::Tx),
     rule(&["fsl_enetc", "fsl_enetc_vf", "nxp_enetc4"], "{if}-rxtx{n}", Numbers::Combined),
+    // tg3_request_irq(): queue q is on vector q + 1. Vector 0 is for the link, and for the TX queue if there is only one
+    // (tg3_mem_tx_acquire(), tg3_mem_rx_acquire()).
+    rule(&["tg3"], "{if}-txrx-{n+1}", Numbers::Combined),
+    rule(&["tg3"], "{if}-rx-{n+1}", Numbers::Rx),
+    rule(&["tg3"], "{if}-tx-{n+1}", Numbers::Tx),
     rule(&["vif", "xen_netfront"], "{if}-q{n}-rx", Numbers::Rx),
     rule(&["vif", "xen_netfront"], "{if}-q{n}-tx", Numbers::Tx),
 ];
@@ -117,14 +127,34 @@ pub(super) fn is_unreadable(driver: Option<&str>) -> bool {
     driver.is_some_and(|driver| UNREADABLE.contains(&driver))
 }
 
-/// The rules for a driver: its own, or the common ones if no rule names it; none if it is known to follow none.
-pub(super) fn rules_for(driver: Option<&str>) -> Vec<&'static Rule> {
-    if is_unreadable(driver) {
-        return Vec::new();
+/// What serves a device that has no interrupt of its own.
+pub(super) fn served_by(device: &Device) -> Option<&'static str> {
+    let is_usb_bus = |part: &str| {
+        part.strip_prefix("usb").is_some_and(|bus| !bus.is_empty() && bus.bytes().all(|b| b.is_ascii_digit()))
+    };
+    if device.driver.as_deref() == Some("hv_netvsc") {
+        return Some("the channels of its VMBus device");
     }
-    let own: Vec<_> =
-        RULES.iter().filter(|rule| driver.is_some_and(|driver| rule.drivers.contains(&driver))).collect();
-    if own.is_empty() { RULES.iter().filter(|rule| rule.common).collect() } else { own }
+    device.path.split('/').any(is_usb_bus).then_some("the interrupt of its USB host controller")
+}
+
+/// The rules for a driver.
+#[derive(Debug)]
+pub(super) enum Rules {
+    /// Those that name it; none if it is known to follow none.
+    Own(Vec<&'static Rule>),
+    /// No rule names it: how other drivers write theirs.
+    Guess(Vec<&'static Rule>),
+}
+
+/// The rules for a driver: its own, or the common ones if no rule names it.
+pub(super) fn rules_for(driver: Option<&str>) -> Rules {
+    let own = RULES.iter().filter(|rule| driver.is_some_and(|driver| rule.drivers.contains(&driver)));
+    let own: Vec<_> = own.collect();
+    if own.is_empty() && !is_unreadable(driver) {
+        return Rules::Guess(RULES.iter().filter(|rule| rule.common).collect());
+    }
+    Rules::Own(own)
 }
 
 /// What a name says when a rule matches it.
@@ -139,6 +169,12 @@ pub(super) struct Match<'a> {
 }
 
 impl Rule {
+    /// True if it goes by the device's own name, which the kernel gives once (`virtio_index_ida`) and which cannot be
+    /// changed.
+    pub(super) fn names_the_device(&self) -> bool {
+        self.pattern.contains("{dev}")
+    }
+
     /// Matches a whole name. `device` is the device's own name (`virtio2`), `interface` the interface's present
     /// one, which is taken where the name could be cut in several ways.
     pub(super) fn matches<'a>(
@@ -153,7 +189,7 @@ impl Rule {
             let (placeholder, rest) = rest.split_once('}')?;
             name = name.strip_prefix(literal)?;
             let end = match placeholder {
-                "n" => name.bytes().take_while(u8::is_ascii_digit).count(),
+                "n" | "n+1" => name.bytes().take_while(u8::is_ascii_digit).count(),
                 "dev" => name.starts_with(device).then_some(device.len())?,
                 "if" => interface_end(name, interface, rest)?,
                 _ => pci_end(name),
@@ -161,6 +197,7 @@ impl Rule {
             let (part, tail) = name.split_at(end);
             match placeholder {
                 "n" => found.number = Some(plain_number(part)?),
+                "n+1" => found.number = Some(QueueIndex(plain_number(part)?.0.saturating_sub(1))),
                 "if" => found.interface = Some(part),
                 "pci" => found.pci = Some(part.parse().ok()?),
                 _ => {}

@@ -5,7 +5,7 @@
 //! writes two spaces before the handlers' names and `, ` between them (`show_interrupts()` in
 //! `kernel/irq/proc.c`).
 
-use super::{HostError, Irq, read_as};
+use super::{HostError, Irq};
 use crate::kernel_files::KernelFiles;
 
 const PATH: &str = "/proc/interrupts";
@@ -42,9 +42,13 @@ impl Interrupts {
     /// Reads `/proc/interrupts`.
     ///
     /// # Errors
-    /// If it cannot be read or has no head line.
+    /// If it cannot be read or has no head line; [`HostError::NoInterrupts`] if it is empty.
     pub fn read(files: &KernelFiles) -> Result<Self, HostError> {
-        read_as(files, PATH, Self::parse)
+        let text = files.read(PATH)?;
+        if text.is_empty() {
+            return Err(HostError::NoInterrupts);
+        }
+        Self::parse(&text).map_err(|reason| HostError::text(PATH, &reason))
     }
 
     /// Parses the text of `/proc/interrupts`.

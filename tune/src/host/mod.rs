@@ -62,8 +62,7 @@ impl Host {
             InterfaceChoice::Named(name) => Nic::read(files, name)?,
             InterfaceChoice::Auto => Nic::read(files, &default_route::read(files)?)?,
         };
-        let interrupts = Interrupts::read(files)?;
-        let queue_irqs = QueueIrqs::read(files, &nic, &interrupts)?;
+        let queue_irqs = QueueIrqs::read(files, &nic)?;
         let mut irqs = BTreeMap::new();
         for row in &queue_irqs.rows {
             irqs.insert(row.irq, IrqState::read(files, row.irq)?);

@@ -6,20 +6,24 @@
 //!    `/proc/irq/N` because no handler was ever asked for, and the driver's naming rule for the number;
 //! 2. the device's PCI address in the chip's name (`PCI-MSIX-0000:00:03.0`, printed by newer kernels);
 //! 3. `irq` of the device, for one without MSI;
-//! 4. the name alone. Names stay as they are when an interface is renamed, and two network namespaces may both have
+//! 4. the device's own name (`virtio2`), which no other device has: a virtio device that is not on PCI;
+//! 5. the interface's name alone. Names stay as they are when an interface is renamed, and two network namespaces may both have
 //!    an `eth0`, so such a row is shown and never written.
+//!
+//! A driver that no naming rule is known for is read as others write their names; that, too, is shown and never written.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
 
+use super::driver_names;
 use super::nic::Device;
 use super::queue_map::{Candidate, map};
 use super::{HostError, InterruptRow, Interrupts, Irq, Nic, QueueIndex};
 use crate::kernel_files::KernelFiles;
 
-/// How it is known that an interrupt belongs to the interface.
+/// How it is known that an interrupt belongs to the queues of the interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HowKnown {
@@ -29,7 +33,9 @@ pub enum HowKnown {
     ChipAddress,
     /// It is in the device's `irq` file.
     IrqFile,
-    /// Only its name says so: a guess.
+    /// Its name is the device's own, which no other device has.
+    DeviceName,
+    /// Only its name says so, or which queues it serves: a guess.
     NameOnly,
 }
 
@@ -39,6 +45,7 @@ impl fmt::Display for HowKnown {
             Self::MsiIrqs => "msi_irqs",
             Self::IrqFile => "irq file",
             Self::ChipAddress => "PCI address",
+            Self::DeviceName => "device name",
             Self::NameOnly => "name only",
         })
     }
@@ -114,13 +121,22 @@ impl QueueIrqs {
         self.rows.iter().find(|row| row.serves.tx(queue))
     }
 
-    /// Climbs down the ladder. Where no step finds an interrupt of a queue, the first step that found any
+    /// Climbs down the ladder; `/proc/interrupts` is only read if the device may have interrupts. Where no step finds an interrupt of a queue, the first step that found any
     /// interrupt says why it is none.
     ///
     /// # Errors
-    /// If a directory exists and cannot be read.
-    pub fn read(files: &KernelFiles, nic: &Nic, interrupts: &Interrupts) -> Result<Self, HostError> {
+    /// If a directory exists and cannot be read, or `/proc/interrupts` is not understood.
+    pub fn read(files: &KernelFiles, nic: &Nic) -> Result<Self, HostError> {
         let Some(device) = &nic.device else { return Ok(Self::default()) };
+        if driver_names::served_by(device).is_some() {
+            return Ok(map(nic, device, &[], HowKnown::NameOnly));
+        }
+        let interrupts = match Interrupts::read(files) {
+            Err(masked @ HostError::NoInterrupts) => {
+                return Ok(Self { rows: Vec::new(), doubt: Some(masked.to_string()) });
+            }
+            interrupts => &interrupts?,
+        };
         let all = || interrupts.rows.iter().map(|row| row.irq).collect();
         let steps = [
             (HowKnown::MsiIrqs, msi_irqs(files, device)?),
@@ -191,8 +207,9 @@ mod tests {
     use crate::host::fixture::device_nic;
 
     /// 40 is an interrupt that has gone: it has a line and an entry in `msi_irqs`, and no `/proc/irq/40` any more.
-    /// virtio2 of the PCI function 0000:3b:00.0; `msi_irqs` of that function, and chips that name it or do not.
-    fn read_tree(msi_irqs: &[u32], irq_file: &str, chip: &str) -> QueueIrqs {
+    /// The names of virtio2 on the PCI function 0000:3b:00.0, or of an igb on it; `msi_irqs` of that function, and chips
+    /// that name it or do not.
+    fn read_tree(driver: &str, msi_irqs: &[u32], irq_file: &str, chip: &str) -> QueueIrqs {
         let dir = tempfile::tempdir().unwrap();
         let pci = dir.path().join("sys/devices/pci0000:3a/0000:3b:00.0");
         let make = |path: std::path::PathBuf| std::fs::create_dir_all(path).unwrap();
@@ -203,13 +220,18 @@ mod tests {
             .for_each(|irq| std::fs::write(pci.join(format!("msi_irqs/{irq}")), "msix\n").unwrap());
         std::fs::write(pci.join("irq"), irq_file).unwrap();
         [38, 39].iter().for_each(|irq| make(dir.path().join(format!("proc/irq/{irq}"))));
+        let (rx, tx) = if driver == "igb" {
+            ("eth0-rx-0", "eth0-tx-0")
+        } else {
+            ("virtio2-input.0", "virtio2-output.0")
+        };
         let text = format!(
-            "CPU0\n 38: 1 {chip} 1-edge      virtio2-input.0\n 39: 1 {chip} 2-edge      virtio2-output.0\n \
-             40: 1 {chip} 3-edge      virtio2-input.0\n"
+            "CPU0\n 38: 1 {chip} 1-edge      {rx}\n 39: 1 {chip} 2-edge      {tx}\n 40: 1 {chip} 3-edge      {rx}\n"
         );
+        std::fs::write(dir.path().join("proc/interrupts"), text).unwrap();
         let files = KernelFiles::open(dir.path()).unwrap();
-        let nic = device_nic("virtio_net", "virtio2", 1, 1);
-        QueueIrqs::read(&files, &nic, &Interrupts::parse(&text).unwrap()).unwrap()
+        let device = if driver == "igb" { "" } else { "virtio2" };
+        QueueIrqs::read(&files, &device_nic(driver, device, 1, 1)).unwrap()
     }
 
     #[test]
@@ -217,9 +239,28 @@ mod tests {
         let how = |map: &QueueIrqs| map.rows.iter().map(|row| (row.irq.0, row.how)).collect::<Vec<_>>();
         let both = |step| vec![(38, step), (39, step)];
         let address = "PCI-MSIX-0000:3b:00.0";
-        assert_eq!(how(&read_tree(&[38, 39, 40], "0", address)), both(HowKnown::MsiIrqs));
-        assert_eq!(how(&read_tree(&[40], "38", address)), both(HowKnown::ChipAddress));
-        assert_eq!(how(&read_tree(&[], "38", "PCI-MSI")), [(38, HowKnown::IrqFile)]);
-        assert_eq!(how(&read_tree(&[], "0", "PCI-MSIX-0000:3c:00.0")), both(HowKnown::NameOnly));
+        for driver in ["virtio_net", "igb"] {
+            assert_eq!(how(&read_tree(driver, &[38, 39, 40], "0", address)), both(HowKnown::MsiIrqs));
+            assert_eq!(how(&read_tree(driver, &[40], "38", address)), both(HowKnown::ChipAddress));
+            assert_eq!(how(&read_tree(driver, &[], "38", "PCI-MSI")), [(38, HowKnown::IrqFile)]);
+        }
+        assert_eq!(how(&read_tree("virtio_net", &[], "0", "IO-APIC")), both(HowKnown::DeviceName));
+        assert_eq!(how(&read_tree("igb", &[], "0", "PCI-MSI")), both(HowKnown::NameOnly));
+    }
+
+    /// `/dev/null` over it is how container runtimes mask it.
+    #[test]
+    fn an_empty_table_of_interrupts_is_a_doubt_and_no_table_is_none_of_a_virtual_interface_s_business() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = KernelFiles::open(dir.path()).unwrap();
+        let virtual_interface = Nic { device: None, ..device_nic("", "", 1, 1) };
+        assert_eq!(QueueIrqs::read(&files, &virtual_interface).unwrap(), QueueIrqs::default());
+        std::fs::create_dir(dir.path().join("proc")).unwrap();
+        std::fs::write(dir.path().join("proc/interrupts"), "").unwrap();
+        let masked = QueueIrqs::read(&files, &device_nic("igb", "", 1, 1)).unwrap();
+        let doubt = masked.doubt.unwrap();
+        assert!(doubt.contains("/proc/interrupts is empty here") && doubt.contains("on the host"), "{doubt}");
+        let netvsc = QueueIrqs::read(&files, &device_nic("hv_netvsc", "", 1, 1)).unwrap();
+        assert!(netvsc.doubt.unwrap().contains("VMBus"));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::driver_names::{self, Match, Numbers};
+use super::driver_names::{self, Match, Numbers, Rule, Rules};
 use super::nic::Device;
 use super::{HowKnown, Irq, Nic, QueueIndex, QueueIrq, QueueIrqs, Serves};
 use crate::cpu_set::{CpuSet, MAX_CPUS};
@@ -18,47 +18,60 @@ pub(super) struct Candidate {
 struct Reading<'a> {
     irq: Irq,
     name: &'a str,
-    numbers: Numbers,
+    rule: &'static Rule,
     found: Match<'a>,
 }
 
-/// The map that these interrupts give, all of them known to be the device's by `how`.
-pub(super) fn map(nic: &Nic, device: &Device, candidates: &[Candidate], how: HowKnown) -> QueueIrqs {
-    let readings = read_names(nic, device, candidates, how);
+/// The map that these interrupts give, found by `step` of the ladder: by all but [`HowKnown::NameOnly`] they are known
+/// to be the device's.
+pub(super) fn map(nic: &Nic, device: &Device, candidates: &[Candidate], step: HowKnown) -> QueueIrqs {
+    let (readings, how) = read_names(nic, device, candidates, step);
     let mut rows: Vec<QueueIrq> = serve(nic, &readings, how);
     rows.sort_by_key(|row| (order(row.serves), row.irq));
-    let doubt = doubt(nic, &rows, &readings, candidates);
+    let doubt = doubt(nic, &rows, &readings).or_else(|| guess(nic, &rows, step));
+    if rows.is_empty() {
+        return QueueIrqs { rows, doubt: Some(nothing_known(nic, device, candidates)) };
+    }
     QueueIrqs { rows, doubt }
 }
 
+/// The names that a rule reads, and how certain that is: not more than the name where the rule is not the driver's own.
 fn read_names<'a>(
     nic: &Nic,
     device: &Device,
     candidates: &'a [Candidate],
-    how: HowKnown,
-) -> Vec<Reading<'a>> {
-    let read = |rules: &[&'static driver_names::Rule]| -> Vec<Reading<'a>> {
+    step: HowKnown,
+) -> (Vec<Reading<'a>>, HowKnown) {
+    let read = |rules: &[&'static Rule]| -> Vec<Reading<'a>> {
         let mut readings = Vec::new();
         for (candidate, name) in candidates.iter().flat_map(|c| c.names.iter().map(move |name| (c, name))) {
             let reading = rules.iter().find_map(|rule| {
                 let found = rule.matches(name, &nic.name, device.name())?;
                 let own = found.pci.is_none() || found.pci == device.pci;
-                own.then_some(Reading { irq: candidate.irq, name, numbers: rule.numbers, found })
+                own.then_some(Reading { irq: candidate.irq, name, rule, found })
             });
             readings.extend(reading);
         }
         readings
     };
     let is_exact = |reading: &Reading| reading.found.interface.is_none_or(|name| name == nic.name.as_str());
-    let mut readings = read(&driver_names::rules_for(nic.driver()));
-    if how == HowKnown::NameOnly || readings.iter().any(is_exact) {
+    let (rules, mut how) = match driver_names::rules_for(nic.driver()) {
+        Rules::Own(rules) => (rules, step),
+        Rules::Guess(rules) => (rules, HowKnown::NameOnly),
+    };
+    let mut readings = read(&rules);
+    if step == HowKnown::NameOnly || readings.iter().any(is_exact) {
         readings.retain(is_exact);
     }
     if readings.is_empty() {
         readings = read(&[&driver_names::BARE]);
         readings.retain(is_exact);
+        // Beside others, which no rule reads, it may be that of the link.
+        how = if candidates.len() == 1 { step } else { HowKnown::NameOnly };
+    } else if how == HowKnown::NameOnly && readings.iter().all(|reading| reading.rule.names_the_device()) {
+        how = HowKnown::DeviceName;
     }
-    readings
+    (readings, how)
 }
 
 /// The queues that each reading serves; a number beyond the queues of the interface serves none (drivers ask for
@@ -67,7 +80,7 @@ fn serve(nic: &Nic, readings: &[Reading], how: HowKnown) -> Vec<QueueIrq> {
     let has_rx = |queue: &QueueIndex| nic.rx_queues.iter().any(|rx| rx.index == *queue);
     let has_tx = |queue: &QueueIndex| nic.tx_queues.iter().any(|tx| tx.index == *queue);
     let numbers = |kind| {
-        let of_kind = readings.iter().filter(move |reading| reading.numbers == kind);
+        let of_kind = readings.iter().filter(move |reading| reading.rule.numbers == kind);
         of_kind.filter_map(|reading| reading.found.number)
     };
     let first = |kind| numbers(kind).min().map_or(0, |first| first.0);
@@ -76,7 +89,7 @@ fn serve(nic: &Nic, readings: &[Reading], how: HowKnown) -> Vec<QueueIrq> {
     let serves = |reading: &Reading| {
         let Some(number) = reading.found.number else { return Some(Serves::All) };
         let from = |first: u32| number.0.checked_sub(first).map(QueueIndex);
-        let (rx, tx) = match reading.numbers {
+        let (rx, tx) = match reading.rule.numbers {
             Numbers::All => return Some(Serves::All),
             Numbers::Combined => (Some(number), Some(number)),
             Numbers::Rx => (Some(number), None),
@@ -108,10 +121,7 @@ fn order(serves: Serves) -> (QueueIndex, u8) {
 }
 
 /// What makes the map more than one possible map, or less than a whole one.
-fn doubt(nic: &Nic, rows: &[QueueIrq], readings: &[Reading], candidates: &[Candidate]) -> Option<String> {
-    if rows.is_empty() {
-        return Some(nothing_known(nic, candidates));
-    }
+fn doubt(nic: &Nic, rows: &[QueueIrq], readings: &[Reading]) -> Option<String> {
     let interfaces: BTreeSet<&str> = readings.iter().filter_map(|reading| reading.found.interface).collect();
     if interfaces.len() > 1 {
         let names: Vec<&str> = interfaces.into_iter().collect();
@@ -123,9 +133,23 @@ fn doubt(nic: &Nic, rows: &[QueueIrq], readings: &[Reading], candidates: &[Candi
     blocks_missing(readings).or_else(|| claimed_twice_or_not_at_all(nic, rows))
 }
 
+/// What was not known but guessed: whose the interrupts are, or, since `step` knew that, which queues they serve.
+fn guess(nic: &Nic, rows: &[QueueIrq], step: HowKnown) -> Option<String> {
+    let QueueIrq { irq, name, .. } = rows.iter().find(|row| row.how == HowKnown::NameOnly)?;
+    if step == HowKnown::NameOnly {
+        return Some(format!(
+            "that IRQ {irq} ({name}) is one of its own is known by the name only, which is a guess"
+        ));
+    }
+    let driver = nic.driver().unwrap_or("its unknown driver");
+    Some(format!(
+        "there is no rule for how {driver} names its interrupts, so that which queues IRQ {irq} ({name}) serves is a guess"
+    ))
+}
+
 /// Where the middle of the numbers divides TX from RX, every number must be there.
 fn blocks_missing(readings: &[Reading]) -> Option<String> {
-    let blocks = readings.iter().filter(|reading| reading.numbers == Numbers::TxThenRx);
+    let blocks = readings.iter().filter(|reading| reading.rule.numbers == Numbers::TxThenRx);
     let numbers: BTreeSet<QueueIndex> = blocks.filter_map(|reading| reading.found.number).collect();
     let count = numbers.last().map_or(0, |last| last.0 as usize + 1);
     (numbers.len() != count || !count.is_multiple_of(2)).then(|| {
@@ -174,8 +198,11 @@ impl fmt::Display for Direction {
     }
 }
 
-fn nothing_known(nic: &Nic, candidates: &[Candidate]) -> String {
+fn nothing_known(nic: &Nic, device: &Device, candidates: &[Candidate]) -> String {
     let driver = nic.driver().unwrap_or("an unknown driver");
+    if let Some(server) = driver_names::served_by(device) {
+        return format!("its device ({driver}) has no interrupt of its own and is served by {server}");
+    }
     let names: Vec<&str> =
         candidates.iter().flat_map(|c| c.names.iter().map(String::as_str)).take(4).collect();
     if names.is_empty() {

@@ -15,12 +15,20 @@ struct Set {
     rx: u32,
     tx: u32,
     vectors: Vec<(String, Option<Serves>)>,
+    /// The step of the ladder that finds them, and how they are then known.
+    step: HowKnown,
+    how: HowKnown,
     /// Part of why the map is refused; `None` if it is not.
     doubt: Option<&'static str>,
 }
 
 fn set(driver: &'static str, rx: u32, tx: u32, vectors: &[Vec<(String, Option<Serves>)>]) -> Set {
-    Set { driver, rx, tx, vectors: vectors.concat(), doubt: None }
+    let (step, how) = (HowKnown::MsiIrqs, HowKnown::MsiIrqs);
+    Set { driver, rx, tx, vectors: vectors.concat(), step, how, doubt: None }
+}
+
+fn known(set: Set, step: HowKnown, how: HowKnown) -> Set {
+    Set { step, how, ..set }
 }
 
 fn refused(set: Set, doubt: &'static str) -> Set {
@@ -192,22 +200,67 @@ fn clouds() -> Vec<Set> {
             ],
         ),
         set("virtio_net", 4, 4, &[other("virtio2-config"), vectors("virtio2-virtqueues", 0, 1, all)]),
+        // On virtio-mmio; every interrupt of the host is looked at.
+        known(
+            set("virtio_net", 1, 1, &[other("virtio1"), vectors("virtio2", 0, 1, all), other("virtio20")]),
+            HowKnown::NameOnly,
+            HowKnown::DeviceName,
+        ),
+        known(
+            set("virtio_net", 2, 2, &[vectors("virtio2", 0, 1, all)]),
+            HowKnown::IrqFile,
+            HowKnown::IrqFile,
+        ),
+        refused(set("hv_netvsc", 8, 8, &[]), "is served by the channels of its VMBus device"),
         set("mana", 8, 8, &[other("mana_hwc@pci:{pci}"), vectors("mana_q{n}@pci:{pci}", 0, 8, both)]),
+    ]
+}
+
+fn gigabit() -> Vec<Set> {
+    vec![
+        // With RSS only, vector 0 is for the TX queue.
+        set("tg3", 4, 1, &[vectors("eth0-tx-{n}", 0, 1, tx), vectors("eth0-rx-{n}", 1, 4, rx)]),
+        set("tg3", 4, 4, &[other("eth0-0"), vectors("eth0-txrx-{n}", 1, 4, both)]),
+        set(
+            "tg3",
+            4,
+            2,
+            &[
+                other("eth0-0"),
+                vectors("eth0-txrx-{n}", 1, 2, both),
+                vectors("eth0-rx-{n}", 3, 2, |queue| rx(QueueIndex(queue.0 + 2))),
+            ],
+        ),
+        set("tg3", 1, 1, &[vectors("eth0", 0, 1, all)]),
+        known(set("e1000", 1, 1, &[vectors("eth0", 0, 1, all)]), HowKnown::IrqFile, HowKnown::IrqFile),
+    ]
+}
+
+/// Drivers that no rule names, whose vectors another driver would name so.
+fn guesses() -> Vec<Set> {
+    let guess = |set| refused(known(set, HowKnown::MsiIrqs, HowKnown::NameOnly), "which queues IRQ 10");
+    vec![
+        guess(set("a driver", 2, 2, &[other("eth0"), vectors("eth0-TxRx-{n}", 0, 2, both)])),
+        guess(set("a driver", 2, 1, &[vectors("eth0-tx-{n}", 0, 1, tx), vectors("eth0-rx-{n}", 0, 2, rx)])),
+        // What the others are for is not known, so this may be the link's.
+        guess(set("a driver", 1, 1, &[vectors("eth0", 0, 1, all), other("eth0-queue-0")])),
     ]
 }
 
 #[test]
 fn the_vectors_of_each_driver_are_read_as_its_queues() {
-    for Set { driver, rx, tx, vectors, doubt } in [intel(), cards(), clouds()].into_iter().flatten() {
+    let sets = [intel(), cards(), clouds(), gigabit(), guesses()];
+    for Set { driver, rx, tx, vectors, step, how, doubt } in sets.into_iter().flatten() {
         let device = if driver == "virtio_net" { "virtio2" } else { "" };
         let nic = device_nic(driver, device, rx, tx);
         let irqs = (100..).map(Irq);
         let candidates: Vec<Candidate> =
             irqs.zip(&vectors).map(|(irq, (name, _))| Candidate { irq, names: vec![name.clone()] }).collect();
-        let found = map(&nic, nic.device.as_ref().unwrap(), &candidates, HowKnown::MsiIrqs);
+        let found = map(&nic, nic.device.as_ref().unwrap(), &candidates, step);
         for (candidate, (name, serves)) in candidates.iter().zip(&vectors) {
             let row = found.rows.iter().find(|row| row.irq == candidate.irq);
-            assert_eq!(row.map(|row| row.serves), *serves, "{driver}: {name}");
+            let expected = serves.map(|serves| (serves, how));
+            assert_eq!(row.map(|row| (row.serves, row.how)), expected, "{driver}: {name}");
         }
         match doubt {
             None => assert_eq!(found.doubt, None, "{driver}"),

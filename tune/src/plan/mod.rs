@@ -68,8 +68,8 @@ pub enum PlanError {
     NoQueues(InterfaceName),
     /// The queue map is ambiguous or incomplete.
     #[error(
-        "the interrupts of {interface} cannot be told apart: {reason}; \
-         set queues.irq = \"keep\" and queues.rps to a fixed choice to leave them alone"
+        "the interrupts of {interface} cannot be placed: {reason}; set queues.irq = \"keep\" to leave them alone \
+         and, where it has a queue for each CPU, queues.rps to a fixed choice"
     )]
     QueueMap {
         /// The interface.
@@ -77,11 +77,11 @@ pub enum PlanError {
         /// Why.
         reason: String,
     },
-    /// `rps = "auto"` asks whether each CPU has a queue whose interrupts fire there, and `irq = "keep"` leaves that to
+    /// With a queue for each CPU `rps = "auto"` asks whether the interrupts fire there, and `irq = "keep"` leaves that to
     /// whoever placed them.
     #[error(
-        "queues.rps = \"auto\" follows from where tune places the interrupts of {0}, and queues.irq = \"keep\" leaves \
-         them; set queues.rps to \"queue-cpu\", \"off\" or \"keep\""
+        "queues.rps = \"auto\" follows from where tune places the interrupts of {0}, which has a queue for each CPU, and \
+         queues.irq = \"keep\" leaves them; set queues.rps to \"queue-cpu\", \"off\" or \"keep\""
     )]
     AutoRpsOfKeptIrqs(InterfaceName),
     /// No housekeeping CPU is left to receive packets through RPS.

@@ -3,7 +3,7 @@
 use super::placement::{Layout, fold, layout};
 use super::{Desired, PlanError};
 use crate::cpu_set::CpuSet;
-use crate::host::{Host, HowKnown, QueueIrq, Serves};
+use crate::host::{Host, QueueIrq, Serves};
 use crate::profile::{IrqPolicy, Placement, Profile, RpsPolicy, XpsPolicy};
 use crate::setting::{Setting, Value};
 
@@ -34,10 +34,17 @@ pub(super) fn plan(
     };
     match queues.irq {
         IrqPolicy::QueueCpu => {
-            check_map(host)?;
+            if let Some(reason) = host.queue_irqs.doubt.clone() {
+                return Err(PlanError::QueueMap { interface: nic.name.clone(), reason });
+            }
             plan_irqs(host, &layouts, desired);
         }
-        IrqPolicy::Keep if queues.rps == RpsPolicy::Auto && nic.device.is_some() => {
+        // Fewer queues than CPUs spread over their groups wherever their interrupts fire.
+        IrqPolicy::Keep
+            if queues.rps == RpsPolicy::Auto
+                && nic.device.is_some()
+                && nic.rx_queues.len() >= layouts.cpus =>
+        {
             return Err(PlanError::AutoRpsOfKeptIrqs(nic.name.clone()));
         }
         IrqPolicy::Keep => {}
@@ -67,20 +74,6 @@ fn lay_out(host: &Host, cpus: &CpuSet) -> Layouts {
         (lay(rx), lay(tx))
     };
     Layouts { rx, tx, cpus: cpus.len() }
-}
-
-fn check_map(host: &Host) -> Result<(), PlanError> {
-    let refuse = |reason| PlanError::QueueMap { interface: host.nic.name.clone(), reason };
-    if let Some(doubt) = &host.queue_irqs.doubt {
-        return Err(refuse(doubt.clone()));
-    }
-    match host.queue_irqs.rows.iter().find(|row| row.how == HowKnown::NameOnly) {
-        None => Ok(()),
-        Some(row) => Err(refuse(format!(
-            "that IRQ {} ({}) is one of its own is known by the name only, which is a guess",
-            row.irq, row.name
-        ))),
-    }
 }
 
 fn plan_irqs(host: &Host, layouts: &Layouts, desired: &mut Desired) {
@@ -139,8 +132,8 @@ fn plan_rps(
 mod tests {
     use super::super::plan;
     use super::*;
-    use crate::host::QueueIndex;
     use crate::host::fixture::{nic_host, veth_host};
+    use crate::host::{QueueIndex, QueueIrqs};
 
     /// The planned values of all files of this name, in order.
     fn values(host: &Host, profile: &str, file: &str) -> Vec<String> {
@@ -217,23 +210,26 @@ mod tests {
     }
 
     #[test]
-    fn a_map_in_doubt_or_guessed_is_refused_unless_it_does_not_matter() {
+    fn a_map_in_doubt_is_refused_unless_it_does_not_matter() {
         let mut host = nic_host(2, 2);
-        host.queue_irqs.rows[1].how = HowKnown::NameOnly;
-        let error = refusal(&host, "");
-        assert!(error.contains("IRQ 41 (eth0-TxRx-1)") && error.contains("guess"), "{error}");
         host.queue_irqs.doubt = Some("two say so".into());
         assert!(refusal(&host, "").contains("two say so"));
         assert_eq!(values(&host, "[queues]\nirq = \"keep\"\nrps = \"off\"", "smp_affinity_list"), [""; 0]);
     }
 
     #[test]
-    fn rps_auto_is_refused_where_the_interrupts_are_kept() {
+    fn rps_auto_is_refused_where_the_interrupts_of_a_queue_for_each_cpu_are_kept() {
         let keep = |rps: &str| format!("[queues]\nirq = \"keep\"\nrps = \"{rps}\"");
         let host = nic_host(2, 2);
         let error = refusal(&host, &keep("auto"));
         assert!(error.contains("queues.irq = \"keep\" leaves them; set queues.rps to"), "{error}");
         assert_eq!(values(&host, &keep("queue-cpu"), "rps_cpus"), ["1", "2"]);
+        // With fewer queues the groups do not depend on the interrupts, known or not.
+        let mut fewer = nic_host(4, 2);
+        assert_eq!(values(&fewer, &keep("auto"), "rps_cpus"), ["3", "c"]);
+        fewer.queue_irqs = QueueIrqs { rows: Vec::new(), doubt: Some("USB".into()) };
+        assert_eq!(values(&fewer, &keep("auto"), "rps_cpus"), ["3", "c"]);
+        assert_eq!(values(&nic_host(4, 1), &keep("auto"), "rps_cpus"), ["f"]);
         assert_eq!(values(&veth_host(2, 2), &keep("auto"), "rps_cpus"), ["1", "2"], "no interrupts to keep");
     }
 
