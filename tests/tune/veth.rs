@@ -250,6 +250,25 @@ fn a_container_with_masked_interrupts_can_tune_its_veth() {
     assert_eq!(veth.values(), before);
 }
 
+/// A container runtime mounts `/proc/sys` read-only.
+#[test]
+fn where_sysctls_are_read_only_nothing_is_written_and_the_way_out_is_said() {
+    use rustix::mount::{MountFlags, mount_bind, mount_remount};
+    let Some(veth) = Veth::with_queues(2) else { return };
+    veth.inside(|| {
+        mount_bind("/proc/sys", "/proc/sys").unwrap();
+        mount_remount("/proc/sys", MountFlags::BIND | MountFlags::RDONLY, c"").unwrap();
+    });
+    let before = veth.values();
+    let result = veth.tune(&["apply", &lab_toml()]);
+    let message = result.refusal();
+    for part in ["/proc/sys/net/ipv4/tcp_migrate_req: EROFS", "in a container", "writable", "run on the host"]
+    {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert_eq!(veth.values(), before);
+}
+
 #[test]
 fn an_alternative_name_is_answered_with_the_real_one() {
     let Some(veth) = Veth::with_queues(1) else { return };

@@ -292,6 +292,8 @@ mod tests {
         assert!(guess.rows.is_empty());
         let guess = map_names(&nic, &["eth0-TxRx-0", "eth0-TxRx-1", "eno1-TxRx-0"], HowKnown::NameOnly);
         assert_eq!((guess.rows.len(), guess.rows[0].how), (2, HowKnown::NameOnly));
+        let doubt = guess.doubt.unwrap();
+        assert!(doubt.contains("IRQ 40 (eth0-TxRx-0)") && doubt.contains("by the name only"), "{doubt}");
     }
 
     #[test]
