@@ -22,8 +22,9 @@ use crate::{host, worker_plan};
 /// and served on the CPU that received its SYN; `tune` arranges for the NIC to deliver it there.
 ///
 /// When connections are accepted, one line "server: listening on ADDR:PORT, …" goes to stderr. SIGINT or SIGTERM: accepts
-/// what waits in the accept queues and no more, serves each open connection until it has been quiet for 50 to 100 ms or the
-/// drain timeout has passed, ends it with a FIN, prints the report and exits with 0. A second signal closes all at once.
+/// what waits in the accept queues and no more, serves each open connection until it has been quiet for 50 to 100 ms, ends
+/// it with a FIN, prints the report and exits with 0. When the drain timeout has passed, busy connections are ended too, and
+/// after one more second cut off. A second signal cuts all off at once.
 #[derive(Debug, Parser)]
 #[command(
     name = "server",
@@ -66,7 +67,7 @@ struct Arguments {
     #[arg(long, value_name = "FEATURE", value_enum, value_delimiter = ',')]
     without: Vec<Feature>,
 
-    /// How long open connections may go on after the first signal, such as 5s or 500ms; at most a day
+    /// How long busy connections may go on after the first signal, such as 5s or 500ms; at most a day
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     drain_timeout: Duration,
 

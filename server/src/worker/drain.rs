@@ -16,7 +16,7 @@ use crate::control::Phase;
 /// for one to two of these.
 const SWEEP: Duration = Duration::from_millis(50);
 
-/// How long cut-off connections may take to close after the drain timeout.
+/// How long the connections that the drain timeout ends may take to get what is queued for them.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The state of a drain.
@@ -87,7 +87,7 @@ impl Worker<'_> {
     }
 
     /// Ends the connections that have gone quiet and closes those that the peer has everything of. When the time is up all
-    /// are ended, and those whose peers do not read are cut off; after a second signal, all.
+    /// are ended; after a second signal all are cut off.
     pub(super) fn sweep(&mut self) {
         let now = Instant::now();
         let Some(drain) = &mut self.drain else { return };
@@ -104,7 +104,7 @@ impl Worker<'_> {
         let all_is_known = self.ring.has_caught_up();
         let mut lingering = Vec::new();
         for (id, connection) in self.connections.iter_mut() {
-            if stop || late && connection.is_blocked() {
+            if stop {
                 connection.abort(|chunk| release(self.buffers, chunk));
             } else if connection.is_lingering() {
                 lingering.push(id);
