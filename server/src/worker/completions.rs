@@ -7,10 +7,10 @@ use rustix::io::Errno;
 use tune::cpu_set::Cpu;
 
 use super::acceptor::{Accepted, BACKOFF};
-use super::connection::{Descriptor, ReceiveEnd};
+use super::connection::ReceiveEnd;
 use super::ring::Completion;
 use super::send_queue::{Chunk, Storage};
-use super::token::{BufferId, ConnectionId, Token};
+use super::token::{BufferId, ConnectionId, Descriptor, Token};
 use super::{Worker, WorkerError, is_to_be_copied, operations, release};
 use crate::control::Phase;
 use crate::stats;

@@ -11,19 +11,14 @@
 //!   peer's writes are;
 //! * requests end before the descriptor is closed, and the slot is free only when nothing is in flight.
 
+mod step;
+
 use super::send_queue::{Chunk, SendQueue};
+use super::token::Descriptor;
+pub(crate) use step::{ReceiveEnd, Step};
 
 /// While the peer's window is closed, no new receive is armed once this many bytes are queued for it.
 pub(crate) const PAUSE_AT: usize = 64 * 1024;
-
-/// How the kernel knows the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Descriptor {
-    /// An index into the table of the worker's ring.
-    Direct(u32),
-    /// An entry of the process's table of open files.
-    Plain(u32),
-}
 
 /// Requests of a connection that the kernel holds.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -59,38 +54,6 @@ enum State {
     Aborting,
     /// The close is in flight.
     Closing,
-}
-
-/// How a receive ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ReceiveEnd {
-    /// The peer has sent its FIN. Sending to it still works.
-    Eof,
-    /// The buffer pool was empty. Not an error: the receive is armed again when buffers have come back.
-    NoBuffers,
-    /// Ended by a cancel, used up, or cut short by a full completion queue: to be armed again when wanted.
-    Stopped,
-    /// The connection is broken.
-    Failed,
-}
-
-/// What a connection asks for next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Arm a multishot receive.
-    Receive,
-    /// Send what is queued; fail rather than wait when the socket is full.
-    SendNow,
-    /// Send what is queued, all of it, waiting for the peer. The bytes may be moved out of the pool before.
-    SendWaiting,
-    /// End the receive.
-    CancelReceive,
-    /// Send a FIN.
-    Shutdown,
-    /// End all requests.
-    CancelAll,
-    /// Close the descriptor.
-    Close,
 }
 
 /// The state of one slot of the connection table.
@@ -153,6 +116,11 @@ impl Connection {
 
     pub(crate) fn is_free(&self) -> bool {
         self.state == State::Free
+    }
+
+    /// True while the close is in flight.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.state == State::Closing
     }
 
     /// True while the peer does not read as fast as it writes.

@@ -1,7 +1,7 @@
 //! The worker's connections by slot, with the generation that tells a slot's connections apart. Pure.
 
-use super::connection::{Connection, Descriptor};
-use super::token::{ConnectionId, Slot};
+use super::connection::Connection;
+use super::token::{ConnectionId, Descriptor, Slot};
 
 struct Entry {
     generation: u32,

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
-use super::connection::Descriptor;
-use super::token::ConnectionId;
+use super::token::{ConnectionId, Descriptor};
 use super::{Worker, operations, release};
 use crate::control::Phase;
 

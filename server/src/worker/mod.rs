@@ -271,10 +271,13 @@ impl Worker<'_> {
 }
 
 impl Drop for Worker<'_> {
-    /// What the worker leaves open, because it failed or because of peers that do not read.
+    /// Closes what the worker leaves open, because it failed or because of peers that do not read.
     fn drop(&mut self) {
         for (_, connection) in self.connections.iter_mut() {
-            operations::close_now(connection.descriptor());
+            // The number of one that is being closed may be somebody else's by now.
+            if !connection.is_closing() {
+                operations::close_now(connection.descriptor());
+            }
         }
     }
 }

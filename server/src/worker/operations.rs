@@ -9,10 +9,10 @@ use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed};
 use rustix::io::Errno;
 
 use super::buffers::{Buffers, GROUP};
-use super::connection::{Connection, Descriptor};
+use super::connection::Connection;
 use super::ring::Ring;
 use super::send_queue::{Chunk, Storage};
-use super::token::{ConnectionId, Token};
+use super::token::{ConnectionId, Descriptor, Token};
 
 /// Bytes that one armed multishot receive may bring before it ends (Linux 6.17 and later), so that a peer that writes
 /// and does not read can have no more than this queued beyond [`super::connection::PAUSE_AT`].

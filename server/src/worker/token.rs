@@ -30,6 +30,15 @@ pub(crate) struct ConnectionId {
     pub(crate) generation: u32,
 }
 
+/// How the kernel knows a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Descriptor {
+    /// An index into the table of the worker's ring.
+    Direct(u32),
+    /// An entry of the process's table of open files.
+    Plain(u32),
+}
+
 /// What a completion answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Token {
