@@ -9,11 +9,12 @@ use anyhow::Result;
 use clap::Parser;
 use tune::cpu_set::Cpu;
 
-use crate::config::{Config, Cores, Descriptors, Steer};
+use crate::config::{Config, Cores, Feature, Steer};
 use crate::listener::Listeners;
 use crate::report::Report;
 use crate::worker::Features;
-use crate::{host, worker_plan, workers};
+use crate::workers::{self, Notice};
+use crate::{host, worker_plan};
 
 /// Accepts TCP connections and echoes what they send, on one io_uring for each pinned core.
 ///
@@ -21,8 +22,9 @@ use crate::{host, worker_plan, workers};
 /// and served on the CPU that received its SYN; `tune` arranges for the NIC to deliver it there.
 ///
 /// When connections are accepted, one line "server: listening on ADDR:PORT, …" goes to stderr. SIGINT or SIGTERM: accepts
-/// what waits in the accept queues and no more, serves each open connection until it has been quiet for 50 to 100 ms or the
-/// drain timeout has passed, ends it with a FIN, prints the report and exits with 0. A second signal closes all at once.
+/// what waits in the accept queues and no more, serves each open connection until it has been quiet for 50 to 100 ms, ends
+/// it with a FIN, prints the report and exits with 0. When the drain timeout has passed, busy connections are ended too, and
+/// after one more second cut off. A second signal cuts all off at once.
 #[derive(Debug, Parser)]
 #[command(
     name = "server",
@@ -61,11 +63,11 @@ struct Arguments {
     #[arg(long, value_name = "BYTES", default_value_t = 16384)]
     buffer_size: u32,
 
-    /// Descriptors of connections
-    #[arg(long, value_enum, default_value = "auto")]
-    descriptors: Descriptors,
+    /// Do without a feature of the kernel, as on an older one. Which there are is tried out at the start
+    #[arg(long, value_name = "FEATURE", value_enum, value_delimiter = ',')]
+    without: Vec<Feature>,
 
-    /// How long open connections may go on after the first signal, such as 5s or 500ms; at most a day
+    /// How long busy connections may go on after the first signal, such as 5s or 500ms; at most a day
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     drain_timeout: Duration,
 
@@ -84,7 +86,7 @@ impl Arguments {
             max_connections: self.max_connections,
             buffers: Config::check_buffers(self.buffers)?,
             buffer_size: Config::check_buffer_size(self.buffer_size)?,
-            descriptors: self.descriptors,
+            without: self.without.clone(),
             drain_timeout: Config::check_drain_timeout(self.drain_timeout)?,
         })
     }
@@ -99,33 +101,47 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match serve(&arguments).and_then(|report| print(&report, arguments.json)) {
-        Ok(()) => ExitCode::SUCCESS,
+    match serve(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "server: {error:#}");
+            say(&error);
             ExitCode::FAILURE
         }
     }
 }
 
-fn serve(arguments: &Arguments) -> Result<Report> {
+fn say(error: &anyhow::Error) {
+    let _ = writeln!(std::io::stderr(), "server: {error:#}");
+}
+
+/// False if a worker has failed.
+fn serve(arguments: &Arguments) -> Result<bool> {
     let config = arguments.config()?;
     let cores = match &config.cores {
         Cores::All => None,
         Cores::List(cores) => Some(cores.as_slice()),
     };
     let offer = host::offer()?;
-    let features = Features::detect(config.descriptors)?;
+    let features = Features::detect()?.without(&config.without);
     let plan = worker_plan::plan(cores, config.max_connections, features.direct_descriptors, &offer)?;
     let cpus: Vec<Cpu> = plan.iter().map(|worker| worker.cpu).collect();
     let listeners = Listeners::bind(config.listen, &cpus, config.steer)?;
     let address = listeners.address();
-    let ready = || {
-        let cores: tune::cpu_set::CpuSet = cpus.iter().copied().collect();
-        let steer = config.steer.name();
-        let _ = writeln!(std::io::stderr(), "server: listening on {address}, cores {cores}, steer {steer}");
+    let notify = |notice| match notice {
+        Notice::Listening => {
+            let cores: tune::cpu_set::CpuSet = cpus.iter().copied().collect();
+            let steer = config.steer.name();
+            let _ =
+                writeln!(std::io::stderr(), "server: listening on {address}, cores {cores}, steer {steer}");
+        }
+        Notice::Failed(error) => say(&error),
     };
-    workers::run(&config, features, &plan, listeners, ready)
+    let outcome = workers::run(&config, features, &plan, listeners, notify)?;
+    if let Some(report) = outcome.report {
+        print(&report, arguments.json)?;
+    }
+    Ok(!outcome.failed)
 }
 
 fn print(report: &Report, json: bool) -> Result<()> {

@@ -25,15 +25,15 @@ impl Steer {
     }
 }
 
-/// What kind of descriptors connections have.
+/// A feature of the kernel that the server uses where there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Descriptors {
-    /// Direct where the kernel closes them at once (Linux 6.13 and later; tried out at the start), else plain.
-    Auto,
-    /// Entries of a table of each core's ring. Accepting and closing take no lock that the cores share.
-    Direct,
-    /// Entries of the process's table of open files. All connections together count against the limit of open files.
-    Plain,
+pub enum Feature {
+    /// Connections are entries of a table of each core's ring, not of the process's table of open files, so that accepting
+    /// and closing take no lock that the cores share. Linux 6.13 and later.
+    DirectDescriptors,
+    /// A receive ends after 256 KiB, so that a peer that does not read can have no more than that on its way in. Linux 6.17
+    /// and later.
+    ReceiveCredit,
 }
 
 /// The cores to run on.
@@ -72,8 +72,8 @@ pub struct Config {
     pub buffers: u16,
     /// Bytes of a receive buffer: 64 to 1 MiB.
     pub buffer_size: u32,
-    /// What kind of descriptors connections have.
-    pub descriptors: Descriptors,
+    /// Features to do without.
+    pub without: Vec<Feature>,
     /// How long open connections may go on after the server was told to stop. At most [`MAX_DRAIN_TIMEOUT`].
     pub drain_timeout: Duration,
 }

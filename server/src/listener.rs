@@ -53,6 +53,8 @@ impl Listeners {
         for &cpu in cpus {
             let socket = socket(address).map_err(fail("create a socket for"))?;
             socket.set_reuse_port(true).map_err(fail("set SO_REUSEPORT for"))?;
+            // For the accept(2) at the end of a drain. io_uring's accepts wait all the same.
+            socket.set_nonblocking(true).map_err(fail("set O_NONBLOCK for"))?;
             socket.set_tcp_nodelay(true).map_err(fail("set TCP_NODELAY for"))?;
             socket.set_keepalive(true).map_err(fail("set SO_KEEPALIVE for"))?; // peers that are gone are noticed
             if steer == Steer::Cpu {

@@ -31,34 +31,50 @@ enum Event {
     Signal,
 }
 
+/// What the main thread tells its caller while the server runs.
+pub(crate) enum Notice {
+    /// Connections are accepted from now on.
+    Listening,
+    /// A worker has failed. The others drain.
+    Failed(anyhow::Error),
+}
+
+/// How the server ended.
+pub(crate) struct Outcome {
+    /// What the workers have counted, but for those that failed; `None` if connections were never accepted.
+    pub(crate) report: Option<Report>,
+    /// A worker has failed.
+    pub(crate) failed: bool,
+}
+
 /// The running server.
-struct Server {
+struct Server<N> {
     control: Arc<Control>,
     wakes: Vec<OwnedFd>,
     events: Receiver<Event>,
     workers: usize,
     ended: Vec<CoreReport>,
-    /// The first worker that failed.
-    failure: Option<anyhow::Error>,
+    failed: bool,
+    notify: N,
 }
 
-/// Runs the server until a signal ends it; `listening` is called once connections are accepted.
+/// Runs the server until a signal or the failure of a worker ends it. `notify` is told of what happens meanwhile.
 ///
 /// # Errors
-/// If a worker can't start or fails. The others are drained before this returns.
+/// If a thread can't be started or the listeners can't listen.
 pub(crate) fn run(
     config: &Config,
     features: Features,
     plan: &[PlannedWorker],
     listeners: Listeners,
-    listening: impl FnOnce(),
-) -> Result<Report> {
+    notify: impl FnMut(Notice),
+) -> Result<Outcome> {
     let (sender, events) = channel();
     // Before the first thread: from now on a signal ends the server in good order.
     forward_signals(sender.clone())?;
     let control = Arc::new(Control::new());
     let mut server =
-        Server { control, wakes: Vec::new(), events, workers: 0, ended: Vec::new(), failure: None };
+        Server { control, wakes: Vec::new(), events, workers: 0, ended: Vec::new(), failed: false, notify };
     let backlog = u32::from(config.backlog).min(host::somaxconn()) as usize;
     for (worker, listener) in plan.iter().zip(listeners.descriptors()?) {
         let settings = Settings {
@@ -73,14 +89,16 @@ pub(crate) fn run(
         server.start(settings, listener, &sender)?;
     }
     drop(sender);
-    let Some(waiting) = server.wait_until_ready() else { return server.finish(plan) };
+    let Some(waiting) = server.wait_until_ready() else {
+        return Ok(Outcome { report: None, ..server.finish(plan) });
+    };
     listeners.listen(config.backlog.into())?;
-    listening();
+    (server.notify)(Notice::Listening);
     drop(waiting); // each worker's `ready` returns
     while server.workers > 0 && server.control.phase() == Phase::Run {
         server.next_event();
     }
-    server.finish(plan)
+    Ok(server.finish(plan))
 }
 
 fn forward_signals(sender: Sender<Event>) -> Result<()> {
@@ -93,7 +111,7 @@ fn forward_signals(sender: Sender<Event>) -> Result<()> {
     Ok(())
 }
 
-impl Server {
+impl<N: FnMut(Notice)> Server<N> {
     fn start(&mut self, settings: Settings, listener: OwnedFd, sender: &Sender<Event>) -> Result<()> {
         let wake = control::wake().context("create an eventfd")?;
         self.wakes.push(wake.try_clone().context("duplicate an eventfd")?);
@@ -141,7 +159,8 @@ impl Server {
                 match result {
                     Ok(counters) => self.ended.push(CoreReport { core, counters }),
                     Err(error) => {
-                        self.failure.get_or_insert(error.context(format!("core {core}")));
+                        self.failed = true;
+                        (self.notify)(Notice::Failed(error.context(format!("core {core}"))));
                         self.control.set(Phase::Drain, &self.wakes);
                     }
                 }
@@ -157,15 +176,12 @@ impl Server {
     }
 
     /// Waits for all workers.
-    fn finish(mut self, plan: &[PlannedWorker]) -> Result<Report> {
+    fn finish(mut self, plan: &[PlannedWorker]) -> Outcome {
         while self.workers > 0 {
             drop(self.next_event());
         }
-        if let Some(error) = self.failure {
-            return Err(error);
-        }
         let position = |core: &CoreReport| plan.iter().position(|worker| worker.cpu == core.core);
         self.ended.sort_by_key(position);
-        Ok(Report::new(self.ended))
+        Outcome { report: Some(Report::new(self.ended)), failed: self.failed }
     }
 }

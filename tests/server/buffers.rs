@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::thread;
 
+use rustix::process::Signal;
+
 use crate::common::pattern::Numbers;
 use crate::common::{Client, Server};
 
@@ -50,6 +52,30 @@ fn four_buffers_of_an_odd_size_serve_40_connections_exactly() {
 #[test]
 fn a_few_large_buffers_serve_40_connections_exactly() {
     echo_with("2", "65536");
+}
+
+/// Streams that each could take every buffer, and a crowd whose requests arrive all at once.
+#[test]
+fn a_crowd_beside_streams_is_served() {
+    let server = Server::start(&["--buffers", "32", "--buffer-size", "4096"]);
+    let address = server.address;
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            let (mut reader, mut writer) = Client::connect(address).split();
+            scope.spawn(move || while writer.try_send(100_000).is_ok() {});
+            scope.spawn(move || {
+                reader.wait_for_end();
+                reader.finish_reading();
+            });
+        }
+        let mut crowd: Vec<Client> = (0..300).map(|_| Client::connect(address)).collect();
+        server.freeze();
+        crowd.iter_mut().for_each(|client| client.send(5));
+        server.thaw();
+        crowd.iter_mut().for_each(Client::receive_all);
+        server.signal(Signal::TERM);
+        server.signal(Signal::TERM);
+    });
 }
 
 /// A connection that takes every buffer while others wait, and the others get theirs.

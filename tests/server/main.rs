@@ -1,7 +1,8 @@
 //! Black-box tests of the `server` binary: every test starts a process of its own on a port the kernel
 //! chooses, talks to it over loopback, and reads what it does from its report and from /proc.
 //!
-//! With `SERVER_DESCRIPTORS=plain` in the environment all servers get `--descriptors plain`, as on kernels before 6.13.
+//! With `SERVER_WITHOUT=direct-descriptors,receive-credit` in the environment all servers get it as `--without`: what they
+//! then use, kernels from 6.1 on have.
 //!
 //! "Hazard N" in a comment is the numbered way in which io_uring servers are known to go wrong that the test
 //! guards against:

@@ -139,7 +139,7 @@ fn options_that_make_no_sense_are_refused() {
         &["--drain-timeout", "-1s"],
         &["--drain-timeout", "25h"],
         &["--drain-timeout", "584542046090years"],
-        &["--descriptors", "few"],
+        &["--without", "hope"],
         &["--steer", "left"],
         &["--no-such-option"],
         &["stray"],

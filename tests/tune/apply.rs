@@ -84,6 +84,59 @@ fn restore_returns_to_the_state_before_the_first_of_several_profiles() {
     assert!(again.stdout.contains("nothing to"), "the journal is used up: {}", again.stdout);
 }
 
+/// The driver names its interrupts after the interface when that is opened.
+#[test]
+fn restore_returns_to_the_first_state_also_when_the_handlers_were_renamed_between_two_applies() {
+    let tree = copy_of("i40e-48cpu");
+    let before = contents(tree.path());
+    apply(tree.path(), "40g.toml").expect(0);
+    let rename = |from: &str, to: &str| {
+        let interrupts = tree.path().join("proc/interrupts");
+        let text = fs::read_to_string(&interrupts).unwrap();
+        assert!(text.contains(from));
+        fs::write(interrupts, text.replace(from, to)).unwrap();
+    };
+    rename("i40e-eth0-TxRx-", "i40e-lan0-TxRx-");
+    let auto = profile("auto.toml");
+    run(tree.path(), ["--cpus", "0-3", "apply", auto.to_str().unwrap()]).expect(0);
+    run(tree.path(), ["restore"]).expect(0);
+    rename("i40e-lan0-TxRx-", "i40e-eth0-TxRx-");
+    assert_same_values(&contents(tree.path()), &before);
+}
+
+/// As `ifdown` does.
+#[test]
+fn restore_gives_an_interrupt_without_a_handler_its_affinity_back() {
+    let tree = copy_of("virtio-2cpu");
+    let before = contents(tree.path());
+    apply(tree.path(), "auto.toml").expect(0);
+    let interrupts = tree.path().join("proc/interrupts");
+    let text = fs::read_to_string(&interrupts).unwrap();
+    assert!(text.contains("-edge      virtio2-input.0\n"));
+    fs::write(&interrupts, text.replace("-edge      virtio2-input.0\n", "-edge    \n")).unwrap();
+    let restored = run(tree.path(), ["restore"]).expect(0);
+    assert!(!restored.stdout.contains("left as it is"), "{}", restored.stdout);
+    fs::write(&interrupts, text).unwrap();
+    assert_same_values(&contents(tree.path()), &before);
+}
+
+/// A shell can run it as it is printed.
+#[test]
+fn apply_prints_the_command_that_restores() {
+    let tree = copy_of("virtio-2cpu");
+    let before = contents(tree.path());
+    let state = tempfile::tempdir().unwrap();
+    let state_dir = state.path().join("it's here");
+    let auto = profile("auto.toml");
+    let arguments = ["apply", auto.to_str().unwrap(), "--state-dir", state_dir.to_str().unwrap()];
+    let applied = run(tree.path(), arguments).expect(0).stdout;
+    let command = applied.lines().last().unwrap().split('"').nth(1).unwrap();
+    let command = command.replacen("tune ", concat!(env!("CARGO_BIN_EXE_tune"), " "), 1);
+    let shell: Run = std::process::Command::new("sh").args(["-c", &command]).output().unwrap().into();
+    shell.expect(0);
+    assert_same_values(&contents(tree.path()), &before);
+}
+
 #[test]
 fn a_managed_interrupt_is_refused_before_anything_is_written() {
     use std::os::unix::fs::PermissionsExt;

@@ -175,6 +175,31 @@ fn show_takes_one_interface_in_one_place() {
 }
 
 #[test]
+fn an_option_that_a_subcommand_does_not_take_is_refused_wherever_it_stands() {
+    let tree = copy_of("virtio-2cpu");
+    let before = contents(tree.path());
+    let auto = auto();
+    let cpus = ["--cpus", "0"];
+    let interface = ["--interface", "eth0"];
+    let state_dir = ["--state-dir", "x"];
+    for (subcommand, option) in [
+        (&["show"][..], cpus),
+        (&["show"], state_dir),
+        (&["plan", &auto], state_dir),
+        (&["restore"], cpus),
+        (&["restore"], interface),
+    ] {
+        for arguments in [[subcommand, &option].concat(), [&option, subcommand].concat()] {
+            let result = run(tree.path(), arguments);
+            assert_eq!((result.code, result.stdout.as_str()), (Some(2), ""));
+            let expected = format!("{} does not take {}", subcommand[0], option[0]);
+            assert!(result.stderr.contains(&expected), "{}", result.stderr);
+        }
+    }
+    assert_eq!(contents(tree.path()), before);
+}
+
+#[test]
 fn help_says_what_the_exit_codes_of_plan_mean() {
     for arguments in [&["--help"][..], &["plan", "--help"]] {
         let help = common::Run::from(tune().args(arguments).output().unwrap()).expect(0).stdout;

@@ -86,6 +86,12 @@ fn the_interrupt_of_a_virtio_device_that_is_not_on_pci_goes_by_the_device_s_name
             change("/sys/class/net/eth0/queues/rx-0/rps_cpus", "3")
         ]
     );
+    let affinity = tree.path().join("proc/irq/38/smp_affinity_list");
+    let before = fs::read_to_string(&affinity).unwrap();
+    run(tree.path(), ["apply", &auto()]).expect(0);
+    assert_eq!(fs::read_to_string(&affinity).unwrap(), "0\n");
+    run(tree.path(), ["restore"]).expect(0);
+    assert_eq!(fs::read_to_string(&affinity).unwrap(), before);
 }
 
 #[test]

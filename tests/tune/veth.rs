@@ -6,7 +6,7 @@ mod common;
 
 use std::fs;
 
-use common::veth::{NIC, Veth};
+use common::veth::{NIC, Veth, of_nic};
 use common::{Run, profile, tune};
 use lab::namespace::Namespace;
 use tune::cpu_set::{Cpu, CpuSet};
@@ -161,8 +161,7 @@ fn each_network_namespace_has_its_own_journal() {
 
 /// `tune ARGUMENTS…` where `/sys` is that of `veth` and the network is that of `network`.
 fn tune_between(veth: &Veth, network: &Namespace, arguments: &[&str]) -> Run {
-    let mut command = tune();
-    command.args(["--interface", NIC]).args(arguments);
+    let mut command = of_nic(arguments);
     veth.with_network_of(network, || command.output().unwrap()).into()
 }
 
@@ -193,8 +192,7 @@ fn a_sys_of_another_network_namespace_is_refused() {
         assert_eq!(values(), somaxconn);
     }
     // Here it is `/sys` that lacks the interface.
-    let mut command = tune();
-    command.args(["--interface", NIC, "plan", &lab_toml()]);
+    let mut command = of_nic(&["plan", &lab_toml()]);
     let own_network = || {
         rustix::thread::move_into_link_name_space(one.namespace().network(), None).unwrap();
         command.output().unwrap()

@@ -6,10 +6,11 @@
 
 use std::fmt;
 
-use crate::host::{Host, Topology};
-use crate::journal::{Entry, Journal, JournalError, Loaded, State};
+use crate::host::{Host, HostError, Topology};
+use crate::journal::{Entry, Journal, JournalError, Loaded, Owner, State};
 use crate::kernel_files::KernelFiles;
-use crate::restore::{PutBack, put_back, set};
+use crate::netns::{self, Links};
+use crate::restore::{Restored, put_back_all, set};
 use crate::setting::{Change, Setting, Value};
 
 /// Why a profile was not applied. In every case but [`Undo::is_complete`] being false, nothing has changed.
@@ -23,6 +24,9 @@ pub enum ApplyError {
         /// How many more there are.
         others: usize,
     },
+    /// The interfaces could not be listed.
+    #[error("{0}; nothing was written")]
+    Host(#[from] HostError),
     /// The journal could not be written; nothing else was.
     #[error("{0}; nothing was written to the kernel")]
     Journal(#[from] JournalError),
@@ -34,6 +38,14 @@ pub enum ApplyError {
         /// What became of the values that were written before.
         undo: Undo,
     },
+}
+
+impl ApplyError {
+    /// True if some of the apply is left, and the journal with it: what a restore is for.
+    #[must_use]
+    pub fn needs_restore(&self) -> bool {
+        matches!(self, Self::Undone { undo, .. } if !undo.is_complete())
+    }
 }
 
 fn and_more(count: &usize) -> String {
@@ -68,7 +80,7 @@ impl fmt::Display for Undo {
             }
         } else {
             let failures = self.failures.join("; ");
-            write!(f, "NOT wholly undone: {failures}; the journal is kept: run tune restore")?;
+            write!(f, "NOT wholly undone: {failures}; the journal is kept")?;
         }
         match self.gone {
             0 => Ok(()),
@@ -84,15 +96,9 @@ pub(crate) struct Step<'a> {
     entry: Entry,
 }
 
-/// What `apply` did beside the changes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Done {
-    /// A journal of another boot was there; it no longer counted and was replaced.
-    pub replaced_journal: bool,
-}
-
 /// Writes the changes, which were planned on `host`. `verify` looks at the host afterwards and says what is wrong.
-/// Nothing happens if there are no changes.
+/// Nothing happens if there are no changes. True if a journal of another boot was there, which no longer counted and
+/// was replaced.
 ///
 /// # Errors
 /// If anything fails; what was written is then undone as far as the kernel allows.
@@ -102,22 +108,21 @@ pub fn apply(
     host: &Host,
     changes: &[Change],
     verify: impl FnOnce() -> Result<(), String>,
-) -> Result<Done, ApplyError> {
+) -> Result<bool, ApplyError> {
     if changes.is_empty() {
-        return Ok(Done::default());
+        return Ok(false);
     }
-    let steps = preflight(files, host, changes)?;
-    let loaded = state.load()?;
-    let done = Done { replaced_journal: loaded == Loaded::OtherBoot };
-    let previous = match loaded {
-        Loaded::Journal(journal) => Some(journal),
-        Loaded::Nothing | Loaded::OtherBoot => None,
+    let (steps, links) = preflight(files, host, changes)?;
+    let (previous, replaced) = match state.load()? {
+        Loaded::Journal(journal) => (Some(journal), false),
+        Loaded::Nothing => (None, false),
+        Loaded::OtherBoot => (None, true),
     };
     let entries = steps.iter().map(|step| step.entry.clone()).collect();
-    let journal = previous.clone().unwrap_or_else(|| state.journal(Vec::new())).extended(entries);
+    let journal = previous.clone().unwrap_or_else(|| state.journal(Vec::new())).extended(entries, &links);
     state.store(&journal)?;
     let (tried, result) = write_all(files, &steps);
-    let Err(cause) = result.and_then(|()| verify()) else { return Ok(done) };
+    let Err(cause) = result.and_then(|()| verify()) else { return Ok(replaced) };
     let mut undo = undo(files, &steps[..tried]);
     if undo.is_complete()
         && let Err(error) = put_journal_back(state, previous)
@@ -127,27 +132,28 @@ pub fn apply(
     Err(ApplyError::Undone { cause, undo })
 }
 
-/// Checks every change without writing, and reads what the journal must hold.
+/// Checks every change without writing, and reads what the journal must hold, the interfaces among it.
 pub(crate) fn preflight<'a>(
     files: &KernelFiles,
     host: &Host,
     changes: &'a [Change],
-) -> Result<Vec<Step<'a>>, ApplyError> {
+) -> Result<(Vec<Step<'a>>, Links), ApplyError> {
+    let links = netns::links(files)?;
     let mut steps = Vec::with_capacity(changes.len());
     let mut problems = Vec::new();
     for change in changes {
-        match check(files, host, change) {
+        match check(files, host, &links, change) {
             Ok(entry) => steps.push(Step { change, entry }),
             Err(problem) => problems.push(problem),
         }
     }
     match problems.split_first() {
-        None => Ok(steps),
+        None => Ok((steps, links)),
         Some((first, others)) => Err(ApplyError::Preflight { first: first.clone(), others: others.len() }),
     }
 }
 
-fn check(files: &KernelFiles, host: &Host, change: &Change) -> Result<Entry, String> {
+fn check(files: &KernelFiles, host: &Host, links: &Links, change: &Change) -> Result<Entry, String> {
     let path = change.setting.path();
     check_value(change, &host.topology)?;
     files.check_writable(&path).map_err(|error| error.to_string())?;
@@ -156,11 +162,16 @@ fn check(files: &KernelFiles, host: &Host, change: &Change) -> Result<Entry, Str
     if found != change.before {
         return Err(format!("{path} changed from \"{}\" to \"{found}\" meanwhile; run again", change.before));
     }
-    let interrupt = match &change.setting {
-        Setting::IrqAffinity(irq) => host.queue_irqs.rows.iter().find(|row| row.irq == *irq),
-        _ => None,
-    };
-    Ok(Entry { path, before: text, interrupt: interrupt.map(|row| row.name.clone()) })
+    Ok(Entry { path, before: text, owner: owner(host, links, &change.setting) })
+}
+
+fn owner(host: &Host, links: &Links, setting: &Setting) -> Option<Owner> {
+    if let Setting::IrqAffinity(irq) = setting {
+        let row = host.queue_irqs.rows.iter().find(|row| row.irq == *irq)?;
+        let device = host.nic.device.as_ref()?.interrupt_directory().to_owned();
+        return Some(Owner::Interrupt { name: row.name.clone(), device });
+    }
+    links.get(&setting.interface()?).cloned().map(Owner::Interface)
 }
 
 /// CPUs must be online, which also keeps masks below `nr_cpu_ids`; an interrupt must have one.
@@ -192,15 +203,14 @@ fn write_all(files: &KernelFiles, steps: &[Step]) -> (usize, Result<(), String>)
 
 /// Puts back what was tried, last first. The write that failed may have left a trace: it is looked at too.
 fn undo(files: &KernelFiles, tried: &[Step]) -> Undo {
-    let mut undo = Undo::default();
-    for Step { change, entry } in tried.iter().rev() {
-        match put_back(files, &change.setting, &entry.before) {
-            Ok(PutBack::Written { .. } | PutBack::Unchanged) => undo.restored += 1,
-            Ok(PutBack::Gone) => undo.gone += 1,
-            Err(error) => undo.failures.push(error.to_string()),
-        }
+    let values = tried.iter().rev().map(|step| (step.change.setting.clone(), step.entry.before.as_str()));
+    let mut restored = Restored::default();
+    put_back_all(files, values, &mut restored);
+    Undo {
+        restored: restored.written.len() + restored.unchanged,
+        gone: restored.gone.len(),
+        failures: restored.failed,
     }
-    undo
 }
 
 fn put_journal_back(state: &State, previous: Option<Journal>) -> Result<(), JournalError> {
@@ -249,7 +259,7 @@ mod tests {
         let undo = Undo { failures: vec!["write x: EIO".into(), "write y: EIO".into()], ..undo };
         assert_eq!(
             undo.to_string(),
-            "NOT wholly undone: write x: EIO; write y: EIO; the journal is kept: run tune restore; 1 file is gone"
+            "NOT wholly undone: write x: EIO; write y: EIO; the journal is kept; 1 file is gone"
         );
     }
 }

@@ -117,7 +117,65 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
         let message = "show takes IFACE or --interface IFACE, not both";
         return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
     }
+    if let Some(option) = cli.options.given().into_iter().find(|option| !cli.command.takes(option)) {
+        let message = format!("{} does not take {option}", cli.command.name());
+        return Err(Cli::command().error(ErrorKind::UnknownArgument, message));
+    }
     Ok(cli)
+}
+
+impl Options {
+    /// Which of the options were given that not every subcommand takes.
+    fn given(&self) -> Vec<&'static str> {
+        let options = [
+            ("--cpus", self.cpus.is_some()),
+            ("--interface", self.interface.is_some()),
+            ("--state-dir", self.state_dir.is_some()),
+        ];
+        options.into_iter().filter(|(_, given)| *given).map(|(option, _)| option).collect()
+    }
+
+    /// The command that restores what this one applied: with the same root and state directory.
+    fn restore_command(&self) -> String {
+        let mut command = "tune restore".to_owned();
+        let root = Some(&self.root).filter(|root| *root != Path::new("/"));
+        for (option, path) in [("--root", root), ("--state-dir", self.state_dir.as_ref())] {
+            if let Some(path) = path {
+                command.push_str(&format!(" {option} {}", shell_word(&path.display().to_string())));
+            }
+        }
+        command
+    }
+}
+
+/// A text as a shell reads it back, in quotes where it needs them.
+fn shell_word(text: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+:,@=".contains(letter);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+impl Command {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Show { .. } => "show",
+            Self::Plan { .. } => "plan",
+            Self::Apply { .. } => "apply",
+            Self::Restore => "restore",
+        }
+    }
+
+    /// Whether this one of [`Options::given`] has a meaning for the subcommand.
+    fn takes(&self, option: &str) -> bool {
+        match self {
+            Self::Show { .. } => option == "--interface",
+            Self::Plan { .. } => option != "--state-dir",
+            Self::Apply { .. } => true,
+            Self::Restore => option == "--state-dir",
+        }
+    }
 }
 
 /// What the command line says instead of the profile.
@@ -162,8 +220,13 @@ fn execute(cli: &Cli) -> Result<ExitCode> {
         }
         Command::Apply { profile } => {
             finish_what_is_begun()?;
-            let applied = crate::apply_profile(&files, &state_dir()?, &read_profile(profile, overrides)?)?;
-            print(|out| report::apply(out, format, &applied))?;
+            let way_back = options.restore_command();
+            let applied = crate::apply_profile(&files, &state_dir()?, &read_profile(profile, overrides)?);
+            let applied = applied.map_err(|error| match &error {
+                crate::Error::Apply(apply) if apply.needs_restore() => anyhow!("{error}; run {way_back}"),
+                _ => error.into(),
+            })?;
+            print(|out| report::apply(out, format, &applied, &way_back))?;
             let _ = report::kept(&mut io::stderr(), format, &applied.kept);
         }
         Command::Restore => {

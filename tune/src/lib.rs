@@ -60,6 +60,13 @@ pub enum Error {
     /// The profile cannot be had on this host.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// A setting that the host has once would be changed from a network namespace that is not the first one. Two of them
+    /// would each journal what the other had set.
+    #[error(
+        "{0} belongs to the whole host, and this is not its first network namespace: run tune there, or leave it out of \
+         the profile (irq = \"keep\" for interrupts)"
+    )]
+    HostWide(String),
     /// The state directory.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -100,11 +107,17 @@ pub struct Applied {
 /// Reads the host and plans the profile on it; writes nothing.
 ///
 /// # Errors
-/// If the host cannot be read or cannot have what the profile asks for.
+/// If the host cannot be read or cannot have what the profile asks for, or not from this network namespace.
 pub fn plan_profile(files: &KernelFiles, profile: &Profile) -> Result<Planned, Error> {
     let host = Host::read(files, &profile.interface, &profile.sysctl_names())?;
     let desired = plan::plan(profile, &host)?;
     let changes = diff::diff(&host, &desired);
+    let mut host_wide = changes.iter().filter(|change| change.setting.is_host_wide());
+    if !netns::is_first(files)
+        && let Some(change) = host_wide.next()
+    {
+        return Err(Error::HostWide(change.setting.path()));
+    }
     Ok(Planned { host, desired, changes })
 }
 
@@ -121,10 +134,12 @@ pub fn apply_profile(
     let mut state = State::open_existing(state_directory, files)?;
     let mut planned = plan_profile(files, profile)?;
     if state.is_none() && !planned.changes.is_empty() {
-        // The first apply. What is refused is refused before the directory is made; what was planned without its lock
-        // is planned again with it.
-        apply::preflight(files, &planned.host, &planned.changes)?;
-        state = Some(State::open(state_directory, files)?);
+        // The first apply. What is refused is refused before the directory is made, unless another run has made it
+        // meanwhile and is changing what was looked at. What was planned without the lock is planned again with it.
+        state = Some(match apply::preflight(files, &planned.host, &planned.changes) {
+            Ok(_) => State::open(state_directory, files)?,
+            Err(refused) => State::open_existing(state_directory, files)?.ok_or(refused)?,
+        });
         planned = plan_profile(files, profile)?;
     }
     let Planned { host, desired, changes } = planned;
@@ -137,13 +152,12 @@ pub fn apply_profile(
     };
     let Some(state) = state else { return Ok(applied) };
     let choice = InterfaceChoice::Named(applied.interface.clone());
-    let done = apply::apply(files, &state, &host, &applied.changes, || {
+    applied.replaced_journal = apply::apply(files, &state, &host, &applied.changes, || {
         let now = Host::read(files, &choice, &profile.sysctl_names()).map_err(|error| error.to_string())?;
         let verification = verify::verify(&desired, &now);
         applied.pending = verification.pending;
         verification.mismatches.first().map_or(Ok(()), |mismatch| Err(format!("after writing, {mismatch}")))
     })?;
-    applied.replaced_journal = done.replaced_journal;
     Ok(applied)
 }
 

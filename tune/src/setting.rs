@@ -46,12 +46,36 @@ impl Setting {
 
     /// The interface whose file this is.
     #[must_use]
-    pub fn interface(&self) -> Option<&InterfaceName> {
+    pub fn interface(&self) -> Option<InterfaceName> {
         match self {
             Self::XpsCpus(interface, _) | Self::RpsCpus(interface, _) | Self::RpsFlowCount(interface, _) => {
-                Some(interface)
+                Some(interface.clone())
             }
-            Self::IrqAffinity(_) | Self::Sysctl(_) => None,
+            Self::Sysctl(name) => name.interface(),
+            Self::IrqAffinity(_) => None,
+        }
+    }
+
+    /// The same setting of another interface, where it is one of an interface.
+    #[must_use]
+    pub fn with_interface(&self, interface: &InterfaceName) -> Self {
+        match self {
+            Self::XpsCpus(_, queue) => Self::XpsCpus(interface.clone(), *queue),
+            Self::RpsCpus(_, queue) => Self::RpsCpus(interface.clone(), *queue),
+            Self::RpsFlowCount(_, queue) => Self::RpsFlowCount(interface.clone(), *queue),
+            Self::Sysctl(name) => Self::Sysctl(name.with_interface(interface)),
+            Self::IrqAffinity(irq) => Self::IrqAffinity(*irq),
+        }
+    }
+
+    /// True if every network namespace sees the same value: interrupts, and sysctls outside of `net`. (Of those below
+    /// `net` a child namespace sees what it has of its own, and read-only what it shares.)
+    #[must_use]
+    pub fn is_host_wide(&self) -> bool {
+        match self {
+            Self::IrqAffinity(_) => true,
+            Self::Sysctl(name) => !name.as_str().starts_with("net."),
+            Self::XpsCpus(..) | Self::RpsCpus(..) | Self::RpsFlowCount(..) => false,
         }
     }
 
@@ -86,7 +110,8 @@ impl Setting {
         match self {
             Self::IrqAffinity(_) => CpuSet::parse_list(text).map(Value::List).map_err(error),
             Self::XpsCpus(..) | Self::RpsCpus(..) => CpuSet::parse_mask(text).map(Value::Mask).map_err(error),
-            Self::RpsFlowCount(..) | Self::Sysctl(_) => Ok(Value::from_sysctl(text)),
+            Self::RpsFlowCount(..) => Ok(Value::from_sysctl(text)),
+            Self::Sysctl(name) => Ok(name.parse_value(text)),
         }
     }
 }
@@ -262,6 +287,18 @@ mod tests {
         let rmem = Setting::Sysctl("net.ipv4.tcp_rmem".parse().unwrap());
         assert_eq!(rmem.parse("4096\t131072\t6291456").unwrap().to_string(), "4096 131072 6291456");
         assert_eq!(rmem.parse("cubic").unwrap(), Value::Words("cubic".into()));
+    }
+
+    #[test]
+    fn what_is_not_of_a_network_namespace_is_of_the_whole_host() {
+        for (path, host_wide) in [
+            ("/proc/irq/40/smp_affinity_list", true),
+            ("/proc/sys/kernel/numa_balancing", true),
+            ("/proc/sys/net/core/somaxconn", false),
+            ("/sys/class/net/eth0/queues/rx-0/rps_cpus", false),
+        ] {
+            assert_eq!(Setting::from_path(path).unwrap().is_host_wide(), host_wide, "{path}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::acceptor::{Accepted, BACKOFF};
 use super::connection::ReceiveEnd;
 use super::ring::Completion;
 use super::send_queue::{Chunk, Storage};
-use super::token::{BufferId, ConnectionId, Token};
+use super::token::{BufferId, ConnectionId, Descriptor, Token};
 use super::{Worker, WorkerError, is_to_be_copied, operations, release};
 use crate::control::Phase;
 use crate::stats;
@@ -31,18 +31,15 @@ impl Worker<'_> {
             return Err(WorkerError::Unexpected(format!("{completion:?}")));
         };
         match token {
-            Token::Accept => self.take_accept(completion)?,
-            Token::CancelAccept => {
-                if completion.result.is_err() {
-                    self.acceptor.cancel_failed();
-                }
-            }
+            Token::Accept | Token::AcceptOne => self.take_accept(token, completion)?,
+            Token::CancelAccept => self.acceptor.cancelled(),
             Token::Wake => self.take_wake(),
             Token::Receive(id) => self.take_receive(id, completion)?,
             Token::Send(id) => self.take_send(id, completion.result),
             Token::Cancel(id) => {
                 if let Some(connection) = self.connections.get(id) {
-                    connection.cancel_ended(completion.result.is_err());
+                    // The number of requests that it hit.
+                    connection.cancel_ended(!matches!(completion.result, Ok(1..)));
                     self.list(id);
                 }
             }
@@ -55,51 +52,65 @@ impl Worker<'_> {
                     self.list(id);
                 }
             }
+            Token::Unsent(id) => {
+                if let Some(connection) = self.connections.get(id) {
+                    connection.look_ended();
+                }
+                self.take_unsent(id, completion.result);
+            }
             Token::Close(id) => self.connections.closed(id),
         }
         Ok(())
     }
 
-    fn take_accept(&mut self, completion: &Completion) -> Result<(), WorkerError> {
+    fn take_accept(&mut self, token: Token, completion: &Completion) -> Result<(), WorkerError> {
         let accepted = match completion.result {
             Ok(descriptor) => Accepted::Connection(descriptor),
             Err(Errno::CANCELED | Errno::AGAIN | Errno::INTR) => Accepted::Nothing,
             // What the peer or the network did to a connection still in the queue: accept(2), "Error handling".
             Err(
                 Errno::CONNABORTED
-                | Errno::PERM
                 | Errno::PROTO
                 | Errno::NOPROTOOPT
                 | Errno::NETDOWN
                 | Errno::NETUNREACH
                 | Errno::NONET
                 | Errno::HOSTDOWN
-                | Errno::HOSTUNREACH
-                | Errno::OPNOTSUPP,
+                | Errno::HOSTUNREACH,
             ) => Accepted::Nothing,
             Err(errno @ (Errno::BADF | Errno::NOTSOCK | Errno::INVAL)) => {
                 return Err(WorkerError::Accept(errno.into()));
             }
-            // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever else may pass.
+            // EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM of a security module, and whatever else may pass.
             Err(_) => Accepted::Exhausted,
         };
-        self.acceptor.completed(accepted, completion.more);
-        match accepted {
-            Accepted::Connection(descriptor) => {
-                let id = self.connections.open(descriptor);
-                self.counters.accepted += 1;
-                if stats::samples_accept(self.counters.accepted) {
-                    self.sample(id, Token::AcceptSample(id));
-                }
-                self.list(id);
-            }
-            Accepted::Exhausted => {
-                self.counters.accept_rests += 1;
-                self.rest_until = Some(Instant::now() + BACKOFF);
-            }
-            Accepted::Nothing => {}
+        let rest = match token {
+            Token::AcceptOne => self.acceptor.single_completed(accepted),
+            _ => self.acceptor.multishot_completed(accepted, completion.more),
+        };
+        if rest {
+            self.counters.accept_rests += 1;
+            self.rest_until = Some(Instant::now() + BACKOFF);
+        }
+        if let Accepted::Connection(number) = accepted {
+            let direct = self.ring.features.direct_descriptors;
+            self.accepted(if direct { Descriptor::Direct(number) } else { Descriptor::Plain(number) });
         }
         Ok(())
+    }
+
+    /// There is a new connection.
+    pub(super) fn accepted(&mut self, descriptor: Descriptor) {
+        let id = self.connections.open(descriptor);
+        self.counters.accepted += 1;
+        let sampled = stats::samples_accept(self.counters.accepted);
+        if let Some(connection) = self.connections.get(id) {
+            connection.sampled = sampled;
+        }
+        if sampled {
+            self.sample(id, Token::AcceptSample(id));
+        }
+        self.list(id);
     }
 
     fn take_wake(&mut self) {
@@ -168,27 +179,30 @@ impl Worker<'_> {
         } else {
             connection.received(Chunk { storage: Storage::Pool(buffer), start: 0, end: length })
         };
-        if stats::samples_receive(receives) {
+        if connection.sampled && stats::samples_receive(receives) {
             self.sample(id, Token::ReceiveSample(id));
         }
     }
 
     fn take_send(&mut self, id: ConnectionId, result: Result<u32, Errno>) {
         let Some(connection) = self.connections.get(id) else { return };
+        let sending = connection.queue().sending_bytes();
         match result {
             Ok(bytes) => {
                 self.counters.bytes_out += u64::from(bytes);
                 connection.sent(bytes as usize, |chunk| release(self.buffers, chunk));
             }
-            Err(Errno::AGAIN | Errno::INTR | Errno::CANCELED) => {
-                connection.sent(0, |chunk| release(self.buffers, chunk));
+            Err(Errno::AGAIN) => connection.sent(0, |chunk| release(self.buffers, chunk)),
+            Err(Errno::INTR | Errno::CANCELED) => {
+                connection.send_stopped(|chunk| release(self.buffers, chunk));
             }
             Err(_) => {
                 self.counters.reset += 1;
                 connection.send_failed(|chunk| release(self.buffers, chunk));
             }
         }
-        self.counters.blocked += u64::from(connection.is_blocked());
+        let short = result.map_or_else(|errno| errno == Errno::AGAIN, |bytes| (bytes as usize) < sending);
+        self.counters.blocked += u64::from(short);
         self.list(id);
     }
 
@@ -219,21 +233,23 @@ impl Worker<'_> {
     /// Reads `SO_INCOMING_CPU` of a connection: through the ring if only the ring knows its descriptor.
     fn sample(&mut self, id: ConnectionId, token: Token) {
         let Some(connection) = self.connections.get(id) else { return };
-        let descriptor = connection.descriptor();
-        if !self.ring.features.direct_descriptors {
-            self.count_sample(token, operations::incoming_cpu(descriptor));
-        } else if connection.sample_started() {
-            self.ring.sample_incoming_cpu(descriptor, token);
+        match connection.descriptor() {
+            Descriptor::Plain(number) => self.count_sample(token, operations::incoming_cpu(number)),
+            Descriptor::Direct(number) => {
+                if connection.look_started() {
+                    self.ring.look_for_cpu(number, token);
+                }
+            }
         }
     }
 
     fn take_sample(&mut self, token: Token, id: ConnectionId, result: Result<u32, Errno>) {
         let Some(connection) = self.connections.get(id) else { return };
-        connection.sample_ended();
+        connection.look_ended();
         let descriptor = connection.descriptor();
         self.list(id);
-        if result.is_ok() {
-            self.count_sample(token, self.ring.sampled_cpu(descriptor));
+        if let (Ok(_), Descriptor::Direct(number)) = (result, descriptor) {
+            self.count_sample(token, self.ring.sampled_cpu(number));
         }
     }
 

@@ -11,7 +11,11 @@
 //!   peer's writes are;
 //! * requests end before the descriptor is closed, and the slot is free only when nothing is in flight.
 
+mod step;
+
 use super::send_queue::{Chunk, SendQueue};
+use super::token::Descriptor;
+pub(crate) use step::{ReceiveEnd, Step};
 
 /// While the peer's window is closed, no new receive is armed once this many bytes are queued for it.
 pub(crate) const PAUSE_AT: usize = 64 * 1024;
@@ -22,7 +26,8 @@ pub(crate) struct InFlight {
     receive: bool,
     send: bool,
     cancel: bool,
-    sample: bool,
+    /// A look at the socket: at its CPU, or at its unsent bytes.
+    look: bool,
     shutdown: bool,
 }
 
@@ -40,8 +45,10 @@ enum State {
     Open,
     /// The peer has sent its FIN. What is queued is sent, then closed.
     Finishing,
-    /// The server has sent its FIN first, because it drains. Bytes that crossed it are read and dropped: closing with
-    /// bytes unread would reset the connection, and the peer might lose what it has not read yet.
+    /// The server drains. No more is received; what is queued is sent, then the FIN.
+    Ending,
+    /// The server has sent its FIN first. Bytes that crossed it are read and dropped, until the peer closes or has
+    /// acknowledged everything: closing before would reset the connection, and the peer lose what it has not got yet.
     Lingering,
     /// Reset, or out of time: nothing more is sent.
     Aborting,
@@ -49,44 +56,11 @@ enum State {
     Closing,
 }
 
-/// How a receive ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ReceiveEnd {
-    /// The peer has sent its FIN. Sending to it still works.
-    Eof,
-    /// The buffer pool was empty. Not an error: the receive is armed again when buffers have come back.
-    NoBuffers,
-    /// Ended by a cancel, used up, or cut short by a full completion queue: to be armed again when wanted.
-    Stopped,
-    /// The connection is broken.
-    Failed,
-}
-
-/// What a connection asks for next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Arm a multishot receive.
-    Receive,
-    /// Send what is queued; fail rather than wait when the socket is full.
-    SendNow,
-    /// Send what is queued, all of it, waiting for the peer. The bytes may be moved out of the pool before.
-    SendWaiting,
-    /// End the receive.
-    CancelReceive,
-    /// Send a FIN.
-    Shutdown,
-    /// End all requests.
-    CancelAll,
-    /// Close the descriptor.
-    Close,
-}
-
 /// The state of one slot of the connection table.
 #[derive(Debug)]
 pub(crate) struct Connection {
     state: State,
-    /// The direct descriptor or file descriptor.
-    descriptor: u32,
+    descriptor: Descriptor,
     in_flight: InFlight,
     /// The last send found the socket full.
     blocked: bool,
@@ -100,6 +74,8 @@ pub(crate) struct Connection {
     cancel_asked: bool,
     /// Waits in the worker's list of connections to look at. Kept by the worker.
     pub(crate) listed: bool,
+    /// The locality of its receives is sampled.
+    pub(crate) sampled: bool,
     /// Number of receives that brought bytes.
     receives: u32,
     /// Number of the request that the send in flight is.
@@ -112,7 +88,7 @@ impl Connection {
     pub(crate) fn free() -> Self {
         Self {
             state: State::Free,
-            descriptor: 0,
+            descriptor: Descriptor::Direct(0),
             in_flight: InFlight::default(),
             blocked: false,
             starved: false,
@@ -120,6 +96,7 @@ impl Connection {
             shutdown_asked: false,
             cancel_asked: false,
             listed: false,
+            sampled: false,
             receives: 0,
             send_request: 0,
             queue: SendQueue::default(),
@@ -127,18 +104,23 @@ impl Connection {
     }
 
     /// A connection with this descriptor was accepted; the slot is free.
-    pub(crate) fn open(&mut self, descriptor: u32) {
+    pub(crate) fn open(&mut self, descriptor: Descriptor) {
         debug_assert_eq!(self.state, State::Free);
         *self = Self { state: State::Open, descriptor, heard: true, listed: self.listed, ..Self::free() };
     }
 
-    /// The direct descriptor or file descriptor.
-    pub(crate) fn descriptor(&self) -> u32 {
+    /// How the kernel knows it.
+    pub(crate) fn descriptor(&self) -> Descriptor {
         self.descriptor
     }
 
     pub(crate) fn is_free(&self) -> bool {
         self.state == State::Free
+    }
+
+    /// True while the close is in flight.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.state == State::Closing
     }
 
     /// True while the peer does not read as fast as it writes.
@@ -177,7 +159,7 @@ impl Connection {
 
     /// True if bytes that come now are not to be queued: the connection is being given up.
     pub(crate) fn discards(&self) -> bool {
-        !matches!(self.state, State::Open | State::Finishing)
+        !matches!(self.state, State::Open | State::Finishing | State::Ending)
     }
 
     /// The receive is no longer armed.
@@ -185,7 +167,7 @@ impl Connection {
         self.in_flight.receive = false;
         self.cancel_asked = false;
         match (end, self.state) {
-            (ReceiveEnd::Eof, State::Open) => self.state = State::Finishing,
+            (ReceiveEnd::Eof, State::Open | State::Ending) => self.state = State::Finishing,
             (ReceiveEnd::Eof, State::Lingering) => self.state = State::Aborting,
             (ReceiveEnd::NoBuffers, State::Open | State::Lingering) => self.starved = true,
             _ => {}
@@ -227,12 +209,19 @@ impl Connection {
         }
     }
 
-    /// The send in flight failed for good.
-    pub(crate) fn send_failed(&mut self, mut give_back: impl FnMut(Chunk)) {
+    /// The send in flight was ended by a cancel or a signal.
+    pub(crate) fn send_stopped(&mut self, mut give_back: impl FnMut(Chunk)) {
         self.send_ended();
-        self.state = State::Aborting;
         self.queue.sent(0, &mut give_back);
-        self.queue.clear(give_back);
+        if self.discards() {
+            self.queue.clear(give_back);
+        }
+    }
+
+    /// The send in flight failed for good.
+    pub(crate) fn send_failed(&mut self, give_back: impl FnMut(Chunk)) {
+        self.state = State::Aborting;
+        self.send_stopped(give_back);
     }
 
     fn send_ended(&mut self) {
@@ -242,21 +231,21 @@ impl Connection {
 
     /// Gives the connection up: what is queued is dropped, as soon as the kernel does not read from it.
     pub(crate) fn abort(&mut self, give_back: impl FnMut(Chunk)) {
-        if matches!(self.state, State::Open | State::Finishing | State::Lingering) {
+        if matches!(self.state, State::Open | State::Finishing | State::Ending | State::Lingering) {
             self.state = State::Aborting;
             self.queue.clear(give_back);
         }
     }
 
-    /// The server drains: the connection is to be ended with a FIN if nothing is queued. The worker aborts it if the peer
-    /// does not close within a while.
+    /// The server drains: no more is to be received, and the connection to be ended with a FIN behind what is queued. The
+    /// worker aborts it once the peer has acknowledged all, or does not within a while.
     pub(crate) fn end_stream(&mut self) {
-        if self.state == State::Open && self.queue.is_empty() {
-            self.state = State::Lingering;
+        if self.state == State::Open {
+            self.state = State::Ending;
         }
     }
 
-    /// True after [`Connection::end_stream`], until the peer closes.
+    /// True from the FIN of [`Connection::end_stream`] on, until the peer closes.
     pub(crate) fn is_lingering(&self) -> bool {
         self.state == State::Lingering
     }
@@ -271,20 +260,22 @@ impl Connection {
         self.queue.relocate(moved);
     }
 
-    /// `SO_INCOMING_CPU` is to be read; false if a read is in flight already or the connection is about to close.
-    pub(crate) fn sample_started(&mut self) -> bool {
-        let may = !self.in_flight.sample && matches!(self.state, State::Open | State::Finishing);
-        self.in_flight.sample |= may;
+    /// The socket is to be looked at through the ring; false if a look is in flight already or the connection is about to
+    /// close.
+    pub(crate) fn look_started(&mut self) -> bool {
+        let closes = matches!(self.state, State::Free | State::Aborting | State::Closing);
+        let may = !self.in_flight.look && !self.in_flight.shutdown && !closes;
+        self.in_flight.look |= may;
         may
     }
 
-    /// `SO_INCOMING_CPU` was read.
-    pub(crate) fn sample_ended(&mut self) {
-        self.in_flight.sample = false;
+    /// The socket was looked at.
+    pub(crate) fn look_ended(&mut self) {
+        self.in_flight.look = false;
     }
 
-    /// The cancel was answered. The requests that it hit complete on their own. `escaped`: it hit none (EALREADY: it was
-    /// running, ENOENT: it had just ended); what does not end on its own is cancelled again.
+    /// The cancel was answered. The requests that it hit complete on their own. `escaped`: it hit none; what does not end
+    /// on its own is cancelled again.
     pub(crate) fn cancel_ended(&mut self, escaped: bool) {
         self.in_flight.cancel = false;
         self.cancel_asked &= !escaped;
@@ -312,6 +303,7 @@ impl Connection {
             State::Free | State::Closing => None,
             State::Open => self.send_step().or_else(|| self.receive_step()),
             State::Finishing => self.send_step().or_else(|| self.finish_step()),
+            State::Ending => self.send_step().or_else(|| self.ending_step()),
             State::Lingering => self.shutdown_step().or_else(|| self.receive_step()),
             State::Aborting => self.close_step(),
         }
@@ -339,6 +331,17 @@ impl Connection {
 
     fn finish_step(&mut self) -> Option<Step> {
         if self.queue.is_empty() { self.close_step() } else { None }
+    }
+
+    fn ending_step(&mut self) -> Option<Step> {
+        if self.in_flight.receive {
+            return self.cancel_step(Step::CancelReceive);
+        }
+        if !self.queue.is_empty() || self.in_flight.send {
+            return None;
+        }
+        self.state = State::Lingering;
+        self.shutdown_step().or_else(|| self.receive_step())
     }
 
     fn shutdown_step(&mut self) -> Option<Step> {

@@ -1,7 +1,7 @@
 //! The worker's connections by slot, with the generation that tells a slot's connections apart. Pure.
 
 use super::connection::Connection;
-use super::token::{ConnectionId, Slot};
+use super::token::{ConnectionId, Descriptor, Slot};
 
 struct Entry {
     generation: u32,
@@ -18,12 +18,14 @@ pub(crate) struct Connections {
 impl Connections {
     /// A table for `capacity` connections.
     pub(crate) fn new(capacity: u32) -> Self {
-        Self { entries: Vec::new(), free: Vec::new(), capacity: capacity as usize }
+        let capacity = capacity as usize;
+        // Untouched memory costs nothing; growing on the way would stop the worker to move it.
+        Self { entries: Vec::with_capacity(capacity), free: Vec::with_capacity(capacity), capacity }
     }
 
     /// A connection with this descriptor was accepted. It gets a slot even beyond the capacity, which the acceptor keeps
     /// to: it is there and must be served.
-    pub(crate) fn open(&mut self, descriptor: u32) -> ConnectionId {
+    pub(crate) fn open(&mut self, descriptor: Descriptor) -> ConnectionId {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.entries.push(Entry { generation: 0, connection: Connection::free() });
             Slot::try_from(self.entries.len() - 1).expect("descriptors are numbered in 31 bits")
@@ -33,9 +35,10 @@ impl Connections {
         ConnectionId { slot, generation: entry.generation }
     }
 
-    /// The present connection of a slot, if it has one.
-    pub(crate) fn id_of(&self, slot: Slot) -> Option<ConnectionId> {
-        let entry = self.entries.get(slot as usize)?;
+    /// A slot was taken from the worker's list. Gives its present connection, if it has one.
+    pub(crate) fn unlisted(&mut self, slot: Slot) -> Option<ConnectionId> {
+        let entry = self.entries.get_mut(slot as usize)?;
+        entry.connection.listed = false;
         (!entry.connection.is_free()).then_some(ConnectionId { slot, generation: entry.generation })
     }
 
@@ -88,22 +91,25 @@ mod tests {
     #[test]
     fn a_slot_used_again_has_another_identity() {
         let mut connections = Connections::new(4);
-        let first = connections.open(7);
+        let first = connections.open(Descriptor::Direct(7));
         assert_eq!((connections.open_count(), connections.free_count()), (1, 3));
         close(&mut connections, first);
         assert_eq!((connections.open_count(), connections.free_count()), (0, 4));
-        let second = connections.open(8);
+        let second = connections.open(Descriptor::Plain(8));
         assert_eq!(first.slot, second.slot);
         assert!(connections.get(first).is_none(), "late completions find nothing");
         connections.closed(first);
-        assert_eq!(connections.get(second).map(|connection| connection.descriptor()), Some(8));
+        assert_eq!(
+            connections.get(second).map(|connection| connection.descriptor()),
+            Some(Descriptor::Plain(8))
+        );
     }
 
     #[test]
     fn a_connection_beyond_the_capacity_is_kept() {
         let mut connections = Connections::new(1);
-        let first = connections.open(1);
-        let second = connections.open(2);
+        let first = connections.open(Descriptor::Plain(1));
+        let second = connections.open(Descriptor::Plain(2));
         assert_eq!((connections.open_count(), connections.free_count()), (2, 0));
         close(&mut connections, first);
         assert_eq!(connections.free_count(), 0);

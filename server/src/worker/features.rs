@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::buffers::GROUP;
 use super::operations::set_receive_credit;
 use super::ring::{self, SetupError};
-use crate::config::Descriptors;
+use crate::config::Feature;
 
 /// What the workers use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,20 +27,25 @@ pub(crate) struct Features {
 }
 
 impl Features {
-    /// What this kernel has, with the descriptors asked for.
+    /// What this kernel has.
     ///
     /// # Errors
     /// If there is no io_uring to be had, or descriptors or memory are short.
-    pub(crate) fn detect(descriptors: Descriptors) -> Result<Self, SetupError> {
+    pub(crate) fn detect() -> Result<Self, SetupError> {
         let mut ring = ring::create()?;
         let failed = |error| SetupError::Failed { operation: "try io_uring out", error, hint: "" };
-        let receive_credit = takes_receive_credit(&mut ring).map_err(failed)?;
-        let direct_descriptors = match descriptors {
-            Descriptors::Auto => closes_direct_descriptors(&mut ring).map_err(failed)?,
-            Descriptors::Direct => true,
-            Descriptors::Plain => false,
-        };
-        Ok(Self { direct_descriptors, receive_credit })
+        Ok(Self {
+            receive_credit: takes_receive_credit(&mut ring).map_err(failed)?,
+            direct_descriptors: closes_direct_descriptors(&mut ring).map_err(failed)?,
+        })
+    }
+
+    /// The same but for these.
+    pub(crate) fn without(self, features: &[Feature]) -> Self {
+        Self {
+            direct_descriptors: self.direct_descriptors && !features.contains(&Feature::DirectDescriptors),
+            receive_credit: self.receive_credit && !features.contains(&Feature::ReceiveCredit),
+        }
     }
 }
 
@@ -87,18 +92,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_asked_for_is_used() {
-        let direct = |asked| Features::detect(asked).map(|features| features.direct_descriptors);
-        match (direct(Descriptors::Direct), direct(Descriptors::Plain)) {
-            (Ok(direct), Ok(plain)) => assert_eq!((direct, plain), (true, false)),
-            (Err(error), _) | (_, Err(error)) => eprintln!("SKIPPED: no io_uring here: {error}"),
-        }
+    fn one_can_do_without_each() {
+        let all = Features { direct_descriptors: true, receive_credit: true };
+        assert_eq!(all.without(&[]), all);
+        assert_eq!(all.without(&[Feature::DirectDescriptors]), Features { direct_descriptors: false, ..all });
+        assert_eq!(all.without(&[Feature::ReceiveCredit]), Features { receive_credit: false, ..all });
     }
 
     /// A kernel that has the byte credit (6.17) has had separate references to direct descriptors since 6.13.
     #[test]
     fn the_answers_agree_with_each_other() {
-        match Features::detect(Descriptors::Auto) {
+        match Features::detect() {
             Ok(found) => assert!(found.direct_descriptors || !found.receive_credit, "{found:?}"),
             Err(error) => eprintln!("SKIPPED: no io_uring here: {error}"),
         }

@@ -2,12 +2,14 @@
 //!
 //! [`Worker::run`] is the loop: ask for what the connections want, enter the kernel once, take the completions.
 //! [`completions`] is what a completion does; [`connection`] decides what a connection wants; [`operations`] asks for it.
+//! [`drain`] is how it ends.
 
 mod acceptor;
 mod buffers;
 mod completions;
 mod connection;
 mod connections;
+mod drain;
 mod features;
 mod operations;
 mod ring;
@@ -22,26 +24,20 @@ use std::time::{Duration, Instant};
 use tune::cpu_set::Cpu;
 use tune::errno::describe;
 
-use crate::control::{Control, Phase};
+use crate::control::Control;
 use crate::stats::Counters;
 use acceptor::{AcceptStep, Acceptor};
 use buffers::Buffers;
 pub(crate) use buffers::MAX_BUFFERS;
 use connection::Step;
 use connections::Connections;
+use drain::Drain;
 pub(crate) use features::Features;
 use ring::Ring;
 pub use ring::SetupError;
 use send_queue::{Chunk, Storage};
 pub(crate) use token::MAX_SLOTS;
 use token::{ConnectionId, Slot};
-
-/// How often a draining worker looks for connections that have gone quiet. A connection gets a FIN once it has been quiet
-/// for one to two of these, and is closed when its peer closes, at the latest one later.
-const SWEEP: Duration = Duration::from_millis(50);
-
-/// How long cut-off connections may take to close after the drain timeout.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What a worker is given.
 pub(crate) struct Settings {
@@ -87,18 +83,11 @@ struct SilentSend {
     request: u64,
 }
 
-/// What remains to do after the server was told to stop.
-struct Drain {
-    deadline: Instant,
-    next_sweep: Instant,
-    /// When every connection left was given up, if it came to that.
-    cut_off: Option<Instant>,
-}
-
-/// A worker's state, used by its own thread only.
+/// A worker's state, used by its own thread only. The ring is the first to go: no request is in flight then, and what the
+/// connections hold may go too.
 pub(crate) struct Worker<'r> {
-    cpu: Cpu,
     ring: Ring<'r>,
+    cpu: Cpu,
     buffers: &'r mut Buffers,
     connections: Connections,
     acceptor: Acceptor,
@@ -132,7 +121,7 @@ pub(crate) fn run(
     wake: &OwnedFd,
     ready: impl FnOnce() -> bool,
 ) -> Result<Counters, WorkerError> {
-    // In this order, so that the ring is dropped, and with it the kernel's use of the pool, before the pool.
+    // The pool first, so that it is dropped after the ring.
     let mut buffers = Buffers::map(settings.buffers, settings.buffer_size)
         .map_err(|error| WorkerError::Start("map the buffer pool", error))?;
     let mut uring = ring::create()?;
@@ -144,8 +133,8 @@ pub(crate) fn run(
         return Ok(Counters::default());
     }
     Worker {
-        cpu: settings.cpu,
         ring,
+        cpu: settings.cpu,
         buffers: &mut buffers,
         connections: Connections::new(settings.max_connections),
         acceptor: Acceptor::new(settings.backlog),
@@ -170,7 +159,8 @@ impl Worker<'_> {
         while !self.is_done() {
             self.ask();
             self.buffers.publish();
-            self.ring.enter(!self.hurry, self.timeout()).map_err(WorkerError::Enter)?;
+            let (want, timeout) = self.how_long();
+            self.ring.enter(want, timeout).map_err(WorkerError::Enter)?;
             self.take_completions()?;
             self.confirm_silent_sends();
             self.keep_time();
@@ -180,12 +170,13 @@ impl Worker<'_> {
 
     /// Queues the requests that the listener and the listed connections want.
     fn ask(&mut self) {
+        self.hurry = self.ring.has_overflowed() || self.ring.has_unsubmitted();
         self.ask_to_accept();
         self.feed_starved();
-        self.hurry = !self.starved.is_empty() || self.ring.has_overflowed() || self.ring.has_unsubmitted();
+        self.hurry |= !self.starved.is_empty();
         let mut listed = std::mem::take(&mut self.listed);
         for slot in listed.drain(..) {
-            if let Some(id) = self.connections.id_of(slot) {
+            if let Some(id) = self.connections.unlisted(slot) {
                 self.ask_for(id);
             }
         }
@@ -195,27 +186,27 @@ impl Worker<'_> {
     }
 
     fn ask_to_accept(&mut self) {
-        let Some(listener) = &self.listener else { return };
-        let listener = listener.as_raw_fd();
-        match self.acceptor.next_step(self.connections.free_count()) {
-            Some(AcceptStep::Multishot) => self.ring.accept_multishot(listener),
-            Some(AcceptStep::Single) => self.ring.accept_one(listener),
-            Some(AcceptStep::Cancel) => self.ring.cancel_accept(),
-            None => {}
-        }
-        if self.acceptor.has_stopped() {
-            self.listener = None;
+        if let Some(listener) = self.listener.as_ref().map(OwnedFd::as_raw_fd) {
+            while let Some(step) = self.acceptor.next_step(self.connections.free_count()) {
+                match step {
+                    AcceptStep::Multishot => self.ring.accept_multishot(listener),
+                    AcceptStep::Single => self.ring.accept_one(listener),
+                    AcceptStep::Cancel => self.ring.cancel_accepts(listener),
+                }
+            }
+            self.empty_accept_queue();
         }
     }
 
-    /// Lets as many starved connections receive again as there are free buffers.
+    /// Lets as many starved connections receive again as there are free buffers, before those who have had theirs arm their
+    /// next receive: else a few that stream would take every buffer again and again.
     fn feed_starved(&mut self) {
         let free = self.buffers.count() - self.buffers.held();
         for _ in 0..free.min(self.starved.len()) {
             let Some(id) = self.starved.pop_front() else { break };
             if let Some(connection) = self.connections.get(id) {
                 connection.fed();
-                self.list(id);
+                self.ask_for(id);
             }
         }
     }
@@ -223,7 +214,6 @@ impl Worker<'_> {
     /// Queues what one connection wants.
     fn ask_for(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get(id) else { return };
-        connection.listed = false;
         let descriptor = connection.descriptor();
         while let Some(step) = connection.next_step() {
             match step {
@@ -256,73 +246,39 @@ impl Worker<'_> {
         }
     }
 
-    /// How long the next enter may sleep.
-    fn timeout(&self) -> Option<Duration> {
-        let drain = self.drain.as_ref().map(|drain| drain.next_sweep);
-        let until = [self.rest_until, drain].into_iter().flatten().min()?;
-        Some(until.saturating_duration_since(Instant::now()))
+    /// For how many completions the next enter waits, and how long at most.
+    fn how_long(&self) -> (u32, Option<Duration>) {
+        if self.sweep_is_due() {
+            // Runs all that is ready, not only the first of it.
+            return (ring::COMPLETIONS / 2, Some(Duration::ZERO));
+        }
+        let drain = self.drain.as_ref().map(Drain::next_sweep);
+        let until = [self.rest_until, drain].into_iter().flatten().min();
+        let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
+        (u32::from(!self.hurry), timeout)
     }
 
-    /// Does what is due by the clock: ends a rest of the acceptor, ends quiet connections while draining.
+    /// Does what is due by the clock.
     fn keep_time(&mut self) {
         if self.rest_until.is_some_and(|until| until <= Instant::now()) {
             self.rest_until = None;
             self.acceptor.rested();
         }
-        let now = Instant::now();
-        // With completions still in the kernel it is not known which connections are quiet.
-        if self.drain.as_ref().is_some_and(|drain| drain.next_sweep <= now) && !self.ring.has_overflowed() {
-            self.sweep(now);
+        if self.drain.is_some() {
+            self.sweep();
         }
     }
+}
 
-    /// Ends the connections that have gone quiet; after the drain timeout those too that are busy, and cuts off those whose
-    /// peers do not read; after a second signal cuts all off.
-    fn sweep(&mut self, now: Instant) {
-        let Some(drain) = &mut self.drain else { return };
-        drain.next_sweep = now + SWEEP;
-        let stop = self.control.phase() == Phase::Stop;
-        if drain.cut_off.is_none() && (stop || now >= drain.deadline) {
-            drain.cut_off = Some(now);
-            self.acceptor.stop_now();
-            self.counters.open = self.connections.open_count() as u64;
-        }
-        let late = drain.cut_off.is_some();
-        for (id, connection) in self.connections.iter_mut() {
-            let quiet = !connection.take_heard() && connection.is_quiet();
-            if stop || connection.is_lingering() || late && connection.is_blocked() {
-                connection.abort(|chunk| release(self.buffers, chunk));
-            } else if quiet || late {
-                connection.end_stream();
-            } else {
-                continue;
-            }
-            if !std::mem::replace(&mut connection.listed, true) {
-                self.listed.push(id.slot);
+impl Drop for Worker<'_> {
+    /// Closes what the worker leaves open, because it failed or because of peers that do not read.
+    fn drop(&mut self) {
+        for (_, connection) in self.connections.iter_mut() {
+            // The number of one that is being closed may be somebody else's by now.
+            if !connection.is_closing() {
+                operations::close_now(connection.descriptor());
             }
         }
-    }
-
-    /// The main thread has called: stop accepting, let the connections come to their end; the second time, at once.
-    fn start_to_drain(&mut self) {
-        let now = Instant::now();
-        if let Some(listener) = &self.listener {
-            // What waits in the accept queue is still accepted; this keeps new connections out of it. If it fails, they
-            // are accepted as well.
-            let _ = rustix::net::listen(listener, 0);
-        }
-        self.acceptor.stop();
-        let deadline = now + self.drain_timeout;
-        let drain = self.drain.get_or_insert(Drain { deadline, next_sweep: now + SWEEP, cut_off: None });
-        if self.control.phase() == Phase::Stop || self.drain_timeout < SWEEP {
-            drain.next_sweep = now;
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        let Some(drain) = &self.drain else { return false };
-        let closed = self.connections.open_count() == 0 && self.listener.is_none();
-        closed || drain.cut_off.is_some_and(|since| since.elapsed() >= LAST_WORDS)
     }
 }
 

@@ -1,17 +1,18 @@
 //! What a worker asks the kernel for, one function each. Every request's promise about memory is kept here.
 #![allow(unsafe_code)]
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use io_uring::opcode;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed};
+use rustix::io::Errno;
 
 use super::buffers::{Buffers, GROUP};
 use super::connection::Connection;
 use super::ring::Ring;
 use super::send_queue::{Chunk, Storage};
-use super::token::{ConnectionId, Token};
+use super::token::{ConnectionId, Descriptor, Token};
 
 /// Bytes that one armed multishot receive may bring before it ends (Linux 6.17 and later), so that a peer that writes
 /// and does not read can have no more than this queued beyond [`super::connection::PAUSE_AT`].
@@ -25,6 +26,9 @@ const SQE_OPTLEN: usize = 44;
 
 /// Offset in `struct io_uring_sqe` of `cmd_op`.
 const SQE_CMD_OP: usize = 8;
+
+/// `SOCKET_URING_OP_SIOCOUTQ` of `linux/io_uring.h` (since 6.7).
+const SOCKET_URING_OP_SIOCOUTQ: u32 = 1;
 
 /// `SOCKET_URING_OP_GETSOCKOPT` of `linux/io_uring.h` (since 6.7).
 const SOCKET_URING_OP_GETSOCKOPT: u32 = 2;
@@ -97,30 +101,56 @@ fn length(bytes: usize) -> u32 {
     u32::try_from(bytes).expect("a chunk is no longer than a buffer, whose size is a u32")
 }
 
-fn fd(descriptor: u32) -> Fd {
-    Fd(RawFd::try_from(descriptor).expect("the kernel numbers descriptors in 31 bits"))
+/// The descriptor number as a request names it; [`on`] says of which kind it is.
+fn fd(descriptor: Descriptor) -> Fd {
+    let (Descriptor::Direct(number) | Descriptor::Plain(number)) = descriptor;
+    Fd(raw(number))
 }
 
-/// Reads `SO_INCOMING_CPU`, the CPU on which the connection's last segment was received (`socket(7)`), with a system
-/// call; `None` if the kernel knows no CPU. Not for direct descriptors.
-pub(super) fn incoming_cpu(descriptor: u32) -> Option<u32> {
+fn raw(number: u32) -> RawFd {
+    RawFd::try_from(number).expect("the kernel numbers descriptors in 31 bits")
+}
+
+/// The flag of a request on a descriptor of this kind.
+fn on(descriptor: Descriptor) -> Flags {
+    match descriptor {
+        Descriptor::Direct(_) => Flags::FIXED_FILE,
+        Descriptor::Plain(_) => Flags::empty(),
+    }
+}
+
+/// Takes an accepted socket over.
+pub(super) fn plain(socket: OwnedFd) -> Descriptor {
+    Descriptor::Plain(socket.into_raw_fd().unsigned_abs())
+}
+
+/// Closes a plain descriptor now, without the ring. The connection is given up with it.
+pub(super) fn close_now(descriptor: Descriptor) {
+    if let Descriptor::Plain(number) = descriptor {
+        // SAFETY: the worker that accepted the socket owns it, and forgets it with this.
+        drop(unsafe { OwnedFd::from_raw_fd(raw(number)) });
+    }
+}
+
+/// Reads `SO_INCOMING_CPU`, the CPU on which the connection's last segment was received (`socket(7)`), of a plain
+/// descriptor; `None` if the kernel knows no CPU.
+pub(super) fn incoming_cpu(number: u32) -> Option<u32> {
     // SAFETY: the worker asks for a connection that is open, so the descriptor is open during this call.
-    let socket = unsafe { BorrowedFd::borrow_raw(fd(descriptor).0) };
+    let socket = unsafe { BorrowedFd::borrow_raw(raw(number)) };
     let cpu = rustix::net::sockopt::socket_incoming_cpu(socket).ok()?;
     (cpu <= i32::MAX.unsigned_abs()).then_some(cpu) // -1: none yet
 }
 
-impl Ring<'_> {
-    /// Queues a request on a connection.
-    ///
-    /// # Safety
-    /// As [`Ring::push`].
-    unsafe fn push_on_connection(&mut self, entry: Entry, token: Token) {
-        let flags = if self.features.direct_descriptors { Flags::FIXED_FILE } else { Flags::empty() };
-        // SAFETY: the caller's promise.
-        unsafe { self.push(entry.flags(flags).user_data(token.encode())) };
-    }
+/// Bytes that were sent on a plain descriptor and that the peer has not acknowledged, its FIN counted as one: `SIOCOUTQ`
+/// (`tcp(7)`).
+pub(super) fn unsent_bytes(number: u32) -> Result<u32, Errno> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ, which is TIOCOUTQ (`linux/sockios.h`), writes one int to the address given.
+    let result = unsafe { libc::ioctl(raw(number), libc::TIOCOUTQ, std::ptr::from_mut(&mut bytes)) };
+    if result == 0 { Ok(bytes.unsigned_abs()) } else { Err(Errno::NOTCONN) }
+}
 
+impl Ring<'_> {
     /// Accepts connections until it is cancelled. The accepted socket inherits the listener's options.
     pub(super) fn accept_multishot(&mut self, listener: RawFd) {
         let accept = opcode::AcceptMulti::new(Fd(listener));
@@ -142,12 +172,12 @@ impl Ring<'_> {
             accept.flags(libc::SOCK_CLOEXEC).build()
         };
         // SAFETY: an accept without an address buffer points to no memory.
-        unsafe { self.push(entry.user_data(Token::Accept.encode())) };
+        unsafe { self.push(entry.user_data(Token::AcceptOne.encode())) };
     }
 
-    /// Ends the accept.
-    pub(super) fn cancel_accept(&mut self) {
-        let entry = opcode::AsyncCancel::new(Token::Accept.encode()).build();
+    /// Ends all accepts.
+    pub(super) fn cancel_accepts(&mut self, listener: RawFd) {
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fd(listener)).all()).build();
         // SAFETY: a cancel points to no memory.
         unsafe { self.push(entry.user_data(Token::CancelAccept.encode())) };
     }
@@ -160,13 +190,13 @@ impl Ring<'_> {
     }
 
     /// Receives into buffers of the pool until it ends: `IORING_CQE_F_MORE` clear.
-    pub(super) fn receive(&mut self, id: ConnectionId, descriptor: u32) {
+    pub(super) fn receive(&mut self, id: ConnectionId, descriptor: Descriptor) {
         let mut entry = opcode::RecvMulti::new(fd(descriptor), GROUP).build();
         if self.features.receive_credit {
             set_receive_credit(&mut entry);
         }
         // SAFETY: the request names a buffer group, no address; the pool outlives the ring.
-        unsafe { self.push_on_connection(entry, Token::Receive(id)) };
+        unsafe { self.push(entry.flags(on(descriptor)).user_data(Token::Receive(id).encode())) };
     }
 
     /// Sends what the connection has queued, at most [`MOST_PIECES`] chunks of it. The request's number
@@ -184,39 +214,40 @@ impl Ring<'_> {
         wait: bool,
     ) {
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | if wait { 0 } else { libc::MSG_DONTWAIT };
-        let fd = fd(connection.descriptor());
+        let descriptor = connection.descriptor();
         let most = if self.vectors.has_room() { MOST_PIECES } else { 1 };
         let chunks = connection.queue().len().min(most);
         let entry = if let (1, Some(chunk)) = (chunks, connection.queue().iter().next()) {
             let (start, bytes) = piece(chunk, buffers);
-            opcode::Send::new(fd, start, length(bytes)).flags(flags).build()
+            opcode::Send::new(fd(descriptor), start, length(bytes)).flags(flags).build()
         } else {
             let pieces = connection.queue().iter().take(chunks).map(|chunk| piece(chunk, buffers));
             let header = self.vectors.header(pieces);
-            opcode::SendMsg::new(fd, header).flags(flags.unsigned_abs()).build()
+            opcode::SendMsg::new(fd(descriptor), header).flags(flags.unsigned_abs()).build()
         };
         let entry = if wait { entry } else { entry.flags(Flags::SKIP_SUCCESS) };
         // SAFETY: `send_started` makes the connection keep these chunks where they are, and their buffers held, until
         // the worker reports the send as ended; it does so on its completion or, for a send that does not wait, when
         // the kernel has taken it and no completion came. The header stays until the request is taken: `Ring::enter`
         // clears the arena only then.
-        unsafe { self.push_on_connection(entry, Token::Send(id)) };
+        unsafe { self.push(entry.flags(on(descriptor)).user_data(Token::Send(id).encode())) };
         connection.send_started(chunks, self.queued());
     }
 
     /// Ends the connection's receive.
     pub(super) fn cancel_receive(&mut self, id: ConnectionId) {
-        let entry = opcode::AsyncCancel::new(Token::Receive(id).encode()).build();
+        let receive = Token::Receive(id).encode();
+        // With `all` the answer is how many it hit.
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(receive).all()).build();
         // SAFETY: a cancel points to no memory.
         unsafe { self.push(entry.user_data(Token::Cancel(id).encode())) };
     }
 
     /// Ends all requests of the connection.
-    pub(super) fn cancel_all(&mut self, id: ConnectionId, descriptor: u32) {
-        let builder = if self.features.direct_descriptors {
-            CancelBuilder::fd(Fixed(descriptor))
-        } else {
-            CancelBuilder::fd(fd(descriptor))
+    pub(super) fn cancel_all(&mut self, id: ConnectionId, descriptor: Descriptor) {
+        let builder = match descriptor {
+            Descriptor::Direct(number) => CancelBuilder::fd(Fixed(number)),
+            Descriptor::Plain(number) => CancelBuilder::fd(Fd(raw(number))),
         };
         let entry = opcode::AsyncCancel2::new(builder.all()).build();
         // SAFETY: a cancel points to no memory.
@@ -224,30 +255,29 @@ impl Ring<'_> {
     }
 
     /// Sends a FIN. The kernel does this on a thread of io-wq, so it is for the end of a drain only.
-    pub(super) fn shutdown(&mut self, id: ConnectionId, descriptor: u32) {
+    pub(super) fn shutdown(&mut self, id: ConnectionId, descriptor: Descriptor) {
         let entry = opcode::Shutdown::new(fd(descriptor), libc::SHUT_WR).build();
         // SAFETY: a shutdown points to no memory.
-        unsafe { self.push_on_connection(entry, Token::Shutdown(id)) };
+        unsafe { self.push(entry.flags(on(descriptor)).user_data(Token::Shutdown(id).encode())) };
     }
 
     /// Closes the descriptor. Only when nothing else is in flight for it: an armed receive would keep the socket, and its
     /// FIN, back.
-    pub(super) fn close(&mut self, id: ConnectionId, descriptor: u32) {
-        let entry = if self.features.direct_descriptors {
-            opcode::Close::new(Fixed(descriptor)).build()
-        } else {
-            opcode::Close::new(fd(descriptor)).build()
+    pub(super) fn close(&mut self, id: ConnectionId, descriptor: Descriptor) {
+        let entry = match descriptor {
+            Descriptor::Direct(number) => opcode::Close::new(Fixed(number)).build(),
+            Descriptor::Plain(number) => opcode::Close::new(Fd(raw(number))).build(),
         };
         // SAFETY: a close points to no memory.
         unsafe { self.push(entry.user_data(Token::Close(id).encode())) };
     }
 
-    /// As [`incoming_cpu`], for direct descriptors; after the completion [`Ring::sampled_cpu`] has it. `token` is one of
+    /// As [`incoming_cpu`], for a direct descriptor; after the completion [`Ring::sampled_cpu`] has it. `token` is one of
     /// the two samples.
-    pub(super) fn sample_incoming_cpu(&mut self, descriptor: u32, token: Token) {
-        let value = std::ptr::from_mut(&mut self.incoming_cpus[descriptor as usize]);
+    pub(super) fn look_for_cpu(&mut self, number: u32, token: Token) {
+        let value = std::ptr::from_mut(&mut self.incoming_cpus[number as usize]);
         let mut entry = opcode::SetSockOpt::new(
-            fd(descriptor),
+            Fixed(number),
             libc::SOL_SOCKET.unsigned_abs(),
             libc::SO_INCOMING_CPU.unsigned_abs(),
             value.cast_const().cast(),
@@ -256,15 +286,22 @@ impl Ring<'_> {
         .build();
         patch(&mut entry, SQE_CMD_OP, SOCKET_URING_OP_GETSOCKOPT);
         // SAFETY: the value lives in the ring's own table, which is never resized, and holds the 4 bytes that `optlen`
-        // names; nobody reads it before the completion, since a connection has one sample in flight.
-        unsafe { self.push_on_connection(entry, token) };
+        // names; nobody reads it before the completion, since a connection has one look in flight.
+        unsafe { self.push(entry.user_data(token.encode())) };
     }
 
-    /// What the last completed sample of this descriptor read; `None` if the kernel knows no CPU.
-    pub(super) fn sampled_cpu(&self, descriptor: u32) -> Option<u32> {
-        let value = std::ptr::from_ref(&self.incoming_cpus[descriptor as usize]);
+    /// What the last completed look at this direct descriptor read; `None` if the kernel knows no CPU.
+    pub(super) fn sampled_cpu(&self, number: u32) -> Option<u32> {
+        let value = std::ptr::from_ref(&self.incoming_cpus[number as usize]);
         // SAFETY: the pointer is to a live element; volatile, because the kernel wrote it.
         let cpu = unsafe { value.read_volatile() };
         u32::try_from(cpu).ok()
+    }
+
+    /// As [`unsent_bytes`], for a direct descriptor; the completion's result has it.
+    pub(super) fn look_for_unsent(&mut self, id: ConnectionId, number: u32) {
+        let entry = opcode::UringCmd16::new(Fixed(number), SOCKET_URING_OP_SIOCOUTQ).build();
+        // SAFETY: the command points to no memory.
+        unsafe { self.push(entry.user_data(Token::Unsent(id).encode())) };
     }
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use io_uring::squeue::Entry;
-use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue};
 use rustix::io::Errno;
 use tune::errno::describe;
@@ -24,7 +24,7 @@ const SUBMISSIONS: u32 = 1024;
 /// Entries of the completion queue: multishot requests complete many times per submission, an accept burst once per
 /// connection of the backlog. When it is full the kernel keeps what does not fit and ends multishot requests; nothing is
 /// lost, they are armed again.
-const COMPLETIONS: u32 = 16 * 1024;
+pub(super) const COMPLETIONS: u32 = 16 * 1024;
 
 /// Why a worker has no ring.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +71,7 @@ pub(crate) fn create() -> Result<IoUring, SetupError> {
     IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
+        .setup_taskrun_flag()
         .setup_submit_all()
         .setup_clamp()
         .setup_cqsize(COMPLETIONS)
@@ -201,25 +202,32 @@ impl<'r> Ring<'r> {
         self.submissions.cq_overflow()
     }
 
+    /// True if, right after an [`Ring::enter`], nothing that is ready is left in the kernel: an enter that waits for one
+    /// completion runs at most 20 requests that are ready (`IO_LOCAL_TW_DEFAULT_MAX` in the kernel's
+    /// `io_uring/io_uring.c`, since 6.13).
+    pub(crate) fn has_caught_up(&self) -> bool {
+        !self.has_overflowed() && !self.has_unsubmitted() && !self.submissions.taskrun()
+    }
+
     /// True while requests wait that the kernel has not taken: there were more than the submission queue has entries, or
     /// it wants completions to be taken first.
     pub(crate) fn has_unsubmitted(&self) -> bool {
         self.consumed() < self.queued
     }
 
-    /// Submits what is queued, as far as the submission queue has room, runs the completions that are due, and, if
-    /// `wait` and nothing is left to submit, sleeps until there is a completion or `timeout` has passed.
+    /// Submits what is queued, as far as the submission queue has room, runs requests that are ready, and, if nothing is
+    /// left to submit, sleeps until there are `want` completions or `timeout` has passed.
     ///
     /// One system call, so that what the worker decided on, such as how many connections to accept, is not outrun.
     ///
     /// # Errors
     /// Any but those that a later call mends: EINTR, ETIME, EAGAIN (out of request memory), EBUSY (completions have to be
     /// taken first).
-    pub(crate) fn enter(&mut self, wait: bool, timeout: Option<Duration>) -> io::Result<()> {
+    pub(crate) fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<()> {
         self.refill();
         self.submissions.sync();
-        let wait = wait && self.overflow.is_empty();
-        if let Err(error) = self.enter_once(u32::from(wait), timeout)
+        let want = if self.overflow.is_empty() { want } else { 0 };
+        if let Err(error) = self.enter_once(want, timeout)
             && !matches!(
                 Errno::from_io_error(&error),
                 Some(Errno::INTR | Errno::TIME | Errno::AGAIN | Errno::BUSY)
@@ -275,5 +283,15 @@ impl<'r> Ring<'r> {
             more: cqueue::more(entry.flags()),
             buffer: cqueue::buffer_select(entry.flags()),
         })
+    }
+}
+
+impl Drop for Ring<'_> {
+    /// Ends every request, so that the kernel uses none of the memory they point to any more, and lets the ring go: a
+    /// registered descriptor would keep it until the thread ends. If either fails there is nothing left to do about it.
+    fn drop(&mut self) {
+        let timeout = Timespec::new().sec(1);
+        let _ = self.submitter.register_sync_cancel(Some(timeout), CancelBuilder::any().all());
+        let _ = self.submitter.unregister_ring_fd();
     }
 }

@@ -30,11 +30,22 @@ pub(crate) struct ConnectionId {
     pub(crate) generation: u32,
 }
 
+/// How the kernel knows a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Descriptor {
+    /// An index into the table of the worker's ring.
+    Direct(u32),
+    /// An entry of the process's table of open files.
+    Plain(u32),
+}
+
 /// What a completion answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Token {
-    /// A connection was accepted, or accepting ended.
+    /// A connection was accepted by the multishot accept, or that ended.
     Accept,
+    /// A connection was accepted, or not, by an accept of one.
+    AcceptOne,
     /// The answer to the wish to stop accepting.
     CancelAccept,
     /// The main thread wrote to the worker's eventfd.
@@ -51,6 +62,8 @@ pub(crate) enum Token {
     ReceiveSample(ConnectionId),
     /// The FIN of a connection was sent.
     Shutdown(ConnectionId),
+    /// The bytes were counted that a connection's peer has not acknowledged.
+    Unsent(ConnectionId),
     /// A connection was closed; its slot is free.
     Close(ConnectionId),
 }
@@ -69,6 +82,8 @@ impl Token {
             Self::ReceiveSample(id) => (8, Some(id)),
             Self::Shutdown(id) => (9, Some(id)),
             Self::Close(id) => (10, Some(id)),
+            Self::Unsent(id) => (11, Some(id)),
+            Self::AcceptOne => (12, None),
         };
         let id = id.map_or(0, |id| u64::from(id.generation) << SLOT_BITS | u64::from(id.slot));
         kind << KIND_SHIFT | id
@@ -91,6 +106,8 @@ impl Token {
             8 => Self::ReceiveSample(id()),
             9 => Self::Shutdown(id()),
             10 => Self::Close(id()),
+            11 => Self::Unsent(id()),
+            12 => Self::AcceptOne,
             _ => return None,
         })
     }
@@ -104,24 +121,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decode_is_the_inverse_of_encode(kind in 0..10usize, slot in 0..MAX_SLOTS, generation: u32) {
+        fn decode_is_the_inverse_of_encode(kind in 0..12usize, slot in 0..MAX_SLOTS, generation: u32) {
             let id = ConnectionId { slot, generation };
             let token = [
                 Token::Accept, Token::CancelAccept, Token::Wake, Token::Receive(id), Token::Send(id),
                 Token::Cancel(id), Token::AcceptSample(id), Token::ReceiveSample(id), Token::Shutdown(id),
-                Token::Close(id),
+                Token::Close(id), Token::Unsent(id), Token::AcceptOne,
             ][kind];
             prop_assert_eq!(Token::decode(token.encode()), Some(token));
         }
 
         #[test]
-        fn what_decodes_to_a_connection_encodes_to_the_same(kind in 4..=10u64, rest in 0..1u64 << KIND_SHIFT) {
+        fn what_decodes_to_a_connection_encodes_to_the_same(kind in 4..=11u64, rest in 0..1u64 << KIND_SHIFT) {
             let user_data = kind << KIND_SHIFT | rest;
             prop_assert_eq!(Token::decode(user_data).map(Token::encode), Some(user_data));
         }
 
         #[test]
-        fn foreign_user_data_is_refused(kind in 11..=255u64, rest in 0..1u64 << KIND_SHIFT) {
+        fn foreign_user_data_is_refused(kind in 13..=255u64, rest in 0..1u64 << KIND_SHIFT) {
             prop_assert_eq!(Token::decode(kind << KIND_SHIFT | rest), None);
         }
     }

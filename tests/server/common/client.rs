@@ -185,6 +185,21 @@ impl Client {
         assert!(matches!(end, Ok(0)), "after {} bytes: {end:?} instead of the end", self.received);
     }
 
+    /// Receives and checks until the server ends the stream.
+    ///
+    /// # Panics
+    /// If it resets the connection.
+    pub(crate) fn receive_until_the_end(&mut self) {
+        let mut buffer = vec![0; CHUNK];
+        while self.read(&mut buffer) > 0 {}
+    }
+
+    /// Lets a writer in another thread fail: nothing is sent or received any more.
+    pub(crate) fn finish_reading(&mut self) {
+        // Fails if the connection is gone already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
     /// Waits until the server has ended the connection in whatever way; bytes of the stream are checked.
     /// Returns how long that took.
     pub(crate) fn wait_for_end(&mut self) -> Duration {

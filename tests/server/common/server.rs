@@ -86,9 +86,8 @@ impl Launch {
             None => Command::new(server),
         };
         command.args(["--listen", &self.listen]).args(self.json.then_some("--json")).args(&self.args);
-        let descriptors = std::env::var("SERVER_DESCRIPTORS").ok();
-        if let Some(kind) = descriptors.filter(|_| !self.args.iter().any(|arg| arg == "--descriptors")) {
-            command.args(["--descriptors", &kind]);
+        if let Ok(features) = std::env::var("SERVER_WITHOUT") {
+            command.args(["--without", &features]);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(uid) = self.user {

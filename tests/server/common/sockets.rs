@@ -3,6 +3,7 @@
 use std::fs;
 
 const LISTEN: u8 = 0x0a;
+const FIN_WAIT1: u8 = 0x04;
 
 struct Row {
     local_port: u16,
@@ -24,6 +25,11 @@ pub(crate) fn all_closed(port: u16) -> bool {
 /// Connections to `port` that a process has accepted and not closed.
 pub(crate) fn held(port: u16) -> usize {
     rows().iter().filter(|row| row.local_port == port && is_held(row)).count()
+}
+
+/// Connections to `port` that the server has ended with a FIN which the client has not acknowledged.
+pub(crate) fn ended_unacknowledged(port: u16) -> usize {
+    rows().iter().filter(|row| row.local_port == port && row.state == FIN_WAIT1 && is_held(row)).count()
 }
 
 /// Connections to `port` that wait in the accept queues of its listeners.

@@ -18,6 +18,16 @@ use super::{Run, is_root, tune};
 /// The interface that the tests tune.
 pub(crate) const NIC: &str = "nic0";
 
+/// `tune ARGUMENTS… --interface nic0`; `restore` goes by the journal and takes no interface.
+pub(crate) fn of_nic(arguments: &[&str]) -> Command {
+    let mut command = tune();
+    command.args(arguments);
+    if !arguments.contains(&"restore") {
+        command.args(["--interface", NIC]);
+    }
+    command
+}
+
 /// The pair; gone with this value. `/run`, where the journal is, is a tmpfs of the namespace.
 pub(crate) struct Veth {
     near: Namespace,
@@ -61,9 +71,9 @@ impl Veth {
         &self.near
     }
 
-    /// `tune --interface nic0 ARGUMENTS…` inside.
+    /// `tune ARGUMENTS…` inside, see [`of_nic`].
     pub(crate) fn tune(&self, arguments: &[&str]) -> Run {
-        self.output(tune().args(["--interface", NIC]).args(arguments))
+        self.output(&mut of_nic(arguments))
     }
 
     /// Runs a command inside, to its end.

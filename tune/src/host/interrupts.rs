@@ -1,11 +1,12 @@
 //! `/proc/interrupts`: per interrupt its chip and the names of its handlers.
 //!
 //! After the counts of the CPUs in the head line the rest of a line is free text: the chip's name may hold
-//! spaces (`Hyper-V PCIe MSI 4138200989697-edge`), so nothing is found by counting columns there. The kernel
-//! writes two spaces before the handlers' names and `, ` between them (`show_interrupts()` in
-//! `kernel/irq/proc.c`).
+//! spaces (`Hyper-V PCIe MSI 4138200989697-edge`), so nothing is found by counting columns there. The handlers' names
+//! follow the trigger, with `, ` between them (`show_interrupts()` in `kernel/irq/proc.c`): `Edge` or `Level` on some
+//! architectures, and the flow's name behind the hardware number and a hyphen (`1-edge`, `9-fasteoi`; Xen has
+//! `-event` without a number), or both. Without a handler, as after `ifdown`, the line ends there.
 
-use super::{HostError, Irq};
+use super::{HostError, Irq, PciAddress};
 use crate::kernel_files::KernelFiles;
 
 const PATH: &str = "/proc/interrupts";
@@ -27,14 +28,16 @@ pub struct InterruptRow {
 }
 
 impl InterruptRow {
-    /// The names of the handlers; several where an interrupt is shared.
+    /// The PCI function in the chip's name (`PCI-MSIX-0000:00:03.0`), which newer kernels print.
+    #[must_use]
+    pub fn pci(&self) -> Option<PciAddress> {
+        let (chip, _) = next_word(&self.description)?;
+        chip.rsplit_once('-')?.1.parse().ok()
+    }
+
+    /// The names of the handlers; several where an interrupt is shared, none where nobody has asked for it.
     pub fn actions(&self) -> impl Iterator<Item = &str> {
-        let description = self.description.trim();
-        let names = match description.rsplit_once("  ") {
-            Some((_, names)) => names,
-            None => description.rsplit_once(' ').map_or(description, |(_, name)| name),
-        };
-        names.split(", ").map(str::trim).filter(|name| !name.is_empty())
+        after_trigger(&self.description).split(", ").map(str::trim).filter(|name| !name.is_empty())
     }
 }
 
@@ -76,6 +79,37 @@ fn parse_head(line: &str) -> Option<usize> {
     let is_cpu = |word: &str| word.strip_prefix("CPU").is_some_and(|number| number.parse::<u32>().is_ok());
     let words: Vec<&str> = line.split_whitespace().collect();
     (!words.is_empty() && words.iter().all(|word| is_cpu(word))).then_some(words.len())
+}
+
+/// What follows the trigger. On a line without any (an 8259's) it is what follows the last two spaces, unless that is
+/// the hardware number.
+fn after_trigger(description: &str) -> &str {
+    let mut rest = description;
+    while let Some((word, after)) = next_word(rest) {
+        rest = after;
+        if is_flow(word) {
+            return rest;
+        }
+        if matches!(word, "Edge" | "Level") {
+            return next_word(rest).filter(|(word, _)| is_flow(word)).map_or(rest, |(_, after)| after);
+        }
+    }
+    let (_, last) = description.rsplit_once("  ").unwrap_or_default();
+    if last.bytes().all(|byte| byte.is_ascii_digit()) { "" } else { last }
+}
+
+/// `1-edge`, `-event`: the hardware number, which may be missing, and the flow's name.
+fn is_flow(word: &str) -> bool {
+    let (number, name) = word.split_once('-').unwrap_or_default();
+    number.bytes().all(|byte| byte.is_ascii_digit())
+        && name.starts_with(|first: char| first.is_ascii_lowercase())
+}
+
+/// The first word and what follows it.
+fn next_word(text: &str) -> Option<(&str, &str)> {
+    let text = text.trim_start();
+    let end = text.find(char::is_whitespace).unwrap_or(text.len());
+    (end > 0).then(|| text.split_at(end))
 }
 
 /// A number, a colon, at most `columns` counts, and the rest.
@@ -129,6 +163,38 @@ MIS:          0
     fn single_spaces_before_the_name_are_enough() {
         let interrupts = Interrupts::parse("CPU0\n 1: 5 PCI-MSI 1-edge eth0-TxRx-0\n").unwrap();
         assert_eq!(actions(&interrupts.rows[0]), ["eth0-TxRx-0"]);
+    }
+
+    #[test]
+    fn a_handler_is_what_follows_the_trigger_and_there_may_be_none() {
+        for (description, expected) in [
+            ("PCI-MSIX-0000:00:03.0   1-edge      virtio2-input.0", &["virtio2-input.0"][..]),
+            ("PCI-MSIX-0000:00:03.0   1-edge    ", &[]),
+            ("IO-APIC   9-fasteoi   acpi", &["acpi"]),
+            ("IO-APIC   9-fasteoi ", &[]),
+            (
+                "Hyper-V PCIe MSI 4138200989697-edge      mana_q0@pci:7870:00:00.0",
+                &["mana_q0@pci:7870:00:00.0"],
+            ),
+            ("Hyper-V PCIe MSI 4138200989697-edge    ", &[]),
+            ("ITS-PCI-MSIX-0000:01:00.0   3 Edge      eth0-TxRx-3", &["eth0-TxRx-3"]),
+            ("ITS-PCI-MSIX-0000:01:00.0   3 Edge    ", &[]),
+            (
+                "GICv3  79 Level   -fasteoi   i801_smbus, ahci[0000:00:1f.2]",
+                &["i801_smbus", "ahci[0000:00:1f.2]"],
+            ),
+            ("GICv3  79 Level   -fasteoi ", &[]),
+            ("xen-dyn    -event     eth0-q0-tx", &["eth0-q0-tx"]),
+            ("xen-pirq    -msi-x     eth0-TxRx-0", &["eth0-TxRx-0"]),
+            ("xen-dyn    -event   ", &[]),
+            ("XT-PIC   2  cascade", &["cascade"]),
+            ("XT-PIC   2", &[]),
+            ("None", &[]),
+        ] {
+            let text = format!("CPU0 CPU1\n 38: 5 6 {description}\n");
+            let interrupts = Interrupts::parse(&text).unwrap();
+            assert_eq!(actions(&interrupts.rows[0]), expected, "{description}");
+        }
     }
 
     #[test]

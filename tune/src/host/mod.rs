@@ -9,6 +9,7 @@ mod driver_names;
 pub(crate) mod fixture;
 mod interrupts;
 mod irq;
+pub mod irq_owner;
 pub mod names;
 pub mod nic;
 mod queue_irqs;
@@ -147,6 +148,9 @@ pub enum HostError {
         /// The errno.
         reason: String,
     },
+    /// The kernel did not list the interfaces of this process's network namespace.
+    #[error("list the interfaces by rtnetlink: {0}")]
+    Links(String),
     /// `interface = "auto"` without a default route.
     #[error(
         "no default route in /proc/net/route or /proc/net/ipv6_route to choose the interface by; name it with --interface"

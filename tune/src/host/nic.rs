@@ -75,6 +75,14 @@ impl Device {
     pub fn name(&self) -> &str {
         last_component(&self.path)
     }
+
+    /// Where its interrupts are listed, and what stays the same when a driver is loaded again (`virtio2` may be `virtio3`
+    /// then): the PCI function, else the device itself.
+    #[must_use]
+    pub fn interrupt_directory(&self) -> &str {
+        let is_pci = |path: &&String| last_component(path).parse::<PciAddress>().is_ok();
+        [&self.path, &self.parent].into_iter().find(is_pci).unwrap_or(&self.path)
+    }
 }
 
 /// An interface and its queues.
@@ -166,7 +174,7 @@ pub fn interesting(files: &KernelFiles) -> Result<Vec<InterfaceName>, HostError>
     Ok(names)
 }
 
-/// Every interface in `/sys/class/net`; other files there (`bonding_masters`) have no `ifindex` and are not.
+/// Every interface in `/sys/class/net`; other files there (`bonding_masters`) are no directories and are not.
 ///
 /// # Errors
 /// If `/sys/class/net` cannot be read.

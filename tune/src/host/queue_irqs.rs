@@ -194,11 +194,8 @@ fn exists(files: &KernelFiles, irq: Irq) -> bool {
 
 fn irqs_of_chip(interrupts: &Interrupts, device: &Device) -> BTreeSet<Irq> {
     let Some(pci) = &device.pci else { return BTreeSet::new() };
-    let chip_is_device = |row: &&InterruptRow| {
-        let chip = row.description.split_whitespace().next().unwrap_or_default();
-        chip.to_ascii_lowercase().ends_with(&format!("-{pci}"))
-    };
-    interrupts.rows.iter().filter(chip_is_device).map(|row| row.irq).collect()
+    let of_device = interrupts.rows.iter().filter(|row| row.pci().as_ref() == Some(pci));
+    of_device.map(|row| row.irq).collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use super::HostError;
+use super::{HostError, InterfaceName};
 use crate::kernel_files::KernelFiles;
 use crate::setting::Value;
 
@@ -12,6 +12,9 @@ use crate::setting::Value;
 pub type Sysctls = BTreeMap<SysctlName, Value>;
 
 const ROOT: &str = "/proc/sys/";
+
+/// The sysctls that hold a list of numbers and ranges.
+const RANGE_LISTS: [&str; 2] = ["net.ipv4.ip_local_reserved_ports", "kernel.watchdog_cpumask"];
 
 /// A sysctl's name with dots, `net.core.somaxconn`. As in sysctl(8) a dot within a component is written as a
 /// slash: `net.ipv4.conf.eth0/100.rp_filter` is `/proc/sys/net/ipv4/conf/eth0.100/rp_filter`.
@@ -31,11 +34,74 @@ impl SysctlName {
         swap_separators(path.strip_prefix(ROOT)?).parse().ok()
     }
 
+    /// The interface in a name such as `net.ipv4.conf.eth0.rp_filter`, which changes when the interface is renamed.
+    #[must_use]
+    pub fn interface(&self) -> Option<InterfaceName> {
+        let path = swap_separators(&self.0);
+        let parts: Vec<&str> = path.split('/').collect();
+        match parts[..] {
+            ["net", "ipv4" | "ipv6" | "mpls", "conf" | "neigh", name, _]
+                if name != "all" && name != "default" =>
+            {
+                name.parse().ok()
+            }
+            _ => None,
+        }
+    }
+
+    /// The same sysctl of another interface, where it is one of an interface.
+    #[must_use]
+    pub fn with_interface(&self, interface: &InterfaceName) -> Self {
+        if self.interface().is_none() {
+            return self.clone();
+        }
+        let path = swap_separators(&self.0);
+        let mut parts: Vec<&str> = path.split('/').collect();
+        parts[3] = interface.as_str();
+        Self(swap_separators(&parts.join("/")))
+    }
+
+    /// The value that a text means.
+    ///
+    /// The kernel keeps some as bitmaps and prints them in its own way (`proc_do_large_bitmap()`): what is written as
+    /// `8001,8000` reads back `8000-8001`. A text of these is brought into that form.
+    #[must_use]
+    pub fn parse_value(&self, text: &str) -> Value {
+        if !RANGE_LISTS.contains(&self.as_str()) {
+            return Value::from_sysctl(text);
+        }
+        Value::Words(
+            range_list(text.trim()).unwrap_or_else(|| text.split_whitespace().collect::<Vec<_>>().join(" ")),
+        )
+    }
+
     /// The name with dots.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// `8002,8000-8001` as `8000-8002`; `None` if it is no list of numbers and ranges.
+fn range_list(text: &str) -> Option<String> {
+    let mut ranges = Vec::new();
+    for part in text.split(',').filter(|_| !text.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        (first <= last).then(|| ranges.push((first, last)))?;
+    }
+    ranges.sort_unstable();
+    let mut merged: Vec<(u32, u32)> = Vec::new();
+    for (first, last) in ranges {
+        match merged.last_mut() {
+            Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+            _ => merged.push((first, last)),
+        }
+    }
+    let show = |(first, last): &(u32, u32)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    Some(merged.iter().map(show).collect::<Vec<_>>().join(","))
 }
 
 fn swap_separators(text: &str) -> String {
@@ -82,7 +148,7 @@ pub(super) fn read(files: &KernelFiles, names: &[SysctlName]) -> Result<Sysctls,
     let mut found = Sysctls::new();
     for name in names {
         if let Some(text) = files.read_optional(&name.path())? {
-            found.insert(name.clone(), Value::from_sysctl(&text));
+            found.insert(name.clone(), name.parse_value(&text));
         }
     }
     Ok(found)
@@ -99,6 +165,39 @@ mod tests {
         let name: SysctlName = "net.ipv4.conf.eth0/100.rp_filter".parse().unwrap();
         assert_eq!(name.path(), "/proc/sys/net/ipv4/conf/eth0.100/rp_filter");
         assert_eq!(SysctlName::from_path(&name.path()), Some(name));
+    }
+
+    #[test]
+    fn a_list_of_ranges_is_read_as_the_kernel_prints_it() {
+        let ports: SysctlName = "net.ipv4.ip_local_reserved_ports".parse().unwrap();
+        for (text, expected) in [
+            ("8000,8001,8002", "8000-8002"),
+            ("9000,8001-8003,8000-8001", "8000-8003,9000"),
+            ("8000", "8000"),
+            ("", ""),
+            ("8000-,x", "8000-,x"),
+            ("2-1", "2-1"),
+            ("4294967295,4294967295", "4294967295"),
+        ] {
+            assert_eq!(ports.parse_value(text), Value::Words(expected.into()), "{text}");
+        }
+        let other: SysctlName = "net.ipv4.tcp_rmem".parse().unwrap();
+        assert_eq!(other.parse_value("1 2 3"), Value::Numbers(vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn the_name_of_an_interface_is_found_and_exchanged() {
+        let lan0: InterfaceName = "lan0".parse().unwrap();
+        for (name, interface, renamed) in [
+            ("net.ipv4.conf.eth0/100.rp_filter", Some("eth0.100"), "net.ipv4.conf.lan0.rp_filter"),
+            ("net.ipv6.neigh.eth0.retrans_time_ms", Some("eth0"), "net.ipv6.neigh.lan0.retrans_time_ms"),
+            ("net.ipv4.conf.all.rp_filter", None, "net.ipv4.conf.all.rp_filter"),
+            ("net.core.somaxconn", None, "net.core.somaxconn"),
+        ] {
+            let name: SysctlName = name.parse().unwrap();
+            assert_eq!(name.interface().as_ref().map(InterfaceName::as_str), interface);
+            assert_eq!(name.with_interface(&lan0).as_str(), renamed);
+        }
     }
 
     #[test]

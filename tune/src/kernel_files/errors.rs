@@ -14,7 +14,7 @@ const MANAGED: &str = "the kernel manages this interrupt; leave it with queues.i
 
 /// What was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Operation {
+pub(super) enum Operation {
     /// Opening the root directory.
     OpenRoot,
     /// Looking a path up.
@@ -40,18 +40,6 @@ pub struct KernelFileError {
 impl KernelFileError {
     pub(super) fn new(operation: Operation, path: impl AsRef<Path>, source: io::Error) -> Self {
         Self { operation, path: path.as_ref().to_owned(), source }
-    }
-
-    /// What was tried.
-    #[must_use]
-    pub fn operation(&self) -> &Operation {
-        &self.operation
-    }
-
-    /// The kernel path, without the root.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// True if the file or directory does not exist (ENOENT, ENODEV or ENOTDIR).

@@ -14,7 +14,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-pub use errors::{KernelFileError, Operation};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+
+pub use errors::KernelFileError;
+use errors::Operation;
 pub use write::{DirectWrite, KernelWrite};
 
 /// How long a write is repeated that fails with EBUSY or EAGAIN: an interrupt that is just being moved to
@@ -33,7 +36,8 @@ impl KernelFiles {
     /// Kernel files below `root`, written by [`DirectWrite`].
     ///
     /// # Errors
-    /// If `root` is not a directory that can be looked up.
+    /// If `root` is not a directory that can be looked up, or its path leads through a link that only the kernel can
+    /// follow (`/proc/PID/root` of a process with another root or other mounts).
     pub fn open(root: impl AsRef<Path>) -> Result<Self, KernelFileError> {
         Self::with_writer(root, DirectWrite)
     }
@@ -48,10 +52,7 @@ impl KernelFiles {
     ) -> Result<Self, KernelFileError> {
         let given = root.as_ref();
         let error = |source| KernelFileError::new(Operation::OpenRoot, given, source);
-        let root = fs::canonicalize(given).map_err(error)?;
-        if !root.is_dir() {
-            return Err(error(rustix::io::Errno::NOTDIR.into()));
-        }
+        let root = canonical_root(given).map_err(error)?;
         let mut files = Self { root, live: false, writer: Box::new(writer) };
         files.live = ["/proc", "/sys"].iter().any(|path| files.is_of_kernel(path));
         Ok(files)
@@ -193,6 +194,31 @@ impl KernelFiles {
         }
         Err(io::Error::other(format!("leads to {}, outside of {}", file.display(), self.root.display())))
     }
+}
+
+/// The path of a directory without links. A link below `/proc/PID` leads where its text does not: `/proc/PID/root` says
+/// `/`, and in a container that is another directory than `/` here, or the same one below other mounts.
+fn canonical_root(given: &Path) -> io::Result<PathBuf> {
+    let there = directory_identity(given)?;
+    let root = fs::canonicalize(given)?;
+    if directory_identity(&root)? == there {
+        return Ok(root);
+    }
+    let message = format!(
+        "it is another directory than {}, which its links name; run tune in that container instead (nsenter)",
+        root.display()
+    );
+    Err(io::Error::other(message))
+}
+
+/// Device, inode and mount of a directory; the mount is 0 before Linux 5.8.
+fn directory_identity(path: &Path) -> io::Result<(u32, u32, u64, u64)> {
+    let directory =
+        rustix::fs::open(path, OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let what = StatxFlags::INO | StatxFlags::MNT_ID;
+    let found = rustix::fs::statx(&directory, c"", AtFlags::EMPTY_PATH, what)?;
+    let mount = if found.stx_mask & StatxFlags::MNT_ID.bits() == 0 { 0 } else { found.stx_mnt_id };
+    Ok((found.stx_dev_major, found.stx_dev_minor, found.stx_ino, mount))
 }
 
 fn is_transient(error: &io::Error) -> bool {

@@ -41,7 +41,9 @@ impl KernelWrite for DirectWrite {
     fn write(&self, file: &Path, value: &str) -> io::Result<()> {
         let file = OpenOptions::new().write(true).open(file)?;
         if is_kernel_file(&file)? {
-            return write_once(&file, value.as_bytes());
+            // A write of no bytes does not reach a sysctl (`proc_sys_call_handler()`); an empty line empties it.
+            let bytes = if value.is_empty() { b"\n" } else { value.as_bytes() };
+            return write_once(&file, bytes);
         }
         let length = value.len() + 1;
         let old_length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;

@@ -241,9 +241,10 @@ fn parse_sysctl(
     let error = |message: &str| section.error(key, &value.span(), message);
     let parsed = match value.get_ref() {
         DeValue::Integer(_) => {
-            Value::Numbers(vec![integer(value).ok_or_else(|| error("is not a 64-bit number"))?])
+            let number = integer(value).ok_or_else(|| error("is not a 64-bit number"))?;
+            name.parse_value(&number.to_string())
         }
-        DeValue::String(text) => Value::from_sysctl(text),
+        DeValue::String(text) => name.parse_value(text),
         _ => return Err(error(FORMS)),
     };
     match &parsed {

@@ -59,9 +59,11 @@ struct RestoreJson<'a> {
     schema: u32,
     restored: &'a [ChangeText],
     unchanged: usize,
+    renamed: &'a [String],
     gone: &'a [String],
     failed: &'a [String],
     other_boot: bool,
+    elsewhere: Vec<String>,
 }
 
 /// The differences, one a line, and nothing else.
@@ -103,11 +105,11 @@ pub fn kept(err: &mut impl Write, format: Format, kept: &[Kept]) -> io::Result<(
     })
 }
 
-/// What was written and where the way back is.
+/// What was written, and `way_back`, the command that puts it back.
 ///
 /// # Errors
 /// As `out` gives them.
-pub fn apply(out: &mut impl Write, format: Format, applied: &Applied) -> io::Result<()> {
+pub fn apply(out: &mut impl Write, format: Format, applied: &Applied, way_back: &str) -> io::Result<()> {
     let changes = texts(&applied.changes);
     if format == Format::Json {
         let pending = applied.pending.iter().map(pending_json).collect();
@@ -126,7 +128,7 @@ pub fn apply(out: &mut impl Write, format: Format, applied: &Applied) -> io::Res
     if applied.replaced_journal {
         writeln!(out, "the journal was of another boot, which ended what it held; replaced it")?;
     }
-    writeln!(out, "applied {}; tune restore puts them back", count(changes.len(), "change"))
+    writeln!(out, "applied {}; \"{way_back}\" puts back what was there", count(changes.len(), "change"))
 }
 
 /// What was put back.
@@ -139,15 +141,17 @@ pub fn restore(out: &mut impl Write, format: Format, restored: &Restored) -> io:
             schema: SCHEMA,
             restored: &restored.written,
             unchanged: restored.unchanged,
+            renamed: &restored.renamed,
             gone: &restored.gone,
             failed: &restored.failed,
             other_boot: restored.other_boot,
+            elsewhere: restored.elsewhere.iter().map(|path| path.display().to_string()).collect(),
         };
         return write_json(out, &json);
     }
     write_changes(out, &restored.written)?;
-    for gone in &restored.gone {
-        writeln!(out, "{gone}")?;
+    for line in restored.renamed.iter().chain(&restored.gone) {
+        writeln!(out, "{line}")?;
     }
     if restored.other_boot {
         return writeln!(
@@ -157,7 +161,12 @@ pub fn restore(out: &mut impl Write, format: Format, restored: &Restored) -> io:
     }
     let known = restored.written.len() + restored.unchanged + restored.gone.len() + restored.failed.len();
     if known == 0 {
-        return writeln!(out, "nothing to restore");
+        write!(out, "nothing to restore")?;
+        for (index, journal) in restored.elsewhere.iter().enumerate() {
+            let before = if index == 0 { " in this network namespace; of others there are " } else { ", " };
+            write!(out, "{before}{}", journal.display())?;
+        }
+        return writeln!(out);
     }
     let unchanged = match restored.unchanged {
         0 => String::new(),
@@ -242,24 +251,30 @@ mod tests {
     #[test]
     fn apply_prints_changes_lagging_interrupts_and_the_way_back() {
         assert_eq!(
-            text(|out| apply(out, Format::Text, &applied())),
+            text(|out| apply(out, Format::Text, &applied(), "tune restore")),
             "/proc/irq/40/smp_affinity_list: 0-1 -> 0\n\
              IRQ 40 is still on CPU 1; it moves to 0 when it fires next\n\
-             applied 1 change; tune restore puts them back\n"
+             applied 1 change; \"tune restore\" puts back what was there\n"
         );
         assert_eq!(
-            text(|out| apply(out, Format::Json, &applied())),
+            text(|out| apply(out, Format::Json, &applied(), "tune restore")),
             "{\"schema\":1,\"interface\":\"eth0\",\"changes\":[{\"path\":\"/proc/irq/40/smp_affinity_list\",\
              \"before\":\"0-1\",\"after\":\"0\"}],\"kept\":[{\"path\":\"/proc/sys/net/ipv4/tcp_rmem\",\
              \"value\":\"4096 131072 33554432\",\"asked\":\"4096 131072 16777216\"}],\"pending\":[{\"irq\":40,\"affinity\":\"0\",\"effective\":\"1\"}]}\n"
         );
         let nothing = Applied { changes: Vec::new(), ..applied() };
-        assert_eq!(text(|out| apply(out, Format::Text, &nothing)), "nothing to do\n");
+        assert_eq!(text(|out| apply(out, Format::Text, &nothing, "tune restore")), "nothing to do\n");
     }
 
     #[test]
     fn restore_says_what_it_did() {
         assert_eq!(text(|out| restore(out, Format::Text, &Restored::default())), "nothing to restore\n");
+        let elsewhere = vec!["/run/a/journal.3.json".into(), "/run/a/journal.4.json".into()];
+        assert_eq!(
+            text(|out| restore(out, Format::Text, &Restored { elsewhere, ..Restored::default() })),
+            "nothing to restore in this network namespace; of others there are /run/a/journal.3.json, \
+             /run/a/journal.4.json\n"
+        );
         let gone = Restored { gone: vec!["/a is gone".into()], unchanged: 2, ..Restored::default() };
         assert_eq!(
             text(|out| restore(out, Format::Text, &gone)),

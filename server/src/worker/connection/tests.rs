@@ -76,7 +76,7 @@ struct Model {
 impl Model {
     fn new() -> Self {
         let mut connection = Connection::free();
-        connection.open(0);
+        connection.open(Descriptor::Plain(0));
         Self {
             connection,
             receive: false,
@@ -300,6 +300,13 @@ fn a_draining_server_sends_its_fin_once_and_drops_what_crosses_it() {
     let mut model = Model::new();
     model.ask(8);
     model.happen(Event::EndStream);
+    model.ask(8);
+    assert!(model.cancel && !model.shutdown, "first the receive ends");
+    model.happen(Event::Bytes { length: 50, more: false });
+    model.happen(Event::CancelAnswered { escaped: true });
+    model.ask(8);
+    assert!(model.send.is_some() && !model.shutdown, "what came before that is answered");
+    model.happen(Event::SendTakes { percent: 100 });
     model.ask(8);
     assert!(model.shutdown && model.receive, "it still reads");
     model.happen(Event::Bytes { length: 100, more: true });

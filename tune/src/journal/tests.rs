@@ -1,0 +1,167 @@
+//! Tests of the journal and its directory.
+
+use std::fs;
+use std::path::Path;
+
+use super::*;
+use crate::kernel_files::KernelFiles;
+
+fn state() -> (tempfile::TempDir, KernelFiles, State) {
+    let dir = tempfile::tempdir().unwrap();
+    let random = dir.path().join("proc/sys/kernel/random");
+    fs::create_dir_all(&random).unwrap();
+    fs::write(random.join("boot_id"), "boot-1\n").unwrap();
+    let files = KernelFiles::open(dir.path()).unwrap();
+    let state = State::open(&State::default_directory(&files).unwrap(), &files).unwrap();
+    (dir, files, state)
+}
+
+fn entry(path: &str, before: &str) -> Entry {
+    Entry { path: path.into(), before: before.into(), owner: None }
+}
+
+#[test]
+fn what_was_stored_is_loaded_and_removed() {
+    let (dir, _, state) = state();
+    assert_eq!(state.load().unwrap(), Loaded::Nothing);
+    let journal = state.journal(vec![entry("/proc/sys/net/core/somaxconn", "128")]);
+    state.store(&journal).unwrap();
+    assert_eq!(state.load().unwrap(), Loaded::Journal(journal));
+    assert!(dir.path().join("run/corelocal/journal.0.json").exists());
+    state.remove().unwrap();
+    state.remove().unwrap();
+    assert_eq!(state.load().unwrap(), Loaded::Nothing);
+}
+
+#[test]
+fn a_journal_of_another_boot_does_not_count() {
+    let (dir, files, state) = state();
+    state.store(&state.journal(vec![entry("/proc/sys/net/core/somaxconn", "128")])).unwrap();
+    drop(state);
+    fs::write(dir.path().join("proc/sys/kernel/random/boot_id"), "boot-2\n").unwrap();
+    let state = State::open(&State::default_directory(&files).unwrap(), &files).unwrap();
+    assert_eq!(state.load().unwrap(), Loaded::OtherBoot);
+}
+
+#[test]
+fn two_runs_do_not_share_the_directory() {
+    let (_dir, files, state) = state();
+    let error = State::open(&State::default_directory(&files).unwrap(), &files).unwrap_err().to_string();
+    assert!(error.contains("another tune is at work"), "{error}");
+    drop(state);
+    assert!(State::open(&State::default_directory(&files).unwrap(), &files).is_ok());
+}
+
+#[test]
+fn a_damaged_journal_is_kept_and_named() {
+    let (_dir, _, state) = state();
+    for text in ["", "{}", "{\"schema\":9,\"tool\":\"tune 9\",\"boot_id\":null,\"netns\":0,\"entries\":[]}"] {
+        fs::write(state.journal_path(), text).unwrap();
+        let error = state.load().unwrap_err().to_string();
+        assert!(error.contains("journal.0.json cannot be used"), "{error}");
+        assert!(!error.contains('\n'));
+    }
+}
+
+#[test]
+fn a_journal_that_another_user_left_is_not_followed() {
+    let (_dir, _, state) = state();
+    state.store(&state.journal(vec![entry("/proc/sys/kernel/core_pattern", "|/tmp/x")])).unwrap();
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED: needs root");
+        return;
+    }
+    std::os::unix::fs::chown(state.journal_path(), Some(65534), None).unwrap();
+    let error = state.load().unwrap_err().to_string();
+    assert!(error.contains("cannot be used: user 65534 wrote it"), "{error}");
+}
+
+#[test]
+fn the_oldest_value_of_a_path_is_kept() {
+    let (_dir, _, state) = state();
+    let journal = state.journal(vec![entry("/a", "1"), entry("/b", "2")]);
+    let extended = journal.extended(vec![entry("/b", "20"), entry("/c", "3")], &Links::new());
+    assert_eq!(extended.entries, [entry("/a", "1"), entry("/b", "2"), entry("/c", "3")]);
+}
+
+/// The handler of IRQ 40 is named after the interface, which is `lan0` now; IRQ 41 has gone to another device.
+#[test]
+fn an_interrupt_is_the_same_as_long_as_its_device_is() {
+    let (_dir, _, state) = state();
+    let of = |irq: u32, before: &str, name: &str, device: &str| Entry {
+        owner: Some(Owner::Interrupt { name: name.into(), device: format!("/sys/devices/{device}") }),
+        ..entry(&format!("/proc/irq/{irq}/smp_affinity_list"), before)
+    };
+    let eth0 = of(40, "0-1", "i40e-eth0-TxRx-0", "0000:af:00.0");
+    let journal = state.journal(vec![eth0.clone(), of(41, "0-1", "nvme0q1", "0000:01:00.0")]);
+    let nic = of(41, "0", "i40e-lan0-TxRx-1", "0000:af:00.0");
+    let extended =
+        journal.extended(vec![of(40, "0", "i40e-lan0-TxRx-0", "0000:af:00.0"), nic.clone()], &Links::new());
+    assert_eq!(extended.entries, [eth0, nic]);
+}
+
+#[test]
+fn the_oldest_value_of_a_renamed_interface_is_kept_and_that_of_a_new_one_is_its_own() {
+    let (_dir, _, state) = state();
+    let link = |index, address: &str| Link { index, address: address.into() };
+    let of = |name: &str, link: &Link, before: &str| Entry {
+        owner: Some(Owner::Interface(link.clone())),
+        ..entry(&format!("/sys/class/net/{name}/queues/rx-0/rps_cpus"), before)
+    };
+    let (first, gone, new) = (link(2, "02:aa"), link(3, "02:bb"), link(7, "02:cc"));
+    let journal = state.journal(vec![of("eth0", &first, "0"), of("eth1", &gone, "0")]);
+    // eth0 was renamed, and a new interface is eth1.
+    let links =
+        Links::from([("lan0".parse().unwrap(), first.clone()), ("eth1".parse().unwrap(), new.clone())]);
+    let extended = journal.extended(vec![of("lan0", &first, "1"), of("eth1", &new, "3")], &links);
+    assert_eq!(extended.entries, [of("lan0", &first, "0"), of("eth1", &new, "3")]);
+}
+
+#[test]
+fn journals_of_other_namespaces_are_found() {
+    let (dir, _, state) = state();
+    state.store(&state.journal(Vec::new())).unwrap();
+    assert_eq!(state.others().unwrap(), Vec::<std::path::PathBuf>::new());
+    for name in ["journal.4099.json", "journal.4099.json.new", "note.json"] {
+        fs::write(dir.path().join("run/corelocal").join(name), "").unwrap();
+    }
+    let names: Vec<_> =
+        state.others().unwrap().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+    assert_eq!(names, ["journal.4099.json"]);
+}
+
+/// A tree's own link must not make its journal that of the running machine.
+#[test]
+fn a_link_leads_neither_the_directory_nor_the_journal_out_of_the_root() {
+    use std::os::unix::fs::symlink;
+    for link in ["run", "run/corelocal"] {
+        let (dir, files, state) = state();
+        drop(state);
+        let outside = tempfile::tempdir().unwrap();
+        fs::remove_dir_all(dir.path().join(link)).unwrap();
+        symlink(outside.path(), dir.path().join(link)).unwrap();
+        let error = State::default_directory(&files).unwrap_err().to_string();
+        assert!(error.contains("outside of") && error.contains("--state-dir"), "{error}");
+        // One that leads nowhere is not followed to make something there.
+        fs::remove_dir(outside.path()).unwrap();
+        let directory = State::default_directory(&files).unwrap();
+        assert!(State::open(&directory, &files).is_err());
+        assert!(!outside.path().exists());
+    }
+    let (dir, _, state) = state();
+    let victim = dir.path().join("victim");
+    fs::write(&victim, "untouched").unwrap();
+    symlink(&victim, state.new_path()).unwrap();
+    assert!(state.store(&state.journal(Vec::new())).unwrap_err().to_string().contains("ELOOP"));
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
+    state.store(&state.journal(Vec::new())).expect("the link is gone");
+}
+
+#[test]
+fn only_its_owner_may_read_or_lock_the_state() {
+    use std::os::unix::fs::PermissionsExt;
+    let (dir, _, state) = state();
+    state.store(&state.journal(Vec::new())).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&dir.path().join("run/corelocal")), mode(&state.journal_path())), (0o700, 0o600));
+}

@@ -1,0 +1,222 @@
+//! `restore`: journal -> kernel. Also how `apply` undoes.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use crate::host::{HostError, InterfaceName, Interrupts, irq_owner};
+use crate::journal::{Entry, Journal, JournalError, Loaded, Owner, State};
+use crate::kernel_files::{KernelFileError, KernelFiles};
+use crate::netns;
+use crate::setting::{ChangeText, Setting, Value, ValueError};
+
+/// What a restore did.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// Values that were written back; `before` is what was found, `after` what was restored.
+    pub written: Vec<ChangeText>,
+    /// Files that held their old value already.
+    pub unchanged: usize,
+    /// Interfaces whose values were written back under another name, with both names.
+    pub renamed: Vec<String>,
+    /// Files, interfaces and interrupts that do not exist any more, with the reason.
+    pub gone: Vec<String>,
+    /// Values that could not be written back, with the error.
+    pub failed: Vec<String>,
+    /// The journal was of another boot and is removed.
+    pub other_boot: bool,
+    /// The journal, if it is still there: as long as anything failed.
+    pub journal: Option<PathBuf>,
+    /// There was no journal, but these of other network namespaces are in the same directory.
+    pub elsewhere: Vec<PathBuf>,
+}
+
+/// Why nothing could be restored at all.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// `/proc/interrupts`, or the interfaces.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// Writes back what the journal holds, last written first. What does not exist any more is listed and does not stop
+/// the rest. The journal is removed when nothing failed.
+///
+/// # Errors
+/// If the journal cannot be read or removed, or `/sys` is that of another network namespace. Values that could not be
+/// written are in [`Restored::failed`].
+pub fn restore(files: &KernelFiles, state: &State) -> Result<Restored, RestoreError> {
+    let mut restored = Restored::default();
+    match state.load()? {
+        Loaded::Nothing => restored.elsewhere = state.others()?,
+        Loaded::OtherBoot => restored.other_boot = true,
+        Loaded::Journal(journal) => follow(files, &journal, &mut restored)?,
+    }
+    if restored.failed.is_empty() {
+        state.remove()?;
+    } else {
+        restored.journal = Some(state.journal_path());
+    }
+    Ok(restored)
+}
+
+/// Finds every value's place of today, and writes them back. Nothing is written unless `/sys` is that of this network
+/// namespace.
+fn follow(files: &KernelFiles, journal: &Journal, restored: &mut Restored) -> Result<(), HostError> {
+    let links = netns::links(files)?;
+    // A container may mask it, which is no reason to keep what is not an interrupt's.
+    let has_interrupts =
+        journal.entries.iter().any(|entry| matches!(entry.owner, Some(Owner::Interrupt { .. })));
+    let interrupts = if has_interrupts { Interrupts::read(files)? } else { Interrupts::default() };
+    let mut values = Vec::new();
+    let (mut interfaces, mut renamed, mut gone) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+    for entry in &journal.entries {
+        let Some(was) = Setting::from_path(&entry.path) else {
+            restored.failed.push(format!("{} is no file that tune sets", entry.path));
+            continue;
+        };
+        let now = entry.now(&was, &links);
+        if let Some(was) = was.interface() {
+            let now = now.as_ref().and_then(Setting::interface);
+            match &now {
+                Some(now) if *now == was => {}
+                Some(now) => {
+                    renamed.insert(format!("interface {was} is {now} now"));
+                }
+                None => *gone.entry(describe_interface(&was, entry)).or_insert(0) += 1,
+            }
+            interfaces.insert(now.unwrap_or(was));
+        }
+        let Some(now) = now else { continue };
+        match of_another_device(files, &now, entry, &interrupts)? {
+            Some(reason) => restored.gone.push(reason),
+            None => values.push((now, entry.before.as_str())),
+        }
+    }
+    interfaces.iter().try_for_each(|interface| netns::check_sysfs(files, interface))?;
+    restored.renamed.extend(renamed);
+    restored.gone.extend(gone.into_iter().map(|(interface, values)| {
+        format!("{interface} is not in this network namespace any more; its values ({values}) went with it")
+    }));
+    values.sort_by(|(a, _), (b, _)| b.cmp(a));
+    put_back_all(files, values, restored);
+    Ok(())
+}
+
+fn describe_interface(name: &InterfaceName, entry: &Entry) -> String {
+    match &entry.owner {
+        Some(Owner::Interface(link)) => {
+            format!("interface {name} (index {}, address {})", link.index, link.address)
+        }
+        _ => format!("interface {name}"),
+    }
+}
+
+/// Why an interrupt's affinity must not be written back: its number belongs to another device now. Where the kernel
+/// does not say whose it is, the handler's name does; without a handler it is still taken for the same one.
+fn of_another_device(
+    files: &KernelFiles,
+    setting: &Setting,
+    entry: &Entry,
+    interrupts: &Interrupts,
+) -> Result<Option<String>, HostError> {
+    let (Setting::IrqAffinity(irq), Some(Owner::Interrupt { name, device })) = (setting, &entry.owner) else {
+        return Ok(None);
+    };
+    if !files.exists(&setting.path()) {
+        return Ok(None);
+    }
+    let row = interrupts.row(*irq);
+    let names: Vec<&str> = row.map(|row| row.actions().collect()).unwrap_or_default();
+    let same_name = names.is_empty() || names.contains(&name.as_str());
+    if irq_owner::belongs_to(files, *irq, row, device)?.unwrap_or(same_name) {
+        return Ok(None);
+    }
+    let now = if names.is_empty() { "that of another device".to_owned() } else { names.join(", ") };
+    Ok(Some(format!("IRQ {irq} is {now} now, not {name} any more; left as it is")))
+}
+
+/// Puts values back in this order, each as far as the kernel allows, and notes what became of it.
+pub(crate) fn put_back_all<'a>(
+    files: &KernelFiles,
+    values: impl IntoIterator<Item = (Setting, &'a str)>,
+    restored: &mut Restored,
+) {
+    for (setting, before) in values {
+        let path = setting.path();
+        match put_back(files, &setting, before) {
+            Ok(PutBack::Written { found }) => restored.written.push(ChangeText {
+                path,
+                before: found,
+                after: setting.parse(before).map_or_else(|_| before.to_owned(), |value| value.to_string()),
+            }),
+            Ok(PutBack::Unchanged) => restored.unchanged += 1,
+            Ok(PutBack::Gone) => restored.gone.push(format!("{path} does not exist any more")),
+            Err(error) => restored.failed.push(error.to_string()),
+        }
+    }
+}
+
+/// What became of one file.
+#[derive(Debug, PartialEq, Eq)]
+enum PutBack {
+    /// Its old value was written and read back.
+    Written {
+        /// What it held.
+        found: String,
+    },
+    /// It held the old value.
+    Unchanged,
+    /// It does not exist any more.
+    Gone,
+}
+
+/// Why a value was not set.
+#[derive(Debug, thiserror::Error)]
+pub enum SetError {
+    /// Reading or writing failed.
+    #[error(transparent)]
+    File(#[from] KernelFileError),
+    /// The file's text has another form.
+    #[error(transparent)]
+    Text(#[from] ValueError),
+    /// The kernel took the value and holds another.
+    #[error("write \"{written}\" to {path}: it reads back \"{found}\"")]
+    ReadBack {
+        /// The kernel path.
+        path: String,
+        /// What was written.
+        written: String,
+        /// What it holds.
+        found: Value,
+    },
+}
+
+/// Writes a value and reads it back.
+pub(crate) fn set(files: &KernelFiles, setting: &Setting, text: &str) -> Result<(), SetError> {
+    let path = setting.path();
+    files.write_existing(&path, text)?;
+    let found = setting.parse(&files.read(&path)?)?;
+    if found == setting.parse(text)? {
+        return Ok(());
+    }
+    Err(SetError::ReadBack { path, written: text.to_owned(), found })
+}
+
+/// Writes an old value unless the file holds it.
+fn put_back(files: &KernelFiles, setting: &Setting, before: &str) -> Result<PutBack, SetError> {
+    let Some(text) = files.read_optional(&setting.path())? else { return Ok(PutBack::Gone) };
+    let wanted = setting.parse(before)?;
+    // A text that cannot be read as a value is not the old one either, and no reason to leave it there.
+    let found = setting.parse(&text).ok();
+    if found.as_ref() == Some(&wanted) {
+        return Ok(PutBack::Unchanged);
+    }
+    set(files, setting, before)?;
+    Ok(PutBack::Written { found: found.map_or(text, |value| value.to_string()) })
+}
