@@ -135,7 +135,8 @@ fn without_permission_apply_says_so_and_writes_nothing() {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
     }
     let (binary, auto) = (shared.path().join("tune"), shared.path().join("auto.toml"));
-    fs::copy(env!("CARGO_BIN_EXE_tune"), &binary).unwrap();
+    // By cp: a child of another test's thread could still have a copy of ours open for writing (ETXTBSY).
+    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_tune")).arg(&binary).status().unwrap().success());
     fs::copy(profile("auto.toml"), &auto).unwrap();
     let before = contents(tree.path());
     let result: Run = Command::new(&binary)

@@ -8,6 +8,8 @@ const FIN_WAIT1: u8 = 0x04;
 struct Row {
     local_port: u16,
     state: u8,
+    /// Of a connection: bytes sent that the other end has not acknowledged.
+    tx_queue: u32,
     /// Of a listener: connections that nobody has accepted yet.
     rx_queue: u32,
     /// 0 when no process holds the socket: not yet accepted, or closed already.
@@ -25,6 +27,11 @@ pub(crate) fn all_closed(port: u16) -> bool {
 /// Connections to `port` that a process has accepted and not closed.
 pub(crate) fn held(port: u16) -> usize {
     rows().iter().filter(|row| row.local_port == port && is_held(row)).count()
+}
+
+/// Bytes that the server has sent to its clients and that these have not acknowledged.
+pub(crate) fn unacknowledged(port: u16) -> u32 {
+    rows().iter().filter(|row| row.local_port == port && is_held(row)).map(|row| row.tx_queue).sum()
 }
 
 /// Connections to `port` that the server has ended with a FIN which the client has not acknowledged.
@@ -51,10 +58,11 @@ fn rows() -> Vec<Row> {
 fn row(line: &str) -> Option<Row> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let (_, port) = fields.get(1)?.split_once(':')?;
-    let (_, rx_queue) = fields.get(4)?.split_once(':')?;
+    let (tx_queue, rx_queue) = fields.get(4)?.split_once(':')?;
     Some(Row {
         local_port: u16::from_str_radix(port, 16).ok()?,
         state: u8::from_str_radix(fields.get(3)?, 16).ok()?,
+        tx_queue: u32::from_str_radix(tx_queue, 16).ok()?,
         rx_queue: u32::from_str_radix(rx_queue, 16).ok()?,
         inode: fields.get(9)?.parse().ok()?,
     })

@@ -67,7 +67,8 @@ fn without_root_it_says_so() {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = directory.path().join("lab");
-    fs::copy(env!("CARGO_BIN_EXE_lab"), &program).unwrap();
+    // By cp: a child of another test's thread could still have a copy of ours open for writing (ETXTBSY).
+    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_lab")).arg(&program).status().unwrap().success());
     let output = Command::new(program).arg("--quick").uid(nobody).gid(nobody).output().unwrap();
     let line = refusal(&output);
     assert!(line.starts_with("lab: needs root"), "{line}");
