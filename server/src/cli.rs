@@ -24,7 +24,7 @@ use crate::{host, worker_plan};
 /// When connections are accepted, one line "server: listening on ADDR:PORT, …" goes to stderr. SIGINT or SIGTERM: accepts
 /// what waits in the accept queues and no more, serves each open connection until it has been quiet for 50 to 100 ms, ends
 /// it with a FIN, prints the report and exits with 0. When the drain timeout has passed, busy connections are ended too, and
-/// after one more second cut off. A second signal cuts all off at once.
+/// a second later cut off. A second signal cuts all off at once.
 #[derive(Debug, Parser)]
 #[command(
     name = "server",

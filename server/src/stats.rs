@@ -10,7 +10,7 @@ use tune::cpu_set::Cpu;
 pub struct Counters {
     /// Connections accepted.
     pub accepted: u64,
-    /// Connections open now; in the final report those that the drain timeout cut off.
+    /// Connections open now; in the final report those that were busy when the drain timeout had passed.
     pub open: u64,
     /// Bytes received.
     pub bytes_in: u64,

@@ -55,6 +55,7 @@ struct Server<N> {
     workers: usize,
     ended: Vec<CoreReport>,
     failed: bool,
+    signals: u32,
     notify: N,
 }
 
@@ -73,8 +74,16 @@ pub(crate) fn run(
     // Before the first thread: from now on a signal ends the server in good order.
     forward_signals(sender.clone())?;
     let control = Arc::new(Control::new());
-    let mut server =
-        Server { control, wakes: Vec::new(), events, workers: 0, ended: Vec::new(), failed: false, notify };
+    let mut server = Server {
+        control,
+        wakes: Vec::new(),
+        events,
+        workers: 0,
+        ended: Vec::new(),
+        failed: false,
+        signals: 0,
+        notify,
+    };
     let backlog = u32::from(config.backlog).min(host::somaxconn()) as usize;
     for (worker, listener) in plan.iter().zip(listeners.descriptors()?) {
         let settings = Settings {
@@ -170,9 +179,9 @@ impl<N: FnMut(Notice)> Server<N> {
     }
 
     /// The first signal drains, the second closes everything.
-    fn stop(&self) {
-        let next = if self.control.phase() == Phase::Run { Phase::Drain } else { Phase::Stop };
-        self.control.set(next, &self.wakes);
+    fn stop(&mut self) {
+        self.signals += 1;
+        self.control.set(if self.signals == 1 { Phase::Drain } else { Phase::Stop }, &self.wakes);
     }
 
     /// Waits for all workers.

@@ -52,12 +52,7 @@ impl Worker<'_> {
                     self.list(id);
                 }
             }
-            Token::Unsent(id) => {
-                if let Some(connection) = self.connections.get(id) {
-                    connection.look_ended();
-                }
-                self.take_unsent(id, completion.result);
-            }
+            Token::Unsent(id) => self.take_unsent(id, completion.result),
             Token::Close(id) => self.connections.closed(id),
         }
         Ok(())
@@ -93,8 +88,7 @@ impl Worker<'_> {
             self.rest_until = Some(Instant::now() + BACKOFF);
         }
         if let Accepted::Connection(number) = accepted {
-            let direct = self.ring.features.direct_descriptors;
-            self.accepted(if direct { Descriptor::Direct(number) } else { Descriptor::Plain(number) });
+            self.accepted(self.ring.accepted(number));
         }
         Ok(())
     }

@@ -118,6 +118,11 @@ impl Connection {
         self.state == State::Free
     }
 
+    /// True while the kernel may read from what is queued.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.in_flight.send
+    }
+
     /// True while the close is in flight.
     pub(crate) fn is_closing(&self) -> bool {
         self.state == State::Closing
@@ -353,8 +358,11 @@ impl Connection {
     }
 
     fn close_step(&mut self) -> Option<Step> {
-        if self.in_flight.receive || self.in_flight.send {
-            return self.cancel_step(Step::CancelAll);
+        if self.in_flight.receive {
+            return self.cancel_step(Step::CancelReceive);
+        }
+        if self.in_flight.send {
+            return self.cancel_step(Step::CancelSend);
         }
         if self.in_flight.any() {
             return None;

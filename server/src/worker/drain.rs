@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
+use super::acceptor::BACKOFF;
+use super::ring::COMPLETIONS;
 use super::token::{ConnectionId, Descriptor};
 use super::{Worker, operations, release};
 use crate::control::Phase;
@@ -17,6 +19,12 @@ const SWEEP: Duration = Duration::from_millis(50);
 
 /// How long the connections that the drain timeout ends may take to get what is queued for them.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How many are taken from the accept queue in one turn of the loop.
+const MOST_AT_ONCE: usize = 1024;
+
+/// What an enter waits for that is to run everything that is ready, and does not sleep.
+pub(super) const CATCH_UP: (u32, Option<Duration>) = (COMPLETIONS / 2, Some(Duration::ZERO));
 
 /// The state of a drain.
 pub(super) struct Drain {
@@ -45,6 +53,9 @@ impl Worker<'_> {
             let _ = rustix::net::listen(listener, 0);
         }
         self.acceptor.stop();
+        if self.drain.is_none() {
+            self.connections.iter_mut().for_each(|(_, connection)| _ = connection.take_heard());
+        }
         let deadline = now + self.drain_timeout;
         let first = now + SWEEP.min(self.drain_timeout);
         let drain = self.drain.get_or_insert(Drain { deadline, next_sweep: first, cut_off: None });
@@ -53,7 +64,7 @@ impl Worker<'_> {
         }
     }
 
-    /// True if a sweep is due: the next enter is to run everything that is ready, so that what is quiet is known.
+    /// True if a sweep is due after the next enter, which is to [catch up](CATCH_UP).
     pub(super) fn sweep_is_due(&self) -> bool {
         self.drain.as_ref().is_some_and(|drain| drain.next_sweep <= Instant::now())
     }
@@ -73,34 +84,43 @@ impl Worker<'_> {
 
     /// False if some may be left.
     fn accept_those_who_wait(&mut self, listener: &OwnedFd) -> bool {
-        while self.connections.free_count() > 0 {
+        if self.rest_until.is_some() {
+            return false;
+        }
+        for _ in 0..MOST_AT_ONCE.min(self.connections.free_count()) {
             match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
                 Ok(socket) => self.accepted(operations::plain(socket)),
                 Err(Errno::AGAIN) => return true,
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(Errno::BADF | Errno::NOTSOCK | Errno::INVAL) => return true,
-                Err(_) => break, // out of descriptors or memory: again at the next sweep
+                Err(_) => {
+                    self.counters.accept_rests += 1;
+                    self.rest_until = Some(Instant::now() + BACKOFF);
+                    return false;
+                }
             }
         }
+        self.hurry = self.connections.free_count() > 0;
         false
     }
 
     /// Ends the connections that have gone quiet and closes those that the peer has everything of. When the time is up all
     /// are ended; after a second signal all are cut off.
-    pub(super) fn sweep(&mut self) {
-        let now = Instant::now();
+    ///
+    /// Who is quiet is known only if the enter before has `caught_up`: else it is tried again in the next turn.
+    pub(super) fn sweep(&mut self, caught_up: bool) {
         let Some(drain) = &mut self.drain else { return };
-        if now < drain.next_sweep {
-            return;
-        }
-        drain.next_sweep = now + SWEEP;
+        let now = Instant::now();
         let stop = self.control.phase() == Phase::Stop;
         if drain.cut_off.is_none() && (stop || now >= drain.deadline) {
             drain.cut_off = Some(now);
-            self.counters.open = self.connections.open_count() as u64;
+            self.counters.open =
+                self.connections.iter_mut().filter(|(_, c)| !c.is_lingering()).count() as u64;
         }
         let late = drain.cut_off.is_some();
-        let all_is_known = self.ring.has_caught_up();
+        if caught_up || late {
+            drain.next_sweep = now + SWEEP;
+        }
         let mut lingering = Vec::new();
         for (id, connection) in self.connections.iter_mut() {
             if stop {
@@ -108,7 +128,7 @@ impl Worker<'_> {
             } else if connection.is_lingering() {
                 lingering.push(id);
                 continue;
-            } else if late || all_is_known && !connection.take_heard() && connection.is_quiet() {
+            } else if late || caught_up && !connection.take_heard() && connection.is_quiet() {
                 connection.end_stream();
             } else {
                 continue;
@@ -123,22 +143,19 @@ impl Worker<'_> {
     /// Asks how many bytes of a lingering connection its peer has not acknowledged.
     fn ask_for_unsent(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get(id) else { return };
+        if !connection.look_started() {
+            return;
+        }
         match connection.descriptor() {
-            Descriptor::Plain(number) => {
-                let unsent = operations::unsent_bytes(number);
-                self.take_unsent(id, unsent);
-            }
-            Descriptor::Direct(number) => {
-                if connection.look_started() {
-                    self.ring.look_for_unsent(id, number);
-                }
-            }
+            Descriptor::Plain(number) => self.take_unsent(id, operations::unsent_bytes(number)),
+            Descriptor::Direct(number) => self.ring.look_for_unsent(id, number),
         }
     }
 
-    /// Closes a lingering connection if its peer has acknowledged all, the FIN too: nothing can be lost any more.
+    /// Closes a lingering connection if its peer's kernel has acknowledged all, the FIN too.
     pub(super) fn take_unsent(&mut self, id: ConnectionId, unsent: Result<u32, Errno>) {
         let Some(connection) = self.connections.get(id) else { return };
+        connection.look_ended();
         if connection.is_lingering() && unsent.unwrap_or(0) == 0 {
             connection.abort(|chunk| release(self.buffers, chunk));
         }

@@ -33,11 +33,11 @@ use connection::Step;
 use connections::Connections;
 use drain::Drain;
 pub(crate) use features::Features;
-use ring::Ring;
 pub use ring::SetupError;
+use ring::{Completion, Ring};
 use send_queue::{Chunk, Storage};
 pub(crate) use token::MAX_SLOTS;
-use token::{ConnectionId, Slot};
+use token::{ConnectionId, Descriptor, Slot, Token};
 
 /// What a worker is given.
 pub(crate) struct Settings {
@@ -83,8 +83,7 @@ struct SilentSend {
     request: u64,
 }
 
-/// A worker's state, used by its own thread only. The ring is the first to go: no request is in flight then, and what the
-/// connections hold may go too.
+/// A worker's state, used by its own thread only.
 pub(crate) struct Worker<'r> {
     ring: Ring<'r>,
     cpu: Cpu,
@@ -159,11 +158,16 @@ impl Worker<'_> {
         while !self.is_done() {
             self.ask();
             self.buffers.publish();
-            let (want, timeout) = self.how_long();
+            let sweeps = self.sweep_is_due();
+            let (want, timeout) = if sweeps { drain::CATCH_UP } else { self.how_long() };
             self.ring.enter(want, timeout).map_err(WorkerError::Enter)?;
+            let caught_up = self.ring.has_caught_up();
             self.take_completions()?;
             self.confirm_silent_sends();
-            self.keep_time();
+            self.end_rest();
+            if sweeps {
+                self.sweep(caught_up);
+            }
         }
         Ok(self.counters)
     }
@@ -229,8 +233,8 @@ impl Worker<'_> {
                     });
                     self.ring.send(id, connection, self.buffers, true);
                 }
-                Step::CancelReceive => self.ring.cancel_receive(id),
-                Step::CancelAll => self.ring.cancel_all(id, descriptor),
+                Step::CancelReceive => self.ring.cancel(id, Token::Receive(id)),
+                Step::CancelSend => self.ring.cancel(id, Token::Send(id)),
                 Step::Shutdown => self.ring.shutdown(id, descriptor),
                 Step::Close => self.ring.close(id, descriptor),
             }
@@ -248,32 +252,51 @@ impl Worker<'_> {
 
     /// For how many completions the next enter waits, and how long at most.
     fn how_long(&self) -> (u32, Option<Duration>) {
-        if self.sweep_is_due() {
-            // Runs all that is ready, not only the first of it.
-            return (ring::COMPLETIONS / 2, Some(Duration::ZERO));
-        }
         let drain = self.drain.as_ref().map(Drain::next_sweep);
         let until = [self.rest_until, drain].into_iter().flatten().min();
         let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
         (u32::from(!self.hurry), timeout)
     }
 
-    /// Does what is due by the clock.
-    fn keep_time(&mut self) {
+    /// Lets the acceptor go on when its rest is over.
+    fn end_rest(&mut self) {
         if self.rest_until.is_some_and(|until| until <= Instant::now()) {
             self.rest_until = None;
             self.acceptor.rested();
         }
-        if self.drain.is_some() {
-            self.sweep();
+    }
+
+    /// Submits what is still queued, closes among it, and gives what was accepted and nobody knows of yet.
+    fn last_turn(&mut self) -> Vec<Descriptor> {
+        let mut left = u64::MAX;
+        while self.ring.has_unsubmitted() && self.ring.queued() - self.ring.consumed() < left {
+            left = self.ring.queued() - self.ring.consumed();
+            if self.ring.enter(0, None).is_err() {
+                break;
+            }
         }
+        self.ring.sync_completions();
+        let completions = std::iter::from_fn(|| self.ring.next());
+        let accepted = completions.filter_map(|completion| match completion {
+            Completion { token: Some(Token::Accept | Token::AcceptOne), result: Ok(number), .. } => {
+                Some(number)
+            }
+            _ => None,
+        });
+        let numbers: Vec<u32> = accepted.collect();
+        numbers.into_iter().map(|number| self.ring.accepted(number)).collect()
     }
 }
 
 impl Drop for Worker<'_> {
-    /// Closes what the worker leaves open, because it failed or because of peers that do not read.
+    /// Ends what uses memory of the connections, and closes what the worker leaves open: because it failed, or because of
+    /// peers that do not read.
     fn drop(&mut self) {
-        for (_, connection) in self.connections.iter_mut() {
+        self.last_turn().into_iter().for_each(operations::close_now);
+        for (id, connection) in self.connections.iter_mut() {
+            if connection.is_sending() {
+                self.ring.cancel_now(Token::Send(id));
+            }
             // The number of one that is being closed may be somebody else's by now.
             if !connection.is_closing() {
                 operations::close_now(connection.descriptor());

@@ -124,10 +124,11 @@ pub(super) fn plain(socket: OwnedFd) -> Descriptor {
     Descriptor::Plain(socket.into_raw_fd().unsigned_abs())
 }
 
-/// Closes a plain descriptor now, without the ring. The connection is given up with it.
+/// Closes a plain descriptor now, without the ring. Only for a worker that ends.
 pub(super) fn close_now(descriptor: Descriptor) {
     if let Descriptor::Plain(number) = descriptor {
-        // SAFETY: the worker that accepted the socket owns it, and forgets it with this.
+        // SAFETY: the worker that accepted the socket owns it. It calls this once for each connection that it leaves open,
+        // when it asks for nothing more.
         drop(unsafe { OwnedFd::from_raw_fd(raw(number)) });
     }
 }
@@ -173,6 +174,11 @@ impl Ring<'_> {
         };
         // SAFETY: an accept without an address buffer points to no memory.
         unsafe { self.push(entry.user_data(Token::AcceptOne.encode())) };
+    }
+
+    /// What an accept's result says of the connection.
+    pub(super) fn accepted(&self, number: u32) -> Descriptor {
+        if self.features.direct_descriptors { Descriptor::Direct(number) } else { Descriptor::Plain(number) }
     }
 
     /// Ends all accepts.
@@ -234,22 +240,11 @@ impl Ring<'_> {
         connection.send_started(chunks, self.queued());
     }
 
-    /// Ends the connection's receive.
-    pub(super) fn cancel_receive(&mut self, id: ConnectionId) {
-        let receive = Token::Receive(id).encode();
-        // With `all` the answer is how many it hit.
-        let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(receive).all()).build();
-        // SAFETY: a cancel points to no memory.
-        unsafe { self.push(entry.user_data(Token::Cancel(id).encode())) };
-    }
-
-    /// Ends all requests of the connection.
-    pub(super) fn cancel_all(&mut self, id: ConnectionId, descriptor: Descriptor) {
-        let builder = match descriptor {
-            Descriptor::Direct(number) => CancelBuilder::fd(Fixed(number)),
-            Descriptor::Plain(number) => CancelBuilder::fd(Fd(raw(number))),
-        };
-        let entry = opcode::AsyncCancel2::new(builder.all()).build();
+    /// Ends the connection's receive or send, whichever `request` is. The answer is how many it hit.
+    ///
+    /// By `user_data`, for which the kernel has a hash; by descriptor it would go through all requests that are armed.
+    pub(super) fn cancel(&mut self, id: ConnectionId, request: Token) {
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(request.encode()).all()).build();
         // SAFETY: a cancel points to no memory.
         unsafe { self.push(entry.user_data(Token::Cancel(id).encode())) };
     }

@@ -269,6 +269,14 @@ impl<'r> Ring<'r> {
         unsafe { self.submitter.enter(length, want, flags.bits(), Some(&arguments)) }
     }
 
+    /// Ends a request and waits until it has ended.
+    pub(crate) fn cancel_now(&self, request: Token) {
+        let timeout = Timespec::new().sec(1);
+        // ENOENT: it has ended.
+        let request = CancelBuilder::user_data(request.encode());
+        let _ = self.submitter.register_sync_cancel(Some(timeout), request);
+    }
+
     /// Makes the completions that the kernel has posted visible to [`Ring::next`], and gives back the room of those taken.
     pub(crate) fn sync_completions(&mut self) {
         self.completions.sync();
@@ -287,11 +295,9 @@ impl<'r> Ring<'r> {
 }
 
 impl Drop for Ring<'_> {
-    /// Ends every request, so that the kernel uses none of the memory they point to any more, and lets the ring go: a
-    /// registered descriptor would keep it until the thread ends. If either fails there is nothing left to do about it.
+    /// Lets the ring go when it is dropped: a registered descriptor would keep it until the thread ends.
     fn drop(&mut self) {
-        let timeout = Timespec::new().sec(1);
-        let _ = self.submitter.register_sync_cancel(Some(timeout), CancelBuilder::any().all());
+        // If it fails there is nothing left to do about it.
         let _ = self.submitter.unregister_ring_fd();
     }
 }

@@ -26,8 +26,8 @@ pub(crate) enum Step {
     CancelReceive,
     /// Send a FIN.
     Shutdown,
-    /// End all requests.
-    CancelAll,
+    /// End the send.
+    CancelSend,
     /// Close the descriptor.
     Close,
 }

@@ -98,9 +98,10 @@ impl Model {
             match step {
                 Step::Receive => assert!(!std::mem::replace(&mut self.receive, true), "armed twice"),
                 Step::SendNow | Step::SendWaiting => self.start_send(most),
-                Step::CancelReceive | Step::CancelAll => {
+                Step::CancelReceive | Step::CancelSend => {
                     assert!(!std::mem::replace(&mut self.cancel, true), "cancelled twice");
-                    assert!(self.receive || self.send.is_some(), "nothing to cancel");
+                    let there = if step == Step::CancelReceive { self.receive } else { self.send.is_some() };
+                    assert!(there, "nothing to cancel");
                 }
                 Step::Shutdown => {
                     assert_eq!(self.sent, self.received, "the FIN before the last byte");
