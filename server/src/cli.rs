@@ -5,9 +5,10 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::Parser;
 use tune::cpu_set::Cpu;
+use tune::errno::describe;
 
 use crate::config::{Config, Cores, Feature, Steer};
 use crate::listener::Listeners;
@@ -145,10 +146,10 @@ fn serve(arguments: &Arguments) -> Result<bool> {
 }
 
 fn print(report: &Report, json: bool) -> Result<()> {
-    if json {
-        report.write_json(&mut std::io::stdout().lock())?;
+    let (written, to) = if json {
+        (report.write_json(&mut std::io::stdout().lock()), "stdout")
     } else {
-        report.write_table(&mut std::io::stderr().lock())?;
-    }
-    Ok(())
+        (report.write_table(&mut std::io::stderr().lock()), "stderr")
+    };
+    written.map_err(|error| anyhow!("write the report to {to}: {}", describe(&error)))
 }

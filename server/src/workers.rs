@@ -1,5 +1,6 @@
 //! Starts the workers, waits for signals and for workers that end, collects the results.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -7,9 +8,11 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
+use rustix::io::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tune::cpu_set::Cpu;
+use tune::errno::describe;
 
 use crate::affinity;
 use crate::config::Config;
@@ -122,8 +125,13 @@ fn forward_signals(sender: Sender<Event>) -> Result<()> {
 
 impl<N: FnMut(Notice)> Server<N> {
     fn start(&mut self, settings: Settings, listener: OwnedFd, sender: &Sender<Event>) -> Result<()> {
-        let wake = control::wake().context("create an eventfd")?;
-        self.wakes.push(wake.try_clone().context("duplicate an eventfd")?);
+        let fail = |error: io::Error| {
+            let hint = "; raise the limit of open files (ulimit -n, LimitNOFILE=)";
+            let hint = if Errno::from_io_error(&error) == Some(Errno::MFILE) { hint } else { "" };
+            anyhow!("create an eventfd for core {}: {}{hint}", settings.cpu, describe(&error))
+        };
+        let wake = control::wake().map_err(fail)?;
+        self.wakes.push(wake.try_clone().map_err(fail)?);
         let ended = sender.clone();
         let (control, sender, cpu) = (Arc::clone(&self.control), sender.clone(), settings.cpu);
         let body = move || -> Result<Counters> {

@@ -16,6 +16,23 @@ use common::{Run, contents, copy_of, host, is_root, names, profile, repository, 
 /// A user that may read the host trees and write nothing.
 const NOBODY: u32 = 65534;
 
+/// What might never end, or fill the memory.
+#[test]
+fn a_profile_that_is_no_file_is_refused_at_once() {
+    let tree = copy_of("virtio-2cpu");
+    let directory = tempfile::tempdir().unwrap();
+    let long = directory.path().join("long.toml");
+    fs::File::create(&long).unwrap().set_len(1 << 40).unwrap();
+    for (path, message) in [
+        (Path::new("/dev/zero"), "not a regular file"),
+        (directory.path(), "EISDIR"),
+        (&long, "longer than 1048576 bytes"),
+    ] {
+        let result = run(tree.path(), ["plan", path.to_str().unwrap()]);
+        assert!(result.refusal().contains(message), "{}", result.stderr);
+    }
+}
+
 #[test]
 fn every_bad_profile_is_refused_with_the_message_in_its_first_line() {
     let directory = repository().join("tests/tune/bad_profiles");

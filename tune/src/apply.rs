@@ -25,10 +25,10 @@ pub enum ApplyError {
         others: usize,
     },
     /// The interfaces could not be listed.
-    #[error("{0}; nothing was written")]
+    #[error("nothing was written")]
     Host(#[from] HostError),
     /// The journal could not be written; nothing else was.
-    #[error("{0}; nothing was written to the kernel")]
+    #[error("nothing was written to the kernel")]
     Journal(#[from] JournalError),
     /// A write failed, or the host did not hold the values afterwards.
     #[error("{cause}; {undo}")]

@@ -276,11 +276,23 @@ fn read_hosts(
     Ok((hosts, failed))
 }
 
+/// Bytes of a profile file. The largest that could make sense has a line for each sysctl.
+const LONGEST_PROFILE: u64 = 1 << 20;
+
 /// The profile with the overrides of the command line.
 fn read_profile(path: &Path, overrides: Overrides) -> Result<Profile> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let fail = |error: io::Error| {
         anyhow!("read profile {}: {}; {}", path.display(), describe(&error), instead(&error))
-    })?;
+    };
+    // A pipe or a device might never end.
+    let file = std::fs::metadata(path).map_err(fail)?;
+    if file.is_file() && file.len() > LONGEST_PROFILE {
+        bail!("read profile {}: longer than {LONGEST_PROFILE} bytes; is it a profile?", path.display());
+    }
+    if !file.is_file() && !file.is_dir() {
+        bail!("read profile {}: not a regular file; name one such as profiles/auto.toml", path.display());
+    }
+    let text = std::fs::read_to_string(path).map_err(fail)?;
     let mut profile = Profile::parse(&text, &path.display().to_string())?;
     profile.interface = overrides.interface.unwrap_or(profile.interface);
     profile.cpus = overrides.cpus.unwrap_or(profile.cpus);

@@ -31,9 +31,9 @@ pub(super) const COMPLETIONS: u32 = 16 * 1024;
 pub enum SetupError {
     /// `io_uring_setup(2)` gave EPERM or ENOSYS.
     #[error(
-        "io_uring_setup: {error}: io_uring is disabled here (kernel.io_uring_disabled = {setting}); allow it with \
-         `sysctl kernel.io_uring_disabled=0`, or in the container's seccomp profile",
-        error = describe(error)
+        "io_uring_setup: {error}: io_uring is disabled here: {reason}",
+        error = describe(error),
+        reason = why_disabled(setting)
     )]
     Disabled {
         /// The error of the system call.
@@ -89,6 +89,21 @@ pub(crate) fn create() -> Result<IoUring, SetupError> {
             },
             _ => SetupError::Failed { operation: "io_uring_setup", error, hint: "" },
         })
+}
+
+/// What `/proc/sys/kernel/io_uring_disabled` says of it (`Documentation/admin-guide/sysctl/kernel.rst`).
+fn why_disabled(setting: &str) -> String {
+    match setting {
+        "0" | "absent" => {
+            "the kernel was built without it, or a seccomp profile forbids it, as those of containers do; \
+                           allow io_uring_setup, io_uring_enter and io_uring_register there"
+                .to_owned()
+        }
+        _ => format!(
+            "kernel.io_uring_disabled is {setting}; allow it with `sysctl kernel.io_uring_disabled=0` (with 1, processes \
+             with CAP_SYS_ADMIN and members of the group kernel.io_uring_group may use it)"
+        ),
+    }
 }
 
 fn setting() -> String {
