@@ -1,5 +1,9 @@
 //! The server's sockets as the kernel sees them (`/proc/net/tcp`, proc_net_tcp(5)).
+//!
+//! The file is read in pieces: while other programs open and close sockets a row may be missed or come twice. So wait for a
+//! count, do not take the first one for true.
 
+use std::collections::HashSet;
 use std::fs;
 
 const LISTEN: u8 = 0x0a;
@@ -26,7 +30,9 @@ pub(crate) fn all_closed(port: u16) -> bool {
 
 /// Connections to `port` that a process has accepted and not closed.
 pub(crate) fn held(port: u16) -> usize {
-    rows().iter().filter(|row| row.local_port == port && is_held(row)).count()
+    let rows = rows();
+    let held = rows.iter().filter(|row| row.local_port == port && is_held(row));
+    held.map(|row| row.inode).collect::<HashSet<_>>().len()
 }
 
 /// Bytes that the server has sent to its clients and that these have not acknowledged.
