@@ -121,6 +121,13 @@ fn where_io_uring_is_forbidden_or_missing_the_message_says_so() {
     }
 }
 
+/// Kernels before 6.1 answer EINVAL to the flags that the rings are made with.
+#[test]
+fn a_kernel_that_is_too_old_is_named() {
+    let ended = sandbox::without_io_uring(libc::EINVAL, || Launch::new(&[]).refused());
+    assert_says(&ended, &["is too old", "6.1 or later"]);
+}
+
 #[test]
 fn too_few_descriptors_to_start_with_are_reported() {
     Launch::new(&[]).descriptors(6).refused().error_line();
