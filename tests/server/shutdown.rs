@@ -112,11 +112,12 @@ fn what_the_client_has_not_got_yet_survives_a_byte_that_crosses_the_fin() {
     server.wait_for_end().report().assert_exactly(1, sent);
 }
 
-/// Whether the condition holds for a moment that is longer than an acknowledgement may be delayed.
+/// Whether the condition holds for longer than an acknowledgement may be delayed (`TCP_DELACK_MAX`: 200 ms).
 fn lasts(condition: impl Fn() -> bool) -> bool {
     let start = Instant::now();
     while condition() {
-        if start.elapsed() > Duration::from_millis(100) {
+        thread::yield_now();
+        if start.elapsed() > Duration::from_millis(400) {
             return true;
         }
     }

@@ -100,7 +100,7 @@ impl Worker<'_> {
                 }
             }
         }
-        self.hurry = self.connections.free_count() > 0;
+        self.hurry |= self.connections.free_count() > 0;
         false
     }
 
@@ -118,9 +118,10 @@ impl Worker<'_> {
                 self.connections.iter_mut().filter(|(_, c)| !c.is_lingering()).count() as u64;
         }
         let late = drain.cut_off.is_some();
-        if caught_up || late {
-            drain.next_sweep = now + SWEEP;
+        if !caught_up && !late {
+            return;
         }
+        drain.next_sweep = now + SWEEP;
         let mut lingering = Vec::new();
         for (id, connection) in self.connections.iter_mut() {
             if stop {
@@ -128,7 +129,7 @@ impl Worker<'_> {
             } else if connection.is_lingering() {
                 lingering.push(id);
                 continue;
-            } else if late || caught_up && !connection.take_heard() && connection.is_quiet() {
+            } else if late || !connection.take_heard() && connection.is_quiet() {
                 connection.end_stream();
             } else {
                 continue;
