@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tune::affinity;
 use tune::cpu_set::CpuSet;
 use tune::kernel_files::KernelFiles;
 
@@ -11,14 +12,9 @@ use crate::worker_plan::Offer;
 pub(crate) fn offer() -> Result<Offer> {
     let files = KernelFiles::open("/")?;
     let online = files.read("/sys/devices/system/cpu/online")?;
-    let status = files.read("/proc/self/status")?;
-    let allowed = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
-        .context("read /proc/self/status: it has no line Cpus_allowed_list")?;
     Ok(Offer {
         online: online.parse::<CpuSet>()?,
-        allowed: allowed.parse::<CpuSet>()?,
+        allowed: affinity::allowed().context("sched_getaffinity")?,
         files: raise_open_files(),
     })
 }

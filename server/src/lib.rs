@@ -8,7 +8,6 @@
 //! A SYN processed on CPU c is given to the listener of CPU c ([`listener`], [`steering`]); the ring of CPU c accepts it,
 //! receives and sends ([`worker`]). No worker ever touches another's connections.
 
-mod affinity;
 pub mod cli;
 pub mod config;
 mod control;

@@ -36,7 +36,7 @@ pub enum PlanError {
         asked: String,
         /// What is missing of it.
         missing: CpuSet,
-        /// `Cpus_allowed_list` of `/proc/self/status`.
+        /// Where it may run.
         allowed: CpuSet,
     },
     /// Fewer connections than workers.

@@ -11,10 +11,10 @@ use anyhow::{Context, Result, anyhow};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use tune::affinity;
 use tune::cpu_set::Cpu;
 use tune::errno::describe;
 
-use crate::affinity;
 use crate::config::Config;
 use crate::control::{self, Control, Phase};
 use crate::host;
@@ -135,7 +135,7 @@ impl<N: FnMut(Notice)> Server<N> {
         let ended = sender.clone();
         let (control, sender, cpu) = (Arc::clone(&self.control), sender.clone(), settings.cpu);
         let body = move || -> Result<Counters> {
-            affinity::pin_to(cpu).with_context(|| format!("pin a thread to CPU {cpu}"))?;
+            affinity::pin(cpu).with_context(|| format!("pin a thread to CPU {cpu}"))?;
             let ready = || {
                 let (go, started) = sync_channel(0);
                 // The main thread drops `go` when the listeners listen.

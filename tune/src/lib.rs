@@ -17,6 +17,7 @@ pub mod errno;
 pub mod kernel_files;
 pub mod netns;
 
+pub mod affinity;
 pub mod cpu_set;
 pub mod host;
 pub mod setting;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Parser, value_parser};
-use load::{affinity, limits, open_files};
+use load::{limits, open_files};
+use tune::affinity;
 use tune::cpu_set::CpuSet;
 
 use crate::interrupt::{Interrupt, Interrupted};
@@ -111,7 +112,7 @@ fn check_machine() -> anyhow::Result<CpuSet> {
             "needs root to make network namespaces; run sudo -E cargo lab, or the built target/release/lab as root"
         );
     }
-    let cpus: CpuSet = affinity::allowed_cpus()?.into_iter().collect();
+    let cpus = affinity::allowed().context("sched_getaffinity")?;
     if cpus.len() < 2 {
         bail!(
             "needs at least 2 CPUs and may use {} (CPUs {cpus}); with one CPU every connection is local",

@@ -41,7 +41,7 @@ fn names(path: &str) -> Vec<String> {
 }
 
 fn cpus() -> Vec<Cpu> {
-    load::affinity::allowed_cpus().expect("sched_getaffinity")
+    tune::affinity::allowed().expect("sched_getaffinity").iter().collect()
 }
 
 /// Opens `count` connections and gives how many of them were accepted with which CPU as SO_INCOMING_CPU.
@@ -148,7 +148,7 @@ fn flows_are_spread_over_all_queues_by_hash() {
     for &cpu in &cpus {
         let here = std::thread::scope(|scope| {
             let pinned = scope.spawn(|| {
-                load::affinity::pin(cpu).unwrap();
+                tune::affinity::pin(cpu).unwrap();
                 incoming_cpus(&server, &client, 10)
             });
             pinned.join().unwrap()

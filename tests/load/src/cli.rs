@@ -12,10 +12,10 @@ use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand, value_parser};
 use tune::cpu_set::{Cpu, CpuSet, CpuSetError};
 
-use crate::affinity::allowed_cpus;
 use crate::connect::{self, ConnectOptions};
 use crate::echo::{self, EchoOptions};
 use crate::report::Report;
+use crate::threads::allowed_cpus;
 use crate::{Error, Limit, limits, open_files};
 
 /// TCP client: verified echo and connection rate from pinned threads.

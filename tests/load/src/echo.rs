@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use tune::cpu_set::Cpu;
 
-use crate::affinity::allowed_cpus;
 use crate::echo_client::EchoClient;
 use crate::pattern::Pattern;
 use crate::report::Report;
-use crate::threads::run_pinned;
+use crate::threads::{allowed_cpus, run_pinned};
 use crate::{Error, Limit, limits};
 
 /// What to do. `EchoOptions { connections: 1000, ..EchoOptions::new(address) }`

@@ -7,13 +7,12 @@
 //!   in-process: `load::echo::run(&EchoOptions::new(address))`;
 //! * [`limits`] says what the options may be;
 //! * [`open_files`] raises the limit of open files and checks that the connections are within it;
-//! * `threads` starts one thread per core, which [`affinity`] pins there;
+//! * `threads` starts one thread per core, pinned there;
 //! * `echo_client` and `connect_client` are the loop of one thread: its own epoll, non-blocking sockets,
 //!   closed loop;
 //! * [`pattern`] says which byte stands at which offset of which connection, and compares what came back;
 //! * [`stats`] counts; [`report`] adds the threads up and prints text or JSON.
 
-pub mod affinity;
 pub mod cli;
 pub mod connect;
 mod connect_client;

@@ -6,10 +6,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::thread::ClockId;
+use tune::affinity;
 use tune::cpu_set::Cpu;
 
 use crate::Error;
-use crate::affinity::pin;
+
+/// The CPUs that the client runs on if none are named: all that it may.
+pub(crate) fn allowed_cpus() -> Result<Vec<Cpu>, Error> {
+    let allowed = affinity::allowed();
+    let allowed = allowed.map_err(|error| Error::System { operation: "sched_getaffinity", error })?;
+    Ok(allowed.iter().collect())
+}
 
 /// CPU time of the calling thread so far, user and system.
 pub(crate) fn cpu_time() -> Duration {
@@ -46,7 +53,7 @@ where
     let gate = Gate { state: Mutex::default(), changed: Condvar::new(), parties: cores.len() };
     let run = |index, cpu| {
         let cancel = CancelGate(&gate);
-        pin(cpu)?;
+        affinity::pin(cpu).map_err(|error| Error::Pin { cpu, error })?;
         let result = work(&Worker { index, cpu, gate: &gate })?;
         std::mem::forget(cancel);
         Ok(result)
@@ -122,7 +129,6 @@ impl Drop for CancelGate<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::affinity::allowed_cpus;
 
     #[test]
     fn each_thread_runs_on_its_own_cpu() {

@@ -62,7 +62,7 @@ fn every_size_and_depth_comes_back() {
 
 #[test]
 fn connections_are_dealt_out_evenly() {
-    let cores = load::affinity::allowed_cpus().unwrap();
+    let cores: Vec<_> = tune::affinity::allowed().unwrap().iter().collect();
     let connections = u32::try_from(cores.len()).unwrap() * 5;
     let report = echo::run(&EchoOptions { connections, ..short(good()) }).unwrap();
     assert_eq!(report.threads.iter().map(|thread| thread.core).collect::<Vec<_>>(), cores);

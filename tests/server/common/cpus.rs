@@ -26,7 +26,7 @@ pub(crate) fn two() -> Option<(Cpu, Cpu)> {
 pub(crate) fn on_cpu<T: Send>(cpu: Cpu, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let pinned = scope.spawn(move || {
-            load::affinity::pin(cpu).expect("a CPU of this process");
+            tune::affinity::pin(cpu).expect("a CPU of this process");
             work()
         });
         pinned.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

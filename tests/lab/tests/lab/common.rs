@@ -22,7 +22,7 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 
 /// Why a lab cannot run here.
 pub(crate) fn lacks() -> Option<&'static str> {
-    let cpus = load::affinity::allowed_cpus().expect("sched_getaffinity").len();
+    let cpus = tune::affinity::allowed().expect("sched_getaffinity").len();
     match (rustix::process::geteuid().is_root(), cpus) {
         (false, _) => Some("needs root"),
         (true, 0 | 1) => Some("needs 2 CPUs"),

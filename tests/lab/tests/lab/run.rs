@@ -31,7 +31,7 @@ fn a_quick_run_measures_and_leaves_everything_as_it_was() {
     println!("{table}");
     let results: Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
     assert_eq!(results["schema"], 2);
-    let cpus = load::affinity::allowed_cpus().unwrap().len() as f64;
+    let cpus = tune::affinity::allowed().unwrap().len() as f64;
     let rounds = results["rounds"].as_array().unwrap();
     assert_eq!(rounds.len(), 6);
     for (round, first) in rounds.iter().zip(["before", "after"].into_iter().cycle()) {
@@ -81,9 +81,9 @@ fn with_one_cpu_it_says_so() {
         return;
     }
     let _alone = alone();
-    let cpu = load::affinity::allowed_cpus().unwrap()[0];
+    let cpu = tune::affinity::allowed().unwrap().first().unwrap();
     let output = thread::spawn(move || {
-        load::affinity::pin(cpu).unwrap();
+        tune::affinity::pin(cpu).unwrap();
         lab(&["--quick"]).output().unwrap()
     });
     let line = refusal(&output.join().unwrap());
