@@ -80,7 +80,7 @@ struct Arguments {
 impl Arguments {
     fn config(&self) -> Result<Config> {
         Ok(Config {
-            listen: Config::parse_listen(&self.listen)?,
+            listen: vec![Config::parse_listen(&self.listen)?],
             cores: Config::parse_cores(&self.cores)?,
             steer: self.steer,
             backlog: self.backlog,
@@ -89,6 +89,7 @@ impl Arguments {
             buffer_size: Config::check_buffer_size(self.buffer_size)?,
             without: self.without.clone(),
             drain_timeout: Config::check_drain_timeout(self.drain_timeout)?,
+            ..Config::default()
         })
     }
 }
@@ -127,7 +128,7 @@ fn serve(arguments: &Arguments) -> Result<bool> {
     let features = Features::detect()?.without(&config.without);
     let plan = worker_plan::plan(cores, config.max_connections, features.direct_descriptors, &offer)?;
     let cpus: Vec<Cpu> = plan.iter().map(|worker| worker.cpu).collect();
-    let listeners = Listeners::bind(config.listen, &cpus, config.steer)?;
+    let listeners = Listeners::bind(config.listen[0], &cpus, config.steer)?;
     let address = listeners.address();
     let notify = |notice| match notice {
         Notice::Listening => {

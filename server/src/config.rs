@@ -14,6 +14,8 @@ pub enum Steer {
     Cpu,
     /// By the hash of addresses and ports, as the kernel does for plain SO_REUSEPORT.
     Hash,
+    /// As `cpu`, until one core gets far more connections than the others; then, once and for all, as `hash`.
+    Auto,
 }
 
 impl Steer {
@@ -21,8 +23,53 @@ impl Steer {
         match self {
             Self::Cpu => "cpu",
             Self::Hash => "hash",
+            Self::Auto => "auto",
         }
     }
+}
+
+/// What the server does with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// Sends back what it receives.
+    Echo,
+    /// Receives and sends nothing.
+    Discard,
+    /// Resets each connection as soon as it is accepted: the benchmark of accepting.
+    AcceptClose,
+    /// Answers each --request-size bytes received with --response-size bytes.
+    SinkSource,
+}
+
+/// Who accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum AcceptModel {
+    /// Each core accepts on its own listening socket (SO_REUSEPORT), chosen by --steer.
+    PerCore,
+    /// All cores accept on one listening socket, as servers that fork do.
+    Shared,
+    /// The first core accepts on one listening socket and hands connections to all in turn (IORING_MSG_RING).
+    Single,
+}
+
+/// What a new client gets when a core has as many connections as it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Overload {
+    /// It waits in the accept queue until a connection ends.
+    Queue,
+    /// It is accepted and reset.
+    Reset,
+}
+
+/// TCP keepalive: how long a connection is idle before the first probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keepalive {
+    /// No probes.
+    Off,
+    /// As net.ipv4.tcp_keepalive_time says.
+    Host,
+    /// After this long; whole seconds, 1 to 32767.
+    After(Duration),
 }
 
 /// A feature of the kernel that the server uses where there is one.
@@ -58,24 +105,105 @@ impl Cores {
 /// A checked configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Address to listen on; port 0 lets the kernel choose.
-    pub listen: SocketAddr,
+    /// Echo datagrams (UDP) instead of accepting connections (TCP).
+    pub udp: bool,
+    /// What to do with a connection.
+    pub mode: Mode,
+    /// Bytes of a request in [`Mode::SinkSource`]: 1 to 1 GiB.
+    pub request_size: u32,
+    /// Bytes of a response in [`Mode::SinkSource`]: 0 to 1 GiB.
+    pub response_size: u32,
+    /// Addresses to listen on, at least one, all different; port 0 lets the kernel choose.
+    pub listen: Vec<SocketAddr>,
+    /// IPv6 listeners take no IPv4 connections (`IPV6_V6ONLY`).
+    pub v6only: bool,
     /// One worker for each.
     pub cores: Cores,
-    /// How a SYN finds its listener.
+    /// Who accepts.
+    pub accept: AcceptModel,
+    /// How a SYN finds its listener, with [`AcceptModel::PerCore`].
     pub steer: Steer,
+    /// What happens at the connection limit.
+    pub overload: Overload,
     /// Length of each listener's accept queue; the kernel caps it at `net.core.somaxconn`. 1 to 65535.
     pub backlog: u16,
     /// The most connections of the whole process, split over the cores; `None`: as many as the limits allow.
     pub max_connections: Option<u32>,
+    /// A connection on which nothing came or went for this long is closed; 1 ms to a day.
+    pub idle_timeout: Option<Duration>,
     /// Receive buffers of each core: a power of two, 1 to 32768.
     pub buffers: u16,
     /// Bytes of a receive buffer: 64 to 1 MiB.
     pub buffer_size: u32,
+    /// `SO_BUSY_POLL` of the listeners, which connections inherit, and NAPI busy polling of the ring: whole
+    /// microseconds, zero: off.
+    pub busy_poll: Duration,
+    /// How long a worker looks for completions without sleeping before it sleeps; zero: not at all.
+    pub spin: Duration,
+    /// `TCP_NODELAY` of connections.
+    pub nodelay: bool,
+    /// TCP keepalive of connections.
+    pub keepalive: Keepalive,
+    /// `TCP_DEFER_ACCEPT`: a connection is accepted when its first bytes are here, for at most this long (whole seconds).
+    pub defer_accept: Option<Duration>,
+    /// `TCP_FASTOPEN`: length of the queue of connections whose SYN brought data. 1 to 65535.
+    pub fastopen: Option<u16>,
+    /// Sends of at least this many bytes are zero-copy (`IORING_OP_SEND_ZC`).
+    pub zerocopy_threshold: Option<u32>,
+    /// Each worker's memory is on its core's NUMA node.
+    pub numa: bool,
+    /// Receive buffers are in huge pages.
+    pub huge_pages: bool,
+    /// User to become once the listeners are bound.
+    pub user: Option<String>,
+    /// Group to become once the listeners are bound.
+    pub group: Option<String>,
+    /// Where to serve `/metrics` and `/healthz`.
+    pub metrics: Option<SocketAddr>,
+    /// How often to print the table of cores to stderr; at least 100 ms.
+    pub stats_interval: Option<Duration>,
     /// Features to do without.
     pub without: Vec<Feature>,
     /// How long open connections may go on after the server was told to stop. At most [`MAX_DRAIN_TIMEOUT`].
     pub drain_timeout: Duration,
+}
+
+impl Default for Config {
+    /// What a server without options does.
+    fn default() -> Self {
+        Self {
+            udp: false,
+            mode: Mode::Echo,
+            request_size: 64,
+            response_size: 64,
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 7000))],
+            v6only: false,
+            cores: Cores::All,
+            accept: AcceptModel::PerCore,
+            steer: Steer::Cpu,
+            overload: Overload::Queue,
+            backlog: 4096,
+            max_connections: None,
+            idle_timeout: None,
+            buffers: 256,
+            buffer_size: 16 * 1024,
+            busy_poll: Duration::ZERO,
+            spin: Duration::ZERO,
+            nodelay: true,
+            keepalive: Keepalive::Host,
+            defer_accept: None,
+            fastopen: None,
+            zerocopy_threshold: None,
+            numa: false,
+            huge_pages: false,
+            user: None,
+            group: None,
+            metrics: None,
+            stats_interval: None,
+            without: Vec::new(),
+            drain_timeout: Duration::from_secs(5),
+        }
+    }
 }
 
 /// Why a value is refused.

@@ -57,7 +57,7 @@ impl Listeners {
             socket.set_nonblocking(true).map_err(fail("set O_NONBLOCK for"))?;
             socket.set_tcp_nodelay(true).map_err(fail("set TCP_NODELAY for"))?;
             socket.set_keepalive(true).map_err(fail("set SO_KEEPALIVE for"))?; // peers that are gone are noticed
-            if steer == Steer::Cpu {
+            if steer != Steer::Hash {
                 sockopt::set_socket_incoming_cpu(&socket, cpu)
                     .map_err(|errno| error("set SO_INCOMING_CPU for", address, errno.into()))?;
             }
@@ -66,7 +66,9 @@ impl Listeners {
             bound = local.as_socket().unwrap_or(bound);
             sockets.push(socket);
         }
-        if let (Steer::Cpu, Some(first)) = (steer, sockets.first()) {
+        if steer != Steer::Hash
+            && let Some(first) = sockets.first()
+        {
             attach(first, &steering::program(cpus)).map_err(fail("set SO_ATTACH_REUSEPORT_CBPF for"))?;
         }
         Ok(Self { sockets, address: bound })

@@ -1,39 +1,89 @@
 //! What a worker counts, and the shares computed from it. Pure.
 
 use std::ops::AddAssign;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use tune::cpu_set::Cpu;
 
-/// The counters of one worker, since it started.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Counters {
+/// A number that one thread counts and any thread may read. Counting takes no locked instruction.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts `n` more. Only the thread that counts may call this.
+    pub(crate) fn add(&self, n: u64) {
+        self.set(self.get() + n);
+    }
+
+    /// Only the thread that counts may call this.
+    pub(crate) fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One list of fields for the counters that a worker writes and for those that were read from it.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $field:ident,)*) => {
+        /// The counters of one worker, since it started, as read at one moment.
+        #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+        pub struct Counters {
+            $($(#[$doc])* pub $field: u64,)*
+        }
+
+        /// The counters of a worker that runs. No two workers' share a cache line.
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        pub(crate) struct LiveCounters {
+            $(pub(crate) $field: Counter,)*
+        }
+
+        impl LiveCounters {
+            /// Reads them all. While the worker runs, they may be some of before and some of after one of its steps.
+            pub(crate) fn read(&self) -> Counters {
+                Counters { $($field: self.$field.get(),)* }
+            }
+        }
+
+        impl AddAssign for Counters {
+            fn add_assign(&mut self, other: Self) {
+                $(self.$field += other.$field;)*
+            }
+        }
+    };
+}
+
+counters! {
     /// Connections accepted.
-    pub accepted: u64,
+    accepted,
     /// Connections open now; in the final report those that were busy when the drain timeout had passed.
-    pub open: u64,
+    open,
     /// Bytes received.
-    pub bytes_in: u64,
+    bytes_in,
     /// Bytes that the kernel took for sending.
-    pub bytes_out: u64,
+    bytes_out,
     /// Accepted connections whose `SO_INCOMING_CPU` was read right after the accept.
-    pub accept_samples: u64,
+    accept_samples,
     /// Those of them whose last segment had been received on the worker's own CPU.
-    pub accept_local_samples: u64,
+    accept_local_samples,
     /// Receives after which `SO_INCOMING_CPU` was read.
-    pub request_samples: u64,
+    request_samples,
     /// Those of them whose last segment had been received on the worker's own CPU.
-    pub request_local_samples: u64,
+    request_local_samples,
     /// Connections that ended by an error, mostly ECONNRESET. Normal on a busy server.
-    pub reset: u64,
+    reset,
     /// Times that a receive found the buffer pool empty and waited for a buffer.
-    pub starved: u64,
+    starved,
     /// Times that a send found the socket full and the peer was waited for.
-    pub blocked: u64,
+    blocked,
     /// Bytes copied out of the pool because a peer read too slowly.
-    pub bytes_copied: u64,
+    bytes_copied,
     /// Times that accepting rested because the system was out of descriptors or memory.
-    pub accept_rests: u64,
+    accept_rests,
 }
 
 impl Counters {
@@ -48,39 +98,23 @@ impl Counters {
     pub fn request_local(&self) -> Option<f64> {
         share(self.request_local_samples, self.request_samples)
     }
+}
 
-    pub(crate) fn count_accept_sample(&mut self, incoming: Option<Cpu>, own: Cpu) {
-        self.accept_samples += 1;
-        self.accept_local_samples += u64::from(incoming == Some(own));
+impl LiveCounters {
+    pub(crate) fn count_accept_sample(&self, incoming: Option<Cpu>, own: Cpu) {
+        self.accept_samples.add(1);
+        self.accept_local_samples.add(u64::from(incoming == Some(own)));
     }
 
-    pub(crate) fn count_request_sample(&mut self, incoming: Option<Cpu>, own: Cpu) {
-        self.request_samples += 1;
-        self.request_local_samples += u64::from(incoming == Some(own));
+    pub(crate) fn count_request_sample(&self, incoming: Option<Cpu>, own: Cpu) {
+        self.request_samples.add(1);
+        self.request_local_samples.add(u64::from(incoming == Some(own)));
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a share needs no more than 52 bits")]
 fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
-}
-
-impl AddAssign for Counters {
-    fn add_assign(&mut self, other: Self) {
-        self.accepted += other.accepted;
-        self.open += other.open;
-        self.bytes_in += other.bytes_in;
-        self.bytes_out += other.bytes_out;
-        self.accept_samples += other.accept_samples;
-        self.accept_local_samples += other.accept_local_samples;
-        self.request_samples += other.request_samples;
-        self.request_local_samples += other.request_local_samples;
-        self.reset += other.reset;
-        self.starved += other.starved;
-        self.blocked += other.blocked;
-        self.bytes_copied += other.bytes_copied;
-        self.accept_rests += other.accept_rests;
-    }
 }
 
 /// Whether to sample the `n`th accept (from 1) of a worker: all of the first 4096, then every 16th. A sample costs one
@@ -100,13 +134,13 @@ mod tests {
 
     #[test]
     fn a_share_without_samples_is_unknown_not_zero() {
-        let mut counters = Counters::default();
-        assert_eq!((counters.accept_local(), counters.request_local()), (None, None));
+        let counters = LiveCounters::default();
+        assert_eq!((counters.read().accept_local(), counters.read().request_local()), (None, None));
         counters.count_accept_sample(Some(3), 3);
         counters.count_accept_sample(Some(4), 3);
         counters.count_accept_sample(None, 3);
         counters.count_accept_sample(Some(3), 3);
-        assert_eq!(counters.accept_local(), Some(0.5));
+        assert_eq!(counters.read().accept_local(), Some(0.5));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::control::{self, Control, Phase};
 use crate::host;
 use crate::listener::Listeners;
 use crate::report::{CoreReport, Report};
-use crate::stats::Counters;
+use crate::stats::LiveCounters;
 use crate::worker::{self, Features, Settings};
 use crate::worker_plan::PlannedWorker;
 
@@ -29,7 +29,7 @@ enum Event {
     /// A worker is set up and waits to be told that the listeners listen.
     Ready(SyncSender<()>),
     /// A worker has ended.
-    Ended(Cpu, Result<Counters>),
+    Ended(Cpu, Result<()>),
     /// SIGINT or SIGTERM.
     Signal,
 }
@@ -44,7 +44,7 @@ pub(crate) enum Notice {
 
 /// How the server ended.
 pub(crate) struct Outcome {
-    /// What the workers have counted, but for those that failed; `None` if connections were never accepted.
+    /// What the workers have counted; `None` if connections were never accepted.
     pub(crate) report: Option<Report>,
     /// A worker has failed.
     pub(crate) failed: bool,
@@ -56,7 +56,7 @@ struct Server<N> {
     wakes: Vec<OwnedFd>,
     events: Receiver<Event>,
     workers: usize,
-    ended: Vec<CoreReport>,
+    counters: Vec<Arc<LiveCounters>>,
     failed: bool,
     signals: u32,
     notify: N,
@@ -82,13 +82,13 @@ pub(crate) fn run(
         wakes: Vec::new(),
         events,
         workers: 0,
-        ended: Vec::new(),
+        counters: plan.iter().map(|_| Arc::default()).collect(),
         failed: false,
         signals: 0,
         notify,
     };
     let backlog = u32::from(config.backlog).min(host::somaxconn()) as usize;
-    for (worker, listener) in plan.iter().zip(listeners.descriptors()?) {
+    for (index, (worker, listener)) in plan.iter().zip(listeners.descriptors()?).enumerate() {
         let settings = Settings {
             cpu: worker.cpu,
             features,
@@ -98,7 +98,7 @@ pub(crate) fn run(
             buffer_size: config.buffer_size,
             drain_timeout: config.drain_timeout,
         };
-        server.start(settings, listener, &sender)?;
+        server.start(index, settings, listener, &sender)?;
     }
     drop(sender);
     let Some(waiting) = server.wait_until_ready() else {
@@ -124,7 +124,13 @@ fn forward_signals(sender: Sender<Event>) -> Result<()> {
 }
 
 impl<N: FnMut(Notice)> Server<N> {
-    fn start(&mut self, settings: Settings, listener: OwnedFd, sender: &Sender<Event>) -> Result<()> {
+    fn start(
+        &mut self,
+        index: usize,
+        settings: Settings,
+        listener: OwnedFd,
+        sender: &Sender<Event>,
+    ) -> Result<()> {
         let fail = |error: io::Error| {
             let hint = "; raise the limit of open files (ulimit -n, LimitNOFILE=)";
             let hint = if Errno::from_io_error(&error) == Some(Errno::MFILE) { hint } else { "" };
@@ -134,7 +140,8 @@ impl<N: FnMut(Notice)> Server<N> {
         self.wakes.push(wake.try_clone().map_err(fail)?);
         let ended = sender.clone();
         let (control, sender, cpu) = (Arc::clone(&self.control), sender.clone(), settings.cpu);
-        let body = move || -> Result<Counters> {
+        let counters = Arc::clone(&self.counters[index]);
+        let body = move || -> Result<()> {
             affinity::pin(cpu).with_context(|| format!("pin a thread to CPU {cpu}"))?;
             let ready = || {
                 let (go, started) = sync_channel(0);
@@ -143,7 +150,7 @@ impl<N: FnMut(Notice)> Server<N> {
                 let _ = started.recv();
                 control.phase() == Phase::Run
             };
-            Ok(worker::run(&settings, listener, &control, &wake, ready)?)
+            Ok(worker::run(&settings, listener, &control, &wake, &counters, ready)?)
         };
         thread::Builder::new()
             .name(format!("worker-{cpu}"))
@@ -173,13 +180,10 @@ impl<N: FnMut(Notice)> Server<N> {
             Event::Signal => self.stop(),
             Event::Ended(core, result) => {
                 self.workers -= 1;
-                match result {
-                    Ok(counters) => self.ended.push(CoreReport { core, counters }),
-                    Err(error) => {
-                        self.failed = true;
-                        (self.notify)(Notice::Failed(error.context(format!("core {core}"))));
-                        self.control.set(Phase::Drain, &self.wakes);
-                    }
+                if let Err(error) = result {
+                    self.failed = true;
+                    (self.notify)(Notice::Failed(error.context(format!("core {core}"))));
+                    self.control.set(Phase::Drain, &self.wakes);
                 }
             }
         }
@@ -197,8 +201,9 @@ impl<N: FnMut(Notice)> Server<N> {
         while self.workers > 0 {
             drop(self.next_event());
         }
-        let position = |core: &CoreReport| plan.iter().position(|worker| worker.cpu == core.core);
-        self.ended.sort_by_key(position);
-        Outcome { report: Some(Report::new(self.ended)), failed: self.failed }
+        let cores = plan.iter().zip(&self.counters);
+        let report =
+            cores.map(|(worker, counters)| CoreReport { core: worker.cpu, counters: counters.read() });
+        Outcome { report: Some(Report::new(report.collect())), failed: self.failed }
     }
 }

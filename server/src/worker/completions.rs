@@ -84,7 +84,7 @@ impl Worker<'_> {
             _ => self.acceptor.multishot_completed(accepted, completion.more),
         };
         if rest {
-            self.counters.accept_rests += 1;
+            self.counters.accept_rests.add(1);
             self.rest_until = Some(Instant::now() + BACKOFF);
         }
         if let Accepted::Connection(number) = accepted {
@@ -96,8 +96,8 @@ impl Worker<'_> {
     /// There is a new connection.
     pub(super) fn accepted(&mut self, descriptor: Descriptor) {
         let id = self.connections.open(descriptor);
-        self.counters.accepted += 1;
-        let sampled = stats::samples_accept(self.counters.accepted);
+        self.counters.accepted.add(1);
+        let sampled = stats::samples_accept(self.counters.accepted.get());
         if let Some(connection) = self.connections.get(id) {
             connection.sampled = sampled;
         }
@@ -141,11 +141,11 @@ impl Worker<'_> {
             connection.receive_ended(end);
             match end {
                 ReceiveEnd::NoBuffers if connection.is_starved() => {
-                    self.counters.starved += 1;
+                    self.counters.starved.add(1);
                     self.starved.push_back(id);
                 }
                 ReceiveEnd::Failed => {
-                    self.counters.reset += 1;
+                    self.counters.reset.add(1);
                     connection.abort(|chunk| release(self.buffers, chunk));
                 }
                 _ => {}
@@ -164,9 +164,9 @@ impl Worker<'_> {
         if length == 0 || connection.discards() {
             return self.buffers.give_back(buffer);
         }
-        self.counters.bytes_in += length as u64;
+        self.counters.bytes_in.add(length as u64);
         let receives = if connection.is_blocked() && is_to_be_copied(length, self.buffers) {
-            self.counters.bytes_copied += length as u64;
+            self.counters.bytes_copied.add(length as u64);
             let receives = connection.received_copy(self.buffers.bytes(buffer, 0, length));
             self.buffers.give_back(buffer);
             receives
@@ -183,7 +183,7 @@ impl Worker<'_> {
         let sending = connection.queue().sending_bytes();
         match result {
             Ok(bytes) => {
-                self.counters.bytes_out += u64::from(bytes);
+                self.counters.bytes_out.add(u64::from(bytes));
                 connection.sent(bytes as usize, |chunk| release(self.buffers, chunk));
             }
             Err(Errno::AGAIN) => connection.sent(0, |chunk| release(self.buffers, chunk)),
@@ -191,12 +191,12 @@ impl Worker<'_> {
                 connection.send_stopped(|chunk| release(self.buffers, chunk));
             }
             Err(_) => {
-                self.counters.reset += 1;
+                self.counters.reset.add(1);
                 connection.send_failed(|chunk| release(self.buffers, chunk));
             }
         }
         let short = result.map_or_else(|errno| errno == Errno::AGAIN, |bytes| (bytes as usize) < sending);
-        self.counters.blocked += u64::from(short);
+        self.counters.blocked.add(u64::from(short));
         self.list(id);
     }
 
@@ -215,7 +215,7 @@ impl Worker<'_> {
             self.silent_sends.pop_front();
             let Some(connection) = self.connections.get(id) else { continue };
             let Some(bytes) = connection.bytes_of_send(request) else { continue };
-            self.counters.bytes_out += bytes as u64;
+            self.counters.bytes_out.add(bytes as u64);
             let more_to_do = connection.awaits_send();
             connection.sent(bytes, |chunk| release(self.buffers, chunk));
             if more_to_do {

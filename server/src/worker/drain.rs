@@ -94,7 +94,7 @@ impl Worker<'_> {
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(Errno::BADF | Errno::NOTSOCK | Errno::INVAL) => return true,
                 Err(_) => {
-                    self.counters.accept_rests += 1;
+                    self.counters.accept_rests.add(1);
                     self.rest_until = Some(Instant::now() + BACKOFF);
                     return false;
                 }
@@ -114,8 +114,9 @@ impl Worker<'_> {
         let stop = self.control.phase() == Phase::Stop;
         if drain.cut_off.is_none() && (stop || now >= drain.deadline) {
             drain.cut_off = Some(now);
-            self.counters.open =
-                self.connections.iter_mut().filter(|(_, c)| !c.is_lingering()).count() as u64;
+            self.counters
+                .open
+                .set(self.connections.iter_mut().filter(|(_, c)| !c.is_lingering()).count() as u64);
         }
         let late = drain.cut_off.is_some();
         if !caught_up && !late {
@@ -161,6 +162,11 @@ impl Worker<'_> {
             connection.abort(|chunk| release(self.buffers, chunk));
         }
         self.list(id);
+    }
+
+    /// True once the drain timeout has passed or a second signal came: what was busy then has been counted.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.drain.as_ref().is_some_and(|drain| drain.cut_off.is_some())
     }
 
     pub(super) fn is_done(&self) -> bool {

@@ -25,7 +25,7 @@ use tune::cpu_set::Cpu;
 use tune::errno::describe;
 
 use crate::control::Control;
-use crate::stats::Counters;
+use crate::stats::LiveCounters;
 use acceptor::{AcceptStep, Acceptor};
 use buffers::Buffers;
 pub(crate) use buffers::MAX_BUFFERS;
@@ -105,7 +105,7 @@ pub(crate) struct Worker<'r> {
     hurry: bool,
     drain: Option<Drain>,
     drain_timeout: Duration,
-    counters: Counters,
+    counters: &'r LiveCounters,
 }
 
 /// Runs a worker on the calling thread, which is already pinned. `ready` is called when all is set up and returns when
@@ -118,8 +118,9 @@ pub(crate) fn run(
     listener: OwnedFd,
     control: &Control,
     wake: &OwnedFd,
+    counters: &LiveCounters,
     ready: impl FnOnce() -> bool,
-) -> Result<Counters, WorkerError> {
+) -> Result<(), WorkerError> {
     // The pool first, so that it is dropped after the ring.
     let mut buffers = Buffers::map(settings.buffers, settings.buffer_size)
         .map_err(|error| WorkerError::Start("map the buffer pool", error))?;
@@ -129,7 +130,7 @@ pub(crate) fn run(
         .register(ring.submitter())
         .map_err(|error| WorkerError::Start("register the buffer pool", error))?;
     if !ready() {
-        return Ok(Counters::default());
+        return Ok(());
     }
     Worker {
         ring,
@@ -147,13 +148,13 @@ pub(crate) fn run(
         hurry: false,
         drain: None,
         drain_timeout: settings.drain_timeout,
-        counters: Counters::default(),
+        counters,
     }
     .run()
 }
 
 impl Worker<'_> {
-    fn run(mut self) -> Result<Counters, WorkerError> {
+    fn run(mut self) -> Result<(), WorkerError> {
         self.ring.poll_wake(self.wake.as_raw_fd());
         while !self.is_done() {
             self.ask();
@@ -164,12 +165,15 @@ impl Worker<'_> {
             let caught_up = self.ring.has_caught_up();
             self.take_completions()?;
             self.confirm_silent_sends();
+            if !self.is_cut_off() {
+                self.counters.open.set(self.connections.open_count() as u64);
+            }
             self.end_rest();
             if sweeps {
                 self.sweep(caught_up);
             }
         }
-        Ok(self.counters)
+        Ok(())
     }
 
     /// Queues the requests that the listener and the listed connections want.
@@ -229,7 +233,7 @@ impl Worker<'_> {
                 }
                 Step::SendWaiting => {
                     connection.relocate_queue(|chunk| {
-                        self.counters.bytes_copied += spare_the_pool(chunk, self.buffers);
+                        self.counters.bytes_copied.add(spare_the_pool(chunk, self.buffers));
                     });
                     self.ring.send(id, connection, self.buffers, true);
                 }
