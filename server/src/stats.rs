@@ -84,6 +84,22 @@ counters! {
     bytes_copied,
     /// Times that accepting rested because the system was out of descriptors or memory.
     accept_rests,
+    /// Receives that brought bytes.
+    requests,
+    /// Connections that were reset because the core had as many as it may have (`--overload reset`).
+    refused,
+    /// Times that the core had as many connections as it may have, and the next waited in the accept queue.
+    queue_waits,
+    /// Connections closed because nothing came or went for `--idle-timeout`.
+    idle_closed,
+    /// Sends that the kernel was asked to do without a copy.
+    zerocopy_sends,
+    /// Those of them whose bytes it copied all the same.
+    zerocopy_copied,
+    /// Connections accepted and given to another core (`--accept single`).
+    handed_over,
+    /// Connections that another core has accepted.
+    taken_over,
 }
 
 impl Counters {

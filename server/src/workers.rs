@@ -15,13 +15,13 @@ use tune::affinity;
 use tune::cpu_set::Cpu;
 use tune::errno::describe;
 
-use crate::config::Config;
+use crate::config::{AcceptModel, Config};
 use crate::control::{self, Control, Phase};
 use crate::host;
 use crate::listener::Listeners;
 use crate::report::{CoreReport, Report};
 use crate::stats::LiveCounters;
-use crate::worker::{self, Features, Settings};
+use crate::worker::{self, Crew, Features, Settings};
 use crate::worker_plan::PlannedWorker;
 
 /// What the main thread waits for.
@@ -87,6 +87,11 @@ pub(crate) fn run(
         signals: 0,
         notify,
     };
+    let config = Arc::new(config.clone());
+    let crew = (config.accept == AcceptModel::Single).then(|| {
+        let limits = plan.iter().map(|worker| worker.max_connections);
+        Arc::new(Crew::new(limits.zip(server.counters.iter().cloned())))
+    });
     let backlog = u32::from(config.backlog).min(host::somaxconn()) as usize;
     for (index, (worker, listener)) in plan.iter().zip(listeners.descriptors()?).enumerate() {
         let settings = Settings {
@@ -94,11 +99,10 @@ pub(crate) fn run(
             features,
             max_connections: worker.max_connections,
             backlog,
-            buffers: config.buffers,
-            buffer_size: config.buffer_size,
-            drain_timeout: config.drain_timeout,
+            config: Arc::clone(&config),
+            crew: crew.as_ref().map(|crew| (Arc::clone(crew), index)),
         };
-        server.start(index, settings, listener, &sender)?;
+        server.start(index, settings, vec![listener], &sender)?;
     }
     drop(sender);
     let Some(waiting) = server.wait_until_ready() else {
@@ -128,7 +132,7 @@ impl<N: FnMut(Notice)> Server<N> {
         &mut self,
         index: usize,
         settings: Settings,
-        listener: OwnedFd,
+        listeners: Vec<OwnedFd>,
         sender: &Sender<Event>,
     ) -> Result<()> {
         let fail = |error: io::Error| {
@@ -150,7 +154,7 @@ impl<N: FnMut(Notice)> Server<N> {
                 let _ = started.recv();
                 control.phase() == Phase::Run
             };
-            Ok(worker::run(&settings, listener, &control, &wake, &counters, ready)?)
+            Ok(worker::run(&settings, listeners, &control, &wake, &counters, ready)?)
         };
         thread::Builder::new()
             .name(format!("worker-{cpu}"))

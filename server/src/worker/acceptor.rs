@@ -82,6 +82,11 @@ impl Acceptor {
         }
     }
 
+    /// How many connections what is armed may bring before the next step.
+    pub(crate) fn reserved(&self) -> usize {
+        if self.multishot { self.burst } else { self.singles }
+    }
+
     fn is_armed(&self) -> bool {
         self.multishot || self.singles > 0
     }

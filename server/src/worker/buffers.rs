@@ -20,6 +20,30 @@ pub(crate) const GROUP: u16 = 0;
 /// The largest number of buffers: `IORING_REGISTER_PBUF_RING` takes at most 32768 entries.
 pub(crate) const MAX_BUFFERS: u32 = 1 << 15;
 
+/// What memory is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pages {
+    /// The base page size.
+    Small,
+    /// `MAP_HUGETLB`: huge pages of the default size, which must have been set aside.
+    Huge,
+}
+
+impl Pages {
+    /// What to do when there is none.
+    pub(crate) fn hint(self) -> &'static str {
+        match self {
+            Self::Small => "",
+            Self::Huge => {
+                "; set huge pages aside with `sysctl vm.nr_hugepages=N`, see /proc/meminfo, or leave --huge-pages out"
+            }
+        }
+    }
+}
+
+/// Length of a huge page of the usual default size, to which the kernel rounds such a mapping's length.
+const HUGE_PAGE: usize = 2 << 20;
+
 /// Anonymous memory, page-aligned, given back on drop.
 struct Mapping {
     start: NonNull<u8>,
@@ -27,15 +51,14 @@ struct Mapping {
 }
 
 impl Mapping {
-    fn new(length: usize) -> io::Result<Self> {
+    fn new(length: usize, pages: Pages) -> io::Result<Self> {
+        let (length, flags) = match pages {
+            Pages::Small => (length, MapFlags::PRIVATE),
+            Pages::Huge => (length.next_multiple_of(HUGE_PAGE), MapFlags::PRIVATE | MapFlags::HUGETLB),
+        };
         // SAFETY: a null hint with no MAP_FIXED replaces no existing mapping.
         let start = unsafe {
-            mmap_anonymous(
-                std::ptr::null_mut(),
-                length,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE,
-            )
+            mmap_anonymous(std::ptr::null_mut(), length, ProtFlags::READ | ProtFlags::WRITE, flags)
         }?;
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { start, length })
@@ -68,10 +91,13 @@ pub(crate) struct Buffers {
 
 impl Buffers {
     /// Maps `count` buffers (a power of two, at most [`MAX_BUFFERS`]) of `size` bytes. Pages are touched on first use.
-    pub(crate) fn map(count: u16, size: u32) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// ENOMEM without memory, or without as many huge pages.
+    pub(crate) fn map(count: u16, size: u32, pages: Pages) -> io::Result<Self> {
         let size = size as usize;
-        let ring = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
-        let memory = Mapping::new(usize::from(count) * size)?;
+        let ring = Mapping::new(usize::from(count) * size_of::<BufRingEntry>(), Pages::Small)?;
+        let memory = Mapping::new(usize::from(count) * size, pages)?;
         let is_held = vec![true; usize::from(count)].into();
         let mut buffers = Self { ring, memory, count, size, tail: 0, published: 0, is_held, held: count };
         (0..count).for_each(|id| buffers.give_back(id));
@@ -122,6 +148,16 @@ impl Buffers {
         unsafe { std::slice::from_raw_parts(first.as_ptr(), end - start) }
     }
 
+    /// What the kernel does when it receives: writes to the head of a buffer, which the test has.
+    #[cfg(test)]
+    pub(crate) fn write(&mut self, id: BufferId, bytes: &[u8]) {
+        assert!(bytes.len() <= self.size);
+        // SAFETY: the offset lies inside the mapping.
+        let first = unsafe { self.memory.start.add(usize::from(id) * self.size) };
+        // SAFETY: the buffer's bytes are inside the mapping, and no reference to them lives: `bytes` borrows the pool.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), first.as_ptr(), bytes.len()) };
+    }
+
     /// Gives a buffer back; the kernel may use it after the next [`Buffers::publish`].
     pub(crate) fn give_back(&mut self, id: BufferId) {
         let was_held = std::mem::replace(&mut self.is_held[usize::from(id)], false);
@@ -163,7 +199,7 @@ mod tests {
 
     #[test]
     fn buffers_are_held_until_given_back() {
-        let mut buffers = Buffers::map(4, 64).unwrap();
+        let mut buffers = Buffers::map(4, 64, Pages::Small).unwrap();
         assert_eq!((buffers.count(), buffers.held()), (4, 0));
         assert_eq!(buffers.take(3), Some(3));
         assert_eq!(buffers.take(4), None, "no such buffer");
@@ -177,7 +213,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "given back but not held")]
     fn a_buffer_given_back_twice_is_a_bug_that_stops_the_worker() {
-        let mut buffers = Buffers::map(2, 64).unwrap();
+        let mut buffers = Buffers::map(2, 64, Pages::Small).unwrap();
         buffers.take(1);
         buffers.give_back(1);
         buffers.give_back(1);

@@ -13,12 +13,15 @@
 
 mod step;
 
-use super::send_queue::{Chunk, SendQueue};
-use super::token::Descriptor;
+use rustix::io::Errno;
+
+use super::memory::Memory;
+use super::send_queue::SendQueue;
+use super::token::{BufferId, Descriptor};
 pub(crate) use step::{ReceiveEnd, Step};
 
 /// While the peer's window is closed, no new receive is armed once this many bytes are queued for it.
-pub(crate) const PAUSE_AT: usize = 64 * 1024;
+pub(crate) const PAUSE_AT: u64 = 64 * 1024;
 
 /// Requests of a connection that the kernel holds.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -26,14 +29,18 @@ pub(crate) struct InFlight {
     receive: bool,
     send: bool,
     cancel: bool,
-    /// A look at the socket: at its CPU, or at its unsent bytes.
+    /// A look at the socket, at its CPU or at its unsent bytes, or a change of its options.
     look: bool,
     shutdown: bool,
+    /// A zero-copy send was done, and the kernel still reads from its pieces.
+    notification: bool,
 }
 
 impl InFlight {
-    fn any(self) -> bool {
-        self != Self::default()
+    /// What must end before the descriptor is closed.
+    fn any_on_descriptor(self) -> bool {
+        let Self { receive, send, cancel, look, shutdown, notification } = self;
+        receive || send && !notification || cancel || look || shutdown
     }
 }
 
@@ -54,6 +61,8 @@ enum State {
     Aborting,
     /// The close is in flight.
     Closing,
+    /// The descriptor is closed; the kernel still reads from what was sent.
+    Closed,
 }
 
 /// The state of one slot of the connection table.
@@ -72,12 +81,22 @@ pub(crate) struct Connection {
     shutdown_asked: bool,
     /// A cancel was asked for, and what it was to end has not ended yet.
     cancel_asked: bool,
+    /// The close is to be a reset.
+    reset_wanted: bool,
+    /// The unsent bytes are to be counted.
+    count_wanted: bool,
     /// Waits in the worker's list of connections to look at. Kept by the worker.
     pub(crate) listed: bool,
     /// The locality of its receives is sampled.
     pub(crate) sampled: bool,
     /// Number of receives that brought bytes.
     receives: u32,
+    /// Bytes of a request that is not complete yet.
+    unanswered: u32,
+    /// When bytes last came or went, in ticks of the worker.
+    active: u32,
+    /// What a zero-copy send has done, until its notification.
+    zero_copy: Result<u32, Errno>,
     /// Number of the request that the send in flight is.
     send_request: u64,
     queue: SendQueue,
@@ -95,9 +114,14 @@ impl Connection {
             heard: false,
             shutdown_asked: false,
             cancel_asked: false,
+            reset_wanted: false,
+            count_wanted: false,
             listed: false,
             sampled: false,
             receives: 0,
+            unanswered: 0,
+            active: 0,
+            zero_copy: Ok(0),
             send_request: 0,
             queue: SendQueue::default(),
         }
@@ -109,6 +133,17 @@ impl Connection {
         *self = Self { state: State::Open, descriptor, heard: true, listed: self.listed, ..Self::free() };
     }
 
+    /// The connection was accepted, at this tick of the worker. `sampled`: the locality of its receives is sampled.
+    pub(crate) fn accepted(&mut self, sampled: bool, tick: u32) {
+        self.sampled = sampled;
+        self.active = tick;
+    }
+
+    /// True while it is open, or sends what is queued.
+    pub(crate) fn is_served(&self) -> bool {
+        matches!(self.state, State::Open | State::Finishing | State::Ending)
+    }
+
     /// How the kernel knows it.
     pub(crate) fn descriptor(&self) -> Descriptor {
         self.descriptor
@@ -118,19 +153,14 @@ impl Connection {
         self.state == State::Free
     }
 
-    /// True while the kernel may read from what is queued.
+    /// True while a send is to be waited for.
     pub(crate) fn is_sending(&self) -> bool {
         self.in_flight.send
     }
 
-    /// True while the close is in flight.
-    pub(crate) fn is_closing(&self) -> bool {
-        self.state == State::Closing
-    }
-
-    /// True while the peer does not read as fast as it writes.
-    pub(crate) fn is_blocked(&self) -> bool {
-        self.blocked
+    /// True while the descriptor is the connection's: the close is not even in flight.
+    pub(crate) fn has_descriptor(&self) -> bool {
+        !matches!(self.state, State::Free | State::Closing | State::Closed)
     }
 
     /// True if nothing is queued or being sent, and an armed receive would have told if bytes waited in the socket: they
@@ -144,27 +174,40 @@ impl Connection {
         std::mem::take(&mut self.heard)
     }
 
-    /// Bytes came. Returns how many receives have brought bytes, this one included.
-    pub(crate) fn received(&mut self, chunk: Chunk) -> u32 {
-        self.queue.push(chunk);
-        self.count_receive()
-    }
-
-    /// As [`Connection::received`], for bytes that are to be copied. They are put behind those copied last.
-    pub(crate) fn received_copy(&mut self, bytes: &[u8]) -> u32 {
-        self.queue.push_copy(bytes);
-        self.count_receive()
-    }
-
-    fn count_receive(&mut self) -> u32 {
+    /// Bytes came at this tick. Returns how many receives have brought bytes, this one included.
+    pub(crate) fn heard(&mut self, tick: u32) -> u32 {
         self.heard = true;
+        self.active = tick;
         self.receives = self.receives.saturating_add(1);
         self.receives
     }
 
+    /// The bytes that came, `length` of them in `buffer`, are to be sent back. Returns how many were copied out of the
+    /// pool.
+    pub(crate) fn echo(&mut self, buffer: BufferId, length: usize, memory: &mut Memory) -> u64 {
+        if self.blocked {
+            self.queue.push_sparing(buffer, length, memory)
+        } else {
+            self.queue.push(buffer, length, memory);
+            0
+        }
+    }
+
+    /// Each `request` bytes of what came, `length` bytes, are to be answered with `response` bytes.
+    pub(crate) fn answer(&mut self, length: u32, request: u32, response: u32) {
+        let unanswered = u64::from(self.unanswered) + u64::from(length);
+        self.unanswered = u32::try_from(unanswered % u64::from(request)).expect("less than a request");
+        self.queue.owe(unanswered / u64::from(request) * u64::from(response));
+    }
+
+    /// When bytes last came or went.
+    pub(crate) fn active(&self) -> u32 {
+        self.active
+    }
+
     /// True if bytes that come now are not to be queued: the connection is being given up.
     pub(crate) fn discards(&self) -> bool {
-        !matches!(self.state, State::Open | State::Finishing | State::Ending)
+        !self.is_served()
     }
 
     /// The receive is no longer armed.
@@ -184,16 +227,16 @@ impl Connection {
         &self.queue
     }
 
-    /// The first `chunks` chunks were given to the kernel to send, as its request number `request`.
-    pub(crate) fn send_started(&mut self, chunks: usize, request: u64) {
+    /// The first `spans` spans of the queue were given to the kernel to send, as its request number `request`.
+    pub(crate) fn send_started(&mut self, spans: usize, request: u64, memory: &Memory) {
         debug_assert!(!self.in_flight.send);
         self.in_flight.send = true;
         self.send_request = request;
-        self.queue.start(chunks);
+        self.queue.start(spans, memory);
     }
 
     /// Bytes of the send in flight, if it is the one with this request number.
-    pub(crate) fn bytes_of_send(&self, request: u64) -> Option<usize> {
+    pub(crate) fn bytes_of_send(&self, request: u64) -> Option<u64> {
         (self.in_flight.send && self.send_request == request).then(|| self.queue.sending_bytes())
     }
 
@@ -202,44 +245,64 @@ impl Connection {
         self.in_flight.send && (self.state != State::Open || self.queue.has_more())
     }
 
-    /// The send in flight completed; the kernel took `bytes` bytes, 0 if the socket was full. Chunks sent to their end
-    /// go to `give_back`.
-    pub(crate) fn sent(&mut self, bytes: usize, mut give_back: impl FnMut(Chunk)) {
+    /// The send in flight completed; the kernel took `bytes` bytes, 0 if the socket was full.
+    pub(crate) fn sent(&mut self, bytes: u64, tick: u32, memory: &mut Memory) {
         debug_assert!(self.in_flight.send);
         self.blocked = bytes < self.queue.sending_bytes();
-        self.send_ended();
-        self.queue.sent(bytes, &mut give_back);
-        if self.discards() {
-            self.queue.clear(give_back);
+        if bytes > 0 {
+            self.active = tick;
         }
+        self.send_ended(bytes, memory);
     }
 
     /// The send in flight was ended by a cancel or a signal.
-    pub(crate) fn send_stopped(&mut self, mut give_back: impl FnMut(Chunk)) {
-        self.send_ended();
-        self.queue.sent(0, &mut give_back);
-        if self.discards() {
-            self.queue.clear(give_back);
-        }
+    pub(crate) fn send_stopped(&mut self, memory: &mut Memory) {
+        self.send_ended(0, memory);
     }
 
     /// The send in flight failed for good.
-    pub(crate) fn send_failed(&mut self, give_back: impl FnMut(Chunk)) {
-        self.state = State::Aborting;
-        self.send_stopped(give_back);
+    pub(crate) fn send_failed(&mut self, memory: &mut Memory) {
+        if self.has_descriptor() {
+            self.state = State::Aborting;
+        }
+        self.send_stopped(memory);
     }
 
-    fn send_ended(&mut self) {
+    fn send_ended(&mut self, bytes: u64, memory: &mut Memory) {
         self.in_flight.send = false;
+        self.cancel_asked = false;
+        self.queue.sent(bytes, memory);
+        if self.discards() {
+            self.queue.clear(memory);
+        }
+    }
+
+    /// The zero-copy send in flight did this; the kernel reads from its pieces until the notification.
+    pub(crate) fn notification_follows(&mut self, result: Result<u32, Errno>) {
+        self.zero_copy = result;
+        self.in_flight.notification = true;
+        // Whoever waits for the send to end, to close, need not wait for the notification.
         self.cancel_asked = false;
     }
 
+    /// The kernel reads no more from the zero-copy send's pieces. Gives what the send has done.
+    pub(crate) fn notified(&mut self) -> Result<u32, Errno> {
+        self.in_flight.notification = false;
+        self.zero_copy
+    }
+
     /// Gives the connection up: what is queued is dropped, as soon as the kernel does not read from it.
-    pub(crate) fn abort(&mut self, give_back: impl FnMut(Chunk)) {
+    pub(crate) fn abort(&mut self, memory: &mut Memory) {
         if matches!(self.state, State::Open | State::Finishing | State::Ending | State::Lingering) {
             self.state = State::Aborting;
-            self.queue.clear(give_back);
+            self.queue.clear(memory);
         }
+    }
+
+    /// Closes a connection that was just accepted, with a reset unless the listener's options say so already.
+    pub(crate) fn refuse(&mut self, options_reset: bool) {
+        self.state = State::Aborting;
+        self.reset_wanted = !options_reset;
     }
 
     /// The server drains: no more is to be received, and the connection to be ended with a FIN behind what is queued. The
@@ -260,15 +323,20 @@ impl Connection {
         self.in_flight.shutdown = false;
     }
 
-    /// As [`SendQueue::relocate`].
-    pub(crate) fn relocate_queue(&mut self, moved: impl FnMut(&mut Chunk)) {
-        self.queue.relocate(moved);
+    /// As [`SendQueue::spare_the_pool`].
+    pub(crate) fn spare_the_pool(&mut self, memory: &mut Memory) -> u64 {
+        self.queue.spare_the_pool(memory)
+    }
+
+    /// The bytes that the peer has not acknowledged are to be counted.
+    pub(crate) fn count_unsent(&mut self) {
+        self.count_wanted = true;
     }
 
     /// The socket is to be looked at through the ring; false if a look is in flight already or the connection is about to
     /// close.
     pub(crate) fn look_started(&mut self) -> bool {
-        let closes = matches!(self.state, State::Free | State::Aborting | State::Closing);
+        let closes = matches!(self.state, State::Free | State::Aborting | State::Closing | State::Closed);
         let may = !self.in_flight.look && !self.in_flight.shutdown && !closes;
         self.in_flight.look |= may;
         may
@@ -286,10 +354,22 @@ impl Connection {
         self.cancel_asked &= !escaped;
     }
 
-    /// The slot's descriptor is closed.
-    pub(crate) fn closed(&mut self) {
-        debug_assert!(!self.in_flight.any() && self.queue.is_empty());
-        *self = Self { listed: self.listed, ..Self::free() };
+    /// The slot's descriptor is closed. True if the slot is free now; else the kernel still reads from what was sent, and
+    /// [`Connection::notified`] follows.
+    pub(crate) fn closed(&mut self) -> bool {
+        debug_assert!(!self.in_flight.any_on_descriptor());
+        self.state = State::Closed;
+        self.is_over()
+    }
+
+    /// Frees the slot if the descriptor is closed and the kernel has nothing of it any more.
+    pub(crate) fn is_over(&mut self) -> bool {
+        let over = self.state == State::Closed && !self.in_flight.notification;
+        if over {
+            debug_assert!(self.queue.is_empty());
+            *self = Self { listed: self.listed, ..Self::free() };
+        }
+        over
     }
 
     /// There are free buffers again.
@@ -305,11 +385,13 @@ impl Connection {
     /// What to ask the kernel for now; it is taken as asked. To be called until it gives `None`.
     pub(crate) fn next_step(&mut self) -> Option<Step> {
         match self.state {
-            State::Free | State::Closing => None,
+            State::Free | State::Closing | State::Closed => None,
             State::Open => self.send_step().or_else(|| self.receive_step()),
             State::Finishing => self.send_step().or_else(|| self.finish_step()),
             State::Ending => self.send_step().or_else(|| self.ending_step()),
-            State::Lingering => self.shutdown_step().or_else(|| self.receive_step()),
+            State::Lingering => {
+                self.shutdown_step().or_else(|| self.receive_step()).or_else(|| self.count_step())
+            }
             State::Aborting => self.close_step(),
         }
     }
@@ -357,15 +439,23 @@ impl Connection {
         Some(Step::Shutdown)
     }
 
+    fn count_step(&mut self) -> Option<Step> {
+        (std::mem::take(&mut self.count_wanted) && self.look_started()).then_some(Step::CountUnsent)
+    }
+
     fn close_step(&mut self) -> Option<Step> {
         if self.in_flight.receive {
             return self.cancel_step(Step::CancelReceive);
         }
-        if self.in_flight.send {
+        if self.in_flight.send && !self.in_flight.notification {
             return self.cancel_step(Step::CancelSend);
         }
-        if self.in_flight.any() {
+        if self.in_flight.any_on_descriptor() {
             return None;
+        }
+        if std::mem::take(&mut self.reset_wanted) {
+            self.in_flight.look = true;
+            return Some(Step::ResetOnClose);
         }
         self.state = State::Closing;
         Some(Step::Close)

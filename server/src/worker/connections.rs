@@ -48,10 +48,21 @@ impl Connections {
         (entry.generation == id.generation && !entry.connection.is_free()).then_some(&mut entry.connection)
     }
 
-    /// The connection's descriptor is closed: its slot is free, for the next generation.
+    /// The connection's descriptor is closed. Its slot is free for the next generation, unless a notification follows.
     pub(crate) fn closed(&mut self, id: ConnectionId) {
-        let Some(connection) = self.get(id) else { return };
-        connection.closed();
+        if self.get(id).is_some_and(Connection::closed) {
+            self.release(id);
+        }
+    }
+
+    /// The kernel reads no more from what the connection has sent. Frees the slot if its descriptor is closed.
+    pub(crate) fn notified(&mut self, id: ConnectionId) {
+        if self.get(id).is_some_and(Connection::is_over) {
+            self.release(id);
+        }
+    }
+
+    fn release(&mut self, id: ConnectionId) {
         let entry = &mut self.entries[id.slot as usize];
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(id.slot);
@@ -83,7 +94,7 @@ mod tests {
 
     fn close(connections: &mut Connections, id: ConnectionId) {
         let connection = connections.get(id).unwrap();
-        connection.abort(drop);
+        connection.refuse(true);
         assert_eq!(connection.next_step(), Some(Step::Close));
         connections.closed(id);
     }

@@ -1,16 +1,15 @@
 //! What a worker does after the server was told to stop: it accepts those who wait already, serves every connection until it
 //! has gone quiet or the time is up, ends it with a FIN, and closes it when the peer has everything.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::SocketFlags;
 
-use super::acceptor::BACKOFF;
+use super::Worker;
+use super::kernel::Kernel;
 use super::ring::COMPLETIONS;
-use super::token::{ConnectionId, Descriptor};
-use super::{Worker, operations, release};
+use super::token::ConnectionId;
 use crate::control::Phase;
 
 /// How often a draining worker looks for connections that have gone quiet. A connection gets a FIN once it has been quiet
@@ -19,9 +18,6 @@ const SWEEP: Duration = Duration::from_millis(50);
 
 /// How long the connections that the drain timeout ends may take to get what is queued for them.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// How many are taken from the accept queue in one turn of the loop.
-const MOST_AT_ONCE: usize = 1024;
 
 /// What an enter waits for that is to run everything that is ready, and does not sleep.
 pub(super) const CATCH_UP: (u32, Option<Duration>) = (COMPLETIONS / 2, Some(Duration::ZERO));
@@ -41,23 +37,22 @@ impl Drain {
     }
 }
 
-impl Worker<'_> {
+impl<K: Kernel> Worker<'_, K> {
     /// The main thread has called: stop accepting, let the connections come to their end; the second time, at once.
     pub(super) fn start_to_drain(&mut self) {
-        let now = Instant::now();
-        if self.drain.is_none()
-            && let Some(listener) = &self.listener
-        {
-            // What waits in the accept queue is still accepted; a queue of length 0 keeps most of those who come now out
-            // of it, and they are refused when the listener is closed. If it fails, they are accepted as well.
-            let _ = rustix::net::listen(listener, 0);
-        }
-        self.acceptor.stop();
+        let now = self.kernel.now();
         if self.drain.is_none() {
+            for listening in &mut self.listeners {
+                // What waits in the accept queue is still accepted; a queue of length 0 keeps most of those who come now
+                // out of it, and they are refused when the listener is closed.
+                self.kernel.stop_queueing(listening.socket().as_fd());
+                listening.acceptor.stop();
+            }
             self.connections.iter_mut().for_each(|(_, connection)| _ = connection.take_heard());
         }
-        let deadline = now + self.drain_timeout;
-        let first = now + SWEEP.min(self.drain_timeout);
+        let timeout = self.settings.config.drain_timeout;
+        let deadline = now + timeout;
+        let first = now + SWEEP.min(timeout);
         let drain = self.drain.get_or_insert(Drain { deadline, next_sweep: first, cut_off: None });
         if self.control.phase() == Phase::Stop {
             drain.next_sweep = now;
@@ -66,42 +61,7 @@ impl Worker<'_> {
 
     /// True if a sweep is due after the next enter, which is to [catch up](CATCH_UP).
     pub(super) fn sweep_is_due(&self) -> bool {
-        self.drain.as_ref().is_some_and(|drain| drain.next_sweep <= Instant::now())
-    }
-
-    /// Once no accept is in flight, accepts what is left in the accept queue, as far as slots are free, and closes the
-    /// listener when that is empty, or when the time is up.
-    pub(super) fn empty_accept_queue(&mut self) {
-        let Some(drain) = &self.drain else { return };
-        if !self.acceptor.has_stopped() {
-            return;
-        }
-        let Some(listener) = self.listener.take() else { return };
-        if drain.cut_off.is_none() && !self.accept_those_who_wait(&listener) {
-            self.listener = Some(listener);
-        }
-    }
-
-    /// False if some may be left.
-    fn accept_those_who_wait(&mut self, listener: &OwnedFd) -> bool {
-        if self.rest_until.is_some() {
-            return false;
-        }
-        for _ in 0..MOST_AT_ONCE.min(self.connections.free_count()) {
-            match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
-                Ok(socket) => self.accepted(operations::plain(socket)),
-                Err(Errno::AGAIN) => return true,
-                Err(Errno::INTR | Errno::CONNABORTED) => {}
-                Err(Errno::BADF | Errno::NOTSOCK | Errno::INVAL) => return true,
-                Err(_) => {
-                    self.counters.accept_rests.add(1);
-                    self.rest_until = Some(Instant::now() + BACKOFF);
-                    return false;
-                }
-            }
-        }
-        self.hurry |= self.connections.free_count() > 0;
-        false
+        self.drain.as_ref().is_some_and(|drain| drain.next_sweep <= self.kernel.now())
     }
 
     /// Ends the connections that have gone quiet and closes those that the peer has everything of. When the time is up all
@@ -110,7 +70,7 @@ impl Worker<'_> {
     /// Who is quiet is known only if the enter before has `caught_up`: else it is tried again in the next turn.
     pub(super) fn sweep(&mut self, caught_up: bool) {
         let Some(drain) = &mut self.drain else { return };
-        let now = Instant::now();
+        let now = self.kernel.now();
         let stop = self.control.phase() == Phase::Stop;
         if drain.cut_off.is_none() && (stop || now >= drain.deadline) {
             drain.cut_off = Some(now);
@@ -123,13 +83,11 @@ impl Worker<'_> {
             return;
         }
         drain.next_sweep = now + SWEEP;
-        let mut lingering = Vec::new();
         for (id, connection) in self.connections.iter_mut() {
             if stop {
-                connection.abort(|chunk| release(self.buffers, chunk));
+                connection.abort(self.memory);
             } else if connection.is_lingering() {
-                lingering.push(id);
-                continue;
+                connection.count_unsent();
             } else if late || !connection.take_heard() && connection.is_quiet() {
                 connection.end_stream();
             } else {
@@ -139,19 +97,6 @@ impl Worker<'_> {
                 self.listed.push(id.slot);
             }
         }
-        lingering.into_iter().for_each(|id| self.ask_for_unsent(id));
-    }
-
-    /// Asks how many bytes of a lingering connection its peer has not acknowledged.
-    fn ask_for_unsent(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get(id) else { return };
-        if !connection.look_started() {
-            return;
-        }
-        match connection.descriptor() {
-            Descriptor::Plain(number) => self.take_unsent(id, operations::unsent_bytes(number)),
-            Descriptor::Direct(number) => self.ring.look_for_unsent(id, number),
-        }
     }
 
     /// Closes a lingering connection if its peer's kernel has acknowledged all, the FIN too.
@@ -159,7 +104,7 @@ impl Worker<'_> {
         let Some(connection) = self.connections.get(id) else { return };
         connection.look_ended();
         if connection.is_lingering() && unsent.unwrap_or(0) == 0 {
-            connection.abort(|chunk| release(self.buffers, chunk));
+            connection.abort(self.memory);
         }
         self.list(id);
     }
@@ -171,7 +116,9 @@ impl Worker<'_> {
 
     pub(super) fn is_done(&self) -> bool {
         let Some(drain) = &self.drain else { return false };
-        let closed = self.connections.open_count() == 0 && self.listener.is_none();
-        closed || drain.cut_off.is_some_and(|since| since.elapsed() >= LAST_WORDS)
+        let crew_is_over = self.settings.crew.as_ref().is_none_or(|(crew, own)| crew.is_over_for(*own));
+        let nothing_comes = self.listeners.is_empty() && self.to_hand_over.is_empty() && crew_is_over;
+        let cut_off = drain.cut_off.is_some_and(|since| self.kernel.now() - since >= LAST_WORDS);
+        self.connections.open_count() == 0 && nothing_comes || cut_off
     }
 }

@@ -1,41 +1,53 @@
-//! One worker: a pinned thread, its ring, its listener, its connections.
+//! One worker: a pinned thread, its ring, its listeners, its connections.
 //!
 //! [`Worker::run`] is the loop: ask for what the connections want, enter the kernel once, take the completions.
-//! [`completions`] is what a completion does; [`connection`] decides what a connection wants; [`operations`] asks for it.
-//! [`drain`] is how it ends.
+//! [`asking`] is the first, [`completions`] the last; [`connection`] decides what a connection wants; behind [`kernel`] is
+//! the [`ring`], or, in tests, a simulation of it. [`drain`] is how it ends.
 
+mod accepting;
 mod acceptor;
-mod buffers;
+mod asking;
+pub(crate) mod buffers;
 mod completions;
 mod connection;
 mod connections;
+mod crew;
+mod descriptors;
 mod drain;
 mod features;
+mod idle;
+mod kernel;
+mod memory;
+mod numa;
 mod operations;
-mod ring;
+pub(crate) mod ring;
 mod send_queue;
 mod token;
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tune::cpu_set::Cpu;
 use tune::errno::describe;
 
+use crate::config::{Config, Mode, Overload};
 use crate::control::Control;
 use crate::stats::LiveCounters;
-use acceptor::{AcceptStep, Acceptor};
-use buffers::Buffers;
+use accepting::{Listening, REFUSALS};
 pub(crate) use buffers::MAX_BUFFERS;
-use connection::Step;
+use buffers::{Buffers, Pages};
 use connections::Connections;
+pub(crate) use crew::Crew;
 use drain::Drain;
 pub(crate) use features::Features;
+use idle::Idle;
+use kernel::Kernel;
+use memory::Memory;
+use ring::Ring;
 pub use ring::SetupError;
-use ring::{Completion, Ring};
-use send_queue::{Chunk, Storage};
 pub(crate) use token::MAX_SLOTS;
 use token::{ConnectionId, Descriptor, Slot, Token};
 
@@ -47,14 +59,12 @@ pub(crate) struct Settings {
     pub(crate) features: Features,
     /// Most connections open at a time.
     pub(crate) max_connections: u32,
-    /// Length of the listener's accept queue.
+    /// Length of each listener's accept queue.
     pub(crate) backlog: usize,
-    /// Buffers in the pool; a power of two.
-    pub(crate) buffers: u16,
-    /// Bytes in a buffer.
-    pub(crate) buffer_size: u32,
-    /// How long open connections may go on after the server was told to stop.
-    pub(crate) drain_timeout: Duration,
+    /// What the server is to do.
+    pub(crate) config: Arc<Config>,
+    /// With [`crate::config::AcceptModel::Single`]: all workers, and which of them this is.
+    pub(crate) crew: Option<(Arc<Crew>, usize)>,
 }
 
 /// Why a worker ended early. The process reports it and exits non-zero.
@@ -64,8 +74,8 @@ pub enum WorkerError {
     #[error(transparent)]
     Setup(#[from] SetupError),
     /// A system call of the set-up failed.
-    #[error("{0}: {error}", error = describe(.1))]
-    Start(&'static str, io::Error),
+    #[error("{0}: {error}{hint}", error = describe(.1), hint = .2)]
+    Start(&'static str, io::Error, &'static str),
     /// The ring itself failed.
     #[error("io_uring_enter: {error}", error = describe(.0))]
     Enter(io::Error),
@@ -78,171 +88,158 @@ pub enum WorkerError {
 }
 
 /// A send that completes without a completion: it succeeded if its request was taken and no completion came.
+#[derive(Clone, Copy)]
 struct SilentSend {
     id: ConnectionId,
     request: u64,
 }
 
 /// A worker's state, used by its own thread only.
-pub(crate) struct Worker<'r> {
-    ring: Ring<'r>,
-    cpu: Cpu,
-    buffers: &'r mut Buffers,
+pub(crate) struct Worker<'r, K: Kernel> {
+    kernel: K,
+    settings: &'r Settings,
+    mode: Mode,
+    memory: &'r mut Memory,
     connections: Connections,
-    acceptor: Acceptor,
-    /// When a rest of the acceptor ends.
-    rest_until: Option<Instant>,
     /// Closed as soon as accepting has stopped.
-    listener: Option<OwnedFd>,
+    listeners: Vec<Listening>,
+    /// When a rest of the acceptors ends.
+    rest_until: Option<Instant>,
+    /// Connections at the limit are waited for: the limit was reached and [counted](LiveCounters::queue_waits).
+    full: bool,
+    /// Plain descriptors that are to be handed to other workers, and whose turn it is.
+    to_hand_over: VecDeque<u32>,
+    turn: usize,
     control: &'r Control,
     wake: &'r OwnedFd,
+    /// The eventfd is to be polled again.
+    poll_wake: bool,
     /// Slots of connections to be asked for their next steps.
     listed: Vec<Slot>,
     /// Connections that wait for a buffer, longest first.
     starved: VecDeque<ConnectionId>,
-    silent_sends: VecDeque<SilentSend>,
+    silent_sends: Vec<SilentSend>,
     /// Do not sleep in the next enter: something is to be done right after it.
     hurry: bool,
+    idle: Option<Idle>,
     drain: Option<Drain>,
-    drain_timeout: Duration,
     counters: &'r LiveCounters,
 }
 
 /// Runs a worker on the calling thread, which is already pinned. `ready` is called when all is set up and returns when
-/// the listener listens, false if the server gives up.
+/// the listeners listen, false if the server gives up.
 ///
 /// # Errors
-/// If the set-up fails or the ring or the listener break. What a peer does is never an error.
+/// If the set-up fails or the ring or a listener break. What a peer does is never an error.
 pub(crate) fn run(
     settings: &Settings,
-    listener: OwnedFd,
+    listeners: Vec<OwnedFd>,
     control: &Control,
     wake: &OwnedFd,
     counters: &LiveCounters,
     ready: impl FnOnce() -> bool,
 ) -> Result<(), WorkerError> {
+    let config = &settings.config;
+    if config.numa {
+        numa::bind(settings.cpu)
+            .map_err(|error| WorkerError::Start("bind memory to the core's NUMA node (--numa)", error, ""))?;
+    }
     // The pool first, so that it is dropped after the ring.
-    let mut buffers = Buffers::map(settings.buffers, settings.buffer_size)
-        .map_err(|error| WorkerError::Start("map the buffer pool", error))?;
+    let pages = if config.huge_pages { Pages::Huge } else { Pages::Small };
+    let buffers = Buffers::map(config.buffers, config.buffer_size, pages)
+        .map_err(|error| WorkerError::Start("map the buffer pool", error, pages.hint()))?;
+    let mut memory = Memory::new(buffers, config.mode == Mode::SinkSource);
     let mut uring = ring::create()?;
-    let ring = Ring::new(&mut uring, settings.features, settings.max_connections)?;
-    buffers
+    let reserve = if config.overload == Overload::Reset { REFUSALS } else { 0 };
+    let ring_number = uring.as_raw_fd();
+    let ring = Ring::new(&mut uring, settings.features, settings.max_connections + reserve)?;
+    if !config.busy_poll.is_zero() {
+        ring.busy_poll(config.busy_poll)?;
+    }
+    memory
+        .buffers
         .register(ring.submitter())
-        .map_err(|error| WorkerError::Start("register the buffer pool", error))?;
+        .map_err(|error| WorkerError::Start("register the buffer pool", error, ""))?;
+    if let Some((crew, member)) = &settings.crew {
+        crew.set_ring(*member, ring_number);
+    }
     if !ready() {
         return Ok(());
     }
-    Worker {
-        ring,
-        cpu: settings.cpu,
-        buffers: &mut buffers,
-        connections: Connections::new(settings.max_connections),
-        acceptor: Acceptor::new(settings.backlog),
-        rest_until: None,
-        listener: Some(listener),
-        control,
-        wake,
-        listed: Vec::new(),
-        starved: VecDeque::new(),
-        silent_sends: VecDeque::new(),
-        hurry: false,
-        drain: None,
-        drain_timeout: settings.drain_timeout,
-        counters,
-    }
-    .run()
+    Worker::new(settings, ring, &mut memory, listeners, control, wake, counters).run()
 }
 
-impl Worker<'_> {
+impl<'r, K: Kernel> Worker<'r, K> {
+    fn new(
+        settings: &'r Settings,
+        kernel: K,
+        memory: &'r mut Memory,
+        listeners: Vec<OwnedFd>,
+        control: &'r Control,
+        wake: &'r OwnedFd,
+        counters: &'r LiveCounters,
+    ) -> Self {
+        let most = settings.max_connections as usize;
+        let idle = settings.config.idle_timeout.map(|timeout| Idle::new(timeout, kernel.now()));
+        // Untouched memory costs nothing, and the lists never grow.
+        let handed = if settings.crew.is_some() { most } else { 0 };
+        Self {
+            kernel,
+            settings,
+            mode: settings.config.mode,
+            memory,
+            connections: Connections::new(settings.max_connections),
+            listeners: (0..).zip(listeners).map(|(i, fd)| Listening::new(i, fd, settings.backlog)).collect(),
+            rest_until: None,
+            full: false,
+            to_hand_over: VecDeque::with_capacity(handed),
+            turn: 0,
+            control,
+            wake,
+            poll_wake: true,
+            listed: Vec::with_capacity(most),
+            starved: VecDeque::with_capacity(most),
+            silent_sends: Vec::with_capacity(most),
+            hurry: false,
+            idle,
+            drain: None,
+            counters,
+        }
+    }
+
     fn run(mut self) -> Result<(), WorkerError> {
-        self.ring.poll_wake(self.wake.as_raw_fd());
         while !self.is_done() {
             self.ask();
-            self.buffers.publish();
             let sweeps = self.sweep_is_due();
             let (want, timeout) = if sweeps { drain::CATCH_UP } else { self.how_long() };
-            self.ring.enter(want, timeout).map_err(WorkerError::Enter)?;
-            let caught_up = self.ring.has_caught_up();
+            self.enter(want, timeout).map_err(WorkerError::Enter)?;
+            let caught_up = self.kernel.has_caught_up();
             self.take_completions()?;
             self.confirm_silent_sends();
-            if !self.is_cut_off() {
-                self.counters.open.set(self.connections.open_count() as u64);
-            }
-            self.end_rest();
+            self.look_at_the_clock();
             if sweeps {
                 self.sweep(caught_up);
+            }
+            if !self.is_cut_off() {
+                self.counters.open.set(self.connections.open_count() as u64);
             }
         }
         Ok(())
     }
 
-    /// Queues the requests that the listener and the listed connections want.
-    fn ask(&mut self) {
-        self.hurry = self.ring.has_overflowed() || self.ring.has_unsubmitted();
-        self.ask_to_accept();
-        self.feed_starved();
-        self.hurry |= !self.starved.is_empty();
-        let mut listed = std::mem::take(&mut self.listed);
-        for slot in listed.drain(..) {
-            if let Some(id) = self.connections.unlisted(slot) {
-                self.ask_for(id);
-            }
-        }
-        self.listed = listed;
-        // Buffers of silent sends come back only after the enter; with few left, receives would fail for want of one.
-        self.hurry |= !self.silent_sends.is_empty() && self.buffers.held() > self.buffers.count() / 2;
-    }
-
-    fn ask_to_accept(&mut self) {
-        if let Some(listener) = self.listener.as_ref().map(OwnedFd::as_raw_fd) {
-            while let Some(step) = self.acceptor.next_step(self.connections.free_count()) {
-                match step {
-                    AcceptStep::Multishot => self.ring.accept_multishot(listener),
-                    AcceptStep::Single => self.ring.accept_one(listener),
-                    AcceptStep::Cancel => self.ring.cancel_accepts(listener),
+    /// Enters the kernel; with `--spin-us` looks for completions for a while before it sleeps.
+    fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<()> {
+        let spin = self.settings.config.spin.min(timeout.unwrap_or(Duration::MAX));
+        if want > 0 && !spin.is_zero() {
+            let until = self.kernel.now() + spin;
+            while self.kernel.now() < until {
+                self.kernel.enter(self.memory, 0, None)?;
+                if self.kernel.sync_completions() > 0 {
+                    return Ok(());
                 }
             }
-            self.empty_accept_queue();
         }
-    }
-
-    /// Lets as many starved connections receive again as there are free buffers, before those who have had theirs arm their
-    /// next receive: else a few that stream would take every buffer again and again.
-    fn feed_starved(&mut self) {
-        let free = self.buffers.count() - self.buffers.held();
-        for _ in 0..free.min(self.starved.len()) {
-            let Some(id) = self.starved.pop_front() else { break };
-            if let Some(connection) = self.connections.get(id) {
-                connection.fed();
-                self.ask_for(id);
-            }
-        }
-    }
-
-    /// Queues what one connection wants.
-    fn ask_for(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get(id) else { return };
-        let descriptor = connection.descriptor();
-        while let Some(step) = connection.next_step() {
-            match step {
-                Step::Receive => self.ring.receive(id, descriptor),
-                Step::SendNow => {
-                    self.ring.send(id, connection, self.buffers, false);
-                    self.silent_sends.push_back(SilentSend { id, request: self.ring.queued() });
-                    self.hurry |= connection.awaits_send();
-                }
-                Step::SendWaiting => {
-                    connection.relocate_queue(|chunk| {
-                        self.counters.bytes_copied.add(spare_the_pool(chunk, self.buffers));
-                    });
-                    self.ring.send(id, connection, self.buffers, true);
-                }
-                Step::CancelReceive => self.ring.cancel(id, Token::Receive(id)),
-                Step::CancelSend => self.ring.cancel(id, Token::Send(id)),
-                Step::Shutdown => self.ring.shutdown(id, descriptor),
-                Step::Close => self.ring.close(id, descriptor),
-            }
-        }
+        self.kernel.enter(self.memory, want, timeout)
     }
 
     /// Notes that a connection is to be asked for its next steps.
@@ -257,81 +254,89 @@ impl Worker<'_> {
     /// For how many completions the next enter waits, and how long at most.
     fn how_long(&self) -> (u32, Option<Duration>) {
         let drain = self.drain.as_ref().map(Drain::next_sweep);
-        let until = [self.rest_until, drain].into_iter().flatten().min();
-        let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let idle = self.idle.as_ref().map(Idle::next_tick);
+        let until = [self.rest_until, drain, idle].into_iter().flatten().min();
+        let timeout = until.map(|until| until.saturating_duration_since(self.kernel.now()));
         (u32::from(!self.hurry), timeout)
     }
 
-    /// Lets the acceptor go on when its rest is over.
-    fn end_rest(&mut self) {
-        if self.rest_until.is_some_and(|until| until <= Instant::now()) {
-            self.rest_until = None;
-            self.acceptor.rested();
+    /// Ends a rest of the acceptors that is over, and connections on which nothing came or went.
+    fn look_at_the_clock(&mut self) {
+        if self.rest_until.is_none() && self.idle.is_none() {
+            return;
         }
+        let now = self.kernel.now();
+        if self.rest_until.is_some_and(|until| until <= now) {
+            self.rest_until = None;
+            self.listeners.iter_mut().for_each(|listening| listening.acceptor.rested());
+        }
+        let Some(idle) = &mut self.idle else { return };
+        if !idle.ticks(now) {
+            return;
+        }
+        for (id, connection) in self.connections.iter_mut() {
+            if idle.is_over(connection.active()) && connection.is_served() {
+                self.counters.idle_closed.add(1);
+                connection.abort(self.memory);
+                if !std::mem::replace(&mut connection.listed, true) {
+                    self.listed.push(id.slot);
+                }
+            }
+        }
+    }
+
+    /// The present tick of the clock by which connections are idle.
+    fn tick(&self) -> u32 {
+        self.idle.as_ref().map_or(0, Idle::tick)
     }
 
     /// Submits what is still queued, closes among it, and gives what was accepted and nobody knows of yet.
     fn last_turn(&mut self) -> Vec<Descriptor> {
         let mut left = u64::MAX;
-        while self.ring.has_unsubmitted() && self.ring.queued() - self.ring.consumed() < left {
-            left = self.ring.queued() - self.ring.consumed();
-            if self.ring.enter(0, None).is_err() {
+        while self.kernel.queued() - self.kernel.consumed() < left {
+            left = self.kernel.queued() - self.kernel.consumed();
+            if left == 0 || self.kernel.enter(self.memory, 0, None).is_err() {
                 break;
             }
         }
-        self.ring.sync_completions();
-        let completions = std::iter::from_fn(|| self.ring.next());
-        let accepted = completions.filter_map(|completion| match completion {
-            Completion { token: Some(Token::Accept | Token::AcceptOne), result: Ok(number), .. } => {
-                Some(number)
+        self.kernel.sync_completions();
+        let mut accepted: Vec<Descriptor> = self.to_hand_over.drain(..).map(Descriptor::Plain).collect();
+        while let Some(completion) = self.kernel.next() {
+            if let Ok(number) = completion.result {
+                match completion.token {
+                    Some(Token::Accept(_) | Token::AcceptOne(_)) => {
+                        accepted.push(self.kernel.accepted(number));
+                    }
+                    Some(Token::TakeOver) => accepted.push(Descriptor::Plain(number)),
+                    _ => {}
+                }
             }
-            _ => None,
-        });
-        let numbers: Vec<u32> = accepted.collect();
-        numbers.into_iter().map(|number| self.ring.accepted(number)).collect()
+        }
+        accepted
     }
 }
 
-impl Drop for Worker<'_> {
+impl<K: Kernel> Drop for Worker<'_, K> {
     /// Ends what uses memory of the connections, and closes what the worker leaves open: because it failed, or because of
     /// peers that do not read.
     fn drop(&mut self) {
-        self.last_turn().into_iter().for_each(operations::close_now);
+        if let Some((crew, member)) = &self.settings.crew {
+            crew.set_ring(*member, -1);
+            if *member == 0 {
+                crew.close();
+            }
+        }
+        for descriptor in self.last_turn() {
+            self.kernel.close_now(descriptor);
+        }
         for (id, connection) in self.connections.iter_mut() {
             if connection.is_sending() {
-                self.ring.cancel_now(Token::Send(id));
+                self.kernel.cancel_now(Token::Send(id));
             }
             // The number of one that is being closed may be somebody else's by now.
-            if !connection.is_closing() {
-                operations::close_now(connection.descriptor());
+            if connection.has_descriptor() {
+                self.kernel.close_now(connection.descriptor());
             }
         }
     }
-}
-
-/// Gives the buffer of a chunk that is no longer needed back to the pool.
-fn release(buffers: &mut Buffers, chunk: Chunk) {
-    let Chunk { storage, .. } = chunk;
-    if let Storage::Pool(id) = storage {
-        buffers.give_back(id);
-    }
-}
-
-/// Whether `length` bytes for a peer that does not read are to be copied out of their buffer: so that such peers can't keep
-/// the pool from those that read, and that no peer can hold a buffer for a few bytes.
-fn is_to_be_copied(length: usize, buffers: &Buffers) -> bool {
-    length < buffers.size() / 2 || buffers.held() > buffers.count() / 2
-}
-
-/// Copies a chunk out of the pool [if need be](is_to_be_copied). Returns the number of bytes copied.
-fn spare_the_pool(chunk: &mut Chunk, buffers: &mut Buffers) -> u64 {
-    let Storage::Pool(id) = chunk.storage else { return 0 };
-    if !is_to_be_copied(chunk.end - chunk.start, buffers) {
-        return 0;
-    }
-    let bytes = buffers.bytes(id, chunk.start, chunk.end).to_vec();
-    let copied = bytes.len();
-    *chunk = Chunk { storage: Storage::Heap(bytes), start: 0, end: copied };
-    buffers.give_back(id);
-    copied as u64
 }

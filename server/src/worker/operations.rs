@@ -1,28 +1,31 @@
 //! What a worker asks the kernel for, one function each. Every request's promise about memory is kept here.
 #![allow(unsafe_code)]
 
-use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 
 use io_uring::opcode;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed};
-use rustix::io::Errno;
 
-use super::buffers::{Buffers, GROUP};
-use super::connection::Connection;
+use super::buffers::GROUP;
+use super::descriptors::raw;
+use super::kernel::{Listener, MOST_PIECES, Manner, Request, Sample};
+use super::memory::{Memory, Span};
 use super::ring::Ring;
-use super::send_queue::{Chunk, Storage};
-use super::token::{ConnectionId, Descriptor, Token};
+use super::token::{Descriptor, Token};
 
 /// Bytes that one armed multishot receive may bring before it ends (Linux 6.17 and later), so that a peer that writes
 /// and does not read can have no more than this queued beyond [`super::connection::PAUSE_AT`].
 pub(crate) const RECEIVE_CREDIT: u32 = 256 * 1024;
 
-/// Most pieces that one send gathers.
-const MOST_PIECES: usize = 64;
-
 /// Offset in `struct io_uring_sqe` of `optlen`: the byte credit of a multishot receive, the length of a socket option.
 const SQE_OPTLEN: usize = 44;
+
+/// Offset in `struct io_uring_sqe` of `ioprio`.
+const SQE_IOPRIO: usize = 2;
+
+/// `IORING_SEND_ZC_REPORT_USAGE` of `linux/io_uring.h` (since 6.2): the notification says whether the bytes were copied.
+const SEND_ZC_REPORT_USAGE: u16 = 1 << 3;
 
 /// Offset in `struct io_uring_sqe` of `cmd_op`.
 const SQE_CMD_OP: usize = 8;
@@ -58,9 +61,9 @@ impl VectorArena {
         self.headers.len() < Self::HEADERS && self.vectors.len() + MOST_PIECES <= Self::VECTORS
     }
 
-    /// A header of these pieces; its address stays valid until [`VectorArena::clear`], since the lists never grow past
+    /// A header of these pieces, and how many they are; its address stays valid until [`VectorArena::clear`], since the lists never grow past
     /// the capacity that they were made with.
-    fn header(&mut self, pieces: impl Iterator<Item = (*const u8, usize)>) -> *const libc::msghdr {
+    fn header(&mut self, pieces: impl Iterator<Item = (*const u8, usize)>) -> (*const libc::msghdr, usize) {
         let first = self.vectors.len();
         self.vectors.extend(
             pieces.map(|(start, length)| libc::iovec { iov_base: start.cast_mut().cast(), iov_len: length }),
@@ -70,7 +73,7 @@ impl VectorArena {
         header.msg_iov = self.vectors[first..].as_mut_ptr();
         header.msg_iovlen = self.vectors.len() - first;
         self.headers.push(header);
-        self.headers.last().expect("just pushed")
+        (self.headers.last().expect("just pushed"), self.vectors.len() - first)
     }
 }
 
@@ -79,36 +82,19 @@ pub(super) fn set_receive_credit(receive: &mut Entry) {
     patch(receive, SQE_OPTLEN, RECEIVE_CREDIT);
 }
 
-/// Sets 32 bits of a request that the `io-uring` crate has no setter for.
-fn patch(entry: &mut Entry, offset: usize, value: u32) {
-    assert!(offset + size_of::<u32>() <= size_of::<Entry>());
+/// Sets a field of a request that the `io-uring` crate has no setter for.
+fn patch<T: Copy>(entry: &mut Entry, offset: usize, value: T) {
+    assert!(offset + size_of::<T>() <= size_of::<Entry>());
     // SAFETY: the offset lies inside the entry by the check above.
     let field = unsafe { std::ptr::from_mut(entry).cast::<u8>().add(offset) };
     // SAFETY: `Entry` is `repr(C)` over the 64-byte `struct io_uring_sqe`, in which every bit pattern is a value.
-    unsafe { field.cast::<u32>().write_unaligned(value) };
-}
-
-/// The address and length of a chunk's unsent bytes.
-fn piece(chunk: &Chunk, buffers: &Buffers) -> (*const u8, usize) {
-    let bytes = match &chunk.storage {
-        Storage::Pool(id) => buffers.bytes(*id, chunk.start, chunk.end),
-        Storage::Heap(bytes) => &bytes[chunk.start..chunk.end],
-    };
-    (bytes.as_ptr(), bytes.len())
-}
-
-fn length(bytes: usize) -> u32 {
-    u32::try_from(bytes).expect("a chunk is no longer than a buffer, whose size is a u32")
+    unsafe { field.cast::<T>().write_unaligned(value) };
 }
 
 /// The descriptor number as a request names it; [`on`] says of which kind it is.
 fn fd(descriptor: Descriptor) -> Fd {
     let (Descriptor::Direct(number) | Descriptor::Plain(number)) = descriptor;
     Fd(raw(number))
-}
-
-fn raw(number: u32) -> RawFd {
-    RawFd::try_from(number).expect("the kernel numbers descriptors in 31 bits")
 }
 
 /// The flag of a request on a descriptor of this kind.
@@ -119,184 +105,161 @@ fn on(descriptor: Descriptor) -> Flags {
     }
 }
 
-/// Takes an accepted socket over.
-pub(super) fn plain(socket: OwnedFd) -> Descriptor {
-    Descriptor::Plain(socket.into_raw_fd().unsigned_abs())
-}
+/// `struct linger` that makes a close a reset.
+static RESET: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
 
-/// Closes a plain descriptor now, without the ring. Only for a worker that ends.
-pub(super) fn close_now(descriptor: Descriptor) {
-    if let Descriptor::Plain(number) = descriptor {
-        // SAFETY: the worker that accepted the socket owns it. It calls this once for each connection that it leaves open,
-        // when it asks for nothing more.
-        drop(unsafe { OwnedFd::from_raw_fd(raw(number)) });
-    }
-}
-
-/// Reads `SO_INCOMING_CPU`, the CPU on which the connection's last segment was received (`socket(7)`), of a plain
-/// descriptor; `None` if the kernel knows no CPU.
-pub(super) fn incoming_cpu(number: u32) -> Option<u32> {
-    // SAFETY: the worker asks for a connection that is open, so the descriptor is open during this call.
-    let socket = unsafe { BorrowedFd::borrow_raw(raw(number)) };
-    let cpu = rustix::net::sockopt::socket_incoming_cpu(socket).ok()?;
-    (cpu <= i32::MAX.unsigned_abs()).then_some(cpu) // -1: none yet
-}
-
-/// Bytes that were sent on a plain descriptor and that the peer has not acknowledged, its FIN counted as one: `SIOCOUTQ`
-/// (`tcp(7)`).
-pub(super) fn unsent_bytes(number: u32) -> Result<u32, Errno> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: SIOCOUTQ, which is TIOCOUTQ (`linux/sockios.h`), writes one int to the address given.
-    let result = unsafe { libc::ioctl(raw(number), libc::TIOCOUTQ, std::ptr::from_mut(&mut bytes)) };
-    if result == 0 { Ok(bytes.unsigned_abs()) } else { Err(Errno::NOTCONN) }
+fn length(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("a span is no longer than a buffer, whose size is a u32")
 }
 
 impl Ring<'_> {
-    /// Accepts connections until it is cancelled. The accepted socket inherits the listener's options.
-    pub(super) fn accept_multishot(&mut self, listener: RawFd) {
-        let accept = opcode::AcceptMulti::new(Fd(listener));
-        let entry = if self.features.direct_descriptors {
+    /// The request as the kernel reads it.
+    pub(super) fn entry(&mut self, request: Request) -> Entry {
+        let (entry, token) = match request {
+            Request::AcceptMultishot(listener) => {
+                (self.accept_multishot(listener), Token::Accept(listener.index))
+            }
+            Request::AcceptOne(listener) => (self.accept_one(listener), Token::AcceptOne(listener.index)),
+            Request::CancelAccepts(Listener { index, descriptor }) => {
+                let all = CancelBuilder::fd(Fd(descriptor)).all();
+                (opcode::AsyncCancel2::new(all).build(), Token::CancelAccept(index))
+            }
+            Request::PollWake(eventfd) => {
+                (opcode::PollAdd::new(Fd(eventfd), libc::POLLIN.unsigned_abs().into()).build(), Token::Wake)
+            }
+            Request::Receive(id, descriptor) => (self.receive(descriptor), Token::Receive(id)),
+            // By `user_data`, for which the kernel has a hash; by descriptor it would go through all that is armed.
+            Request::Cancel(id, request) => {
+                let all = CancelBuilder::user_data(request.encode()).all();
+                (opcode::AsyncCancel2::new(all).build(), Token::Cancel(id))
+            }
+            Request::Shutdown(id, descriptor) => {
+                let entry = opcode::Shutdown::new(fd(descriptor), libc::SHUT_WR).build();
+                (entry.flags(on(descriptor)), Token::Shutdown(id))
+            }
+            Request::ResetOnClose(id, number) => (reset_on_close(number), Token::ResetOnClose(id)),
+            Request::Close(id, Descriptor::Direct(number)) => {
+                (opcode::Close::new(Fixed(number)).build(), Token::Close(id))
+            }
+            Request::Close(id, descriptor @ Descriptor::Plain(_)) => {
+                (opcode::Close::new(fd(descriptor)).build(), Token::Close(id))
+            }
+            Request::LookForCpu(Sample::Accept, id, number) => {
+                (self.look_for_cpu(number), Token::AcceptSample(id))
+            }
+            Request::LookForCpu(Sample::Receive, id, number) => {
+                (self.look_for_cpu(number), Token::ReceiveSample(id))
+            }
+            Request::LookForUnsent(id, number) => {
+                (opcode::UringCmd16::new(Fixed(number), SOCKET_URING_OP_SIOCOUTQ).build(), Token::Unsent(id))
+            }
+            Request::HandOver { ring, number, member } => {
+                (hand_over(ring, number), Token::HandOver { number, member })
+            }
+        };
+        entry.user_data(token.encode())
+    }
+
+    fn accept_multishot(&self, listener: Listener) -> Entry {
+        let accept = opcode::AcceptMulti::new(Fd(listener.descriptor));
+        if self.features.direct_descriptors {
             accept.allocate_file_index(true).build()
         } else {
             accept.flags(libc::SOCK_CLOEXEC).build()
-        };
-        // SAFETY: an accept without an address buffer points to no memory.
-        unsafe { self.push(entry.user_data(Token::Accept.encode())) };
+        }
     }
 
-    /// Accepts one connection.
-    pub(super) fn accept_one(&mut self, listener: RawFd) {
-        let accept = opcode::Accept::new(Fd(listener), std::ptr::null_mut(), std::ptr::null_mut());
-        let entry = if self.features.direct_descriptors {
+    fn accept_one(&self, listener: Listener) -> Entry {
+        let accept = opcode::Accept::new(Fd(listener.descriptor), std::ptr::null_mut(), std::ptr::null_mut());
+        if self.features.direct_descriptors {
             accept.file_index(Some(DestinationSlot::auto_target())).build()
         } else {
             accept.flags(libc::SOCK_CLOEXEC).build()
-        };
-        // SAFETY: an accept without an address buffer points to no memory.
-        unsafe { self.push(entry.user_data(Token::AcceptOne.encode())) };
+        }
     }
 
-    /// What an accept's result says of the connection.
-    pub(super) fn accepted(&self, number: u32) -> Descriptor {
-        if self.features.direct_descriptors { Descriptor::Direct(number) } else { Descriptor::Plain(number) }
-    }
-
-    /// Ends all accepts.
-    pub(super) fn cancel_accepts(&mut self, listener: RawFd) {
-        let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fd(listener)).all()).build();
-        // SAFETY: a cancel points to no memory.
-        unsafe { self.push(entry.user_data(Token::CancelAccept.encode())) };
-    }
-
-    /// Waits until the eventfd is written to.
-    pub(super) fn poll_wake(&mut self, eventfd: RawFd) {
-        let entry = opcode::PollAdd::new(Fd(eventfd), u32::from(libc::POLLIN.unsigned_abs())).build();
-        // SAFETY: a poll points to no memory.
-        unsafe { self.push(entry.user_data(Token::Wake.encode())) };
-    }
-
-    /// Receives into buffers of the pool until it ends: `IORING_CQE_F_MORE` clear.
-    pub(super) fn receive(&mut self, id: ConnectionId, descriptor: Descriptor) {
+    fn receive(&self, descriptor: Descriptor) -> Entry {
         let mut entry = opcode::RecvMulti::new(fd(descriptor), GROUP).build();
         if self.features.receive_credit {
             set_receive_credit(&mut entry);
         }
-        // SAFETY: the request names a buffer group, no address; the pool outlives the ring.
-        unsafe { self.push(entry.flags(on(descriptor)).user_data(Token::Receive(id).encode())) };
+        entry.flags(on(descriptor))
     }
 
-    /// Sends what the connection has queued, at most [`MOST_PIECES`] chunks of it. The request's number
-    /// ([`Ring::queued`]) is noted in the connection.
-    ///
-    /// With `wait` the kernel waits for the peer and completes when all is sent, or with the error. Without, it sends
-    /// what the socket has room for: nothing completes when that is all, else a completion says how much, EAGAIN if
-    /// nothing. (`MSG_DONTWAIT` sets `REQ_F_NOWAIT`; `MSG_WAITALL` makes a short send a failure, which
-    /// `IOSQE_CQE_SKIP_SUCCESS` does not hide: `io_send` and `io_sendrecv_fail` in the kernel's `io_uring/net.c`.)
-    pub(super) fn send(
-        &mut self,
-        id: ConnectionId,
-        connection: &mut Connection,
-        buffers: &Buffers,
-        wait: bool,
-    ) {
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | if wait { 0 } else { libc::MSG_DONTWAIT };
-        let descriptor = connection.descriptor();
-        let most = if self.vectors.has_room() { MOST_PIECES } else { 1 };
-        let chunks = connection.queue().len().min(most);
-        let entry = if let (1, Some(chunk)) = (chunks, connection.queue().iter().next()) {
-            let (start, bytes) = piece(chunk, buffers);
-            opcode::Send::new(fd(descriptor), start, length(bytes)).flags(flags).build()
-        } else {
-            let pieces = connection.queue().iter().take(chunks).map(|chunk| piece(chunk, buffers));
-            let header = self.vectors.header(pieces);
-            opcode::SendMsg::new(fd(descriptor), header).flags(flags.unsigned_abs()).build()
-        };
-        let entry = if wait { entry } else { entry.flags(Flags::SKIP_SUCCESS) };
-        // SAFETY: `send_started` makes the connection keep these chunks where they are, and their buffers held, until
-        // the worker reports the send as ended; it does so on its completion or, for a send that does not wait, when
-        // the kernel has taken it and no completion came. The header stays until the request is taken: `Ring::enter`
-        // clears the arena only then.
-        unsafe { self.push(entry.flags(on(descriptor)).user_data(Token::Send(id).encode())) };
-        connection.send_started(chunks, self.queued());
-    }
-
-    /// Ends the connection's receive or send, whichever `request` is. The answer is how many it hit.
-    ///
-    /// By `user_data`, for which the kernel has a hash; by descriptor it would go through all requests that are armed.
-    pub(super) fn cancel(&mut self, id: ConnectionId, request: Token) {
-        let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(request.encode()).all()).build();
-        // SAFETY: a cancel points to no memory.
-        unsafe { self.push(entry.user_data(Token::Cancel(id).encode())) };
-    }
-
-    /// Sends a FIN. The kernel does this on a thread of io-wq, so it is for the end of a drain only.
-    pub(super) fn shutdown(&mut self, id: ConnectionId, descriptor: Descriptor) {
-        let entry = opcode::Shutdown::new(fd(descriptor), libc::SHUT_WR).build();
-        // SAFETY: a shutdown points to no memory.
-        unsafe { self.push(entry.flags(on(descriptor)).user_data(Token::Shutdown(id).encode())) };
-    }
-
-    /// Closes the descriptor. Only when nothing else is in flight for it: an armed receive would keep the socket, and its
-    /// FIN, back.
-    pub(super) fn close(&mut self, id: ConnectionId, descriptor: Descriptor) {
-        let entry = match descriptor {
-            Descriptor::Direct(number) => opcode::Close::new(Fixed(number)).build(),
-            Descriptor::Plain(number) => opcode::Close::new(Fd(raw(number))).build(),
-        };
-        // SAFETY: a close points to no memory.
-        unsafe { self.push(entry.user_data(Token::Close(id).encode())) };
-    }
-
-    /// As [`incoming_cpu`], for a direct descriptor; after the completion [`Ring::sampled_cpu`] has it. `token` is one of
-    /// the two samples.
-    pub(super) fn look_for_cpu(&mut self, number: u32, token: Token) {
+    /// Reads the CPU into this ring's own table, which is never resized.
+    fn look_for_cpu(&mut self, number: u32) -> Entry {
         let value = std::ptr::from_mut(&mut self.incoming_cpus[number as usize]);
-        let mut entry = opcode::SetSockOpt::new(
-            Fixed(number),
-            libc::SOL_SOCKET.unsigned_abs(),
-            libc::SO_INCOMING_CPU.unsigned_abs(),
-            value.cast_const().cast(),
-            length(size_of::<i32>()),
-        )
-        .build();
+        let mut entry =
+            socket_option(number, libc::SO_INCOMING_CPU, value.cast_const().cast(), size_of::<i32>());
         patch(&mut entry, SQE_CMD_OP, SOCKET_URING_OP_GETSOCKOPT);
-        // SAFETY: the value lives in the ring's own table, which is never resized, and holds the 4 bytes that `optlen`
-        // names; nobody reads it before the completion, since a connection has one look in flight.
-        unsafe { self.push(entry.user_data(token.encode())) };
+        entry
     }
 
-    /// What the last completed look at this direct descriptor read; `None` if the kernel knows no CPU.
-    pub(super) fn sampled_cpu(&self, number: u32) -> Option<u32> {
+    /// As [`Kernel::sampled_cpu`](super::kernel::Kernel::sampled_cpu).
+    pub(super) fn read_sampled_cpu(&self, number: u32) -> Option<u32> {
         let value = std::ptr::from_ref(&self.incoming_cpus[number as usize]);
         // SAFETY: the pointer is to a live element; volatile, because the kernel wrote it.
         let cpu = unsafe { value.read_volatile() };
         u32::try_from(cpu).ok()
     }
 
-    /// As [`unsent_bytes`], for a direct descriptor; the completion's result has it.
-    pub(super) fn look_for_unsent(&mut self, id: ConnectionId, number: u32) {
-        let entry = opcode::UringCmd16::new(Fixed(number), SOCKET_URING_OP_SIOCOUTQ).build();
-        // SAFETY: the command points to no memory.
-        unsafe { self.push(entry.user_data(Token::Unsent(id).encode())) };
+    /// A send of these spans, and how many of them it takes.
+    ///
+    /// A silent one completes only if it is short or fails: `MSG_DONTWAIT` sets `REQ_F_NOWAIT`, and `MSG_WAITALL` makes a
+    /// short send a failure, which `IOSQE_CQE_SKIP_SUCCESS` does not hide (`io_send` and `io_sendrecv_fail` in the kernel's
+    /// `io_uring/net.c`).
+    pub(super) fn send_entry(
+        &mut self,
+        descriptor: Descriptor,
+        spans: impl Iterator<Item = Span> + Clone,
+        memory: &Memory,
+        manner: Manner,
+    ) -> (Entry, usize) {
+        let now = if manner == Manner::Silent { libc::MSG_DONTWAIT } else { 0 };
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | now;
+        let most = if self.vectors.has_room() { MOST_PIECES } else { 1 };
+        let pieces =
+            spans.take(most).map(|span| memory.bytes(span)).map(|bytes| (bytes.as_ptr(), bytes.len()));
+        let mut rest = pieces.clone();
+        let (Some((start, bytes)), None) = (rest.next(), rest.next()) else {
+            let (header, count) = self.vectors.header(pieces);
+            let entry = match manner {
+                Manner::ZeroCopy => {
+                    let send = opcode::SendMsgZc::new(fd(descriptor), header).flags(flags.unsigned_abs());
+                    let mut entry = send.build();
+                    patch(&mut entry, SQE_IOPRIO, SEND_ZC_REPORT_USAGE);
+                    entry
+                }
+                _ => opcode::SendMsg::new(fd(descriptor), header).flags(flags.unsigned_abs()).build(),
+            };
+            return (entry.flags(send_flags(descriptor, manner)), count);
+        };
+        let entry = match manner {
+            Manner::ZeroCopy => {
+                let send = opcode::SendZc::new(fd(descriptor), start, length(bytes)).flags(flags);
+                send.zc_flags(SEND_ZC_REPORT_USAGE).build()
+            }
+            _ => opcode::Send::new(fd(descriptor), start, length(bytes)).flags(flags).build(),
+        };
+        (entry.flags(send_flags(descriptor, manner)), 1)
     }
+}
+
+fn send_flags(descriptor: Descriptor, manner: Manner) -> Flags {
+    if manner == Manner::Silent { on(descriptor) | Flags::SKIP_SUCCESS } else { on(descriptor) }
+}
+
+/// Sets a socket option of a direct descriptor, which is at `value`.
+fn socket_option(number: u32, option: libc::c_int, value: *const libc::c_void, bytes: usize) -> Entry {
+    let level = libc::SOL_SOCKET.unsigned_abs();
+    opcode::SetSockOpt::new(Fixed(number), level, option.unsigned_abs(), value, length(bytes)).build()
+}
+
+fn reset_on_close(number: u32) -> Entry {
+    socket_option(number, libc::SO_LINGER, std::ptr::from_ref(&RESET).cast(), size_of_val(&RESET))
+}
+
+fn hand_over(ring: RawFd, number: u32) -> Entry {
+    let message = opcode::MsgRingData::new(Fd(ring), raw(number), Token::TakeOver.encode(), None);
+    message.build().flags(Flags::SKIP_SUCCESS)
 }

@@ -3,22 +3,25 @@
 //! What is asked of the kernel is in [`super::operations`]; here is how it gets there and how answers come back.
 #![allow(unsafe_code)]
 
-use std::collections::VecDeque;
 use std::io;
-use std::time::Duration;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 use io_uring::squeue::Entry;
-use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Napi, SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue};
 use rustix::io::Errno;
 use tune::errno::describe;
 use tune::kernel_files::KernelFiles;
 
+use super::descriptors;
 use super::features::Features;
+use super::kernel::{Completion, Kernel, Manner, Request};
+use super::memory::{Memory, Span};
 use super::operations::VectorArena;
-use super::token::{BufferId, Token};
+use super::token::{ConnectionId, Descriptor, Token};
 
-/// Entries of the submission queue. More requests than that in one turn of the loop take another system call.
+/// Entries of the submission queue. More requests than that take another turn of the loop.
 const SUBMISSIONS: u32 = 1024;
 
 /// Entries of the completion queue: multishot requests complete many times per submission, an accept burst once per
@@ -112,19 +115,6 @@ fn setting() -> String {
         .unwrap_or_else(|_| "absent".to_owned())
 }
 
-/// An answer of the kernel.
-#[derive(Debug)]
-pub(crate) struct Completion {
-    /// What it answers; `None` if `user_data` is none of ours.
-    pub(crate) token: Option<Token>,
-    /// Bytes, a descriptor index, 0, or the error.
-    pub(crate) result: Result<u32, Errno>,
-    /// The multishot request stays armed (`IORING_CQE_F_MORE`).
-    pub(crate) more: bool,
-    /// The buffer that holds the bytes (`IORING_CQE_F_BUFFER`). It is the worker's now, whatever the result is.
-    pub(crate) buffer: Option<BufferId>,
-}
-
 /// Turns the kernel's `-errno` into an error; the only place that does.
 pub(super) fn result_of(result: i32) -> Result<u32, Errno> {
     u32::try_from(result).map_err(|_| Errno::from_raw_os_error(-result))
@@ -135,8 +125,6 @@ pub(crate) struct Ring<'r> {
     submitter: Submitter<'r>,
     submissions: SubmissionQueue<'r>,
     completions: CompletionQueue<'r>,
-    /// Requests that found the submission queue full.
-    overflow: VecDeque<Entry>,
     /// Requests queued since the ring was made.
     queued: u64,
     enter_flags: EnterFlags,
@@ -172,7 +160,6 @@ impl<'r> Ring<'r> {
             submitter,
             submissions,
             completions,
-            overflow: VecDeque::new(),
             queued: 0,
             enter_flags,
             vectors: VectorArena::new(),
@@ -186,86 +173,35 @@ impl<'r> Ring<'r> {
         &self.submitter
     }
 
-    /// Queues a request. It reaches the kernel with the next [`Ring::enter`] at the latest.
+    /// Busy-polls the device queues of this ring's sockets for up to `time` before it sleeps (6.9 and later).
+    ///
+    /// # Errors
+    /// EINVAL before 6.9, and where the kernel has no busy polling.
+    pub(crate) fn busy_poll(&self, time: Duration) -> Result<(), SetupError> {
+        let time = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        let mut napi = Napi::new().set_busy_poll_timeout(time).set_prefer_busy_poll(true);
+        self.submitter.register_napi(&mut napi).map_err(|error| SetupError::Failed {
+            operation: "register busy polling (--busy-poll)",
+            error,
+            hint: "; it needs Linux 6.9 or later with CONFIG_NET_RX_BUSY_POLL",
+        })
+    }
+
+    /// Queues a request.
     ///
     /// # Safety
     /// What the request points to must stay valid, and for a receive unused, until the kernel is done with it: until
-    /// [`Ring::consumed`] covers it for what the kernel copies at submission, until its completion for all else.
-    pub(super) unsafe fn push(&mut self, entry: Entry) {
+    /// [`Kernel::consumed`] covers it for what the kernel copies at submission, until its completion for all else.
+    unsafe fn push(&mut self, entry: &Entry) {
         self.queued += 1;
-        if self.overflow.is_empty() {
-            // SAFETY: the caller's promise is the one that `push` asks for.
-            if unsafe { self.submissions.push(&entry) }.is_ok() {
-                return;
-            }
-        }
-        self.overflow.push_back(entry);
+        // SAFETY: the caller's promise is the one that `push` asks for.
+        let pushed = unsafe { self.submissions.push(entry) };
+        pushed.expect("the worker asks only where there is room");
     }
 
-    /// Requests queued so far. A request's number is the value just after it was queued.
-    pub(crate) fn queued(&self) -> u64 {
-        self.queued
-    }
-
-    /// Requests that the kernel has taken, of those queued so far, in order. Right after an [`Ring::enter`].
-    pub(crate) fn consumed(&self) -> u64 {
-        self.queued - self.overflow.len() as u64 - self.submissions.len() as u64
-    }
-
-    /// True while completions wait in the kernel because the completion queue was full.
-    pub(crate) fn has_overflowed(&self) -> bool {
-        self.submissions.cq_overflow()
-    }
-
-    /// True if, right after an [`Ring::enter`], nothing that is ready is left in the kernel: an enter that waits for one
-    /// completion runs at most 20 requests that are ready (`IO_LOCAL_TW_DEFAULT_MAX` in the kernel's
-    /// `io_uring/io_uring.c`, since 6.13).
-    pub(crate) fn has_caught_up(&self) -> bool {
-        !self.has_overflowed() && !self.has_unsubmitted() && !self.submissions.taskrun()
-    }
-
-    /// True while requests wait that the kernel has not taken: there were more than the submission queue has entries, or
-    /// it wants completions to be taken first.
-    pub(crate) fn has_unsubmitted(&self) -> bool {
-        self.consumed() < self.queued
-    }
-
-    /// Submits what is queued, as far as the submission queue has room, runs requests that are ready, and, if nothing is
-    /// left to submit, sleeps until there are `want` completions or `timeout` has passed.
-    ///
-    /// One system call, so that what the worker decided on, such as how many connections to accept, is not outrun.
-    ///
-    /// # Errors
-    /// Any but those that a later call mends: EINTR, ETIME, EAGAIN (out of request memory), EBUSY (completions have to be
-    /// taken first).
-    pub(crate) fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<()> {
-        self.refill();
-        self.submissions.sync();
-        let want = if self.overflow.is_empty() { want } else { 0 };
-        if let Err(error) = self.enter_once(want, timeout)
-            && !matches!(
-                Errno::from_io_error(&error),
-                Some(Errno::INTR | Errno::TIME | Errno::AGAIN | Errno::BUSY)
-            )
-        {
-            return Err(error);
-        }
-        self.submissions.sync();
-        if !self.has_unsubmitted() {
-            self.vectors.clear();
-        }
-        Ok(())
-    }
-
-    /// Moves requests from the overflow list into the submission queue while it has room.
-    fn refill(&mut self) {
-        while let Some(entry) = self.overflow.front() {
-            // SAFETY: `Ring::push` passed its caller's promise on to this entry.
-            if unsafe { self.submissions.push(entry) }.is_err() {
-                break;
-            }
-            self.overflow.pop_front();
-        }
+    /// True while requests wait that the kernel has not taken: it wants completions to be taken first.
+    fn has_unsubmitted(&self) -> bool {
+        !self.submissions.is_empty()
     }
 
     fn enter_once(&self, want: u32, timeout: Option<Duration>) -> io::Result<usize> {
@@ -283,29 +219,144 @@ impl<'r> Ring<'r> {
         // that it points to lives until the call returns.
         unsafe { self.submitter.enter(length, want, flags.bits(), Some(&arguments)) }
     }
+}
 
-    /// Ends a request and waits until it has ended.
-    pub(crate) fn cancel_now(&self, request: Token) {
+impl Kernel for Ring<'_> {
+    fn room(&self) -> usize {
+        self.submissions.capacity() - self.submissions.len()
+    }
+
+    fn ask(&mut self, request: Request) {
+        let entry = self.entry(request);
+        // SAFETY: these requests point to no memory, or to the ring's own, which lives as long as it does and is not read
+        // before the completion; a receive names a buffer group, whose pool outlives the ring.
+        unsafe { self.push(&entry) };
+    }
+
+    fn send(
+        &mut self,
+        id: ConnectionId,
+        descriptor: Descriptor,
+        spans: impl Iterator<Item = Span> + Clone,
+        memory: &Memory,
+        manner: Manner,
+    ) -> usize {
+        let (entry, count) = self.send_entry(descriptor, spans, memory, manner);
+        // SAFETY: the connection keeps these spans where they are, and their buffers held, until the worker reports the
+        // send as ended; it does so on its last completion or, for a silent one, when the kernel has taken it and no
+        // completion came. The message header stays until the request is taken: `enter` clears the arena only then.
+        unsafe { self.push(&entry.user_data(Token::Send(id).encode())) };
+        count
+    }
+
+    fn queued(&self) -> u64 {
+        self.queued
+    }
+
+    fn consumed(&self) -> u64 {
+        self.queued - self.submissions.len() as u64
+    }
+
+    fn has_overflowed(&self) -> bool {
+        self.submissions.cq_overflow()
+    }
+
+    /// An enter that waits for one completion runs at most 20 requests that are ready (`IO_LOCAL_TW_DEFAULT_MAX` in the
+    /// kernel's `io_uring/io_uring.c`, since 6.13).
+    fn has_caught_up(&self) -> bool {
+        !self.has_overflowed() && !self.has_unsubmitted() && !self.submissions.taskrun()
+    }
+
+    /// One system call, so that what the worker decided on, such as how many connections to accept, is not outrun.
+    ///
+    /// # Errors
+    /// Any but EINTR, ETIME, EAGAIN (out of request memory) and EBUSY (completions have to be taken first).
+    fn enter(&mut self, memory: &mut Memory, want: u32, timeout: Option<Duration>) -> io::Result<()> {
+        memory.buffers.publish();
+        self.submissions.sync();
+        let entered = self.enter_once(want, timeout);
+        self.submissions.sync();
+        if !self.has_unsubmitted() {
+            self.vectors.clear();
+        }
+        match entered {
+            Err(error)
+                if !matches!(
+                    Errno::from_io_error(&error),
+                    Some(Errno::INTR | Errno::TIME | Errno::AGAIN | Errno::BUSY)
+                ) =>
+            {
+                Err(error)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn sync_completions(&mut self) -> usize {
+        self.completions.sync();
+        self.completions.len()
+    }
+
+    fn next(&mut self) -> Option<Completion> {
+        let entry = self.completions.next()?;
+        let notification = cqueue::notif(entry.flags());
+        Some(Completion {
+            token: Token::decode(entry.user_data()),
+            // A notification's result is a set of flags: whether the bytes were copied all the same.
+            result: if notification { Ok(u32::from(entry.result() != 0)) } else { result_of(entry.result()) },
+            more: cqueue::more(entry.flags()),
+            buffer: cqueue::buffer_select(entry.flags()),
+            notification,
+        })
+    }
+
+    fn cancel_now(&mut self, request: Token) {
         let timeout = Timespec::new().sec(1);
         // ENOENT: it has ended.
         let request = CancelBuilder::user_data(request.encode());
         let _ = self.submitter.register_sync_cancel(Some(timeout), request);
     }
 
-    /// Makes the completions that the kernel has posted visible to [`Ring::next`], and gives back the room of those taken.
-    pub(crate) fn sync_completions(&mut self) {
-        self.completions.sync();
+    fn accepted(&self, number: u32) -> Descriptor {
+        if self.features.direct_descriptors { Descriptor::Direct(number) } else { Descriptor::Plain(number) }
     }
 
-    /// The next completion, oldest first.
-    pub(crate) fn next(&mut self) -> Option<Completion> {
-        let entry = self.completions.next()?;
-        Some(Completion {
-            token: Token::decode(entry.user_data()),
-            result: result_of(entry.result()),
-            more: cqueue::more(entry.flags()),
-            buffer: cqueue::buffer_select(entry.flags()),
-        })
+    fn sampled_cpu(&self, number: u32) -> Option<u32> {
+        self.read_sampled_cpu(number)
+    }
+
+    fn incoming_cpu(&self, number: u32) -> Option<u32> {
+        descriptors::incoming_cpu(number)
+    }
+
+    fn unsent_bytes(&self, number: u32) -> Result<u32, Errno> {
+        descriptors::unsent_bytes(number)
+    }
+
+    fn reset_on_close(&mut self, number: u32) {
+        descriptors::reset_on_close(number);
+    }
+
+    fn close_now(&mut self, descriptor: Descriptor) {
+        descriptors::close_now(descriptor);
+    }
+
+    fn accept_now(&mut self, listener: BorrowedFd<'_>) -> Result<Descriptor, Errno> {
+        descriptors::accept_now(listener)
+    }
+
+    fn stop_queueing(&mut self, listener: BorrowedFd<'_>) {
+        // If it fails, those who come now are accepted as well.
+        let _ = rustix::net::listen(listener, 0);
+    }
+
+    fn take_wake(&mut self, wake: BorrowedFd<'_>) {
+        // EAGAIN if it was empty already.
+        let _ = rustix::io::read(wake, &mut [0u8; 8]);
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
     }
 }
 

@@ -1,160 +1,286 @@
 //! The bytes queued for one peer, in the order in which they came. Pure.
 //!
-//! While the kernel reads from the first chunks to send them, these stay where they are.
+//! While the kernel reads from the first pieces to send them, these stay where they are.
 
-use std::collections::VecDeque;
-
+use super::memory::{Memory, NO_PIECE, PieceId, SOURCE_BYTES, Span};
 use super::token::BufferId;
 
-/// Copied bytes that come in small pieces are put together to pieces of up to this many bytes.
-pub(crate) const COPY_PIECE: usize = 16 * 1024;
-
-/// A list that has grown past this gives its own memory back when it is empty.
-const KEPT_CAPACITY: usize = 32;
-
-/// Where queued bytes lie.
+/// What is queued, and how much of it the send in flight reads from: a list of pieces, then bytes of the
+/// [source](super::memory::SOURCE_PERIOD).
 #[derive(Debug)]
-pub(crate) enum Storage {
-    /// In a buffer of the worker's pool, to be given back.
-    Pool(BufferId),
-    /// In memory of its own: copied, because the peer reads too slowly for its bytes to stay in the pool.
-    Heap(Vec<u8>),
-}
-
-/// A piece of received bytes on its way back to the peer.
-#[derive(Debug)]
-pub(crate) struct Chunk {
-    /// Where the bytes lie.
-    pub(crate) storage: Storage,
-    /// Index of the first byte not yet sent.
-    pub(crate) start: usize,
-    /// Index behind the last byte.
-    pub(crate) end: usize,
-}
-
-impl Chunk {
-    pub(crate) fn len(&self) -> usize {
-        self.end - self.start
-    }
-}
-
-/// What is queued, and how much of it the send in flight reads from.
-#[derive(Debug, Default)]
 pub(crate) struct SendQueue {
-    chunks: VecDeque<Chunk>,
-    bytes: usize,
-    /// Chunks at the front that the send in flight reads from.
-    sending: usize,
-    /// Bytes of those chunks.
-    sending_bytes: usize,
+    first: PieceId,
+    last: PieceId,
+    pieces: u32,
+    /// Pieces at the front that the send in flight reads from.
+    sending: u32,
+    /// Bytes in the pieces, and of the source.
+    bytes: u64,
+    /// Bytes of the source among them.
+    owed: u64,
+    /// Bytes that the send in flight is to send, 0 without one.
+    sending_bytes: u64,
+    /// Where the next byte of the source is.
+    source_at: u32,
+}
+
+impl Default for SendQueue {
+    fn default() -> Self {
+        Self {
+            first: NO_PIECE,
+            last: NO_PIECE,
+            pieces: 0,
+            sending: 0,
+            bytes: 0,
+            owed: 0,
+            sending_bytes: 0,
+            source_at: 0,
+        }
+    }
 }
 
 impl SendQueue {
     /// True if nothing is queued.
     pub(crate) fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
+        self.bytes == 0
     }
 
-    /// Number of chunks.
-    pub(crate) fn len(&self) -> usize {
-        self.chunks.len()
-    }
-
-    /// Number of bytes in all chunks.
-    pub(crate) fn bytes(&self) -> usize {
+    /// Number of bytes.
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The chunks, oldest first.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Chunk> {
-        self.chunks.iter()
+    /// The first `most` pieces, oldest first, or bytes of the source if there is no piece.
+    pub(crate) fn spans<'m>(
+        &self,
+        most: usize,
+        memory: &'m Memory,
+    ) -> impl Iterator<Item = Span> + Clone + use<'m> {
+        let mut at = self.first;
+        let pieces = std::iter::from_fn(move || {
+            let piece = at;
+            (piece != NO_PIECE).then(|| {
+                at = memory.next(piece);
+                memory.span(piece)
+            })
+        });
+        let start = self.source_at;
+        let end = u64::from(start).saturating_add(self.owed).min(SOURCE_BYTES as u64);
+        let end = u32::try_from(end).expect("the source is shorter than 4 GiB");
+        let source = (self.pieces == 0 && self.owed > 0).then_some(Span::of_source(start, end));
+        pieces.chain(source).take(most)
     }
 
     /// Bytes that the send in flight is to send, 0 without one.
-    pub(crate) fn sending_bytes(&self) -> usize {
+    pub(crate) fn sending_bytes(&self) -> u64 {
         self.sending_bytes
     }
 
     /// True if there is more than the send in flight sends.
     pub(crate) fn has_more(&self) -> bool {
-        self.chunks.len() > self.sending
+        self.bytes > self.sending_bytes
     }
 
-    /// Adds a chunk.
-    pub(crate) fn push(&mut self, chunk: Chunk) {
-        self.bytes += chunk.len();
-        self.chunks.push_back(chunk);
+    /// Adds the `length` bytes of a buffer.
+    pub(crate) fn push(&mut self, buffer: BufferId, length: usize, memory: &mut Memory) {
+        let piece = memory.piece_of(buffer, length);
+        self.link(piece, memory);
+        self.bytes += length as u64;
     }
 
-    /// Adds a copy of these bytes, behind those copied last if they were few.
-    pub(crate) fn push_copy(&mut self, bytes: &[u8]) {
-        let last_is_free = self.has_more();
-        if let Some(Chunk { storage: Storage::Heap(memory), end, .. }) = self.chunks.back_mut()
-            && last_is_free
-            && memory.len() + bytes.len() <= COPY_PIECE
-        {
-            memory.extend_from_slice(bytes);
-            *end = memory.len();
-            self.bytes += bytes.len();
-        } else {
-            self.push(Chunk { storage: Storage::Heap(bytes.to_vec()), start: 0, end: bytes.len() });
+    /// Adds bytes of the source.
+    pub(crate) fn owe(&mut self, bytes: u64) {
+        self.owed = self.owed.saturating_add(bytes);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    /// As [`SendQueue::push`], but copies the bytes out of the pool if they are [to be](Memory::is_to_be_copied), behind
+    /// those copied last. Returns the number of bytes copied.
+    pub(crate) fn push_sparing(&mut self, buffer: BufferId, length: usize, memory: &mut Memory) -> u64 {
+        if !memory.is_to_be_copied(buffer.into(), length) {
+            self.push(buffer, length, memory);
+            return 0;
         }
+        let piece = memory.piece_of(buffer, length);
+        self.bytes += length as u64;
+        self.copy(piece, memory)
     }
 
-    /// The first `chunks` chunks were given to the kernel to send.
-    pub(crate) fn start(&mut self, chunks: usize) {
-        debug_assert!(self.sending == 0 && chunks > 0 && chunks <= self.chunks.len());
-        self.sending = chunks;
-        self.sending_bytes = self.chunks.iter().take(chunks).map(Chunk::len).sum();
+    /// Copies the queue out of the pool, as far as it is [to be](Memory::is_to_be_copied). Returns the number of bytes
+    /// copied. Only without a send in flight.
+    pub(crate) fn spare_the_pool(&mut self, memory: &mut Memory) -> u64 {
+        debug_assert_eq!(self.sending, 0);
+        let mut at = self.first;
+        (self.first, self.last, self.pieces) = (NO_PIECE, NO_PIECE, 0);
+        let mut copied = 0;
+        while at != NO_PIECE {
+            let piece = at;
+            at = memory.next(piece);
+            if memory.is_to_be_copied(piece, memory.span(piece).len()) {
+                copied += self.copy(piece, memory);
+            } else {
+                self.link(piece, memory);
+            }
+        }
+        copied
     }
 
-    /// The send in flight ended; the kernel took `bytes` bytes. Chunks sent to their end go to `give_back`.
-    pub(crate) fn sent(&mut self, bytes: usize, mut give_back: impl FnMut(Chunk)) {
+    /// Copies what is left of a buffer to the end of the list and gives the buffer back.
+    fn copy(&mut self, piece: PieceId, memory: &mut Memory) -> u64 {
+        let mut left = memory.span(piece);
+        let copied = left.len() as u64;
+        while left.len() > 0 {
+            // Not behind what the kernel reads from.
+            let appendable = self.pieces > self.sending && memory.room(self.last) > 0;
+            if !appendable {
+                let fresh = memory.spill_piece();
+                self.link(fresh, memory);
+            }
+            let length = left.len().min(memory.room(self.last));
+            let end = left.start + u32::try_from(length).expect("no longer than the span");
+            memory.append(self.last, Span { end, ..left });
+            left.start = end;
+        }
+        memory.give_back(piece);
+        copied
+    }
+
+    fn link(&mut self, piece: PieceId, memory: &mut Memory) {
+        memory.set_next(piece, NO_PIECE);
+        if self.first == NO_PIECE {
+            self.first = piece;
+        } else {
+            memory.set_next(self.last, piece);
+        }
+        self.last = piece;
+        self.pieces += 1;
+    }
+
+    /// The first `spans` [spans](SendQueue::spans) were given to the kernel to send.
+    pub(crate) fn start(&mut self, spans: usize, memory: &Memory) {
+        debug_assert!(self.sending_bytes == 0 && spans > 0);
+        self.sending = self.pieces.min(u32::try_from(spans).expect("a send has few pieces"));
+        self.sending_bytes = self.spans(spans, memory).map(|span| span.len() as u64).sum();
+    }
+
+    /// The send in flight ended; the kernel took `bytes` bytes. Pieces sent to their end are given back.
+    pub(crate) fn sent(&mut self, bytes: u64, memory: &mut Memory) {
         debug_assert!(bytes <= self.sending_bytes);
+        let from_source = self.sending == 0;
         self.sending = 0;
         self.sending_bytes = 0;
         self.bytes -= bytes;
-        let mut left = bytes;
-        while let Some(chunk) = self.chunks.front_mut() {
-            if chunk.len() > left {
-                chunk.start += left;
+        if from_source {
+            self.owed -= bytes;
+            let at = u64::from(self.source_at) + bytes;
+            self.source_at = u32::try_from(at % SOURCE_BYTES as u64).expect("below SOURCE_BYTES");
+            return;
+        }
+        let mut left = usize::try_from(bytes).expect("in memory");
+        while self.first != NO_PIECE {
+            let piece = self.first;
+            let length = memory.span(piece).len();
+            if length > left {
+                memory.skip(piece, left);
                 break;
             }
-            left -= chunk.len();
-            give_back(self.chunks.pop_front().expect("front exists"));
-        }
-        if self.chunks.is_empty() && self.chunks.capacity() > KEPT_CAPACITY {
-            self.chunks = VecDeque::new();
+            left -= length;
+            self.unlink_first(memory);
         }
     }
 
-    /// Drops the chunks that the kernel does not read from.
-    pub(crate) fn clear(&mut self, give_back: impl FnMut(Chunk)) {
-        self.chunks.drain(self.sending..).for_each(give_back);
+    fn unlink_first(&mut self, memory: &mut Memory) {
+        let piece = self.first;
+        self.first = memory.next(piece);
+        if self.first == NO_PIECE {
+            self.last = NO_PIECE;
+        }
+        self.pieces -= 1;
+        memory.give_back(piece);
+    }
+
+    /// Drops what the kernel does not read from.
+    pub(crate) fn clear(&mut self, memory: &mut Memory) {
+        let mut kept = NO_PIECE;
+        let mut at = self.first;
+        for _ in 0..self.sending {
+            kept = at;
+            at = memory.next(at);
+        }
+        if kept == NO_PIECE {
+            self.first = NO_PIECE;
+        } else {
+            memory.set_next(kept, NO_PIECE);
+        }
+        self.last = kept;
+        self.pieces = self.sending;
+        while at != NO_PIECE {
+            let piece = at;
+            at = memory.next(piece);
+            memory.give_back(piece);
+        }
+        self.owed = if self.sending == 0 { self.sending_bytes } else { 0 };
         self.bytes = self.sending_bytes;
-    }
-
-    /// Puts every chunk that the kernel does not read from through `moved`, which may copy it out of the pool.
-    pub(crate) fn relocate(&mut self, moved: impl FnMut(&mut Chunk)) {
-        self.chunks.range_mut(self.sending..).for_each(moved);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::buffers::{Buffers, Pages};
+    use crate::worker::memory::SPILL_PIECE;
+
+    fn memory(buffers: u16, size: u32) -> Memory {
+        Memory::new(Buffers::map(buffers, size, Pages::Small).unwrap(), true)
+    }
+
+    fn receive(queue: &mut SendQueue, memory: &mut Memory, buffer: BufferId, length: usize) {
+        let buffer = memory.buffers.take(buffer).unwrap();
+        queue.push_sparing(buffer, length, memory);
+    }
 
     /// A peer that writes one byte at a time and does not read.
     #[test]
     fn copied_bytes_are_put_together_but_not_with_what_is_being_sent() {
-        let mut queue = SendQueue::default();
-        for _ in 0..4 * COPY_PIECE {
-            queue.push_copy(&[1]);
+        let (mut queue, mut memory) = (SendQueue::default(), memory(2, 64));
+        for _ in 0..4 * SPILL_PIECE {
+            receive(&mut queue, &mut memory, 0, 1);
         }
-        assert_eq!((queue.len(), queue.bytes()), (4, 4 * COPY_PIECE));
-        queue.push_copy(&[1]);
-        queue.start(5);
-        queue.push_copy(&[2]);
-        assert_eq!((queue.len(), queue.sending_bytes()), (6, 4 * COPY_PIECE + 1));
+        assert_eq!((queue.pieces, queue.bytes()), (4, 4 * SPILL_PIECE as u64));
+        receive(&mut queue, &mut memory, 0, 1);
+        queue.start(5, &memory);
+        receive(&mut queue, &mut memory, 0, 1);
+        assert_eq!((queue.pieces, queue.sending_bytes()), (6, 4 * SPILL_PIECE as u64 + 1));
+        queue.sent(4 * SPILL_PIECE as u64 + 1, &mut memory);
+        assert_eq!((queue.pieces, queue.bytes(), memory.spilled_pieces()), (1, 1, 1));
+        queue.clear(&mut memory);
+        assert_eq!((queue.is_empty(), memory.spilled_pieces(), memory.buffers.held()), (true, 0, 0));
+    }
+
+    #[test]
+    fn a_piece_larger_than_one_of_the_spill_is_copied_into_several() {
+        let (mut queue, mut memory) = (SendQueue::default(), memory(1, 40_000));
+        let buffer = memory.buffers.take(0).unwrap();
+        queue.push(buffer, 40_000, &mut memory);
+        assert_eq!(queue.spare_the_pool(&mut memory), 40_000);
+        assert_eq!((queue.pieces, queue.bytes(), memory.buffers.held()), (3, 40_000, 0));
+        queue.start(64, &memory);
+        queue.sent(20_000, &mut memory);
+        assert_eq!((queue.pieces, queue.bytes()), (2, 20_000));
+    }
+
+    #[test]
+    fn the_source_follows_itself() {
+        let (mut queue, mut memory) = (SendQueue::default(), memory(1, 64));
+        queue.owe(SOURCE_BYTES as u64 + 10);
+        let spans = |queue: &SendQueue, memory: &Memory| queue.spans(64, memory).collect::<Vec<_>>();
+        assert_eq!(spans(&queue, &memory), [Span::of_source(0, u32::try_from(SOURCE_BYTES).unwrap())]);
+        queue.start(1, &memory);
+        queue.sent(SOURCE_BYTES as u64 - 4, &mut memory);
+        assert_eq!(spans(&queue, &memory)[0].len(), 4);
+        queue.start(1, &memory);
+        assert!(queue.has_more());
+        queue.sent(4, &mut memory);
+        assert_eq!(spans(&queue, &memory), [Span::of_source(0, 10)]);
     }
 }

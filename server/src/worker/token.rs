@@ -42,12 +42,12 @@ pub(crate) enum Descriptor {
 /// What a completion answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Token {
-    /// A connection was accepted by the multishot accept, or that ended.
-    Accept,
+    /// A connection was accepted by the multishot accept of the worker's listener of this index, or that ended.
+    Accept(u32),
     /// A connection was accepted, or not, by an accept of one.
-    AcceptOne,
+    AcceptOne(u32),
     /// The answer to the wish to stop accepting.
-    CancelAccept,
+    CancelAccept(u32),
     /// The main thread wrote to the worker's eventfd.
     Wake,
     /// Bytes, end of file or an error from a connection.
@@ -62,43 +62,61 @@ pub(crate) enum Token {
     ReceiveSample(ConnectionId),
     /// The FIN of a connection was sent.
     Shutdown(ConnectionId),
-    /// The bytes were counted that a connection's peer has not acknowledged.
-    Unsent(ConnectionId),
     /// A connection was closed; its slot is free.
     Close(ConnectionId),
+    /// The bytes were counted that a connection's peer has not acknowledged.
+    Unsent(ConnectionId),
+    /// The close of a connection is a reset from now on.
+    ResetOnClose(ConnectionId),
+    /// A plain descriptor was not given to a member of the crew.
+    HandOver {
+        /// The descriptor.
+        number: u32,
+        /// Which member: below 2^24.
+        member: u32,
+    },
+    /// Another worker has given a plain descriptor.
+    TakeOver,
 }
 
 impl Token {
     /// The token as `user_data`.
     pub(crate) fn encode(self) -> u64 {
-        let (kind, id) = match self {
-            Self::Accept => (1, None),
-            Self::CancelAccept => (2, None),
-            Self::Wake => (3, None),
-            Self::Receive(id) => (4, Some(id)),
-            Self::Send(id) => (5, Some(id)),
-            Self::Cancel(id) => (6, Some(id)),
-            Self::AcceptSample(id) => (7, Some(id)),
-            Self::ReceiveSample(id) => (8, Some(id)),
-            Self::Shutdown(id) => (9, Some(id)),
-            Self::Close(id) => (10, Some(id)),
-            Self::Unsent(id) => (11, Some(id)),
-            Self::AcceptOne => (12, None),
+        let of = |kind, id: ConnectionId| (kind, u64::from(id.generation) << SLOT_BITS | u64::from(id.slot));
+        let (kind, rest): (u64, u64) = match self {
+            Self::Accept(listener) => (1, listener.into()),
+            Self::CancelAccept(listener) => (2, listener.into()),
+            Self::Wake => (3, 0),
+            Self::Receive(id) => of(4, id),
+            Self::Send(id) => of(5, id),
+            Self::Cancel(id) => of(6, id),
+            Self::AcceptSample(id) => of(7, id),
+            Self::ReceiveSample(id) => of(8, id),
+            Self::Shutdown(id) => of(9, id),
+            Self::Close(id) => of(10, id),
+            Self::Unsent(id) => of(11, id),
+            Self::AcceptOne(listener) => (12, listener.into()),
+            Self::ResetOnClose(id) => of(13, id),
+            Self::HandOver { number, member } => {
+                (14, u64::from(number) << SLOT_BITS | u64::from(member) & SLOT_MASK)
+            }
+            Self::TakeOver => (15, 0),
         };
-        let id = id.map_or(0, |id| u64::from(id.generation) << SLOT_BITS | u64::from(id.slot));
-        kind << KIND_SHIFT | id
+        kind << KIND_SHIFT | rest
     }
 
     /// The token in `user_data`; `None` for a value that [`Token::encode`] never gives.
     pub(crate) fn decode(user_data: u64) -> Option<Self> {
+        let rest = user_data & ((1 << KIND_SHIFT) - 1);
+        let number = || u32::try_from(rest).ok();
         let id = || ConnectionId {
-            slot: u32::try_from(user_data & SLOT_MASK).expect("24 bits"),
-            generation: u32::try_from(user_data >> SLOT_BITS & GENERATION_MASK).expect("32 bits"),
+            slot: u32::try_from(rest & SLOT_MASK).expect("24 bits"),
+            generation: u32::try_from(rest >> SLOT_BITS & GENERATION_MASK).expect("32 bits"),
         };
         Some(match user_data >> KIND_SHIFT {
-            1 => Self::Accept,
-            2 => Self::CancelAccept,
-            3 => Self::Wake,
+            1 => Self::Accept(number()?),
+            2 => Self::CancelAccept(number()?),
+            3 if rest == 0 => Self::Wake,
             4 => Self::Receive(id()),
             5 => Self::Send(id()),
             6 => Self::Cancel(id()),
@@ -107,7 +125,10 @@ impl Token {
             9 => Self::Shutdown(id()),
             10 => Self::Close(id()),
             11 => Self::Unsent(id()),
-            12 => Self::AcceptOne,
+            12 => Self::AcceptOne(number()?),
+            13 => Self::ResetOnClose(id()),
+            14 => Self::HandOver { number: id().generation, member: id().slot },
+            15 if rest == 0 => Self::TakeOver,
             _ => return None,
         })
     }
@@ -121,24 +142,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decode_is_the_inverse_of_encode(kind in 0..12usize, slot in 0..MAX_SLOTS, generation: u32) {
+        fn decode_is_the_inverse_of_encode(kind in 0..15usize, slot in 0..MAX_SLOTS, generation: u32) {
             let id = ConnectionId { slot, generation };
             let token = [
-                Token::Accept, Token::CancelAccept, Token::Wake, Token::Receive(id), Token::Send(id),
-                Token::Cancel(id), Token::AcceptSample(id), Token::ReceiveSample(id), Token::Shutdown(id),
-                Token::Close(id), Token::Unsent(id), Token::AcceptOne,
+                Token::Accept(generation), Token::CancelAccept(generation), Token::Wake, Token::Receive(id),
+                Token::Send(id), Token::Cancel(id), Token::AcceptSample(id), Token::ReceiveSample(id),
+                Token::Shutdown(id), Token::Close(id), Token::Unsent(id), Token::AcceptOne(generation),
+                Token::ResetOnClose(id), Token::HandOver { number: generation, member: slot }, Token::TakeOver,
             ][kind];
             prop_assert_eq!(Token::decode(token.encode()), Some(token));
         }
 
         #[test]
-        fn what_decodes_to_a_connection_encodes_to_the_same(kind in 4..=11u64, rest in 0..1u64 << KIND_SHIFT) {
-            let user_data = kind << KIND_SHIFT | rest;
-            prop_assert_eq!(Token::decode(user_data).map(Token::encode), Some(user_data));
+        fn what_decodes_encodes_to_the_same(user_data: u64, kind in 0..20u64) {
+            let user_data = kind << KIND_SHIFT | user_data >> 8;
+            if let Some(token) = Token::decode(user_data) {
+                prop_assert_eq!(token.encode(), user_data);
+            }
         }
 
         #[test]
-        fn foreign_user_data_is_refused(kind in 13..=255u64, rest in 0..1u64 << KIND_SHIFT) {
+        fn foreign_user_data_is_refused(kind in 16..=255u64, rest in 0..1u64 << KIND_SHIFT) {
             prop_assert_eq!(Token::decode(kind << KIND_SHIFT | rest), None);
         }
     }

@@ -22,6 +22,10 @@ pub(crate) enum Step {
     SendNow,
     /// Send what is queued, all of it, waiting for the peer. The bytes may be moved out of the pool before.
     SendWaiting,
+    /// Count the bytes that the peer has not acknowledged.
+    CountUnsent,
+    /// Make the close a reset.
+    ResetOnClose,
     /// End the receive.
     CancelReceive,
     /// Send a FIN.

@@ -1,12 +1,13 @@
 //! A model of the kernel and the peer that checks every byte.
 
-use std::collections::HashMap;
-
 use proptest::prelude::*;
 
 use super::*;
-use crate::worker::send_queue::Storage;
-use crate::worker::token::BufferId;
+use crate::worker::buffers::{Buffers, Pages};
+use crate::worker::kernel::MOST_PIECES;
+use crate::worker::memory::Span;
+
+const BUFFER_SIZE: usize = 64 * 1024;
 
 /// What may happen next; the numbers choose among what is possible.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +41,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     ];
     let event = prop_oneof![
         18 => (1..300usize, any::<bool>()).prop_map(|(length, more)| Event::Bytes { length, more }),
-        2 => (1..PAUSE_AT, any::<bool>()).prop_map(|(length, more)| Event::Bytes { length, more }),
+        2 => (1..BUFFER_SIZE, any::<bool>()).prop_map(|(length, more)| Event::Bytes { length, more }),
         6 => end.prop_map(Event::ReceiveEnds),
         20 => (0..=100usize).prop_map(|percent| Event::SendTakes { percent }),
         20 => Just(Event::SendTakes { percent: 100 }),
@@ -59,7 +60,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 struct Model {
     connection: Connection,
     receive: bool,
-    send: Option<Vec<u8>>,
+    /// What the send in flight reads from, and its bytes when it started.
+    send: Option<(Vec<Span>, Vec<u8>)>,
     cancel: bool,
     shutdown: bool,
     closed: bool,
@@ -67,9 +69,7 @@ struct Model {
     received: usize,
     /// Bytes sent so far.
     sent: usize,
-    /// The bytes of the buffers that the connection has and has not given back.
-    pool: HashMap<BufferId, Vec<u8>>,
-    next_buffer: BufferId,
+    memory: Memory,
     broken: bool,
 }
 
@@ -86,8 +86,10 @@ impl Model {
             closed: false,
             received: 0,
             sent: 0,
-            pool: HashMap::new(),
-            next_buffer: 0,
+            memory: Memory::new(
+                Buffers::map(64, u32::try_from(BUFFER_SIZE).unwrap(), Pages::Small).unwrap(),
+                false,
+            ),
             broken: false,
         }
     }
@@ -107,6 +109,7 @@ impl Model {
                     assert_eq!(self.sent, self.received, "the FIN before the last byte");
                     assert!(!std::mem::replace(&mut self.shutdown, true), "shut down twice");
                 }
+                Step::CountUnsent | Step::ResetOnClose => self.connection.look_ended(),
                 Step::Close => {
                     assert!(
                         !self.receive && self.send.is_none() && !self.cancel && !self.shutdown,
@@ -121,56 +124,41 @@ impl Model {
 
     fn start_send(&mut self, most: usize) {
         assert!(self.send.is_none(), "two sends in flight");
-        let chunks = self.connection.queue().len().min(most);
-        let bytes = self.queued(chunks);
+        let spans: Vec<Span> = self.connection.queue().spans(most, &self.memory).collect();
+        let bytes = self.bytes(&spans);
         assert!(!bytes.is_empty());
-        self.send = Some(bytes);
-        self.connection.send_started(chunks, 0);
+        self.connection.send_started(spans.len(), 0, &self.memory);
+        self.send = Some((spans, bytes));
     }
 
-    /// The bytes of the first `chunks` chunks.
-    fn queued(&self, chunks: usize) -> Vec<u8> {
-        let bytes = |chunk: &Chunk| {
-            let memory = match &chunk.storage {
-                Storage::Pool(id) => &self.pool[id],
-                Storage::Heap(memory) => memory,
-            };
-            memory[chunk.start..chunk.end].to_vec()
-        };
-        self.connection.queue().iter().take(chunks).flat_map(bytes).collect()
+    fn bytes(&self, spans: &[Span]) -> Vec<u8> {
+        spans.iter().flat_map(|&span| self.memory.bytes(span)).copied().collect()
     }
 
     fn bytes_came(&mut self, length: usize) {
+        let Some(buffer) = (0..64).find_map(|id| self.memory.buffers.take(id)) else { return };
         let bytes: Vec<u8> = (self.received..self.received + length).map(pattern).collect();
         self.received += length;
-        if self.connection.is_blocked() && length.is_multiple_of(2) {
-            self.connection.received_copy(&bytes);
-        } else {
-            self.next_buffer += 1;
-            self.pool.insert(self.next_buffer, bytes);
-            let storage = Storage::Pool(self.next_buffer);
-            self.connection.received(Chunk { storage, start: 0, end: length });
-        }
+        self.memory.buffers.write(buffer, &bytes);
+        self.connection.heard(0);
+        self.connection.echo(buffer, length, &mut self.memory);
     }
 
     fn send_took(&mut self, percent: usize) {
-        let Some(bytes) = self.send.take() else { return };
-        let still = self.queued(usize::MAX);
-        assert!(still.starts_with(&bytes), "bytes changed while the kernel read them");
+        let Some((spans, bytes)) = self.send.take() else { return };
+        assert_eq!(self.bytes(&spans), bytes, "bytes changed while the kernel read them");
         let taken = bytes.len() * percent / 100;
         for byte in &bytes[..taken] {
             assert_eq!(*byte, pattern(self.sent), "byte {} is not the one that came", self.sent);
             self.sent += 1;
         }
-        self.connection.sent(taken, give_back(&mut self.pool));
+        self.connection.sent(taken as u64, 0, &mut self.memory);
     }
 
     fn spare(&mut self) {
-        self.connection.relocate_queue(|chunk| {
-            let Storage::Pool(id) = chunk.storage else { return };
-            let memory = self.pool.remove(&id).expect("the connection's own buffer");
-            chunk.storage = Storage::Heap(memory);
-        });
+        if self.send.is_none() {
+            self.connection.spare_the_pool(&mut self.memory);
+        }
     }
 
     fn happen(&mut self, event: Event) {
@@ -190,13 +178,13 @@ impl Model {
                 self.connection.receive_ended(end);
                 if end == ReceiveEnd::Failed {
                     self.broken = true;
-                    self.connection.abort(give_back(&mut self.pool));
+                    self.connection.abort(&mut self.memory);
                 }
             }
             Event::SendTakes { percent } => self.send_took(percent),
             Event::SendFails if self.send.take().is_some() => {
                 self.broken = true;
-                self.connection.send_failed(give_back(&mut self.pool));
+                self.connection.send_failed(&mut self.memory);
             }
             Event::CancelAnswered { escaped } if self.cancel => {
                 self.cancel = false;
@@ -211,7 +199,7 @@ impl Model {
             }
             Event::Abort => {
                 self.broken = true;
-                self.connection.abort(give_back(&mut self.pool));
+                self.connection.abort(&mut self.memory);
             }
             _ => {}
         }
@@ -222,19 +210,11 @@ fn pattern(position: usize) -> u8 {
     u8::try_from(position % 251).unwrap()
 }
 
-fn give_back(pool: &mut HashMap<BufferId, Vec<u8>>) -> impl FnMut(Chunk) {
-    |chunk| {
-        if let Storage::Pool(id) = chunk.storage {
-            assert!(pool.remove(&id).is_some(), "buffer {id} given back twice");
-        }
-    }
-}
-
 proptest! {
     /// Whatever happens in whatever order: every byte goes back once and in order, at most one send and one receive
     /// are in flight, the queue is bounded, nothing is closed too early, and in the end everything is given back.
     #[test]
-    fn every_order_of_events_is_survived(events in events(), most in 1..8usize) {
+    fn every_order_of_events_is_survived(events in events(), most in 1..=MOST_PIECES) {
         let mut model = Model::new();
         model.ask(most);
         for event in events {
@@ -257,7 +237,7 @@ proptest! {
             }
         }
         prop_assert!(model.closed, "{:?}", model.connection);
-        prop_assert!(model.pool.is_empty(), "buffers lost: {:?}", model.pool.keys());
+        prop_assert_eq!((model.memory.buffers.held(), model.memory.spilled_pieces()), (0, 0), "memory lost");
         prop_assert!(model.broken || model.sent == model.received);
     }
 }
@@ -266,7 +246,7 @@ proptest! {
 fn a_peer_that_does_not_read_is_not_read_from_until_it_does() {
     let mut model = Model::new();
     model.ask(8);
-    model.happen(Event::Bytes { length: PAUSE_AT + 1, more: true });
+    model.happen(Event::Bytes { length: BUFFER_SIZE, more: true });
     model.ask(8);
     model.happen(Event::SendTakes { percent: 0 });
     model.ask(8);

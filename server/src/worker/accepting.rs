@@ -1,0 +1,236 @@
+//! How a worker comes by connections: from its listeners, or handed over by the worker that accepts for all.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use super::acceptor::{AcceptStep, Accepted, Acceptor, BACKOFF};
+use super::kernel::{Completion, Kernel, Listener, Request, Sample};
+use super::token::{Descriptor, Token};
+use super::{Worker, WorkerError};
+use crate::config::{Mode, Overload};
+use crate::stats;
+
+/// Connections beyond the limit that may be under way to be reset, with `--overload reset`.
+pub(super) const REFUSALS: u32 = 64;
+
+/// How many are taken from the accept queue in one turn of the loop by a draining worker.
+const MOST_AT_ONCE: usize = 1024;
+
+/// One listening socket of the worker.
+pub(super) struct Listening {
+    index: u32,
+    socket: OwnedFd,
+    pub(super) acceptor: Acceptor,
+}
+
+impl Listening {
+    pub(super) fn new(index: u32, socket: OwnedFd, backlog: usize) -> Self {
+        Self { index, socket, acceptor: Acceptor::new(backlog) }
+    }
+
+    pub(super) fn socket(&self) -> &OwnedFd {
+        &self.socket
+    }
+
+    fn listener(&self) -> Listener {
+        Listener { index: self.index, descriptor: self.socket.as_raw_fd() }
+    }
+}
+
+impl<K: Kernel> Worker<'_, K> {
+    /// Arms and ends accepts as slots are free.
+    pub(super) fn ask_to_accept(&mut self) {
+        let free = self.free_slots();
+        let mut reserved: usize = self.listeners.iter().map(|listening| listening.acceptor.reserved()).sum();
+        for listening in &mut self.listeners {
+            reserved -= listening.acceptor.reserved();
+            while self.kernel.room() > 0
+                && let Some(step) = listening.acceptor.next_step(free.saturating_sub(reserved))
+            {
+                let listener = listening.listener();
+                self.kernel.ask(match step {
+                    AcceptStep::Multishot => Request::AcceptMultishot(listener),
+                    AcceptStep::Single => Request::AcceptOne(listener),
+                    AcceptStep::Cancel => Request::CancelAccepts(listener),
+                });
+            }
+            reserved += listening.acceptor.reserved();
+        }
+        let full = free == 0 && !self.listeners.is_empty();
+        if full && !self.full {
+            self.counters.queue_waits.add(1);
+        }
+        self.full = full;
+        self.empty_accept_queues();
+    }
+
+    /// How many connections may be accepted.
+    fn free_slots(&self) -> usize {
+        let free = match &self.settings.crew {
+            Some((crew, _)) => crew.room().saturating_sub(self.to_hand_over.len()),
+            None => self.connections.free_count(),
+        };
+        let refusals = if self.refuses() { REFUSALS as usize } else { 0 };
+        let beyond = self.connections.open_count().saturating_sub(self.settings.max_connections as usize);
+        free + refusals.saturating_sub(beyond)
+    }
+
+    fn refuses(&self) -> bool {
+        self.settings.config.overload == Overload::Reset
+    }
+
+    pub(super) fn take_accept(&mut self, token: Token, completion: &Completion) -> Result<(), WorkerError> {
+        let accepted = match completion.result {
+            Ok(descriptor) => Accepted::Connection(descriptor),
+            Err(Errno::CANCELED | Errno::AGAIN | Errno::INTR) => Accepted::Nothing,
+            // What the peer or the network did to a connection still in the queue: accept(2), "Error handling".
+            Err(
+                Errno::CONNABORTED
+                | Errno::PROTO
+                | Errno::NOPROTOOPT
+                | Errno::NETDOWN
+                | Errno::NETUNREACH
+                | Errno::NONET
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH,
+            ) => Accepted::Nothing,
+            Err(errno @ (Errno::BADF | Errno::NOTSOCK | Errno::INVAL)) => {
+                return Err(WorkerError::Accept(errno.into()));
+            }
+            // EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM of a security module, and whatever else may pass.
+            Err(_) => Accepted::Exhausted,
+        };
+        let rest = match token {
+            Token::Accept(index) => {
+                let acceptor = self.acceptor(index);
+                acceptor.is_some_and(|acceptor| acceptor.multishot_completed(accepted, completion.more))
+            }
+            Token::AcceptOne(index) => {
+                self.acceptor(index).is_some_and(|acceptor| acceptor.single_completed(accepted))
+            }
+            _ => false,
+        };
+        if rest {
+            self.counters.accept_rests.add(1);
+            self.rest_until = Some(self.kernel.now() + BACKOFF);
+        }
+        if let Accepted::Connection(number) = accepted {
+            if self.settings.crew.is_some() && self.drain.is_none() {
+                self.to_hand_over.push_back(number);
+            } else {
+                self.accepted(self.kernel.accepted(number));
+            }
+        }
+        Ok(())
+    }
+
+    /// A listener's acceptor; `None` once it is closed.
+    pub(super) fn acceptor(&mut self, index: u32) -> Option<&mut Acceptor> {
+        let listening = self.listeners.iter_mut().find(|listening| listening.index == index);
+        listening.map(|listening| &mut listening.acceptor)
+    }
+
+    /// There is a new connection.
+    pub(super) fn accepted(&mut self, descriptor: Descriptor) {
+        let refused = self.refuses() && self.connections.free_count() == 0;
+        let id = self.connections.open(descriptor);
+        let tick = self.tick();
+        let Some(connection) = self.connections.get(id) else { return };
+        if refused {
+            self.counters.refused.add(1);
+            connection.refuse(false);
+        } else {
+            self.counters.accepted.add(1);
+            connection.accepted(stats::samples_accept(self.counters.accepted.get()), tick);
+            if connection.sampled {
+                self.sample(id, Sample::Accept);
+            }
+            if self.mode == Mode::AcceptClose
+                && let Some(connection) = self.connections.get(id)
+            {
+                connection.refuse(true);
+            }
+        }
+        self.list(id);
+    }
+
+    /// Hands what was accepted to the workers in turn. A draining worker serves it itself.
+    pub(super) fn hand_over(&mut self) {
+        let Some((crew, own)) = &self.settings.crew else { return };
+        while self.kernel.room() > 1
+            && let Some(number) = self.to_hand_over.pop_front()
+        {
+            let member = if self.drain.is_some() { *own } else { crew.next(self.turn).unwrap_or(*own) };
+            self.turn = member + 1;
+            let ring = if member == *own { None } else { crew.hand_to(member) };
+            match ring {
+                Some(ring) => {
+                    self.counters.handed_over.add(1);
+                    let member = u32::try_from(member).expect("as many as cores");
+                    self.kernel.ask(Request::HandOver { ring, number, member });
+                }
+                None => self.accepted(Descriptor::Plain(number)),
+            }
+        }
+        self.hurry |= !self.to_hand_over.is_empty();
+    }
+
+    /// A worker that connections were handed to could not take this one.
+    pub(super) fn came_back(&mut self, number: u32, member: u32) {
+        if let Some((crew, _)) = &self.settings.crew {
+            crew.came_back(member as usize);
+            self.accepted(Descriptor::Plain(number));
+        }
+    }
+
+    /// The worker that accepts has handed a connection to this one.
+    pub(super) fn take_over(&mut self, number: u32) {
+        self.accepted(Descriptor::Plain(number));
+        self.counters.open.set(self.connections.open_count() as u64);
+        self.counters.taken_over.add(1);
+    }
+
+    /// Of a draining worker: once no accept is in flight, accepts what is left in the accept queues, as far as slots are
+    /// free, and closes the listeners when they are empty, or when the time is up.
+    fn empty_accept_queues(&mut self) {
+        if self.drain.is_none() {
+            return;
+        }
+        let late = self.is_cut_off();
+        let mut listeners = std::mem::take(&mut self.listeners);
+        listeners.retain(|listening| {
+            !(listening.acceptor.has_stopped() && (late || self.accept_those_who_wait(&listening.socket)))
+        });
+        self.listeners = listeners;
+        if self.listeners.is_empty()
+            && self.to_hand_over.is_empty()
+            && self.kernel.consumed() == self.kernel.queued()
+            && let Some((crew, 0)) = &self.settings.crew
+        {
+            crew.close();
+        }
+    }
+
+    /// False if some may be left.
+    fn accept_those_who_wait(&mut self, listener: &OwnedFd) -> bool {
+        if self.rest_until.is_some() {
+            return false;
+        }
+        let free = if self.settings.crew.is_some() { MOST_AT_ONCE } else { self.connections.free_count() };
+        for _ in 0..MOST_AT_ONCE.min(free) {
+            match self.kernel.accept_now(listener.as_fd()) {
+                Ok(descriptor) => self.accepted(descriptor),
+                Err(Errno::AGAIN | Errno::BADF | Errno::NOTSOCK | Errno::INVAL) => return true,
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(_) => {
+                    self.counters.accept_rests.add(1);
+                    self.rest_until = Some(self.kernel.now() + BACKOFF);
+                    return false;
+                }
+            }
+        }
+        self.hurry |= free > 0;
+        false
+    }
+}

@@ -1,0 +1,122 @@
+//! What a worker asks the kernel for before it enters it.
+
+use std::os::fd::AsRawFd;
+
+use super::connection::Step;
+use super::kernel::{Kernel, MOST_PIECES, Manner, Request};
+use super::token::{ConnectionId, Descriptor, Token};
+use super::{SilentSend, Worker};
+
+/// Most requests that one connection asks for in one turn: a send, a receive, a cancel and a look.
+const MOST_STEPS: usize = 4;
+
+impl<K: Kernel> Worker<'_, K> {
+    /// Queues the requests that the listeners and the listed connections want, as far as there is room; the rest in the next
+    /// turn, which then comes without sleeping.
+    pub(super) fn ask(&mut self) {
+        self.hurry = self.kernel.has_overflowed() || self.kernel.consumed() < self.kernel.queued();
+        if self.poll_wake && self.kernel.room() > 0 {
+            self.poll_wake = false;
+            self.kernel.ask(Request::PollWake(self.wake.as_raw_fd()));
+        }
+        self.ask_to_accept();
+        self.hand_over();
+        self.feed_starved();
+        self.hurry |= !self.starved.is_empty();
+        let mut listed = std::mem::take(&mut self.listed);
+        let mut asked = 0;
+        while asked < listed.len() && self.kernel.room() >= MOST_STEPS {
+            if let Some(id) = self.connections.unlisted(listed[asked]) {
+                self.ask_for(id);
+            }
+            asked += 1;
+        }
+        listed.drain(..asked);
+        // Nobody is listed while being asked but through `starved`, and those come back with a completion.
+        listed.append(&mut self.listed);
+        self.listed = listed;
+        // Buffers of silent sends come back only after the enter; with few left, receives would fail for want of one.
+        let few_left = self.memory.buffers.held() > self.memory.buffers.count() / 2;
+        self.hurry |= !self.listed.is_empty() || !self.silent_sends.is_empty() && few_left;
+    }
+
+    /// Lets as many starved connections receive again as there are free buffers, before those who have had theirs arm their
+    /// next receive: else a few that stream would take every buffer again and again.
+    fn feed_starved(&mut self) {
+        let free = self.memory.buffers.count() - self.memory.buffers.held();
+        for _ in 0..free.min(self.starved.len()) {
+            if self.kernel.room() < MOST_STEPS {
+                break;
+            }
+            let Some(id) = self.starved.pop_front() else { break };
+            if let Some(connection) = self.connections.get(id) {
+                connection.fed();
+                self.ask_for(id);
+            }
+        }
+    }
+
+    /// Queues what one connection wants.
+    fn ask_for(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let descriptor = connection.descriptor();
+        while let Some(connection) = self.connections.get(id)
+            && let Some(step) = connection.next_step()
+        {
+            match step {
+                Step::SendNow => self.send(id, Manner::Silent),
+                Step::SendWaiting => {
+                    self.counters.bytes_copied.add(connection.spare_the_pool(self.memory));
+                    self.send(id, Manner::Waiting);
+                }
+                Step::Receive => self.kernel.ask(Request::Receive(id, descriptor)),
+                Step::CancelReceive => self.kernel.ask(Request::Cancel(id, Token::Receive(id))),
+                Step::CancelSend => self.kernel.ask(Request::Cancel(id, Token::Send(id))),
+                Step::Shutdown => self.kernel.ask(Request::Shutdown(id, descriptor)),
+                Step::CountUnsent => self.count_unsent(id, descriptor),
+                Step::ResetOnClose => self.reset_on_close(id, descriptor),
+                Step::Close => self.kernel.ask(Request::Close(id, descriptor)),
+            }
+        }
+    }
+
+    fn send(&mut self, id: ConnectionId, manner: Manner) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let spans = connection.queue().spans(MOST_PIECES, self.memory);
+        let zero_copy = self.settings.config.zerocopy_threshold;
+        let manner = match zero_copy {
+            Some(threshold) if connection.queue().bytes() >= threshold.into() => Manner::ZeroCopy,
+            _ => manner,
+        };
+        let spans = self.kernel.send(id, connection.descriptor(), spans, self.memory, manner);
+        let request = self.kernel.queued();
+        connection.send_started(spans, request, self.memory);
+        match manner {
+            Manner::Silent => {
+                self.silent_sends.push(SilentSend { id, request });
+                self.hurry |= connection.awaits_send();
+            }
+            Manner::Waiting => {}
+            Manner::ZeroCopy => self.counters.zerocopy_sends.add(1),
+        }
+    }
+
+    fn count_unsent(&mut self, id: ConnectionId, descriptor: Descriptor) {
+        match descriptor {
+            Descriptor::Plain(number) => self.take_unsent(id, self.kernel.unsent_bytes(number)),
+            Descriptor::Direct(number) => self.kernel.ask(Request::LookForUnsent(id, number)),
+        }
+    }
+
+    fn reset_on_close(&mut self, id: ConnectionId, descriptor: Descriptor) {
+        match descriptor {
+            Descriptor::Direct(number) => self.kernel.ask(Request::ResetOnClose(id, number)),
+            Descriptor::Plain(number) => {
+                self.kernel.reset_on_close(number);
+                if let Some(connection) = self.connections.get(id) {
+                    connection.look_ended();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Where received bytes lie until they have gone back: in receive buffers of the pool, or, for a peer that does not read,
+//! in the spill. Pure but for the pool itself.
+//!
+//! A connection's queue is a list of pieces, linked by their numbers in one table. A piece is a whole receive buffer
+//! that the worker holds, or a piece of the spill, so that queueing never allocates: each place in the table stands for
+//! memory that is there.
+
+use super::buffers::Buffers;
+use super::token::BufferId;
+
+/// A place in the table of pieces: a receive buffer below [`Buffers::count`], from there on a piece of the spill.
+pub(crate) type PieceId = u32;
+
+/// The end of a list of pieces.
+pub(crate) const NO_PIECE: PieceId = PieceId::MAX;
+
+/// The piece that [`Memory::source`] is.
+const SOURCE_PIECE: PieceId = PieceId::MAX - 1;
+
+/// Bytes of a piece of the spill.
+pub(crate) const SPILL_PIECE: usize = 16 * 1024;
+
+/// Pieces by which the spill grows: 1 MiB.
+const SLAB_PIECES: usize = 64;
+
+/// The bytes that a connection of `--mode sink-source` gets repeat after this many: the byte at offset `i` of the stream is
+/// `i % 251`.
+pub(crate) const SOURCE_PERIOD: usize = 251;
+
+/// Bytes of the source that one send takes at most.
+pub(crate) const SOURCE_BYTES: usize = 1024 * SOURCE_PERIOD;
+
+/// Bytes that are to be sent: `start..end` of a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// The piece.
+    pub(crate) piece: PieceId,
+    /// Index of the first byte.
+    pub(crate) start: u32,
+    /// Index behind the last byte.
+    pub(crate) end: u32,
+}
+
+impl Span {
+    /// Bytes `start..end` of the source.
+    pub(crate) fn of_source(start: u32, end: u32) -> Self {
+        Self { piece: SOURCE_PIECE, start, end }
+    }
+
+    pub(crate) fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+}
+
+/// What the table knows of a piece that is in a list.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    next: PieceId,
+    /// Bytes not yet sent.
+    start: u32,
+    end: u32,
+}
+
+const UNUSED: Piece = Piece { next: NO_PIECE, start: 0, end: 0 };
+
+/// The memory of one worker for bytes on their way.
+pub(crate) struct Memory {
+    /// The receive buffers.
+    pub(crate) buffers: Buffers,
+    slabs: Vec<Box<[u8]>>,
+    /// Pieces of the spill that are in no list.
+    free: Vec<PieceId>,
+    pieces: Vec<Piece>,
+    source: Box<[u8]>,
+}
+
+impl Memory {
+    /// Receive buffers, an empty spill, and with `source` the bytes of `--mode sink-source`.
+    pub(crate) fn new(buffers: Buffers, source: bool) -> Self {
+        let pieces = vec![UNUSED; buffers.count()];
+        let length = if source { SOURCE_BYTES } else { 0 };
+        let source = (0..length).map(|i| u8::try_from(i % SOURCE_PERIOD).expect("below 251")).collect();
+        Self { buffers, slabs: Vec::new(), free: Vec::new(), pieces, source }
+    }
+
+    /// The bytes of a span.
+    pub(crate) fn bytes(&self, span: Span) -> &[u8] {
+        let (start, end) = (span.start as usize, span.end as usize);
+        match self.place(span.piece) {
+            Place::Buffer(id) => self.buffers.bytes(id, start, end),
+            Place::Spill { slab, offset } => &self.slabs[slab][offset + start..offset + end],
+            Place::Source => &self.source[start..end],
+        }
+    }
+
+    /// The piece after this one in its list.
+    pub(super) fn next(&self, piece: PieceId) -> PieceId {
+        self.pieces[piece as usize].next
+    }
+
+    pub(super) fn set_next(&mut self, piece: PieceId, next: PieceId) {
+        self.pieces[piece as usize].next = next;
+    }
+
+    /// What of a piece is not yet sent.
+    pub(super) fn span(&self, piece: PieceId) -> Span {
+        let Piece { start, end, .. } = self.pieces[piece as usize];
+        Span { piece, start, end }
+    }
+
+    /// The first `bytes` unsent bytes of a piece were sent.
+    pub(super) fn skip(&mut self, piece: PieceId, bytes: usize) {
+        let piece = &mut self.pieces[piece as usize];
+        piece.start += u32::try_from(bytes).expect("no more than the piece has");
+        debug_assert!(piece.start <= piece.end);
+    }
+
+    /// A buffer with `length` bytes becomes a piece.
+    pub(super) fn piece_of(&mut self, buffer: BufferId, length: usize) -> PieceId {
+        let piece = PieceId::from(buffer);
+        let end = u32::try_from(length).expect("no longer than a buffer, whose size is a u32");
+        self.pieces[piece as usize] = Piece { end, ..UNUSED };
+        piece
+    }
+
+    /// A piece is in no list any more.
+    pub(super) fn give_back(&mut self, piece: PieceId) {
+        match self.place(piece) {
+            Place::Buffer(id) => self.buffers.give_back(id),
+            Place::Spill { .. } => self.give_back_spilled(piece),
+            Place::Source => {}
+        }
+    }
+
+    fn give_back_spilled(&mut self, piece: PieceId) {
+        self.free.push(piece);
+        // Nobody uses it: back to the system with all but one slab.
+        if self.slabs.len() > 1 && self.free.len() == self.slabs.len() * SLAB_PIECES {
+            self.slabs.truncate(1);
+            self.pieces.truncate(self.buffers.count() + SLAB_PIECES);
+            let kept = self.pieces.len();
+            self.free.retain(|&piece| (piece as usize) < kept);
+        }
+    }
+
+    /// An empty piece of the spill, which grows if it has none: the one place where a worker allocates after its start.
+    pub(super) fn spill_piece(&mut self) -> PieceId {
+        if self.free.is_empty() {
+            let first = self.pieces.len();
+            self.slabs.push(vec![0; SLAB_PIECES * SPILL_PIECE].into_boxed_slice());
+            self.pieces.resize(first + SLAB_PIECES, UNUSED);
+            let ids = (first..first + SLAB_PIECES).rev();
+            self.free.extend(ids.map(|id| PieceId::try_from(id).expect("memory ends before 2^32 pieces")));
+        }
+        let piece = self.free.pop().expect("just filled");
+        self.pieces[piece as usize] = UNUSED;
+        piece
+    }
+
+    /// How many bytes may be put behind those of a piece: none if it is a receive buffer.
+    pub(super) fn room(&self, piece: PieceId) -> usize {
+        match self.place(piece) {
+            Place::Spill { .. } => SPILL_PIECE - self.pieces[piece as usize].end as usize,
+            Place::Buffer(_) | Place::Source => 0,
+        }
+    }
+
+    /// Copies bytes behind those of a piece of the spill, which has [room](Memory::room) for them.
+    pub(super) fn append(&mut self, piece: PieceId, from: Span) {
+        let Place::Spill { slab, offset } = self.place(piece) else {
+            unreachable!("only the spill is written to")
+        };
+        let Place::Buffer(id) = self.place(from.piece) else { unreachable!("only buffers are copied from") };
+        let bytes = self.buffers.bytes(id, from.start as usize, from.end as usize);
+        let end = self.pieces[piece as usize].end as usize;
+        self.slabs[slab][offset + end..offset + end + bytes.len()].copy_from_slice(bytes);
+        self.pieces[piece as usize].end += from.end - from.start;
+    }
+
+    /// Whether `length` bytes in a piece are to be copied out of it, for a peer that does not read: so that such peers can't
+    /// keep the pool from those that read, and that no peer can hold a buffer for a few bytes.
+    pub(super) fn is_to_be_copied(&self, piece: PieceId, length: usize) -> bool {
+        let scarce = self.buffers.held() > self.buffers.count() / 2;
+        matches!(self.place(piece), Place::Buffer(_)) && (length < self.buffers.size() / 2 || scarce)
+    }
+
+    /// Bytes that the spill has from the system.
+    #[cfg(test)]
+    pub(crate) fn spill_bytes(&self) -> usize {
+        self.slabs.len() * SLAB_PIECES * SPILL_PIECE
+    }
+
+    /// Pieces of the spill that are in lists.
+    #[cfg(test)]
+    pub(crate) fn spilled_pieces(&self) -> usize {
+        self.slabs.len() * SLAB_PIECES - self.free.len()
+    }
+
+    fn place(&self, piece: PieceId) -> Place {
+        let buffers = self.buffers.count();
+        match BufferId::try_from(piece) {
+            Ok(id) if usize::from(id) < buffers => Place::Buffer(id),
+            _ if piece == SOURCE_PIECE => Place::Source,
+            _ => {
+                let index = piece as usize - buffers;
+                Place::Spill { slab: index / SLAB_PIECES, offset: index % SLAB_PIECES * SPILL_PIECE }
+            }
+        }
+    }
+}
+
+/// Where a piece's bytes lie.
+enum Place {
+    Buffer(BufferId),
+    Spill { slab: usize, offset: usize },
+    Source,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::buffers::Pages;
+
+    #[test]
+    fn the_spill_grows_and_goes_back_to_the_system() {
+        let mut memory = Memory::new(Buffers::map(2, 64, Pages::Small).unwrap(), false);
+        assert_eq!(memory.spill_bytes(), 0);
+        let pieces: Vec<PieceId> = (0..=SLAB_PIECES).map(|_| memory.spill_piece()).collect();
+        assert_eq!((memory.spill_bytes(), memory.spilled_pieces()), (2 << 20, SLAB_PIECES + 1));
+        assert!(pieces.iter().all(|&piece| piece >= 2), "buffers are not spill");
+        pieces.iter().for_each(|&piece| memory.give_back(piece));
+        assert_eq!((memory.spill_bytes(), memory.spilled_pieces()), (1 << 20, 0));
+        let again: Vec<PieceId> = (0..SLAB_PIECES).map(|_| memory.spill_piece()).collect();
+        assert_eq!(memory.spill_bytes(), 1 << 20);
+        assert!(again.iter().all(|&piece| (piece as usize) < 2 + SLAB_PIECES));
+    }
+
+    #[test]
+    fn bytes_are_copied_behind_each_other() {
+        let mut memory = Memory::new(Buffers::map(2, 64, Pages::Small).unwrap(), false);
+        let buffer = memory.buffers.take(1).unwrap();
+        let full = memory.piece_of(buffer, 64);
+        let piece = memory.spill_piece();
+        assert_eq!((memory.room(full), memory.room(piece)), (0, SPILL_PIECE));
+        memory.append(piece, memory.span(full));
+        memory.skip(full, 60);
+        memory.append(piece, memory.span(full));
+        assert_eq!((memory.room(piece), memory.span(piece).len()), (SPILL_PIECE - 68, 68));
+        assert_eq!(memory.bytes(memory.span(piece)), [0; 68]);
+    }
+
+    #[test]
+    fn the_source_says_where_its_bytes_are() {
+        let memory = Memory::new(Buffers::map(1, 64, Pages::Small).unwrap(), true);
+        assert_eq!(memory.bytes(Span::of_source(250, 253)), [250, 0, 1]);
+    }
+}
