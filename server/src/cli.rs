@@ -2,115 +2,170 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 use tune::cpu_set::Cpu;
 use tune::errno::describe;
 
-use crate::config::{Config, Cores, Feature, Steer};
+use crate::config::file::ConfigFile;
+use crate::config::{Config, Contradiction, Cores, Options};
 use crate::listener::Listeners;
 use crate::report::Report;
 use crate::worker::Features;
 use crate::workers::{self, Notice};
-use crate::{host, worker_plan};
+use crate::{doctor, host, worker_plan};
 
 /// Accepts TCP connections and echoes what they send, on one io_uring for each pinned core.
 ///
 /// Each core has its own listening socket on the same address (SO_REUSEPORT). With --steer cpu a connection is accepted
 /// and served on the CPU that received its SYN; `tune` arranges for the NIC to deliver it there.
 ///
-/// When connections are accepted, one line "server: listening on ADDR:PORT, …" goes to stderr. SIGINT or SIGTERM: accepts
-/// what waits in the accept queues and no more, serves each open connection until it has been quiet for 50 to 100 ms, ends
-/// it with a FIN, prints the report and exits with 0. When the drain timeout has passed, busy connections are ended too, and
-/// a second later cut off. A second signal cuts all off at once.
+/// When connections are accepted, a line "server: listening on ADDR:PORT, …" for each address goes to stderr. SIGINT or
+/// SIGTERM: accepts what waits in the accept queues and no more, serves each open connection until it has been quiet for 50
+/// to 100 ms, ends it with a FIN, prints the report and exits with 0. When the drain timeout has passed, busy connections
+/// are ended too, and a second later cut off. A second signal cuts all off at once.
 #[derive(Debug, Parser)]
 #[command(
     name = "server",
     version,
     about,
-    after_help = "Exit status: 0 after a signal, 1 on an error, 2 on wrong usage."
+    max_term_width = 100,
+    after_help = AFTER_HELP,
+    disable_help_subcommand = true
 )]
 struct Arguments {
-    /// Address to listen on; port 0 lets the kernel choose
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7000")]
-    listen: String,
-
-    /// Cores to run on: a list as in taskset -c, such as 0-47 or 3,0-1; the order counts. "all": every CPU that this process
-    /// may run on
-    #[arg(long, value_name = "LIST", default_value = "all")]
-    cores: String,
-
-    /// How a SYN finds its listener
-    #[arg(long, value_enum, default_value = "cpu")]
-    steer: Steer,
-
-    /// Connections that may wait to be accepted, for each core; the kernel caps it at net.core.somaxconn
-    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u16).range(1..))]
-    backlog: u16,
-
-    /// Most connections open at a time, split evenly over the cores; more wait in the core's accept queue. Default: 65536
-    /// for each core, or what the limit of open files allows
-    #[arg(long, value_name = "N")]
-    max_connections: Option<u32>,
-
-    /// Receive buffers of each core, a power of two up to 32768
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    buffers: u32,
-
-    /// Size of a receive buffer in bytes, 64 to 1048576
-    #[arg(long, value_name = "BYTES", default_value_t = 16384)]
-    buffer_size: u32,
-
-    /// Do without a feature of the kernel, as on an older one. Which there are is tried out at the start
-    #[arg(long, value_name = "FEATURE", value_enum, value_delimiter = ',')]
-    without: Vec<Feature>,
-
-    /// How long busy connections may go on after the first signal, such as 5s or 500ms; at most a day
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
-    drain_timeout: Duration,
-
-    /// Print the report as one JSON object on stdout instead of a table on stderr
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    asked: Asked,
+    #[command(subcommand)]
+    command: Option<Command>,
 }
 
-impl Arguments {
-    fn config(&self) -> Result<Config> {
-        Ok(Config {
-            listen: vec![Config::parse_listen(&self.listen)?],
-            cores: Config::parse_cores(&self.cores)?,
-            steer: self.steer,
-            backlog: self.backlog,
-            max_connections: self.max_connections,
-            buffers: Config::check_buffers(self.buffers)?,
-            buffer_size: Config::check_buffer_size(self.buffer_size)?,
-            without: self.without.clone(),
-            drain_timeout: Config::check_drain_timeout(self.drain_timeout)?,
-            ..Config::default()
-        })
+const AFTER_HELP: &str = "\
+A TIME is a number with its unit, such as 500ms, 5s or 1h. A file for --config is TOML and has the options above as \
+keys, without the dashes:
+
+    listen = [\"0.0.0.0:7000\", \"[::]:7000\"]
+    v6only = true
+    cores = \"0-47\"
+    idle-timeout = \"30s\"
+
+Exit status: 0 after a signal, 1 on an error, 2 on wrong usage, of the command line or in the file.";
+
+#[derive(Debug, Default, clap::Args)]
+struct Asked {
+    /// File with the same options, without the dashes (TOML). What the command line says wins
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say what this host gives a server with these options, and what would help; serve nothing
+    #[command(max_term_width = 100)]
+    Doctor(Box<Asked>),
+}
+
+/// What to do.
+struct Task {
+    config: Config,
+    json: bool,
+    doctor: bool,
+}
+
+/// Why the program ends without having done it.
+enum Failure {
+    Usage(clap::Error),
+    Other(anyhow::Error),
+}
+
+impl From<clap::Error> for Failure {
+    fn from(error: clap::Error) -> Self {
+        Self::Usage(error)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
     }
 }
 
 /// Runs the program with these arguments, the program's name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(arguments) {
-        Ok(arguments) => arguments,
-        Err(error) => {
+    match parse(arguments).and_then(|task| Ok(execute(&task)?)) {
+        Ok(code) => code,
+        Err(Failure::Usage(error)) => {
             let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
         }
-    };
-    match serve(&arguments) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
+        Err(Failure::Other(error)) => {
             say(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Task, Failure> {
+    let Arguments { asked, command } = Arguments::try_parse_from(arguments)?;
+    let (asked, doctor) = match command {
+        Some(Command::Doctor(after)) => (after.beside(asked), true),
+        None => (asked, false),
+    };
+    let file = asked.config.as_deref().map(read).transpose()?;
+    let line = asked.options;
+    let options = match &file {
+        Some(file) => line.clone().merge(file.options.clone()),
+        None => line.clone(),
+    };
+    let config = options.check().map_err(|contradiction| {
+        usage(ErrorKind::ArgumentConflict, &explain(&contradiction, &line, file.as_ref()))
+    })?;
+    Ok(Task { config, json: options.json.unwrap_or(false), doctor })
+}
+
+impl Asked {
+    /// These, which stand after a subcommand, and what they do not say as before it.
+    fn beside(self, before: Self) -> Self {
+        Self { config: self.config.or(before.config), options: self.options.merge(before.options) }
+    }
+}
+
+fn read(path: &Path) -> Result<ConfigFile, Failure> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| anyhow!("read {name:?}, the file of --config: {}", describe(&error)))?;
+    Ok(ConfigFile::parse(&text, &name)
+        .map_err(|error| usage(ErrorKind::ValueValidation, &error.to_string()))?)
+}
+
+/// A contradiction, with the place of each option that stands in the file.
+fn explain(contradiction: &Contradiction, line: &Options, file: Option<&ConfigFile>) -> String {
+    let place = |name: &&str| {
+        let place = file.filter(|_| !line.says(name))?.place_of(name)?;
+        Some(format!("{name} is set in {place}"))
+    };
+    let places: Vec<String> = contradiction.options().iter().filter_map(place).collect();
+    if places.is_empty() {
+        return contradiction.to_string();
+    }
+    format!("{contradiction} ({})", places.join(", "))
+}
+
+fn usage(kind: ErrorKind, message: &str) -> clap::Error {
+    Arguments::command().error(kind, message)
+}
+
+fn execute(task: &Task) -> Result<ExitCode> {
+    if task.doctor {
+        return doctor::run(&task.config, task.json);
+    }
+    Ok(if serve(&task.config, task.json)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn say(error: &anyhow::Error) {
@@ -118,8 +173,7 @@ fn say(error: &anyhow::Error) {
 }
 
 /// False if a worker has failed.
-fn serve(arguments: &Arguments) -> Result<bool> {
-    let config = arguments.config()?;
+fn serve(config: &Config, json: bool) -> Result<bool> {
     let cores = match &config.cores {
         Cores::All => None,
         Cores::List(cores) => Some(cores.as_slice()),
@@ -139,9 +193,9 @@ fn serve(arguments: &Arguments) -> Result<bool> {
         }
         Notice::Failed(error) => say(&error),
     };
-    let outcome = workers::run(&config, features, &plan, listeners, notify)?;
+    let outcome = workers::run(config, features, &plan, listeners, notify)?;
     if let Some(report) = outcome.report {
-        print(&report, arguments.json)?;
+        print(&report, json)?;
     }
     Ok(!outcome.failed)
 }
@@ -153,4 +207,61 @@ fn print(report: &Report, json: bool) -> Result<()> {
         (report.write_table(&mut std::io::stderr().lock()), "stderr")
     };
     written.map_err(|error| anyhow!("write the report to {to}: {}", describe(&error)))
+}
+
+/// The options of a command line without the program's name.
+///
+/// # Errors
+/// As clap's.
+#[cfg(test)]
+pub(crate) fn parse_options(
+    arguments: impl IntoIterator<Item: Into<OsString>>,
+) -> Result<Options, clap::Error> {
+    let arguments = std::iter::once("server".into()).chain(arguments.into_iter().map(Into::into));
+    Arguments::try_parse_from(arguments).map(|arguments| arguments.asked.options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(arguments: &str) -> Task {
+        match parse(arguments.split_whitespace().map(OsString::from)) {
+            Ok(task) => task,
+            Err(Failure::Usage(error)) => panic!("{error}"),
+            Err(Failure::Other(error)) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn clap_finds_nothing_wrong_with_the_options() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_doctor_takes_the_same_options_on_both_sides() {
+        let same = task("server --cores 0-3 --listen 0.0.0.0:80 --json");
+        for line in [
+            "server doctor --cores 0-3 --listen 0.0.0.0:80 --json",
+            "server --cores 0-3 --listen 0.0.0.0:80 --json doctor",
+            "server --cores 0-3 --v6only=false doctor --json --listen 0.0.0.0:80",
+            "server --cores 5 doctor --cores 0-3 --json=true --listen 0.0.0.0:80",
+        ] {
+            let doctor = task(line);
+            assert!(doctor.doctor && doctor.json && doctor.config == same.config, "{line}");
+        }
+        assert!(!same.doctor && same.json);
+    }
+
+    #[test]
+    fn the_help_reads_well_at_a_hundred_columns() {
+        let mut command = Arguments::command();
+        let help = command.render_long_help().to_string();
+        let doctor = command.find_subcommand_mut("doctor").unwrap().render_long_help().to_string();
+        for (name, help) in [("server", help), ("server doctor", doctor)] {
+            let long = help.lines().find(|line| line.chars().count() > 100);
+            assert_eq!(long, None, "{name} --help");
+            assert!(!help.contains("[default:\n"), "{name} --help: a default is on two lines:\n{help}");
+        }
+    }
 }

@@ -141,7 +141,26 @@ fn options_that_make_no_sense_are_refused() {
         &["--buffers", "65536000"],
         &["--buffer-size", "0"],
         &["--max-connections", "0"],
+        &["--max-connections", "4294967296"],
         &["--backlog", "0"],
+        &["--backlog", "65536"],
+        &["--backlog", "1", "--backlog", "2"],
+        &["--spin-us", "1000001"],
+        &["--busy-poll", "2s"],
+        &["--stats-interval", "99ms"],
+        &["--idle-timeout", "0s"],
+        &["--keepalive", "500ms"],
+        &["--defer-accept", "1500ms"],
+        &["--fastopen", "0"],
+        &["--zerocopy-threshold", "0"],
+        &["--metrics", "99999"],
+        &["--nodelay"],
+        &["--v6only=maybe"],
+        &["--mode", "reflect"],
+        &["--accept", "all"],
+        &["--overload", "panic"],
+        &["--user", ""],
+        &["--config", "/nowhere/server.toml"],
         &["--drain-timeout", "soon"],
         &["--drain-timeout", "-1s"],
         &["--drain-timeout", "25h"],
@@ -151,7 +170,6 @@ fn options_that_make_no_sense_are_refused() {
         &["--no-such-option"],
         &["stray"],
     ] {
-        let ended = Launch::new(options).refused();
-        ended.assert_refused();
+        Launch::new(options).refused().assert_refused();
     }
 }

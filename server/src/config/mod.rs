@@ -1,14 +1,34 @@
-//! What the server is to do: every value checked, every limit stated. Pure.
+//! What the server is to do, from what is asked to what is checked. Pure.
+//!
+//! ```text
+//! command line ─ clap ──┐
+//!                       ├─ Options ─ merge ─ check ─ Config
+//! file ─ toml ─ file ───┘  (values)          (contradictions)
+//! ```
+//!
+//! The values of [`Options`] ([`values`]) refuse what is out of range while they are read, so that clap names the option and
+//! [`mod@file`] the line; [`Options::check`] refuses what does not go together.
 
+mod check;
+pub mod file;
+mod options;
+mod text;
+pub mod values;
+
+use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tune::cpu_set::{Cpu, CpuSet, CpuSetError};
 
-use crate::worker::MAX_BUFFERS;
+pub use check::Contradiction;
+pub use options::Options;
 
 /// How a SYN finds its listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Steer {
     /// By the CPU that processes the SYN: its connection is accepted there. A CPU outside --cores uses the hash.
     Cpu,
@@ -29,7 +49,8 @@ impl Steer {
 }
 
 /// What the server does with a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Sends back what it receives.
     Echo,
@@ -42,7 +63,8 @@ pub enum Mode {
 }
 
 /// Who accepts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum AcceptModel {
     /// Each core accepts on its own listening socket (SO_REUSEPORT), chosen by --steer.
     PerCore,
@@ -53,7 +75,8 @@ pub enum AcceptModel {
 }
 
 /// What a new client gets when a core has as many connections as it may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Overload {
     /// It waits in the accept queue until a connection ends.
     Queue,
@@ -73,7 +96,8 @@ pub enum Keepalive {
 }
 
 /// A feature of the kernel that the server uses where there is one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Feature {
     /// Connections are entries of a table of each core's ring, not of the process's table of open files, so that accepting
     /// and closing take no lock that the cores share. Linux 6.13 and later.
@@ -102,8 +126,29 @@ impl Cores {
     }
 }
 
+impl FromStr for Cores {
+    type Err = CpuSetError;
+
+    fn from_str(text: &str) -> Result<Self, CpuSetError> {
+        Self::parse(text)
+    }
+}
+
+impl fmt::Display for Cores {
+    /// As `--cores` takes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::List(cores) => {
+                let cores: Vec<String> = cores.iter().map(Cpu::to_string).collect();
+                f.write_str(&cores.join(","))
+            }
+        }
+    }
+}
+
 /// A checked configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Echo datagrams (UDP) instead of accepting connections (TCP).
     pub udp: bool,
@@ -164,7 +209,7 @@ pub struct Config {
     pub stats_interval: Option<Duration>,
     /// Features to do without.
     pub without: Vec<Feature>,
-    /// How long open connections may go on after the server was told to stop. At most [`MAX_DRAIN_TIMEOUT`].
+    /// How long open connections may go on after the server was told to stop. At most a day.
     pub drain_timeout: Duration,
 }
 
@@ -206,87 +251,17 @@ impl Default for Config {
     }
 }
 
-/// Why a value is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    /// `--listen`
-    #[error("--listen \"{0}\": not ADDRESS:PORT; write an address such as 127.0.0.1:7000 or [::1]:7000")]
-    Listen(String),
-    /// `--cores`
-    #[error("--cores \"{0}\": {1}")]
-    Cores(String, CpuSetError),
-    /// `--buffers`
-    #[error("--buffers {0}: not a power of two from 1 to {MAX_BUFFERS}")]
-    Buffers(u32),
-    /// `--buffer-size`
-    #[error("--buffer-size {0}: not from {MIN_BUFFER_SIZE} to {MAX_BUFFER_SIZE} bytes")]
-    BufferSize(u32),
-    /// `--drain-timeout`
-    #[error("--drain-timeout {timeout}: more than a day", timeout = humantime::format_duration(*.0))]
-    DrainTimeout(Duration),
-}
-
-/// Smallest receive buffer, bytes.
-pub const MIN_BUFFER_SIZE: u32 = 64;
-/// Largest receive buffer, bytes.
-pub const MAX_BUFFER_SIZE: u32 = 1 << 20;
-/// Longest drain timeout: a day.
-pub const MAX_DRAIN_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
-
-impl Config {
-    pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, ConfigError> {
-        text.parse().map_err(|_| ConfigError::Listen(text.to_owned()))
-    }
-
-    pub(crate) fn parse_cores(text: &str) -> Result<Cores, ConfigError> {
-        Cores::parse(text).map_err(|error| ConfigError::Cores(text.to_owned(), error))
-    }
-
-    pub(crate) fn check_buffers(buffers: u32) -> Result<u16, ConfigError> {
-        match u16::try_from(buffers) {
-            Ok(checked) if buffers.is_power_of_two() && buffers <= MAX_BUFFERS => Ok(checked),
-            _ => Err(ConfigError::Buffers(buffers)),
-        }
-    }
-
-    pub(crate) fn check_buffer_size(size: u32) -> Result<u32, ConfigError> {
-        if (MIN_BUFFER_SIZE..=MAX_BUFFER_SIZE).contains(&size) {
-            Ok(size)
-        } else {
-            Err(ConfigError::BufferSize(size))
-        }
-    }
-
-    pub(crate) fn check_drain_timeout(timeout: Duration) -> Result<Duration, ConfigError> {
-        if timeout <= MAX_DRAIN_TIMEOUT { Ok(timeout) } else { Err(ConfigError::DrainTimeout(timeout)) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_checked_at_both_ends() {
-        for (buffers, good) in [(0, false), (1, true), (3, false), (32_768, true), (65_536, false)] {
-            assert_eq!(Config::check_buffers(buffers).is_ok(), good, "{buffers}");
-        }
-        for (size, good) in [(63, false), (64, true), (1 << 20, true), ((1 << 20) + 1, false)] {
-            assert_eq!(Config::check_buffer_size(size).is_ok(), good, "{size}");
-        }
-    }
-
-    #[test]
-    fn an_address_without_a_port_is_refused_with_an_example() {
-        let error = Config::parse_listen("127.0.0.1").unwrap_err().to_string();
-        assert!(error.contains("127.0.0.1:7000"), "{error}");
-        assert!(Config::parse_listen("[::1]:0").is_ok());
-    }
-
-    #[test]
     fn cores_keep_their_order() {
-        assert_eq!(Config::parse_cores("3,0-1").unwrap(), Cores::List(vec![3, 0, 1]));
-        assert_eq!(Config::parse_cores("all").unwrap(), Cores::All);
-        assert!(Config::parse_cores("5-2").unwrap_err().to_string().starts_with("--cores \"5-2\": "));
+        assert_eq!(Cores::parse("3,0-1").unwrap(), Cores::List(vec![3, 0, 1]));
+        assert_eq!(Cores::parse("3,0-1").unwrap().to_string(), "3,0,1");
+        assert_eq!(Cores::parse("all").unwrap(), Cores::All);
+        for bad in ["5-2", "", "0,,1", "one"] {
+            assert!(Cores::parse(bad).is_err(), "{bad}");
+        }
     }
 }
