@@ -29,6 +29,7 @@
 
 mod common;
 
+mod accept_models;
 mod buffers;
 mod bursts;
 mod churn;
@@ -37,8 +38,12 @@ mod echo;
 mod failures;
 mod garbage;
 mod half_close;
+mod idle_timeout;
 mod limits;
+mod memory;
+mod modes;
 mod options;
+mod overload;
 mod report;
 mod resets;
 mod shutdown;
@@ -46,3 +51,4 @@ mod slow_readers;
 mod start_errors;
 mod steering;
 mod threads;
+mod zero_copy;

@@ -34,6 +34,17 @@ pub(crate) struct Counts {
     pub(crate) bytes_copied: u64,
     /// Times that accepting rested.
     pub(crate) accept_rests: u64,
+    /// Connections that ended by an error.
+    pub(crate) reset: u64,
+    /// Connections reset at the limit.
+    pub(crate) refused: u64,
+    /// Times that the limit was reached.
+    pub(crate) queue_waits: u64,
+    pub(crate) idle_closed: u64,
+    pub(crate) zerocopy_sends: u64,
+    pub(crate) zerocopy_copied: u64,
+    pub(crate) handed_over: u64,
+    pub(crate) taken_over: u64,
 }
 
 impl Report {

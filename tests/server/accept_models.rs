@@ -1,0 +1,93 @@
+//! Who accepts: `--accept`.
+
+use tune::cpu_set::Cpu;
+
+use crate::common::{Client, Server, cpus, skipped, wait_until};
+
+/// Clients that have been served, and stay.
+fn clients(server: &Server, count: usize) -> Vec<Client> {
+    let connect = || {
+        let mut client = Client::connect(server.address);
+        client.echo(1000);
+        client
+    };
+    (0..count).map(|_| connect()).collect()
+}
+
+fn two_cores(args: &[&str]) -> Option<(Server, Cpu, Cpu)> {
+    let (first, second) = cpus::two()?;
+    let cores = format!("{first},{second}");
+    let args: Vec<&str> = args.iter().copied().chain(["--cores", &cores]).collect();
+    Some((Server::start(&args), first, second))
+}
+
+#[test]
+fn with_single_the_first_core_accepts_and_all_serve_in_turn() {
+    let Some((server, first, second)) = two_cores(&["--accept", "single"]) else {
+        return skipped("needs 2 CPUs");
+    };
+    let mut clients = clients(&server, 100);
+    clients.iter_mut().for_each(|client| client.echo(5000));
+    drop(clients);
+    let report = server.stop_when_nothing_is_open();
+    report.assert_exactly(100, 600_000);
+    assert_eq!((report.core(first).accepted, report.core(second).accepted), (50, 50));
+    assert_eq!((report.core(first).handed_over, report.core(second).taken_over), (50, 50));
+}
+
+#[test]
+fn with_single_the_connection_limit_holds_for_every_core() {
+    let Some((server, first, second)) = two_cores(&["--accept", "single", "--max-connections", "5"]) else {
+        return skipped("needs 2 CPUs");
+    };
+    let served = clients(&server, 5);
+    let mut late = Client::connect(server.address);
+    late.send(10);
+    wait_until("one waits", || server.waiting() == 1);
+    drop(served);
+    late.receive_all();
+    drop(late);
+    let report = server.stop_when_nothing_is_open();
+    report.assert_exactly(6, 5010);
+    assert!(report.core(first).accepted >= 2 && report.core(second).accepted >= 2, "{report:?}");
+}
+
+/// Those in the accept queue, and those on their way from one core to the other, are served before the server ends.
+#[test]
+fn with_single_a_drain_loses_nobody() {
+    for _ in 0..10 {
+        let Some((server, ..)) = two_cores(&["--accept", "single"]) else { return skipped("needs 2 CPUs") };
+        server.freeze();
+        let mut clients: Vec<Client> = (0..300).map(|_| Client::connect(server.address)).collect();
+        clients.iter_mut().for_each(|client| client.send(100));
+        server.signal(rustix::process::Signal::TERM);
+        server.thaw();
+        clients.iter_mut().for_each(Client::receive_all);
+        drop(clients);
+        server.wait_for_end().report().assert_exactly(300, 30_000);
+    }
+}
+
+#[test]
+fn with_shared_all_cores_accept_from_one_socket() {
+    let Some((server, ..)) = two_cores(&["--accept", "shared"]) else { return skipped("needs 2 CPUs") };
+    let mut clients = clients(&server, 200);
+    clients.iter_mut().for_each(|client| client.echo(100));
+    drop(clients);
+    server.stop_when_nothing_is_open().assert_exactly(200, 220_000);
+}
+
+#[test]
+fn with_shared_the_connection_limit_holds() {
+    let Some((server, ..)) = two_cores(&["--accept", "shared", "--max-connections", "4"]) else {
+        return skipped("needs 2 CPUs");
+    };
+    let served = clients(&server, 4);
+    let mut late: Vec<Client> = (0..4).map(|_| Client::connect(server.address)).collect();
+    late.iter_mut().for_each(|client| client.send(10));
+    wait_until("four wait", || server.waiting() == 4);
+    drop(served);
+    late.iter_mut().for_each(Client::receive_all);
+    drop(late);
+    server.stop_when_nothing_is_open().assert_exactly(8, 4040);
+}
