@@ -101,8 +101,8 @@ impl Options {
         let config = self.with_defaults();
         self.check_service(&config)?;
         self.check_idle(&config)?;
-        self.check_accept(&config)?;
-        self.check_listen(&config)?;
+        check_accept(&config)?;
+        check_listen(&config)?;
         check_huge_pages(&config)?;
         Ok(config)
     }
@@ -173,70 +173,80 @@ impl Options {
         }
         Ok(())
     }
+}
 
-    fn check_accept(&self, config: &Config) -> Result<(), Contradiction> {
-        let model = match config.accept {
-            AcceptModel::PerCore => return Ok(()),
-            AcceptModel::Shared => "shared",
-            AcceptModel::Single => "single",
-        };
-        if config.steer == Steer::Hash {
-            return Ok(());
-        }
-        let steer = config.steer.name();
-        let text = format!(
-            "--accept {model} and --steer {steer} contradict each other: with one listening socket there is nothing to \
-             steer; leave --steer out, or give --accept per-core"
-        );
-        Err(Contradiction::new(&["accept", "steer"], text))
+/// `--steer` chooses among the listeners of the cores.
+fn check_accept(config: &Config) -> Result<(), Contradiction> {
+    let model = match config.accept {
+        AcceptModel::PerCore => return Ok(()),
+        AcceptModel::Shared => "shared",
+        AcceptModel::Single => "single",
+    };
+    if config.steer == Steer::Hash {
+        return Ok(());
     }
+    let steer = config.steer.name();
+    let text = format!(
+        "--accept {model} and --steer {steer} contradict each other: with one listening socket there is nothing to \
+         steer; leave --steer out, or give --accept per-core"
+    );
+    Err(Contradiction::new(&["accept", "steer"], text))
+}
 
-    fn check_listen(&self, config: &Config) -> Result<(), Contradiction> {
-        for (index, address) in config.listen.iter().enumerate() {
-            if config.listen[..index].iter().any(|other| same(*address, *other)) {
-                let text = format!("--listen {address} is given twice: leave one out");
-                return Err(Contradiction::new(&["listen"], text));
-            }
-            if !config.udp && address.port() != 0 && config.metrics.is_some_and(|other| same(*address, other))
-            {
-                let text = format!("--metrics and --listen are both {address}: give --metrics another port");
-                return Err(Contradiction::new(&["metrics", "listen"], text));
-            }
-        }
-        if config.listen.is_empty() {
-            let text = "--listen names no address: give one, or leave it out for 127.0.0.1:7000".to_owned();
+fn check_listen(config: &Config) -> Result<(), Contradiction> {
+    if config.listen.is_empty() {
+        let text = "--listen names no address: give one, or leave it out for 127.0.0.1:7000".to_owned();
+        return Err(Contradiction::new(&["listen"], text));
+    }
+    for (index, address) in config.listen.iter().enumerate() {
+        if config.listen[..index].iter().any(|other| same(*address, *other)) {
+            let text = format!("--listen {address} is given twice: leave one out");
             return Err(Contradiction::new(&["listen"], text));
         }
-        if config.v6only && !config.listen.iter().any(SocketAddr::is_ipv6) {
-            let text = "--v6only has no effect without an IPv6 address: give one, such as --listen [::]:7000, or leave \
-                        --v6only out";
-            return Err(Contradiction::new(&["v6only", "listen"], text.to_owned()));
-        }
-        check_both_families(config)
     }
+    if config.v6only && !config.listen.iter().any(SocketAddr::is_ipv6) {
+        let text = "--v6only has no effect without an IPv6 address: give one, such as --listen [::]:7000, or leave \
+                    --v6only out";
+        return Err(Contradiction::new(&["v6only", "listen"], text.to_owned()));
+    }
+    // A datagram's answer comes from the address of the socket, which makes a difference.
+    if config.udp { Ok(()) } else { check_covered(config) }
+}
+
+/// With TCP an address that another one takes the connections of can't be bound, or is of no use.
+fn check_covered(config: &Config) -> Result<(), Contradiction> {
+    for address in &config.listen {
+        let clash = |metrics: &SocketAddr| {
+            same(*address, *metrics) || covers(address, metrics, config) || covers(metrics, address, config)
+        };
+        if let Some(metrics) = config.metrics.filter(|metrics| metrics.port() != 0 && clash(metrics)) {
+            let text = format!(
+                "--metrics {metrics} and --listen {address} take the same port: give --metrics another one"
+            );
+            return Err(Contradiction::new(&["metrics", "listen"], text));
+        }
+        let Some(wildcard) = config.listen.iter().find(|other| covers(other, address, config)) else {
+            continue;
+        };
+        let both = format!("--listen {wildcard} takes the connections of --listen {address} too");
+        if wildcard.is_ipv6() && address.is_ipv4() {
+            let text = format!("{both}: give --v6only, or leave {address} out");
+            return Err(Contradiction::new(&["listen", "v6only"], text));
+        }
+        return Err(Contradiction::new(&["listen"], format!("{both}: leave {address} out")));
+    }
+    Ok(())
 }
 
 fn plain<V: Checked>(value: Option<V>, default: V::Plain) -> V::Plain {
     value.map_or(default, V::plain)
 }
 
-/// `[::]` takes IPv4 connections too, and so leaves none for `0.0.0.0`.
-fn check_both_families(config: &Config) -> Result<(), Contradiction> {
-    let wildcards = |v6: bool| {
-        config.listen.iter().filter(move |a| a.is_ipv6() == v6 && a.ip().is_unspecified() && a.port() != 0)
-    };
-    let clash = wildcards(true).find(|v6| wildcards(false).any(|v4| v4.port() == v6.port()));
-    match clash {
-        Some(address) if !config.v6only => {
-            let port = address.port();
-            let text = format!(
-                "--listen [::]:{port} takes the connections of --listen 0.0.0.0:{port} too: give --v6only, or leave \
-                 0.0.0.0:{port} out"
-            );
-            Err(Contradiction::new(&["listen", "v6only"], text))
-        }
-        _ => Ok(()),
-    }
+/// True if a socket of `wildcard`, another address, takes what comes to `address` too.
+fn covers(wildcard: &SocketAddr, address: &SocketAddr, config: &Config) -> bool {
+    let family = wildcard.is_ipv4() == address.is_ipv4() || (wildcard.is_ipv6() && !config.v6only);
+    let port = wildcard.port() == address.port() && address.port() != 0;
+    wildcard != address && wildcard.ip().is_unspecified() && family && port
 }
 
 fn check_huge_pages(config: &Config) -> Result<(), Contradiction> {

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::text::one_or_more;
 use super::values::{
     Account, BufferCount, DeferAccept, DrainTimeout, IdleTimeout, ListenAddress, MessageSize, MetricsAddress,
     Microseconds, Number, OrOff, QueueLength, StatsInterval,
@@ -17,6 +18,7 @@ use super::{AcceptModel, Cores, Feature, Keepalive, Mode, Overload, Steer};
 pub struct Options {
     /// Address to listen on, IPv4 or IPv6; several times for several. Port 0: the kernel chooses [default: 127.0.0.1:7000]
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Listening")]
+    #[serde(default, deserialize_with = "one_or_more", skip_serializing_if = "Option::is_none")]
     pub listen: Option<Vec<ListenAddress>>,
 
     /// IPv6 addresses of --listen take no IPv4 connections (IPV6_V6ONLY) [default: false]
@@ -47,11 +49,11 @@ pub struct Options {
     pub fastopen: Option<OrOff<QueueLength>>,
 
     /// User to become once the listeners are bound, by name or number [default: whoever starts the server]
-    #[arg(long, value_name = "USER", help_heading = "Listening")]
+    #[arg(long, value_name = "USER", help_heading = "Privileges")]
     pub user: Option<Account>,
 
     /// Group to become once the listeners are bound, by name or number [default: that of --user]
-    #[arg(long, value_name = "GROUP", help_heading = "Listening")]
+    #[arg(long, value_name = "GROUP", help_heading = "Privileges")]
     pub group: Option<Account>,
 
     /// Cores to run on, a worker on each: a list as in taskset -c, such as 0-47 or 3,0-1; the order counts. "all": every CPU
@@ -189,6 +191,7 @@ pub struct Options {
     /// Do without a feature of the kernel, as on an older one; several times, or with commas, for several. Which there are is
     /// tried out at the start [default: none]
     #[arg(long, value_name = "FEATURE", value_enum, value_delimiter = ',', help_heading = "Kernel")]
+    #[serde(default, deserialize_with = "one_or_more", skip_serializing_if = "Option::is_none")]
     pub without: Option<Vec<Feature>>,
 }
 

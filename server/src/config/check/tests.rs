@@ -114,7 +114,12 @@ fn addresses_are_different_and_of_the_right_family() {
     refused("--listen 127.0.0.1:1 --listen [::ffff:127.0.0.1]:1", "is given twice");
     refused("--v6only", "--v6only has no effect without an IPv6 address");
     refused("--listen 0.0.0.0:80 --listen [::]:80", "give --v6only");
-    refused("--listen 127.0.0.1:80 --metrics 80", "give --metrics another port");
+    refused("--listen 127.0.0.1:80 --listen 0.0.0.0:80", "leave 127.0.0.1:80 out");
+    refused("--listen [::]:80 --listen 127.0.0.1:80", "give --v6only, or leave 127.0.0.1:80 out");
+    refused("--listen [::1]:80 --listen [::]:80 --v6only", "leave [::1]:80 out");
+    refused("--listen 127.0.0.1:80 --metrics 80", "give --metrics another one");
+    refused("--listen 0.0.0.0:80 --metrics 80", "give --metrics another one");
+    refused("--listen 127.0.0.1:80 --metrics [::]:80", "give --metrics another one");
     for good in [
         "--listen 127.0.0.1:1 --listen [::1]:1 --listen 127.0.0.1:2",
         "--listen 0.0.0.0:80 --listen [::]:80 --v6only",
@@ -122,6 +127,10 @@ fn addresses_are_different_and_of_the_right_family() {
         "--listen 127.0.0.1:1 --listen [::1]:1 --v6only",
         "--listen [fe80::1%1]:1 --listen [fe80::1%2]:1",
         "--listen 127.0.0.1:0 --metrics 0",
+        "--listen 0.0.0.0:81 --listen 127.0.0.1:80",
+        "--listen [::]:80 --listen 127.0.0.1:80 --v6only",
+        "--udp --listen 0.0.0.0:80 --listen 127.0.0.1:80",
+        "--listen 127.0.0.1:80 --metrics 127.0.0.2:80",
         "--udp --listen 127.0.0.1:80 --metrics 80",
     ] {
         assert!(check(good).is_ok(), "{good}");

@@ -19,7 +19,7 @@ enum Form {
     Number,
     /// In quotes.
     Text,
-    /// In quotes, in brackets; on the command line once for each.
+    /// In quotes, several in brackets; on the command line once for each.
     List,
 }
 
@@ -94,6 +94,7 @@ impl Given {
         let value = match self.form {
             Flag | Digits => self.values[0].clone(),
             Text => quoted[0].clone(),
+            List if quoted.len() == 1 => quoted[0].clone(),
             List => format!("[{}]", quoted.join(", ")),
         };
         format!("{} = {value}\n", self.name)
