@@ -128,16 +128,18 @@ fn serve(arguments: &Arguments) -> Result<bool> {
     let features = Features::detect()?.without(&config.without);
     let plan = worker_plan::plan(cores, config.max_connections, features.direct_descriptors, &offer)?;
     let cpus: Vec<Cpu> = plan.iter().map(|worker| worker.cpu).collect();
-    let listeners = Listeners::bind(config.listen[0], &cpus, config.steer)?;
-    let address = listeners.address();
+    let listeners = Listeners::bind(&config, &cpus)?;
+    let addresses: Vec<String> = listeners.addresses().iter().map(ToString::to_string).collect();
+    let addresses = addresses.join(", ");
     let notify = |notice| match notice {
         Notice::Listening => {
             let cores: tune::cpu_set::CpuSet = cpus.iter().copied().collect();
             let steer = config.steer.name();
             let _ =
-                writeln!(std::io::stderr(), "server: listening on {address}, cores {cores}, steer {steer}");
+                writeln!(std::io::stderr(), "server: listening on {addresses}, cores {cores}, steer {steer}");
         }
         Notice::Failed(error) => say(&error),
+        Notice::Note(note) => _ = writeln!(std::io::stderr(), "server: {note}"),
     };
     let outcome = workers::run(&config, features, &plan, listeners, notify)?;
     if let Some(report) = outcome.report {

@@ -18,7 +18,7 @@ use tune::errno::describe;
 use crate::config::Config;
 use crate::control::{self, Control, Phase};
 use crate::host;
-use crate::listener::Listeners;
+use crate::listener::{self, Listeners};
 use crate::report::{CoreReport, Report};
 use crate::stats::LiveCounters;
 use crate::worker::{self, Features, Settings};
@@ -40,6 +40,8 @@ pub(crate) enum Notice {
     Listening,
     /// A worker has failed. The others drain.
     Failed(anyhow::Error),
+    /// Something that people should know.
+    Note(String),
 }
 
 /// How the server ended.
@@ -88,7 +90,7 @@ pub(crate) fn run(
         notify,
     };
     let backlog = u32::from(config.backlog).min(host::somaxconn()) as usize;
-    for (index, (worker, listener)) in plan.iter().zip(listeners.descriptors()?).enumerate() {
+    for (index, (worker, listeners)) in plan.iter().zip(listeners.descriptors()?).enumerate() {
         let settings = Settings {
             cpu: worker.cpu,
             features,
@@ -98,14 +100,18 @@ pub(crate) fn run(
             buffer_size: config.buffer_size,
             drain_timeout: config.drain_timeout,
         };
+        // Until the workers take several.
+        let listener = listeners.into_iter().next().context("a worker without a listener")?;
         server.start(index, settings, listener, &sender)?;
     }
     drop(sender);
     let Some(waiting) = server.wait_until_ready() else {
         return Ok(Outcome { report: None, ..server.finish(plan) });
     };
-    listeners.listen(config.backlog.into())?;
+    listeners.listen(config.backlog)?;
+    drop(listeners); // the workers have descriptors of their own
     (server.notify)(Notice::Listening);
+    listener::advice(config).into_iter().for_each(|advice| (server.notify)(Notice::Note(advice)));
     drop(waiting); // each worker's `ready` returns
     while server.workers > 0 && server.control.phase() == Phase::Run {
         server.next_event();
