@@ -43,5 +43,6 @@ mod resets;
 mod shutdown;
 mod slow_readers;
 mod start_errors;
+mod steer_auto;
 mod steering;
 mod threads;

@@ -101,6 +101,19 @@ impl Listeners {
         self.each(|socket| socket.listen(backlog.into()), "listen on")
     }
 
+    /// Lets the kernel choose the socket by the hash of addresses and ports from now on. Connections that are there, or are
+    /// being made, stay with the socket that they have.
+    ///
+    /// # Errors
+    /// ENOENT if they were not steered by CPU. Some may be steered by CPU still.
+    pub(crate) fn steer_by_hash(&self) -> Result<(), ListenError> {
+        for (&address, sockets) in self.addresses.iter().zip(&self.groups) {
+            let detach = sockets.first().map_or(Ok(()), reuseport::detach);
+            detach.map_err(ListenError::of("set SO_DETACH_REUSEPORT_BPF for", address))?;
+        }
+        self.each(|socket| reuseport::set_cpu(socket, None), "reset SO_INCOMING_CPU of")
+    }
+
     fn each(
         &self,
         action: impl Fn(&Socket) -> io::Result<()>,

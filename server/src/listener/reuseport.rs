@@ -33,6 +33,13 @@ pub(super) fn attach(socket: &Socket, program: &[Instruction]) -> io::Result<()>
     unsafe { set_option(socket, libc::SO_ATTACH_REUSEPORT_CBPF, &program) }
 }
 
+/// Takes the program away from the socket's reuseport group.
+pub(super) fn detach(socket: &Socket) -> io::Result<()> {
+    let unused: libc::c_int = 0;
+    // SAFETY: the option takes an int, which it does not look at.
+    unsafe { set_option(socket, libc::SO_DETACH_REUSEPORT_BPF, &unused) }
+}
+
 /// # Safety
 /// The kernel must take a `T` for this option of SOL_SOCKET, and what it points to must be there as long.
 unsafe fn set_option<T>(socket: &Socket, option: libc::c_int, value: &T) -> io::Result<()> {
