@@ -12,10 +12,10 @@ use tune::cpu_set::Cpu;
 use tune::errno::describe;
 
 use crate::config::file::ConfigFile;
-use crate::config::{Config, Contradiction, Cores, Options};
+use crate::config::{Config, Contradiction, Cores, Options, Overload};
 use crate::listener::Listeners;
 use crate::report::Report;
-use crate::worker::Features;
+use crate::worker::{Features, REFUSALS};
 use crate::workers::{self, Notice};
 use crate::{doctor, host, worker_plan};
 
@@ -178,20 +178,23 @@ fn serve(config: &Config, json: bool) -> Result<bool> {
         Cores::All => None,
         Cores::List(cores) => Some(cores.as_slice()),
     };
+    let features = Features::detect()?.without(&config.features_not_used());
     let offer = host::offer()?;
-    let features = Features::detect()?.without(&config.without);
+    let offer = if config.overload == Overload::Reset { offer.sparing(REFUSALS, features) } else { offer };
     let plan = worker_plan::plan(cores, config.max_connections, features.direct_descriptors, &offer)?;
     let cpus: Vec<Cpu> = plan.iter().map(|worker| worker.cpu).collect();
-    let listeners = Listeners::bind(config.listen[0], &cpus, config.steer)?;
-    let address = listeners.address();
+    let listeners = Listeners::bind(config, &cpus)?;
+    let addresses: Vec<String> = listeners.addresses().iter().map(ToString::to_string).collect();
+    let addresses = addresses.join(", ");
     let notify = |notice| match notice {
         Notice::Listening => {
             let cores: tune::cpu_set::CpuSet = cpus.iter().copied().collect();
             let steer = config.steer.name();
             let _ =
-                writeln!(std::io::stderr(), "server: listening on {address}, cores {cores}, steer {steer}");
+                writeln!(std::io::stderr(), "server: listening on {addresses}, cores {cores}, steer {steer}");
         }
         Notice::Failed(error) => say(&error),
+        Notice::Note(note) => _ = writeln!(std::io::stderr(), "server: {note}"),
     };
     let outcome = workers::run(config, features, &plan, listeners, notify)?;
     if let Some(report) = outcome.report {

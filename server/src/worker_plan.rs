@@ -2,7 +2,7 @@
 
 use tune::cpu_set::{Cpu, CpuSet};
 
-use crate::worker::MAX_SLOTS;
+use crate::worker::{Features, MAX_SLOTS};
 
 /// One worker to be started. Its listener has the same index in the reuseport group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,16 @@ pub(crate) struct Offer {
     pub(crate) allowed: CpuSet,
     /// Files that this process may have open: RLIMIT_NOFILE.
     pub(crate) files: u32,
+}
+
+impl Offer {
+    /// The same, with `files` of each worker for something else than connections.
+    pub(crate) fn sparing(self, files: u32, features: Features) -> Self {
+        // With direct descriptors each worker's ring may have as many as the process.
+        let sharers = if features.direct_descriptors { 1 } else { self.allowed.len() };
+        let spared = files.saturating_mul(u32::try_from(sharers).unwrap_or(u32::MAX));
+        Self { files: self.files.saturating_sub(spared), ..self }
+    }
 }
 
 /// Connections of a worker when `--max-connections` is not given, if the limit of open files allows as many.

@@ -15,12 +15,13 @@ use tune::affinity;
 use tune::cpu_set::Cpu;
 use tune::errno::describe;
 
-use crate::config::{AcceptModel, Config};
+use crate::config::{AcceptModel, Config, Steer};
 use crate::control::{self, Control, Phase};
 use crate::host;
-use crate::listener::Listeners;
+use crate::listener::{self, Listeners};
 use crate::report::{CoreReport, Report};
 use crate::stats::LiveCounters;
+use crate::steer_auto::SteerAuto;
 use crate::worker::{self, Crew, Features, Settings};
 use crate::worker_plan::PlannedWorker;
 
@@ -32,6 +33,8 @@ enum Event {
     Ended(Cpu, Result<()>),
     /// SIGINT or SIGTERM.
     Signal,
+    /// Something that people should know.
+    Note(String),
 }
 
 /// What the main thread tells its caller while the server runs.
@@ -40,6 +43,8 @@ pub(crate) enum Notice {
     Listening,
     /// A worker has failed. The others drain.
     Failed(anyhow::Error),
+    /// Something that people should know.
+    Note(String),
 }
 
 /// How the server ended.
@@ -59,6 +64,8 @@ struct Server<N> {
     counters: Vec<Arc<LiveCounters>>,
     failed: bool,
     signals: u32,
+    /// Holds the listeners, so it ends before the workers close theirs.
+    steering: Option<SteerAuto>,
     notify: N,
 }
 
@@ -85,6 +92,7 @@ pub(crate) fn run(
         counters: plan.iter().map(|_| Arc::default()).collect(),
         failed: false,
         signals: 0,
+        steering: None,
         notify,
     };
     let config = Arc::new(config.clone());
@@ -93,7 +101,7 @@ pub(crate) fn run(
         Arc::new(Crew::new(limits.zip(server.counters.iter().cloned())))
     });
     let backlog = u32::from(config.backlog).min(host::somaxconn()) as usize;
-    for (index, (worker, listener)) in plan.iter().zip(listeners.descriptors()?).enumerate() {
+    for (index, (worker, listeners)) in plan.iter().zip(listeners.descriptors()?).enumerate() {
         let settings = Settings {
             cpu: worker.cpu,
             features,
@@ -102,14 +110,15 @@ pub(crate) fn run(
             config: Arc::clone(&config),
             crew: crew.as_ref().map(|crew| (Arc::clone(crew), index)),
         };
-        server.start(index, settings, vec![listener], &sender)?;
+        server.start(index, settings, listeners, &sender)?;
     }
-    drop(sender);
     let Some(waiting) = server.wait_until_ready() else {
         return Ok(Outcome { report: None, ..server.finish(plan) });
     };
-    listeners.listen(config.backlog.into())?;
+    listeners.listen(config.backlog)?;
+    server.watch(&config, plan, listeners, sender)?;
     (server.notify)(Notice::Listening);
+    listener::advice(&config).into_iter().for_each(|advice| (server.notify)(Notice::Note(advice)));
     drop(waiting); // each worker's `ready` returns
     while server.workers > 0 && server.control.phase() == Phase::Run {
         server.next_event();
@@ -168,6 +177,30 @@ impl<N: FnMut(Notice)> Server<N> {
         Ok(())
     }
 
+    /// Lets the listeners go, to be steered otherwise if need be. The workers have descriptors of their own.
+    fn watch(
+        &mut self,
+        config: &Config,
+        plan: &[PlannedWorker],
+        listeners: Listeners,
+        sender: Sender<Event>,
+    ) -> Result<()> {
+        let steered = config.accept == AcceptModel::PerCore && config.steer == Steer::Auto;
+        if steered && plan.len() > 1 {
+            let cpus = plan.iter().map(|worker| worker.cpu).collect();
+            let tell = move |note| _ = sender.send(Event::Note(note));
+            let watch = SteerAuto::start(listeners, cpus, self.counters.clone(), tell);
+            self.steering = Some(watch.context("start the thread of --steer auto")?);
+        }
+        Ok(())
+    }
+
+    /// The workers are to close their listeners.
+    fn drain(&mut self, phase: Phase) {
+        self.steering = None;
+        self.control.set(phase, &self.wakes);
+    }
+
     /// Waits until every worker is set up; `None` if one failed or a signal came first.
     fn wait_until_ready(&mut self) -> Option<Vec<SyncSender<()>>> {
         let mut waiting = Vec::new();
@@ -187,9 +220,10 @@ impl<N: FnMut(Notice)> Server<N> {
                 if let Err(error) = result {
                     self.failed = true;
                     (self.notify)(Notice::Failed(error.context(format!("core {core}"))));
-                    self.control.set(Phase::Drain, &self.wakes);
+                    self.drain(Phase::Drain);
                 }
             }
+            Event::Note(note) => (self.notify)(Notice::Note(note)),
         }
         None
     }
@@ -197,7 +231,7 @@ impl<N: FnMut(Notice)> Server<N> {
     /// The first signal drains, the second closes everything.
     fn stop(&mut self) {
         self.signals += 1;
-        self.control.set(if self.signals == 1 { Phase::Drain } else { Phase::Stop }, &self.wakes);
+        self.drain(if self.signals == 1 { Phase::Drain } else { Phase::Stop });
     }
 
     /// Waits for all workers.

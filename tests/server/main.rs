@@ -49,6 +49,7 @@ mod resets;
 mod shutdown;
 mod slow_readers;
 mod start_errors;
+mod steer_auto;
 mod steering;
 mod threads;
 mod zero_copy;

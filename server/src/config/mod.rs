@@ -213,6 +213,14 @@ pub struct Config {
     pub drain_timeout: Duration,
 }
 
+impl Config {
+    /// What the workers do without: what was asked, and direct descriptors where connections go from ring to ring.
+    pub(crate) fn features_not_used(&self) -> Vec<Feature> {
+        let single = (self.accept == AcceptModel::Single).then_some(Feature::DirectDescriptors);
+        self.without.iter().copied().chain(single).collect()
+    }
+}
+
 impl Default for Config {
     /// What a server without options does.
     fn default() -> Self {

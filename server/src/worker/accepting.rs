@@ -12,7 +12,7 @@ use crate::config::{Mode, Overload};
 use crate::stats;
 
 /// Connections beyond the limit that may be under way to be reset, with `--overload reset`.
-pub(super) const REFUSALS: u32 = 64;
+pub(crate) const REFUSALS: u32 = 64;
 
 /// How many are taken from the accept queue in one turn of the loop by a draining worker.
 const MOST_AT_ONCE: usize = 1024;

@@ -1,0 +1,100 @@
+//! `--steer auto`: a thread that watches how many connections each worker accepts, and lets the hash choose the
+//! listener from the moment that one worker gets far more than its share ([`crate::skew`]).
+//!
+//! Only new SYNs are steered otherwise: a connection in the making stays with the listener that its SYN was given to
+//! (`rsk_listener` in `tcp_v4_rcv()`), and a SYN cookie is good for every listener of the group.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use tune::cpu_set::Cpu;
+
+use crate::listener::Listeners;
+use crate::skew::{Skew, TICK, Verdict, Watch};
+use crate::stats::LiveCounters;
+
+/// The running watch. It holds the listeners: while it lives they stay open, so it has to be dropped before the workers
+/// close theirs.
+pub(crate) struct SteerAuto {
+    /// Nothing is ever sent: the thread ends when this is dropped.
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SteerAuto {
+    /// Starts to watch workers on `cpus`, which accept from `listeners` and count with `counters`. `tell` gets one line when
+    /// the watch has decided.
+    ///
+    /// # Errors
+    /// If the thread can't be started.
+    pub(crate) fn start(
+        listeners: Listeners,
+        cpus: Vec<Cpu>,
+        counters: Vec<Arc<LiveCounters>>,
+        tell: impl FnOnce(String) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (stop, stopped) = channel();
+        let body = move || {
+            if let Some(skew) = watch(&counters, &stopped) {
+                tell(fall_back(&listeners, &cpus, skew));
+            }
+        };
+        let thread = thread::Builder::new().name("steer-auto".to_owned()).spawn(body)?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for SteerAuto {
+    /// Returns when the watch's descriptors are closed.
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // If it has panicked, its descriptors are closed all the same.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Watches until there is a skew; `None` if stopped before.
+fn watch(counters: &[Arc<LiveCounters>], stopped: &Receiver<()>) -> Option<Skew> {
+    let totals = || counters.iter().map(|counters| counters.accepted.get()).collect::<Vec<u64>>();
+    let start = Instant::now();
+    let mut watch = Watch::new(totals());
+    while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+        if let Verdict::Skewed(skew) = watch.observe(start.elapsed(), &totals()) {
+            return Some(skew);
+        }
+    }
+    None
+}
+
+fn fall_back(listeners: &Listeners, cpus: &[Cpu], skew: Skew) -> String {
+    let seen = describe(cpus[skew.worker], skew);
+    match listeners.steer_by_hash() {
+        Ok(()) => format!("{seen}: steering by hash from now on"),
+        Err(error) => format!("{seen}, but the kernel does not steer by hash: {error}"),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share needs no more than 52 bits")]
+fn describe(cpu: Cpu, skew: Skew) -> String {
+    let share = skew.accepted as f64 / skew.total as f64 * 100.0;
+    let time = skew.time.as_secs_f64();
+    format!("steer auto: core {cpu} took {share:.1} % of {} connections in {time:.1} s", skew.total)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_message_has_the_evidence() {
+        let skew = Skew { worker: 1, accepted: 5110, total: 5120, time: Duration::from_millis(1003) };
+        assert_eq!(describe(7, skew), "steer auto: core 7 took 99.8 % of 5120 connections in 1.0 s");
+    }
+}
