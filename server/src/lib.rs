@@ -13,6 +13,7 @@ pub mod config;
 mod control;
 mod host;
 pub mod listener;
+mod privileges;
 pub mod report;
 mod skew;
 pub mod stats;

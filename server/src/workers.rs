@@ -17,13 +17,13 @@ use tune::errno::describe;
 
 use crate::config::{AcceptModel, Config, Steer};
 use crate::control::{self, Control, Phase};
-use crate::host;
 use crate::listener::{self, Listeners};
 use crate::report::{CoreReport, Report};
 use crate::stats::LiveCounters;
 use crate::steer_auto::SteerAuto;
 use crate::worker::{self, Features, Settings};
 use crate::worker_plan::PlannedWorker;
+use crate::{host, privileges};
 
 /// What the main thread waits for.
 enum Event {
@@ -72,7 +72,7 @@ struct Server<N> {
 /// Runs the server until a signal or the failure of a worker ends it. `notify` is told of what happens meanwhile.
 ///
 /// # Errors
-/// If a thread can't be started or the listeners can't listen.
+/// If privileges can't be given up, a thread can't be started or the listeners can't listen.
 pub(crate) fn run(
     config: &Config,
     features: Features,
@@ -80,6 +80,8 @@ pub(crate) fn run(
     listeners: Listeners,
     notify: impl FnMut(Notice),
 ) -> Result<Outcome> {
+    // Before the first thread, which would keep its privileges.
+    privileges::give_up(config)?;
     let (sender, events) = channel();
     // Before the first thread: from now on a signal ends the server in good order.
     forward_signals(sender.clone())?;

@@ -38,6 +38,8 @@ mod failures;
 mod garbage;
 mod half_close;
 mod limits;
+mod listening;
+mod privileges;
 mod report;
 mod resets;
 mod shutdown;
