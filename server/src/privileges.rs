@@ -209,10 +209,10 @@ impl Identity {
         if nix::unistd::setuid(Uid::from_raw(0)).is_ok()
             || old_uid != uid && nix::unistd::seteuid(old_uid).is_ok()
         {
-            return Err(regained("seteuid to the old user"));
+            return Err(regained("setuid to the old user"));
         }
         if old_gid != self.gid && nix::unistd::setegid(old_gid).is_ok() {
-            return Err(regained("setegid to the old group"));
+            return Err(regained("setgid to the old group"));
         }
         if nix::unistd::setgroups(&[old_gid]).is_ok() {
             return Err(regained("setgroups"));
