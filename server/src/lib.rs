@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A SYN processed on CPU c is given to the listener of CPU c ([`listener`], [`steering`]); the ring of CPU c accepts it,
-//! receives and sends ([`worker`]). No worker ever touches another's connections.
+//! receives and sends ([`worker`]). No worker ever touches another's connections. [`skew`] decides when that is no good, and
+//! [`steer_auto`] acts upon it; between binding and the first thread [`privileges`] are given up.
 
 pub mod cli;
 pub mod config;
@@ -14,6 +15,7 @@ mod control;
 mod doctor;
 mod host;
 pub mod listener;
+mod privileges;
 pub mod report;
 mod skew;
 pub mod stats;

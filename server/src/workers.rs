@@ -17,13 +17,13 @@ use tune::errno::describe;
 
 use crate::config::{AcceptModel, Config, Steer};
 use crate::control::{self, Control, Phase};
-use crate::host;
 use crate::listener::{self, Listeners};
 use crate::report::{CoreReport, Report};
 use crate::stats::LiveCounters;
 use crate::steer_auto::SteerAuto;
 use crate::worker::{self, Crew, Features, Settings};
 use crate::worker_plan::PlannedWorker;
+use crate::{host, privileges};
 
 /// What the main thread waits for.
 enum Event {
@@ -72,7 +72,7 @@ struct Server<N> {
 /// Runs the server until a signal or the failure of a worker ends it. `notify` is told of what happens meanwhile.
 ///
 /// # Errors
-/// If a thread can't be started or the listeners can't listen.
+/// If privileges can't be given up, a thread can't be started or the listeners can't listen.
 pub(crate) fn run(
     config: &Config,
     features: Features,
@@ -80,6 +80,8 @@ pub(crate) fn run(
     listeners: Listeners,
     notify: impl FnMut(Notice),
 ) -> Result<Outcome> {
+    // Before the first thread, which would keep its privileges.
+    privileges::give_up(config)?;
     let (sender, events) = channel();
     // Before the first thread: from now on a signal ends the server in good order.
     forward_signals(sender.clone())?;
@@ -119,7 +121,8 @@ pub(crate) fn run(
     server.watch(&config, plan, listeners, sender)?;
     (server.notify)(Notice::Listening);
     listener::advice(&config).into_iter().for_each(|advice| (server.notify)(Notice::Note(advice)));
-    drop(waiting); // each worker's `ready` returns
+    // Each worker's `ready` returns. A signal that has come meanwhile makes it drain, not give up: there may be clients.
+    waiting.iter().for_each(|worker| _ = worker.send(()));
     while server.workers > 0 && server.control.phase() == Phase::Run {
         server.next_event();
     }
@@ -157,11 +160,10 @@ impl<N: FnMut(Notice)> Server<N> {
         let body = move || -> Result<()> {
             affinity::pin(cpu).with_context(|| format!("pin a thread to CPU {cpu}"))?;
             let ready = || {
-                let (go, started) = sync_channel(0);
-                // The main thread drops `go` when the listeners listen.
+                let (go, started) = sync_channel(1);
+                // The main thread says so when the listeners listen, and drops `go` if it gives up.
                 let _ = sender.send(Event::Ready(go));
-                let _ = started.recv();
-                control.phase() == Phase::Run
+                started.recv().is_ok()
             };
             Ok(worker::run(&settings, listeners, &control, &wake, &counters, ready)?)
         };
