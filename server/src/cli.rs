@@ -73,8 +73,20 @@ struct Arguments {
     drain_timeout: Duration,
 
     /// Print the report as one JSON object on stdout instead of a table on stderr
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What else the program does.
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Say whether the server would start here with the options before this word, what it uses of the kernel, and what of the
+    /// host is in its way
+    #[command(after_help = crate::doctor::EXIT_STATUS)]
+    Doctor,
 }
 
 impl Arguments {
@@ -103,6 +115,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    if let Some(Command::Doctor) = arguments.command {
+        return arguments
+            .config()
+            .and_then(|config| crate::doctor::run(&config, arguments.json))
+            .unwrap_or_else(|error| {
+                say(&error);
+                ExitCode::FAILURE
+            });
+    }
     match serve(&arguments) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -11,6 +11,7 @@
 pub mod cli;
 pub mod config;
 mod control;
+pub mod doctor;
 mod host;
 pub mod listener;
 pub mod report;

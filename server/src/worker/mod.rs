@@ -32,7 +32,7 @@ pub(crate) use buffers::MAX_BUFFERS;
 use connection::Step;
 use connections::Connections;
 use drain::Drain;
-pub(crate) use features::Features;
+pub(crate) use features::{Capability, Features, capabilities, try_rings};
 pub use ring::SetupError;
 use ring::{Completion, Ring};
 use send_queue::{Chunk, Storage};

@@ -25,13 +25,13 @@ const MOST_PIECES: usize = 64;
 const SQE_OPTLEN: usize = 44;
 
 /// Offset in `struct io_uring_sqe` of `cmd_op`.
-const SQE_CMD_OP: usize = 8;
+pub(super) const SQE_CMD_OP: usize = 8;
 
 /// `SOCKET_URING_OP_SIOCOUTQ` of `linux/io_uring.h` (since 6.7).
-const SOCKET_URING_OP_SIOCOUTQ: u32 = 1;
+pub(super) const SOCKET_URING_OP_SIOCOUTQ: u32 = 1;
 
 /// `SOCKET_URING_OP_GETSOCKOPT` of `linux/io_uring.h` (since 6.7).
-const SOCKET_URING_OP_GETSOCKOPT: u32 = 2;
+pub(super) const SOCKET_URING_OP_GETSOCKOPT: u32 = 2;
 
 /// Message headers and vectors of sends; the kernel copies them when it takes the request
 /// (`IORING_FEAT_SUBMIT_STABLE`, 5.5), so they are reused after each submission.
@@ -80,7 +80,7 @@ pub(super) fn set_receive_credit(receive: &mut Entry) {
 }
 
 /// Sets 32 bits of a request that the `io-uring` crate has no setter for.
-fn patch(entry: &mut Entry, offset: usize, value: u32) {
+pub(super) fn patch(entry: &mut Entry, offset: usize, value: u32) {
     assert!(offset + size_of::<u32>() <= size_of::<Entry>());
     // SAFETY: the offset lies inside the entry by the check above.
     let field = unsafe { std::ptr::from_mut(entry).cast::<u8>().add(offset) };
