@@ -77,7 +77,7 @@ const ENTRIES: [Entry; 20] = [
         Capability::MultishotAccept,
         ["feature.multishot_accept", "multishot accept", "5.19"],
         ["one request accepts connection after connection", NOTHING],
-        required,
+        |config| with(!config.udp, Wish::Required),
     ),
     entry(
         Capability::MultishotReceive,
@@ -287,6 +287,7 @@ mod tests {
         assert_eq!(absent(&config, Capability::Napi), (FeatureState::Absent, Mark::Warning));
         assert_eq!(absent(&config, Capability::MultishotReceiveMessage).1, Mark::Problem);
         assert_eq!(absent(&config, Capability::MultishotReceive).1, Mark::Ok, "datagrams need no recv");
+        assert_eq!(absent(&config, Capability::MultishotAccept).1, Mark::Ok, "nor an accept");
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub(super) struct Facts {
     pub(super) capabilities: Result<BTreeSet<Capability>, Refusal>,
     /// CPUs and open files.
     pub(super) offer: Offer,
+    /// Connections are direct descriptors: the kernel has them and the configuration does not do without.
+    pub(super) direct_descriptors: bool,
     /// The workers that the configuration gives here.
     pub(super) plan: Result<Vec<PlannedWorker>, PlanError>,
     /// A ring for each of them, if there is io_uring.

@@ -35,7 +35,7 @@ impl Features {
     /// # Errors
     /// If there is no io_uring to be had, or descriptors or memory are short.
     pub(crate) fn detect() -> Result<Self, SetupError> {
-        Self::detect_on(&mut ring::create()?).map_err(trying_failed)
+        Self::detect_on(&mut ring::create_small()?).map_err(trying_failed)
     }
 
     /// The same, on this ring, which keeps a table of direct descriptors and a poll in flight.

@@ -20,7 +20,8 @@ pub(super) fn gather(files: &KernelFiles, config: &Config) -> Vec<AddressFacts> 
     let facts = |(address, purpose, kind)| {
         let error = bind(address, kind, config.v6only).err();
         let is_taken = error.as_ref().and_then(Errno::from_io_error) == Some(Errno::ADDRINUSE);
-        let holders = if is_taken { holders(files, address, kind == Type::DGRAM) } else { Vec::new() };
+        let mut holders = if is_taken { holders(files, address, kind == Type::DGRAM) } else { Vec::new() };
+        holders.retain(|holder| !(config.v6only && address.is_ipv6() && holder.address.is_ipv4()));
         AddressFacts { address, purpose, error: error.map(|error| text(address, &error)), holders }
     };
     listen.chain(metrics).map(facts).collect()

@@ -5,7 +5,7 @@ mod cpus;
 mod holders;
 mod nics;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -26,7 +26,7 @@ use crate::{host, worker_plan};
 pub(super) fn gather(config: &Config) -> Result<Facts> {
     let files = KernelFiles::open("/")?;
     let offer = host::offer()?;
-    let capabilities = worker::capabilities().map_err(|error| refusal(&error));
+    let capabilities = capabilities();
     let has_direct = capabilities.as_ref().is_ok_and(|found| found.contains(&Capability::DirectDescriptors));
     let is_direct = has_direct && !config.without.contains(&Feature::DirectDescriptors);
     let cores = match &config.cores {
@@ -44,6 +44,7 @@ pub(super) fn gather(config: &Config) -> Result<Facts> {
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         capabilities,
         offer,
+        direct_descriptors: is_direct,
         plan,
         rings,
         process: Process::parse(&status, getrlimit(Resource::Memlock).current),
@@ -55,14 +56,25 @@ pub(super) fn gather(config: &Config) -> Result<Facts> {
     })
 }
 
-/// How long the kernel may take to take a ring apart.
+/// How long the kernel may take to take rings apart, those of a process that has ended, too: until then they count as
+/// locked memory of the user, so that want of memory counts the second time.
 const TAKING_APART: Duration = Duration::from_millis(200);
 
-/// A ring for each worker. The memory of those that were tried out before may not be free yet, so a failure counts the
-/// second time.
+fn capabilities() -> Result<BTreeSet<Capability>, Refusal> {
+    let tried = worker::capabilities().map_err(|error| refusal(&error));
+    match tried {
+        Err(Refusal { cause: Cause::Memory, .. }) => {
+            std::thread::sleep(TAKING_APART);
+            worker::capabilities().map_err(|error| refusal(&error))
+        }
+        tried => tried,
+    }
+}
+
+/// A ring for each worker.
 fn rings(slots: &[u32], buffers: u16) -> Rings {
     let (mut made, mut error) = worker::try_rings(slots, buffers);
-    if error.is_some() {
+    if error.as_ref().is_some_and(|error| refusal(error).cause == Cause::Memory) {
         std::thread::sleep(TAKING_APART);
         (made, error) = worker::try_rings(slots, buffers);
     }

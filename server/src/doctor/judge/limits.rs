@@ -4,7 +4,7 @@ use super::{bytes, count};
 use crate::config::Config;
 use crate::doctor::facts::{CAP_IPC_LOCK, Facts};
 use crate::doctor::finding::{Finding, Group, Mark};
-use crate::worker_plan::{DEFAULT_SLOTS, PlanError};
+use crate::worker_plan::{DEFAULT_SLOTS, PlanError, files_for};
 
 pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -29,21 +29,26 @@ fn open_files(config: &Config, facts: &Facts) -> Option<Finding> {
                 count(plan.len(), "core")
             );
             let is_cut = config.max_connections.is_none() && most < DEFAULT_SLOTS;
+            let workers = u32::try_from(plan.len()).unwrap_or(u32::MAX);
+            let wanted = files_for(facts.direct_descriptors, workers, DEFAULT_SLOTS.saturating_mul(workers));
             Some(if is_cut {
                 finding(
                     Mark::Note,
                     format!("{says}; the limit keeps it below the default of {DEFAULT_SLOTS} each"),
                 )
-                .next(raise_to(DEFAULT_SLOTS))
+                .next(raise_to(wanted))
             } else {
                 finding(Mark::Ok, says)
             })
         }
-        Err(error @ PlanError::TooManyConnections { asked, .. }) => {
-            Some(finding(Mark::Problem, error.to_string()).next(raise_to(*asked)))
+        Err(error @ PlanError::TooManyConnections { asked, workers, .. }) => {
+            let wanted = files_for(facts.direct_descriptors, *workers, *asked);
+            Some(finding(Mark::Problem, error.to_string()).next(raise_to(wanted)))
         }
-        Err(error @ PlanError::TooFewFiles { .. }) => {
-            Some(finding(Mark::Problem, error.to_string()).next(raise_to(DEFAULT_SLOTS)))
+        Err(error @ PlanError::TooFewFiles { workers, .. }) => {
+            let all = DEFAULT_SLOTS.saturating_mul(*workers);
+            let wanted = files_for(facts.direct_descriptors, *workers, config.max_connections.unwrap_or(all));
+            Some(finding(Mark::Problem, error.to_string()).next(raise_to(wanted)))
         }
         Err(error @ PlanError::TooFewConnections { .. }) => Some(finding(Mark::Problem, error.to_string())),
         Err(PlanError::NotOnline { .. } | PlanError::NotAllowed { .. }) => None,
@@ -114,11 +119,16 @@ mod tests {
         );
         assert_one(&judged(None, 1024, Cores::All), check, Mark::Note, &["4096", "ulimit -Hn 65536"]);
         assert_one(&judged(Some(4096), 1024, Cores::All), check, Mark::Ok, &["4096 connections"]);
-        let words = ["at most 4096", "LimitNOFILE=4097"];
+        let words = ["at most 4096", "LimitNOFILE=1025"];
         assert_one(&judged(Some(4097), 1024, Cores::All), check, Mark::Problem, &words);
         assert_one(&judged(None, 0, Cores::All), check, Mark::Problem, &["too low", "ulimit"]);
         assert_one(&judged(Some(3), 1024, Cores::All), check, Mark::Problem, &["at least 4"]);
         assert!(of(&judged(None, 1024, Cores::List(vec![9])), check).is_empty(), "told with the cores");
+        let mut facts = facts();
+        (facts.direct_descriptors, facts.offer.files) = (false, 1024);
+        facts.plan = crate::worker_plan::plan(None, Some(4096), false, &facts.offer);
+        let files = format!("ulimit -Hn {}", 4096 + 16 + 4 * 8);
+        assert_one(&judge(&Config::default(), &facts), check, Mark::Problem, &["at most 976", &files]);
     }
 
     #[test]

@@ -98,6 +98,7 @@ pub(super) mod fixture {
         Facts {
             kernel: "6.18.0".to_owned(),
             capabilities: Ok(BTreeSet::from([Capability::DirectDescriptors])),
+            direct_descriptors: true,
             plan: worker_plan::plan(None, None, true, &offer),
             offer,
             rings: Some(Rings { asked: 4, made: 4, refusal: None }),

@@ -97,7 +97,7 @@ const TRIES: [(Capability, Try); 17] = [
 /// # Errors
 /// As [`Features::detect`].
 pub(crate) fn capabilities() -> Result<BTreeSet<Capability>, SetupError> {
-    let mut ring = ring::create()?;
+    let mut ring = ring::create_small()?;
     let mut found = BTreeSet::from([Capability::DeferTaskrun]); // without it there is no ring
     for (capability, is_there) in TRIES {
         if is_there(&mut ring).map_err(trying_failed)? {
@@ -114,6 +114,8 @@ pub(crate) fn capabilities() -> Result<BTreeSet<Capability>, SetupError> {
 /// its element of `slots` says. Returns how many could be made, and why not more. All is given back before this returns,
 /// except that the kernel takes rings apart a little later.
 pub(crate) fn try_rings(slots: &[u32], buffers: u16) -> (usize, Option<SetupError>) {
+    // When the workers make theirs, the ring that features were tried out on may still count as locked memory.
+    let _tried_on = ring::create_small();
     let mut rings = Vec::with_capacity(slots.len());
     let made = slots.iter().try_for_each(|&slots| {
         rings.push(full_ring(slots, buffers)?);
