@@ -67,7 +67,7 @@ struct Asked {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Say what this host gives a server with these options, and what would help; serve nothing
-    #[command(max_term_width = 100)]
+    #[command(max_term_width = 100, after_help = doctor::EXIT_STATUS)]
     Doctor(Box<Asked>),
 }
 

@@ -12,7 +12,7 @@
 pub mod cli;
 pub mod config;
 mod control;
-mod doctor;
+pub mod doctor;
 mod host;
 pub mod listener;
 mod privileges;

@@ -115,6 +115,18 @@ fn most_connections(direct_descriptors: bool, workers: u32, files: u32) -> u32 {
     (files.saturating_sub(own) / workers.max(1)).min(MAX_SLOTS)
 }
 
+/// The limit of open files with which `workers` can have this many connections altogether: what
+/// [`most_connections`] takes to give them.
+pub(crate) fn files_for(direct_descriptors: bool, workers: u32, connections: u32) -> u32 {
+    if direct_descriptors {
+        return connections.div_ceil(workers.max(1));
+    }
+    let of_each = connections.div_ceil(workers.max(1));
+    OWN_FILES
+        .saturating_add(FILES_OF_A_WORKER.saturating_mul(workers))
+        .saturating_add(of_each.saturating_mul(workers))
+}
+
 /// The workers for `cores` (all that are offered if `None`), in that order, with `max_connections` split evenly.
 pub(crate) fn plan(
     cores: Option<&[Cpu]>,
@@ -190,6 +202,23 @@ mod tests {
         assert!(workers.iter().all(|worker| worker.max_connections == (1000 - 32) / 2));
         assert!(plain(Some(1000), 1000).unwrap_err().to_string().contains("at most 968"));
         assert_eq!(plain(None, 32).unwrap_err(), PlanError::TooFewFiles { files: 32, workers: 2 });
+    }
+
+    #[test]
+    fn the_files_for_connections_are_just_enough() {
+        for direct in [false, true] {
+            for workers in [1, 2, 3, 48] {
+                for connections in [workers, 4097, 100_000] {
+                    let files = files_for(direct, workers, connections);
+                    let each = connections.div_ceil(workers);
+                    assert_eq!(most_connections(direct, workers, files), each);
+                    assert!(
+                        most_connections(direct, workers, files - 1) < each,
+                        "{direct} {workers} {connections}"
+                    );
+                }
+            }
+        }
     }
 
     fn cpus(plan: &[PlannedWorker]) -> Vec<Cpu> {

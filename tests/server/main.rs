@@ -34,6 +34,7 @@ mod buffers;
 mod bursts;
 mod churn;
 mod crowds;
+mod doctor;
 mod echo;
 mod failures;
 mod garbage;

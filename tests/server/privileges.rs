@@ -1,7 +1,6 @@
 //! What the server may do is given up before it accepts: `--user`, `--group`, and no_new_privs always.
 
 use std::fs;
-use std::process::Command;
 
 use crate::common::{Client, Launch, Server, skipped};
 

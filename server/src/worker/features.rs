@@ -2,6 +2,8 @@
 //! Versions are no guide: distributions take features back into older kernels.
 #![allow(unsafe_code)]
 
+mod capabilities;
+
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -15,6 +17,7 @@ use super::buffers::GROUP;
 use super::operations::set_receive_credit;
 use super::ring::{self, SetupError};
 use crate::config::Feature;
+pub(crate) use capabilities::{Capability, capabilities, try_rings};
 
 /// What the workers use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +35,14 @@ impl Features {
     /// # Errors
     /// If there is no io_uring to be had, or descriptors or memory are short.
     pub(crate) fn detect() -> Result<Self, SetupError> {
-        let mut ring = ring::create()?;
-        let failed = |error| SetupError::Failed { operation: "try io_uring out", error, hint: "" };
+        Self::detect_on(&mut ring::create_small()?).map_err(trying_failed)
+    }
+
+    /// The same, on this ring, which keeps a table of direct descriptors and a poll in flight.
+    fn detect_on(ring: &mut IoUring) -> io::Result<Self> {
         Ok(Self {
-            receive_credit: takes_receive_credit(&mut ring).map_err(failed)?,
-            direct_descriptors: closes_direct_descriptors(&mut ring).map_err(failed)?,
+            receive_credit: takes_receive_credit(ring)?,
+            direct_descriptors: closes_direct_descriptors(ring)?,
         })
     }
 
@@ -47,6 +53,10 @@ impl Features {
             receive_credit: self.receive_credit && !features.contains(&Feature::ReceiveCredit),
         }
     }
+}
+
+fn trying_failed(error: io::Error) -> SetupError {
+    SetupError::Failed { operation: "try io_uring out", error, hint: "" }
 }
 
 /// Whether a direct descriptor's file is let go when it is closed, though requests on others are in flight. Before 6.13
@@ -80,7 +90,8 @@ fn takes_receive_credit(ring: &mut IoUring) -> io::Result<bool> {
 
 /// Submits requests of which one completes, and returns its result.
 fn answer(ring: &mut IoUring, requests: &[Entry]) -> io::Result<Result<u32, Errno>> {
-    // SAFETY: polls, closes and receives that name a buffer group point to no memory.
+    // SAFETY: the requests of this module and its child point to no memory or to memory of their caller, which is there
+    // until this returns; none of those is still in flight then, since it is the one that completes.
     unsafe { ring.submission().push_multiple(requests) }.map_err(|_| Errno::NOBUFS)?;
     ring.submit_and_wait(1)?;
     let completion = ring.completion().next().ok_or(Errno::NODATA)?;

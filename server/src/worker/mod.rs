@@ -43,7 +43,7 @@ use buffers::{Buffers, Pages};
 use connections::Connections;
 pub(crate) use crew::Crew;
 use drain::Drain;
-pub(crate) use features::Features;
+pub(crate) use features::{Capability, Features, capabilities, try_rings};
 use idle::Idle;
 use kernel::Kernel;
 use memory::Memory;

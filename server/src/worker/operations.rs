@@ -28,13 +28,13 @@ const SQE_IOPRIO: usize = 2;
 const SEND_ZC_REPORT_USAGE: u16 = 1 << 3;
 
 /// Offset in `struct io_uring_sqe` of `cmd_op`.
-const SQE_CMD_OP: usize = 8;
+pub(super) const SQE_CMD_OP: usize = 8;
 
 /// `SOCKET_URING_OP_SIOCOUTQ` of `linux/io_uring.h` (since 6.7).
-const SOCKET_URING_OP_SIOCOUTQ: u32 = 1;
+pub(super) const SOCKET_URING_OP_SIOCOUTQ: u32 = 1;
 
 /// `SOCKET_URING_OP_GETSOCKOPT` of `linux/io_uring.h` (since 6.7).
-const SOCKET_URING_OP_GETSOCKOPT: u32 = 2;
+pub(super) const SOCKET_URING_OP_GETSOCKOPT: u32 = 2;
 
 /// Message headers and vectors of sends; the kernel copies them when it takes the request
 /// (`IORING_FEAT_SUBMIT_STABLE`, 5.5), so they are reused after each submission.
@@ -83,7 +83,7 @@ pub(super) fn set_receive_credit(receive: &mut Entry) {
 }
 
 /// Sets a field of a request that the `io-uring` crate has no setter for.
-fn patch<T: Copy>(entry: &mut Entry, offset: usize, value: T) {
+pub(super) fn patch<T: Copy>(entry: &mut Entry, offset: usize, value: T) {
     assert!(offset + size_of::<T>() <= size_of::<Entry>());
     // SAFETY: the offset lies inside the entry by the check above.
     let field = unsafe { std::ptr::from_mut(entry).cast::<u8>().add(offset) };

@@ -71,14 +71,28 @@ pub enum SetupError {
 /// # Errors
 /// If io_uring is disabled, the kernel is older than 6.1, or memory is short.
 pub(crate) fn create() -> Result<IoUring, SetupError> {
+    create_with(SUBMISSIONS, COMPLETIONS)
+}
+
+/// A small ring of the same kind, to try things out on. Newer kernels (seen on 6.18) count rings as locked memory of the
+/// user, and until they have taken them apart, a while after they were closed: a large one would be missing when the workers
+/// make theirs.
+///
+/// # Errors
+/// As [`create`].
+pub(super) fn create_small() -> Result<IoUring, SetupError> {
+    create_with(8, 32)
+}
+
+fn create_with(submissions: u32, completions: u32) -> Result<IoUring, SetupError> {
     IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
         .setup_taskrun_flag()
         .setup_submit_all()
         .setup_clamp()
-        .setup_cqsize(COMPLETIONS)
-        .build(SUBMISSIONS)
+        .setup_cqsize(completions)
+        .build(submissions)
         .map_err(|error| match Errno::from_io_error(&error) {
             Some(Errno::PERM | Errno::NOSYS) => SetupError::Disabled { error, setting: setting() },
             Some(Errno::INVAL) => SetupError::TooOld {

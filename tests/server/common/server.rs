@@ -69,6 +69,13 @@ impl Launch {
         self
     }
 
+    /// With at most this many KiB of locked memory (RLIMIT_MEMLOCK, soft and hard).
+    pub(crate) fn locked_memory(mut self, kibibytes: u32) -> Self {
+        let script = format!("ulimit -l {kibibytes}; exec \"$0\" \"$@\"");
+        self.wrapper = ["sh", "-c", &script].map(str::to_owned).to_vec();
+        self
+    }
+
     /// As this user (needs root).
     pub(crate) fn user(mut self, uid: u32) -> Self {
         self.user = Some(uid);

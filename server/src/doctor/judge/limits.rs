@@ -1,0 +1,155 @@
+//! Open files, locked memory, memory. Pure.
+
+use super::{bytes, count};
+use crate::config::Config;
+use crate::doctor::facts::{CAP_IPC_LOCK, Facts};
+use crate::doctor::finding::{Finding, Group, Mark};
+use crate::worker_plan::{DEFAULT_SLOTS, PlanError, files_for};
+
+pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(open_files(config, facts));
+    findings.push(locked_memory(facts));
+    findings.extend(memory(config, facts));
+    findings
+}
+
+/// RLIMIT_NOFILE against the connections, by the rules of [`crate::worker_plan`]. A plan that fails for its cores is told
+/// with the cores.
+fn open_files(config: &Config, facts: &Facts) -> Option<Finding> {
+    let finding =
+        |mark, says: String| Finding::new(Group::Limits, "limits.open_files", mark, "open files", says);
+    let files = facts.offer.files;
+    match &facts.plan {
+        Ok(plan) => {
+            let total: u64 = plan.iter().map(|worker| u64::from(worker.max_connections)).sum();
+            let most = plan.iter().map(|worker| worker.max_connections).max().unwrap_or(0);
+            let says = format!(
+                "{files} allowed: {total} connections, {most} on each of {}",
+                count(plan.len(), "core")
+            );
+            let is_cut = config.max_connections.is_none() && most < DEFAULT_SLOTS;
+            let workers = u32::try_from(plan.len()).unwrap_or(u32::MAX);
+            let wanted = files_for(facts.direct_descriptors, workers, DEFAULT_SLOTS.saturating_mul(workers));
+            Some(if is_cut {
+                finding(
+                    Mark::Note,
+                    format!("{says}; the limit keeps it below the default of {DEFAULT_SLOTS} each"),
+                )
+                .next(raise_to(wanted))
+            } else {
+                finding(Mark::Ok, says)
+            })
+        }
+        Err(error @ PlanError::TooManyConnections { asked, workers, .. }) => {
+            let wanted = files_for(facts.direct_descriptors, *workers, *asked);
+            Some(finding(Mark::Problem, error.to_string()).next(raise_to(wanted)))
+        }
+        Err(error @ PlanError::TooFewFiles { workers, .. }) => {
+            let all = DEFAULT_SLOTS.saturating_mul(*workers);
+            let wanted = files_for(facts.direct_descriptors, *workers, config.max_connections.unwrap_or(all));
+            Some(finding(Mark::Problem, error.to_string()).next(raise_to(wanted)))
+        }
+        Err(error @ PlanError::TooFewConnections { .. }) => Some(finding(Mark::Problem, error.to_string())),
+        Err(PlanError::NotOnline { .. } | PlanError::NotAllowed { .. }) => None,
+    }
+}
+
+fn raise_to(files: u32) -> String {
+    format!("ulimit -Hn {files} (LimitNOFILE={files} in the unit)")
+}
+
+/// RLIMIT_MEMLOCK. Whether it is enough the rings that were made have shown.
+fn locked_memory(facts: &Facts) -> Finding {
+    let finding =
+        |says: String| Finding::new(Group::Limits, "limits.locked_memory", Mark::Ok, "locked memory", says);
+    match facts.process.memlock {
+        None => finding("no limit".to_owned()),
+        Some(limit) if facts.process.may(CAP_IPC_LOCK) => {
+            finding(format!("{}, but not for this process: it has CAP_IPC_LOCK", bytes(limit)))
+        }
+        Some(limit) => finding(format!(
+            "{} for all processes of this user; kernels that count rings as locked memory count all of theirs",
+            bytes(limit)
+        )),
+    }
+}
+
+/// The receive buffers of all cores against what is free. Buffers take memory when they are first used.
+fn memory(config: &Config, facts: &Facts) -> Option<Finding> {
+    let available = facts.memory?;
+    let cores = facts.plan.as_ref().ok()?.len();
+    let needed = u64::from(config.buffers) * u64::from(config.buffer_size) * cores as u64;
+    let says = format!(
+        "receive buffers take up to {} ({} x {} on each of {}) of {} available",
+        bytes(needed),
+        config.buffers,
+        bytes(config.buffer_size.into()),
+        count(cores, "core"),
+        bytes(available)
+    );
+    let finding = |mark| Finding::new(Group::Limits, "limits.memory", mark, "memory", says.as_str());
+    Some(if needed > available {
+        finding(Mark::Warning).next("smaller --buffers or --buffer-size, or fewer --cores")
+    } else {
+        finding(Mark::Ok)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{assert_one, facts, of, planned};
+    use super::*;
+    use crate::config::Cores;
+
+    #[test]
+    fn the_limit_of_open_files_is_judged_by_the_rules_of_the_plan() {
+        let judged = |max_connections, files, cores| {
+            let config = Config { max_connections, cores, ..Config::default() };
+            let mut facts = facts();
+            facts.offer.files = files;
+            judge(&config, &planned(&config, facts))
+        };
+        let check = "limits.open_files";
+        assert_one(
+            &judged(None, 100_000, Cores::All),
+            check,
+            Mark::Ok,
+            &["262144 connections", "65536 on each"],
+        );
+        assert_one(&judged(None, 1024, Cores::All), check, Mark::Note, &["4096", "ulimit -Hn 65536"]);
+        assert_one(&judged(Some(4096), 1024, Cores::All), check, Mark::Ok, &["4096 connections"]);
+        let words = ["at most 4096", "LimitNOFILE=1025"];
+        assert_one(&judged(Some(4097), 1024, Cores::All), check, Mark::Problem, &words);
+        assert_one(&judged(None, 0, Cores::All), check, Mark::Problem, &["too low", "ulimit"]);
+        assert_one(&judged(Some(3), 1024, Cores::All), check, Mark::Problem, &["at least 4"]);
+        assert!(of(&judged(None, 1024, Cores::List(vec![9])), check).is_empty(), "told with the cores");
+        let mut facts = facts();
+        (facts.direct_descriptors, facts.offer.files) = (false, 1024);
+        facts.plan = crate::worker_plan::plan(None, Some(4096), false, &facts.offer);
+        let files = format!("ulimit -Hn {}", 4096 + 16 + 4 * 8);
+        assert_one(&judge(&Config::default(), &facts), check, Mark::Problem, &["at most 976", &files]);
+    }
+
+    #[test]
+    fn buffers_that_do_not_fit_into_memory_are_a_warning() {
+        let mut facts = facts();
+        facts.memory = Some(16 << 20);
+        assert_one(&judge(&Config::default(), &facts), "limits.memory", Mark::Ok, &["16 MiB"]);
+        facts.memory = Some((16 << 20) - 1);
+        assert_one(&judge(&Config::default(), &facts), "limits.memory", Mark::Warning, &["--buffers"]);
+        facts.memory = None;
+        assert!(of(&judge(&Config::default(), &facts), "limits.memory").is_empty(), "unknown is not zero");
+    }
+
+    #[test]
+    fn a_limit_of_locked_memory_that_does_not_count_says_so() {
+        let mut facts = facts();
+        let check = "limits.locked_memory";
+        assert_one(&judge(&Config::default(), &facts), check, Mark::Ok, &["8 MiB", "of this user"]);
+        facts.process.capabilities = 1 << CAP_IPC_LOCK;
+        assert_one(&judge(&Config::default(), &facts), check, Mark::Ok, &["CAP_IPC_LOCK"]);
+        facts.process.memlock = None;
+        assert_one(&judge(&Config::default(), &facts), check, Mark::Ok, &["no limit"]);
+    }
+}
