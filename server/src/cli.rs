@@ -72,6 +72,10 @@ struct Arguments {
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     drain_timeout: Duration,
 
+    /// Print a table of what each core does to stderr this often, such as 1s; at least 100ms
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    stats_interval: Option<Duration>,
+
     /// Print the report as one JSON object on stdout instead of a table on stderr
     #[arg(long)]
     json: bool,
@@ -89,6 +93,7 @@ impl Arguments {
             buffer_size: Config::check_buffer_size(self.buffer_size)?,
             without: self.without.clone(),
             drain_timeout: Config::check_drain_timeout(self.drain_timeout)?,
+            stats_interval: self.stats_interval,
             ..Config::default()
         })
     }

@@ -19,8 +19,9 @@ use crate::config::Config;
 use crate::control::{self, Control, Phase};
 use crate::host;
 use crate::listener::Listeners;
+use crate::report::live::LiveTable;
 use crate::report::{CoreReport, Report};
-use crate::stats::LiveCounters;
+use crate::stats::{LiveCore, LiveCounters};
 use crate::worker::{self, Features, Settings};
 use crate::worker_plan::PlannedWorker;
 
@@ -60,6 +61,8 @@ struct Server<N> {
     failed: bool,
     signals: u32,
     notify: N,
+    /// What the server shows of itself while it runs.
+    live_table: Option<LiveTable>,
 }
 
 /// Runs the server until a signal or the failure of a worker ends it. `notify` is told of what happens meanwhile.
@@ -77,15 +80,17 @@ pub(crate) fn run(
     // Before the first thread: from now on a signal ends the server in good order.
     forward_signals(sender.clone())?;
     let control = Arc::new(Control::new());
+    let cpus = host::possible_cpus().or_else(|| plan.iter().map(|worker| worker.cpu + 1).max()).unwrap_or(0);
     let mut server = Server {
         control,
         wakes: Vec::new(),
         events,
         workers: 0,
-        counters: plan.iter().map(|_| Arc::default()).collect(),
+        counters: plan.iter().map(|_| Arc::new(LiveCounters::new(cpus))).collect(),
         failed: false,
         signals: 0,
         notify,
+        live_table: None,
     };
     let backlog = u32::from(config.backlog).min(host::somaxconn()) as usize;
     for (index, (worker, listener)) in plan.iter().zip(listeners.descriptors()?).enumerate() {
@@ -105,7 +110,8 @@ pub(crate) fn run(
         return Ok(Outcome { report: None, ..server.finish(plan) });
     };
     listeners.listen(config.backlog.into())?;
-    (server.notify)(Notice::Listening);
+    server.notify(Notice::Listening);
+    server.show(config, plan)?;
     drop(waiting); // each worker's `ready` returns
     while server.workers > 0 && server.control.phase() == Phase::Run {
         server.next_event();
@@ -164,6 +170,28 @@ impl<N: FnMut(Notice)> Server<N> {
         Ok(())
     }
 
+    /// Starts what shows the counters while they are counted.
+    fn show(&mut self, config: &Config, plan: &[PlannedWorker]) -> Result<()> {
+        let cores = self.cores(plan);
+        self.live_table =
+            config.stats_interval.map(|interval| LiveTable::start(interval, cores)).transpose()?;
+        Ok(())
+    }
+
+    fn cores(&self, plan: &[PlannedWorker]) -> Vec<LiveCore> {
+        let core = |(worker, counters): (&PlannedWorker, &Arc<LiveCounters>)| LiveCore {
+            cpu: worker.cpu,
+            counters: Arc::clone(counters),
+        };
+        plan.iter().zip(&self.counters).map(core).collect()
+    }
+
+    /// Tells the caller, who may write to stderr.
+    fn notify(&mut self, notice: Notice) {
+        self.live_table.iter().for_each(LiveTable::leave);
+        (self.notify)(notice);
+    }
+
     /// Waits until every worker is set up; `None` if one failed or a signal came first.
     fn wait_until_ready(&mut self) -> Option<Vec<SyncSender<()>>> {
         let mut waiting = Vec::new();
@@ -182,7 +210,7 @@ impl<N: FnMut(Notice)> Server<N> {
                 self.workers -= 1;
                 if let Err(error) = result {
                     self.failed = true;
-                    (self.notify)(Notice::Failed(error.context(format!("core {core}"))));
+                    self.notify(Notice::Failed(error.context(format!("core {core}"))));
                     self.control.set(Phase::Drain, &self.wakes);
                 }
             }
@@ -201,9 +229,7 @@ impl<N: FnMut(Notice)> Server<N> {
         while self.workers > 0 {
             drop(self.next_event());
         }
-        let cores = plan.iter().zip(&self.counters);
-        let report =
-            cores.map(|(worker, counters)| CoreReport { core: worker.cpu, counters: counters.read() });
-        Outcome { report: Some(Report::new(report.collect())), failed: self.failed }
+        let report = self.cores(plan).iter().map(CoreReport::read).collect();
+        Outcome { report: Some(Report::new(report)), failed: self.failed }
     }
 }

@@ -38,6 +38,7 @@ mod failures;
 mod garbage;
 mod half_close;
 mod limits;
+mod live_table;
 mod report;
 mod resets;
 mod shutdown;
