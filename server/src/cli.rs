@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tune::errno::describe;
 
 use crate::config::{Config, Cores, Feature, Steer};
 use crate::listener::Listeners;
+use crate::metrics::Endpoint;
 use crate::report::Report;
 use crate::worker::Features;
 use crate::workers::{self, Notice};
@@ -72,6 +74,10 @@ struct Arguments {
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     drain_timeout: Duration,
 
+    /// Serve the counters at http://ADDR:PORT/metrics (OpenMetrics) and /healthz; port 0 lets the kernel choose
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
+
     /// Print a table of what each core does to stderr this often, such as 1s; at least 100ms
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     stats_interval: Option<Duration>,
@@ -93,6 +99,7 @@ impl Arguments {
             buffer_size: Config::check_buffer_size(self.buffer_size)?,
             without: self.without.clone(),
             drain_timeout: Config::check_drain_timeout(self.drain_timeout)?,
+            metrics: self.metrics,
             stats_interval: self.stats_interval,
             ..Config::default()
         })
@@ -133,6 +140,7 @@ fn serve(arguments: &Arguments) -> Result<bool> {
     let features = Features::detect()?.without(&config.without);
     let plan = worker_plan::plan(cores, config.max_connections, features.direct_descriptors, &offer)?;
     let cpus: Vec<Cpu> = plan.iter().map(|worker| worker.cpu).collect();
+    let endpoint = config.metrics.map(Endpoint::bind).transpose()?;
     let listeners = Listeners::bind(config.listen[0], &cpus, config.steer)?;
     let address = listeners.address();
     let notify = |notice| match notice {
@@ -142,9 +150,12 @@ fn serve(arguments: &Arguments) -> Result<bool> {
             let _ =
                 writeln!(std::io::stderr(), "server: listening on {address}, cores {cores}, steer {steer}");
         }
+        Notice::Metrics(address) => {
+            let _ = writeln!(std::io::stderr(), "server: metrics on http://{address}/metrics");
+        }
         Notice::Failed(error) => say(&error),
     };
-    let outcome = workers::run(&config, features, &plan, listeners, notify)?;
+    let outcome = workers::run(&config, features, &plan, listeners, endpoint, notify)?;
     if let Some(report) = outcome.report {
         print(&report, arguments.json)?;
     }

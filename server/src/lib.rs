@@ -7,12 +7,16 @@
 //!
 //! A SYN processed on CPU c is given to the listener of CPU c ([`listener`], [`steering`]); the ring of CPU c accepts it,
 //! receives and sends ([`worker`]). No worker ever touches another's connections.
+//!
+//! What a worker counts ([`stats`]) any thread may read while it runs: the live table and the final [`report`], and the
+//! [`metrics`] endpoint.
 
 pub mod cli;
 pub mod config;
 mod control;
 mod host;
 pub mod listener;
+pub mod metrics;
 pub mod report;
 pub mod stats;
 mod steering;

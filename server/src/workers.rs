@@ -1,6 +1,7 @@
 //! Starts the workers, waits for signals and for workers that end, collects the results.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::config::Config;
 use crate::control::{self, Control, Phase};
 use crate::host;
 use crate::listener::Listeners;
+use crate::metrics::{Endpoint, Served};
 use crate::report::live::LiveTable;
 use crate::report::{CoreReport, Report};
 use crate::stats::{LiveCore, LiveCounters};
@@ -39,6 +41,8 @@ enum Event {
 pub(crate) enum Notice {
     /// Connections are accepted from now on.
     Listening,
+    /// The metrics are served here. Comes after [`Notice::Listening`].
+    Metrics(SocketAddr),
     /// A worker has failed. The others drain.
     Failed(anyhow::Error),
 }
@@ -62,6 +66,7 @@ struct Server<N> {
     signals: u32,
     notify: N,
     /// What the server shows of itself while it runs.
+    metrics: Option<Served>,
     live_table: Option<LiveTable>,
 }
 
@@ -74,6 +79,7 @@ pub(crate) fn run(
     features: Features,
     plan: &[PlannedWorker],
     listeners: Listeners,
+    endpoint: Option<Endpoint>,
     notify: impl FnMut(Notice),
 ) -> Result<Outcome> {
     let (sender, events) = channel();
@@ -90,6 +96,7 @@ pub(crate) fn run(
         failed: false,
         signals: 0,
         notify,
+        metrics: None,
         live_table: None,
     };
     let backlog = u32::from(config.backlog).min(host::somaxconn()) as usize;
@@ -111,7 +118,7 @@ pub(crate) fn run(
     };
     listeners.listen(config.backlog.into())?;
     server.notify(Notice::Listening);
-    server.show(config, plan)?;
+    server.show(config, plan, endpoint)?;
     drop(waiting); // each worker's `ready` returns
     while server.workers > 0 && server.control.phase() == Phase::Run {
         server.next_event();
@@ -171,8 +178,13 @@ impl<N: FnMut(Notice)> Server<N> {
     }
 
     /// Starts what shows the counters while they are counted.
-    fn show(&mut self, config: &Config, plan: &[PlannedWorker]) -> Result<()> {
+    fn show(&mut self, config: &Config, plan: &[PlannedWorker], endpoint: Option<Endpoint>) -> Result<()> {
         let cores = self.cores(plan);
+        if let Some(endpoint) = endpoint {
+            let address = endpoint.address();
+            self.metrics = Some(endpoint.serve(cores.clone(), Arc::clone(&self.control))?);
+            self.notify(Notice::Metrics(address));
+        }
         self.live_table =
             config.stats_interval.map(|interval| LiveTable::start(interval, cores)).transpose()?;
         Ok(())
@@ -181,6 +193,7 @@ impl<N: FnMut(Notice)> Server<N> {
     fn cores(&self, plan: &[PlannedWorker]) -> Vec<LiveCore> {
         let core = |(worker, counters): (&PlannedWorker, &Arc<LiveCounters>)| LiveCore {
             cpu: worker.cpu,
+            max_connections: worker.max_connections,
             counters: Arc::clone(counters),
         };
         plan.iter().zip(&self.counters).map(core).collect()

@@ -54,11 +54,11 @@ fn the_last_table_comes_before_the_report() {
 }
 
 #[test]
-fn a_stderr_that_is_gone_or_full_does_not_stop_the_server() {
+fn a_stderr_that_nobody_reads_does_not_stop_the_server() {
     // Nobody reads this pipe: with a table each 100 ms and a pipe of one page it is full soon.
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let capacity = rustix::pipe::fcntl_setpipe_size(&writer, 4096).expect("a small pipe");
-    let mut child = spawn(writer.into(), &["--stats-interval", "1ms"]);
+    let mut child = spawn(writer.into(), &["--stats-interval", "100ms"]);
     wait_until("the pipe is full", || {
         rustix::io::ioctl_fionread(&reader).expect("FIONREAD") + 200 > capacity as u64
     });

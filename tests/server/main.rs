@@ -39,6 +39,7 @@ mod garbage;
 mod half_close;
 mod limits;
 mod live_table;
+mod metrics;
 mod report;
 mod resets;
 mod shutdown;

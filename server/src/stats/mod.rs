@@ -164,6 +164,8 @@ impl Counters {
 pub(crate) struct LiveCore {
     /// Its CPU.
     pub(crate) cpu: Cpu,
+    /// The most connections it may have open.
+    pub(crate) max_connections: u32,
     /// What it counts.
     pub(crate) counters: Arc<LiveCounters>,
 }
