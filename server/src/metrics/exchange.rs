@@ -150,12 +150,28 @@ mod tests {
         assert_eq!(run(&mut exchange, b"answer"), Progress::Waits);
         assert_eq!(exchange.interest(), PollFlags::IN);
         client.write_all(b"TP/1.0\r\n\r\n").unwrap();
-        run(&mut exchange, b"answer");
+        assert_eq!(run(&mut exchange, b"answer"), Progress::Waits, "for the client to close");
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();
         assert_eq!(answer, "answer");
         drop(client);
         assert_eq!(run(&mut exchange, b""), Progress::Over);
+    }
+
+    /// Closing with bytes unread would reset the connection: a client that is still sending would never see the response.
+    #[test]
+    fn what_a_client_sends_after_its_request_is_read_until_it_closes() {
+        let (mut client, mut exchange) = pair();
+        client.write_all(b"\r\n:nonsense\r\n\r\n").unwrap();
+        assert_eq!(run(&mut exchange, b"answer"), Progress::Waits);
+        client.write_all(&[b'x'; 100_000]).unwrap();
+        assert_eq!(run(&mut exchange, b"another"), Progress::Waits);
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(run(&mut exchange, b"another"), Progress::Over);
+        drop(exchange);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "answer");
     }
 
     #[test]

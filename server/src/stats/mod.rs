@@ -56,7 +56,8 @@ macro_rules! counters {
         }
 
         impl LiveCounters {
-            /// Reads them all. While the worker runs, they may be some of before and some of after one of its steps.
+            /// Reads them all. While the worker runs, they may be some of before and some of after one of its steps; what
+            /// it sends last before it sleeps is in `bytes_out` only when it wakes up.
             pub(crate) fn read(&self) -> Counters {
                 Counters { $($field: self.$field.get(),)* }
             }
