@@ -14,6 +14,7 @@ use tune::errno::describe;
 use crate::config::file::ConfigFile;
 use crate::config::{Config, Contradiction, Cores, Options, Overload};
 use crate::listener::Listeners;
+use crate::metrics::Endpoint;
 use crate::report::Report;
 use crate::worker::{Features, REFUSALS};
 use crate::workers::{self, Notice};
@@ -183,6 +184,7 @@ fn serve(config: &Config, json: bool) -> Result<bool> {
     let offer = if config.overload == Overload::Reset { offer.sparing(REFUSALS, features) } else { offer };
     let plan = worker_plan::plan(cores, config.max_connections, features.direct_descriptors, &offer)?;
     let cpus: Vec<Cpu> = plan.iter().map(|worker| worker.cpu).collect();
+    let endpoint = config.metrics.map(Endpoint::bind).transpose()?;
     let listeners = Listeners::bind(config, &cpus)?;
     let addresses: Vec<String> = listeners.addresses().iter().map(ToString::to_string).collect();
     let addresses = addresses.join(", ");
@@ -193,10 +195,13 @@ fn serve(config: &Config, json: bool) -> Result<bool> {
             let _ =
                 writeln!(std::io::stderr(), "server: listening on {addresses}, cores {cores}, steer {steer}");
         }
+        Notice::Metrics(address) => {
+            let _ = writeln!(std::io::stderr(), "server: metrics on http://{address}/metrics");
+        }
         Notice::Failed(error) => say(&error),
         Notice::Note(note) => _ = writeln!(std::io::stderr(), "server: {note}"),
     };
-    let outcome = workers::run(config, features, &plan, listeners, notify)?;
+    let outcome = workers::run(config, features, &plan, listeners, endpoint, notify)?;
     if let Some(report) = outcome.report {
         print(&report, json)?;
     }

@@ -19,6 +19,14 @@ pub(crate) fn offer() -> Result<Offer> {
     })
 }
 
+/// CPU numbers of this host are below this, those of CPUs that are yet to be plugged in, too
+/// (`/sys/devices/system/cpu/possible`); `None` if it can't be read.
+pub(crate) fn possible_cpus() -> Option<u32> {
+    let files = KernelFiles::open("/").ok()?;
+    let possible: CpuSet = files.read("/sys/devices/system/cpu/possible").ok()?.parse().ok()?;
+    possible.iter().last().map(|cpu| cpu + 1)
+}
+
 /// RLIMIT_NOFILE, as high as this process may have it.
 fn raise_open_files() -> u32 {
     let limit = getrlimit(Resource::Nofile);

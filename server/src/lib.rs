@@ -8,6 +8,9 @@
 //! A SYN processed on CPU c is given to the listener of CPU c ([`listener`], [`steering`]); the ring of CPU c accepts it,
 //! receives and sends ([`worker`]). No worker ever touches another's connections. [`skew`] decides when that is no good, and
 //! [`steer_auto`] acts upon it; between binding and the first thread [`privileges`] are given up.
+//!
+//! What a worker counts ([`stats`]) any thread may read while it runs: the live table and the final [`report`], and the
+//! [`metrics`] endpoint.
 
 pub mod cli;
 pub mod config;
@@ -15,6 +18,7 @@ mod control;
 pub mod doctor;
 mod host;
 pub mod listener;
+pub mod metrics;
 mod privileges;
 pub mod report;
 mod skew;

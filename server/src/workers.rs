@@ -1,6 +1,7 @@
 //! Starts the workers, waits for signals and for workers that end, collects the results.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -18,8 +19,10 @@ use tune::errno::describe;
 use crate::config::{AcceptModel, Config, Steer};
 use crate::control::{self, Control, Phase};
 use crate::listener::{self, Listeners};
+use crate::metrics::{Endpoint, Served};
+use crate::report::live::LiveTable;
 use crate::report::{CoreReport, Report};
-use crate::stats::LiveCounters;
+use crate::stats::{LiveCore, LiveCounters};
 use crate::steer_auto::SteerAuto;
 use crate::worker::{self, Crew, Features, Settings};
 use crate::worker_plan::PlannedWorker;
@@ -41,6 +44,8 @@ enum Event {
 pub(crate) enum Notice {
     /// Connections are accepted from now on.
     Listening,
+    /// The metrics are served here. Comes after [`Notice::Listening`].
+    Metrics(SocketAddr),
     /// A worker has failed. The others drain.
     Failed(anyhow::Error),
     /// Something that people should know.
@@ -67,6 +72,9 @@ struct Server<N> {
     /// Holds the listeners, so it ends before the workers close theirs.
     steering: Option<SteerAuto>,
     notify: N,
+    /// What the server shows of itself while it runs.
+    metrics: Option<Served>,
+    live_table: Option<LiveTable>,
 }
 
 /// Runs the server until a signal or the failure of a worker ends it. `notify` is told of what happens meanwhile.
@@ -78,6 +86,7 @@ pub(crate) fn run(
     features: Features,
     plan: &[PlannedWorker],
     listeners: Listeners,
+    endpoint: Option<Endpoint>,
     notify: impl FnMut(Notice),
 ) -> Result<Outcome> {
     // Before the first thread, which would keep its privileges.
@@ -86,16 +95,19 @@ pub(crate) fn run(
     // Before the first thread: from now on a signal ends the server in good order.
     forward_signals(sender.clone())?;
     let control = Arc::new(Control::new());
+    let cpus = host::possible_cpus().or_else(|| plan.iter().map(|worker| worker.cpu + 1).max()).unwrap_or(0);
     let mut server = Server {
         control,
         wakes: Vec::new(),
         events,
         workers: 0,
-        counters: plan.iter().map(|_| Arc::default()).collect(),
+        counters: plan.iter().map(|_| Arc::new(LiveCounters::new(cpus))).collect(),
         failed: false,
         signals: 0,
         steering: None,
         notify,
+        metrics: None,
+        live_table: None,
     };
     let config = Arc::new(config.clone());
     let crew = (config.accept == AcceptModel::Single).then(|| {
@@ -119,8 +131,9 @@ pub(crate) fn run(
     };
     listeners.listen(config.backlog)?;
     server.watch(&config, plan, listeners, sender)?;
-    (server.notify)(Notice::Listening);
-    listener::advice(&config).into_iter().for_each(|advice| (server.notify)(Notice::Note(advice)));
+    server.notify(Notice::Listening);
+    listener::advice(&config).into_iter().for_each(|advice| server.notify(Notice::Note(advice)));
+    server.show(&config, plan, endpoint)?;
     // Each worker's `ready` returns. A signal that has come meanwhile makes it drain, not give up: there may be clients.
     waiting.iter().for_each(|worker| _ = worker.send(()));
     while server.workers > 0 && server.control.phase() == Phase::Run {
@@ -203,6 +216,34 @@ impl<N: FnMut(Notice)> Server<N> {
         self.control.set(phase, &self.wakes);
     }
 
+    /// Starts what shows the counters while they are counted.
+    fn show(&mut self, config: &Config, plan: &[PlannedWorker], endpoint: Option<Endpoint>) -> Result<()> {
+        let cores = self.cores(plan);
+        if let Some(endpoint) = endpoint {
+            let address = endpoint.address();
+            self.metrics = Some(endpoint.serve(cores.clone(), Arc::clone(&self.control))?);
+            self.notify(Notice::Metrics(address));
+        }
+        self.live_table =
+            config.stats_interval.map(|interval| LiveTable::start(interval, cores)).transpose()?;
+        Ok(())
+    }
+
+    fn cores(&self, plan: &[PlannedWorker]) -> Vec<LiveCore> {
+        let core = |(worker, counters): (&PlannedWorker, &Arc<LiveCounters>)| LiveCore {
+            cpu: worker.cpu,
+            max_connections: worker.max_connections,
+            counters: Arc::clone(counters),
+        };
+        plan.iter().zip(&self.counters).map(core).collect()
+    }
+
+    /// Tells the caller, who may write to stderr.
+    fn notify(&mut self, notice: Notice) {
+        self.live_table.iter().for_each(LiveTable::leave);
+        (self.notify)(notice);
+    }
+
     /// Waits until every worker is set up; `None` if one failed or a signal came first.
     fn wait_until_ready(&mut self) -> Option<Vec<SyncSender<()>>> {
         let mut waiting = Vec::new();
@@ -221,11 +262,11 @@ impl<N: FnMut(Notice)> Server<N> {
                 self.workers -= 1;
                 if let Err(error) = result {
                     self.failed = true;
-                    (self.notify)(Notice::Failed(error.context(format!("core {core}"))));
+                    self.notify(Notice::Failed(error.context(format!("core {core}"))));
                     self.drain(Phase::Drain);
                 }
             }
-            Event::Note(note) => (self.notify)(Notice::Note(note)),
+            Event::Note(note) => self.notify(Notice::Note(note)),
         }
         None
     }
@@ -241,9 +282,7 @@ impl<N: FnMut(Notice)> Server<N> {
         while self.workers > 0 {
             drop(self.next_event());
         }
-        let cores = plan.iter().zip(&self.counters);
-        let report =
-            cores.map(|(worker, counters)| CoreReport { core: worker.cpu, counters: counters.read() });
-        Outcome { report: Some(Report::new(report.collect())), failed: self.failed }
+        let report = self.cores(plan).iter().map(CoreReport::read).collect();
+        Outcome { report: Some(Report::new(report)), failed: self.failed }
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod cpus;
+pub(crate) mod openmetrics;
 pub(crate) mod pattern;
 pub(crate) mod proc;
 pub(crate) mod report;

@@ -12,6 +12,8 @@ pub(crate) struct Thread {
     pub(crate) name: String,
     /// `Cpus_allowed_list`.
     pub(crate) allowed: CpuSet,
+    /// `wchan`: the function of the kernel that it sleeps in; `0` if it runs or the kernel does not say.
+    pub(crate) waits_in: String,
 }
 
 /// The threads that `pid` has now. Kernel threads that work for it (`iou-wrk-…`) are among them.
@@ -23,7 +25,8 @@ pub(crate) fn threads(pid: u32) -> Vec<Thread> {
     named
         .filter_map(|(name, task)| {
             let status = fs::read_to_string(task.join("status")).ok()?;
-            Some(Thread { name: name.trim_end().to_owned(), allowed: cpus_allowed_list(&status) })
+            let waits_in = fs::read_to_string(task.join("wchan")).unwrap_or_default();
+            Some(Thread { name: name.trim_end().to_owned(), allowed: cpus_allowed_list(&status), waits_in })
         })
         .collect()
 }
