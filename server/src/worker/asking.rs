@@ -14,7 +14,9 @@ impl<K: Kernel> Worker<'_, K> {
     /// Queues the requests that the listeners and the listed connections want, as far as there is room; the rest in the next
     /// turn, which then comes without sleeping.
     pub(super) fn ask(&mut self) {
-        self.hurry = self.kernel.has_overflowed() || self.kernel.consumed() < self.kernel.queued();
+        let overflowed = self.kernel.has_overflowed();
+        self.counters.cq_overflows.add(overflowed.into());
+        self.hurry = overflowed || self.kernel.consumed() < self.kernel.queued();
         if self.poll_wake && self.kernel.room() > 0 {
             self.poll_wake = false;
             self.kernel.ask(Request::PollWake(self.wake.as_raw_fd()));

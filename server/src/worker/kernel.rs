@@ -120,8 +120,8 @@ pub(crate) trait Kernel {
     /// True while completions wait in the kernel because the completion queue was full.
     fn has_overflowed(&self) -> bool;
 
-    /// True if, right after an [`Kernel::enter`], nothing that is ready is left in the kernel.
-    fn has_caught_up(&self) -> bool;
+    /// True if, right after an [`Kernel::enter`] that did not sleep, nothing that is ready is left in the kernel.
+    fn has_caught_up(&mut self) -> bool;
 
     /// Makes the free buffers known, submits what is queued, runs requests that are ready, and sleeps until there are
     /// `want` completions or `timeout` has passed.

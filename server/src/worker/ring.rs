@@ -276,9 +276,12 @@ impl Kernel for Ring<'_> {
     }
 
     /// An enter that waits for one completion runs at most 20 requests that are ready (`IO_LOCAL_TW_DEFAULT_MAX` in the
-    /// kernel's `io_uring/io_uring.c`, since 6.13).
-    fn has_caught_up(&self) -> bool {
-        !self.has_overflowed() && !self.has_unsubmitted() && !self.submissions.taskrun()
+    /// kernel's `io_uring/io_uring.c`, since 6.13). `IORING_SQ_TASKRUN` says that there are more, and sometimes says so
+    /// when there are none: `__io_run_local_work` clears it once, before it runs also what came meanwhile. So an enter
+    /// that brought nothing had nothing to run.
+    fn has_caught_up(&mut self) -> bool {
+        let ran_all = !self.submissions.taskrun() || self.sync_completions() == 0;
+        ran_all && !self.has_overflowed() && !self.has_unsubmitted()
     }
 
     /// One system call, so that what the worker decided on, such as how many connections to accept, is not outrun.
