@@ -13,6 +13,7 @@ use lab::machine::Machine;
 use tune::cpu_set::{Cpu, CpuSet, CpuSetError};
 
 use super::contender::Contender;
+use super::priority::Priority;
 use super::report::Results;
 use super::rounds::{self, Plan};
 use super::scenario::{DEFAULT, Scenario};
@@ -74,8 +75,8 @@ pub struct BenchArgs {
     /// The client sleeps when there is nothing to do, instead of polling.
     #[arg(long)]
     client_sleeps: bool,
-    /// Nice value of the client and the servers, -20 to 19: with less than 0 (as root) other work on the machine disturbs
-    /// less.
+    /// Nice value of the client, the servers and, while it runs, of their session (/proc/PID/autogroup), -20 to 19: with less
+    /// than 0 (as root) other work on the machine disturbs less.
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = value_parser!(i32).range(-20..=19))]
     nice: Option<i32>,
     /// Write the raw figures of every round to this file.
@@ -116,10 +117,7 @@ fn time(text: &str) -> Result<Duration, String> {
 pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     let plan = args.plan()?;
     load::open_files::raise_limit()?;
-    if let Some(nice) = args.nice {
-        rustix::process::setpriority_process(None, nice)
-            .with_context(|| format!("setpriority to nice {nice}; below 0 needs root or CAP_SYS_NICE"))?;
-    }
+    let _priority = args.nice.map(Priority::set).transpose()?;
     let json = args.json.as_deref().map(JsonFile::open).transpose()?;
     let interrupt = Interrupt::install().context("handle signals")?;
     let cores = plan.setup.server_cores.iter().chain(plan.setup.client_cores.iter().copied()).collect();

@@ -5,12 +5,12 @@
 //! measured at the same distance.
 
 use std::hint::spin_loop;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use serde::Serialize;
 use tune::affinity;
 use tune::cpu_set::Cpu;
 
@@ -18,29 +18,31 @@ use tune::cpu_set::Cpu;
 const ROUND_TRIPS: u32 = 200;
 const BATCHES: u32 = 20;
 
-/// Distances below this are near.
-const NEAR: Duration = Duration::from_nanos(80);
+/// Of two distances that follow each other in order of size, the greater begins a new class if it is more than so many times
+/// the lesser.
+const STEP: f64 = 1.5;
 
-/// Distances of one class can be compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Distance {
-    /// Below 80 ns.
-    Near,
-    /// 80 ns and more.
-    Far,
-}
+/// Classes of distances: what is in one class can be compared. Nanoseconds.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Classes(Vec<RangeInclusive<f64>>);
 
-impl Distance {
-    pub(crate) fn of(time: Duration) -> Self {
-        if time < NEAR { Self::Near } else { Self::Far }
+impl Classes {
+    /// Those that some distances fall into.
+    pub(crate) fn of(distances: impl IntoIterator<Item = f64>) -> Self {
+        let mut distances: Vec<f64> = distances.into_iter().collect();
+        distances.sort_unstable_by(f64::total_cmp);
+        let ranges = distances.chunk_by(|&lesser, &greater| greater <= STEP * lesser);
+        Self(ranges.filter_map(|range| Some(*range.first()?..=*range.last()?)).collect())
     }
 
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Near => "near",
-            Self::Far => "far",
-        }
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The class that holds both ends of a range of distances.
+    pub(crate) fn find(&self, (least, greatest): (f64, f64)) -> Option<usize> {
+        self.0.iter().position(|class| class.contains(&least) && class.contains(&greatest))
     }
 }
 
@@ -107,8 +109,12 @@ mod tests {
     }
 
     #[test]
-    fn the_classes_meet_at_80_ns() {
-        assert_eq!(Distance::of(Duration::from_nanos(79)), Distance::Near);
-        assert_eq!(Distance::of(Duration::from_nanos(80)), Distance::Far);
+    fn classes_are_apart_by_half_as_much_again() {
+        let classes = Classes::of([72.0, 30.0, 160.0, 94.0, 31.0]);
+        assert_eq!(classes.0, [30.0..=31.0, 72.0..=94.0, 160.0..=160.0]);
+        let found =
+            [(30.0, 31.0), (72.0, 72.0), (31.0, 72.0), (200.0, 200.0)].map(|range| classes.find(range));
+        assert_eq!(found, [Some(0), Some(1), None, None]);
+        assert_eq!(Classes::of([]).len(), 0);
     }
 }

@@ -11,7 +11,7 @@
 //! how often is bounded, counted and printed.
 //!
 //! * [`cli`] reads the options; [`scenario`] and [`contender`] say what is measured and of whom;
-//! * [`counters`] and [`distance`] read the machine;
+//! * [`counters`] and [`distance`] read the machine, [`priority`] keeps others off it;
 //! * [`turn`] measures one contender once, [`memory`] what idle connections cost it; [`rounds`] has all of them take turns;
 //! * [`selection`] chooses the rounds that count, [`statistics`] summarizes them, [`report`] prints.
 
@@ -20,6 +20,7 @@ mod contender;
 mod counters;
 mod distance;
 mod memory;
+mod priority;
 mod report;
 mod rounds;
 mod scenario;

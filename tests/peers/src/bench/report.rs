@@ -195,9 +195,9 @@ impl ScenarioResult {
                 format!("; foreign CPU {:.0} % (max {:.0} %)", foreign.median, foreign.max)
             });
         let turns = outcome.selection.rounds.iter().flat_map(|&round| &outcome.rounds[round].turns);
-        let distance = Spread::of(turns.flat_map(|turn| turn.distance_ns))
-            .zip(outcome.selection.distance)
-            .map_or(String::new(), |(ns, class)| format!("; CPUs {} ({:.0} ns)", class.name(), ns.median));
+        let distance = Spread::of(turns.flat_map(|turn| turn.distance_ns)).map_or(String::new(), |ns| {
+            format!("; cache line from CPU to CPU {:.0} ns ({:.0}-{:.0})", ns.median, ns.min, ns.max)
+        });
         let rate = outcome.rate_asked_per_s.map_or(String::new(), |rate| format!(" ({rate} per second)"));
         let disturbed = match outcome.selection.disturbed {
             0 => String::new(),

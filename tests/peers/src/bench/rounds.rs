@@ -36,10 +36,10 @@ pub(crate) struct Round {
 
 impl Round {
     fn conditions(&self) -> Conditions {
-        let first = self.turns.first().and_then(Turn::distance);
+        let distances = self.turns.iter().flat_map(|turn| turn.distance_ns);
         Conditions {
             foreign: self.turns.iter().map(|turn| turn.foreign).fold(0.0, f64::max),
-            distance: first.filter(|_| self.turns.iter().all(|turn| turn.distance() == first)),
+            distances: (distances.clone().fold(f64::INFINITY, f64::min), distances.fold(0.0, f64::max)),
             failed: self.turns.iter().any(|turn| turn.failure.is_some() || turn.operations == 0),
         }
     }
@@ -65,7 +65,7 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     fn new(scenario: Scenario) -> Self {
-        let selection = select(&[], 0);
+        let selection = Selection::default();
         Self {
             scenario,
             rate_asked_per_s: None,

@@ -14,7 +14,7 @@ use tune::cpu_set::{Cpu, CpuSet};
 
 use super::contender::Running;
 use super::counters::{CpuTimes, IdleTime};
-use super::distance::{self, Distance};
+use super::distance;
 use super::scenario::{OPEN, Scenario};
 
 /// How often, and how long from one time to the next, the server's CPU time is read until it stands still: after the last
@@ -57,14 +57,6 @@ pub(crate) struct Turn {
     pub(crate) distance_ns: [f64; 2],
     /// What went wrong on connections.
     pub(crate) failure: Option<String>,
-}
-
-impl Turn {
-    /// The class of the distance, if it was the same before and after.
-    pub(crate) fn distance(&self) -> Option<Distance> {
-        let [before, after] = self.distance_ns.map(|ns| Distance::of(Duration::from_secs_f64(ns * 1e-9)));
-        (before == after).then_some(before)
-    }
 }
 
 /// Counters at one moment.
