@@ -53,10 +53,13 @@ struct Figure {
     of: fn(&Turn) -> f64,
 }
 
+/// The figure that an open loop must reach.
+const RATE: &str = "op/s";
+
 /// What is shown of each turn.
 const FIGURES: [Figure; 7] = [
     Figure { name: "CPU us/op", digits: 2, of: |turn| turn.server_cpu_us_per_operation },
-    Figure { name: "op/s", digits: 0, of: |turn| turn.rate_per_s },
+    Figure { name: RATE, digits: 0, of: |turn| turn.rate_per_s },
     Figure { name: "p50 us", digits: 0, of: |turn| turn.latency_us.p50 },
     Figure { name: "p99 us", digits: 0, of: |turn| turn.latency_us.p99 },
     Figure { name: "p99.9 us", digits: 0, of: |turn| turn.latency_us.p99_9 },
@@ -199,12 +202,18 @@ impl ScenarioResult {
             format!("; cache line from CPU to CPU {:.0} ns ({:.0}-{:.0})", ns.median, ns.min, ns.max)
         });
         let rate = outcome.rate_asked_per_s.map_or(String::new(), |rate| format!(" ({rate} per second)"));
+        let reached = |row: &Row| {
+            let rate = row.values.iter().find(|(name, _)| *name == RATE).and_then(|(_, spread)| *spread);
+            rate.zip(outcome.rate_asked_per_s)
+                .is_none_or(|(rate, asked)| rate.median >= 0.98 * f64::from(asked))
+        };
+        let reached = if self.contenders.iter().all(reached) { "" } else { "; THE RATE WAS NOT REACHED" };
         let disturbed = match outcome.selection.disturbed {
             0 => String::new(),
             disturbed => format!("; {disturbed} OF THEM DISTURBED by more than {:.0} %", 100.0 * FOREIGN),
         };
         format!(
-            "{}{rate}: {count} rounds{disturbed}; {} repeated{distance}{foreign}",
+            "{}{rate}: {count} rounds{disturbed}; {} repeated{reached}{distance}{foreign}",
             outcome.scenario, outcome.repeats
         )
     }

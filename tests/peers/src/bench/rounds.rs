@@ -10,6 +10,7 @@ use super::contender::{Contender, Running};
 use super::memory::{self, MemoryUse};
 use super::scenario::{OPEN, Scenario};
 use super::selection::{Conditions, Selection, is_enough, select};
+use super::statistics::Spread;
 use super::turn::{Setup, Turn, measure};
 
 /// What to do.
@@ -166,7 +167,8 @@ fn round(
     Ok(Round { order, turns: turns.into_iter().map(|(_, turn)| turn).collect() })
 }
 
-/// A share of the best rate of the closed loop of all contenders but the first: the best of two turns of each.
+/// A share of the rate of the closed loop of all contenders but the first: the median of three turns of each, the greatest
+/// of these.
 fn open_rate(
     servers: &mut [Running],
     percent: u32,
@@ -174,13 +176,15 @@ fn open_rate(
     interrupt: &Interrupt,
 ) -> anyhow::Result<u32> {
     let closed = Scenario::Echo { size: OPEN.0, connections: OPEN.1, depth: 1 };
-    let mut best = 0.0_f64;
-    for _ in 0..2 {
-        for server in servers.iter_mut().skip(1) {
+    let mut rates = vec![Vec::new(); servers.len()];
+    for _ in 0..3 {
+        for (server, rates) in servers.iter_mut().zip(&mut rates).skip(1) {
             interrupt.check()?;
-            best = best.max(measure(server, closed, None, setup)?.rate_per_s);
+            rates.push(measure(server, closed, None, setup)?.rate_per_s);
         }
     }
+    let medians = rates.into_iter().filter_map(Spread::of).map(|spread| spread.median);
+    let best = medians.fold(0.0, f64::max);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // rounds down what is in the range
     let rate = (best * f64::from(percent) / 100.0) as u32;
     Ok(rate.max(1))

@@ -37,7 +37,7 @@ pub struct EpollArgs {
     #[arg(long, value_enum, default_value = "edge")]
     trigger: Trigger,
     /// Bytes of each thread's receive buffer, 64 to 16777216.
-    #[arg(long, value_name = "BYTES", default_value_t = 256 * 1024, value_parser = value_parser!(u32).range(64..=1 << 24))]
+    #[arg(long, value_name = "BYTES", default_value_t = 512 * 1024, value_parser = value_parser!(u32).range(64..=1 << 24))]
     buffer_size: u32,
     /// Length of each listener's accept queue, 1 to 65535; the kernel caps it at net.core.somaxconn.
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = value_parser!(u16).range(1..))]
