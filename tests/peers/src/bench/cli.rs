@@ -46,8 +46,8 @@ pub struct BenchArgs {
     /// best closed-loop rate of the other contenders), idle-memory.
     #[arg(long, value_name = "SCENARIO,…", value_delimiter = ',', default_values_t = DEFAULT.map(|name| name.parse::<Scenario>().expect("named above")))]
     only: Vec<Scenario>,
-    /// Rounds that count, 1 to 1000 [default: 9, with --quick 3].
-    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1000))]
+    /// Rounds that count, 1 to 200; fewer than 6 cannot tell a difference [default: 9, with --quick 3].
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=200))]
     rounds: Option<u16>,
     /// Rounds that may be repeated in each scenario because they were disturbed, 0 to 1000 [default: as many as --rounds].
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(0..=1000))]

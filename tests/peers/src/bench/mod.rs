@@ -13,7 +13,7 @@
 //! * [`cli`] reads the options; [`scenario`] and [`contender`] say what is measured and of whom;
 //! * [`counters`] and [`distance`] read the machine, [`priority`] keeps others off it;
 //! * [`turn`] measures one contender once, [`memory`] what idle connections cost it; [`rounds`] has all of them take turns;
-//! * [`selection`] chooses the rounds that count, [`statistics`] summarizes them, [`report`] prints.
+//! * [`selection`] chooses the rounds that count, [`report`] summarizes and prints them as [`table`]s.
 
 pub mod cli;
 mod contender;
@@ -25,5 +25,5 @@ mod report;
 mod rounds;
 mod scenario;
 mod selection;
-mod statistics;
+mod table;
 mod turn;

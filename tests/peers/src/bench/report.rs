@@ -3,13 +3,14 @@
 use std::io::{self, Write};
 
 use lab::machine::Machine;
+use lab::summary::{Comparison, Spread};
 use serde::Serialize;
 
 use super::contender::Contender;
 use super::rounds::{Outcome, Plan};
 use super::scenario::Scenario;
 use super::selection::FOREIGN;
-use super::statistics::Spread;
+use super::table;
 use super::turn::Turn;
 
 /// Version of the JSON form of [`Results`].
@@ -34,16 +35,16 @@ pub(crate) struct Results {
 struct ScenarioResult {
     #[serde(flatten)]
     outcome: Outcome,
-    contenders: Vec<Row>,
-    /// The first contender over each of the others.
-    ratios: Vec<Row>,
+    contenders: Vec<Row<Spread>>,
+    /// Each of the others (before) and the first contender (after).
+    ratios: Vec<Row<Comparison>>,
 }
 
-/// A contender's figures, or ratios of them, over the rounds that count; none without such a round.
+/// A contender's figures, or what two contenders' say, over the rounds that count; none without such a round.
 #[derive(Debug, Clone, Serialize)]
-struct Row {
+struct Row<T> {
     name: String,
-    values: Vec<(&'static str, Option<Spread>)>,
+    values: Vec<(&'static str, Option<T>)>,
 }
 
 /// A figure of a turn.
@@ -115,10 +116,10 @@ impl Results {
         for result in &self.scenarios {
             writeln!(out, "\n{}", result.title())?;
             if result.outcome.scenario == Scenario::Memory {
-                print_table(out, &memory_table(&result.outcome))?;
+                table::print(out, &memory_table(&result.outcome))?;
                 continue;
             }
-            print_table(out, &result.table())?;
+            table::print(out, &result.table())?;
         }
         Ok(())
     }
@@ -129,8 +130,12 @@ impl Results {
         writeln!(
             out,
             "server on CPU {}, client on CPU {} ({client}); {} rounds of {} s for each, by turns, after one that is thrown \
-             away; median (min-max); ratios are medians of the rounds' ratios",
-            self.server_cores, self.client_cores, self.rounds, self.round_s
+             away; median (min-max); ratios are medians of the rounds' ratios: {}",
+            self.server_cores,
+            self.client_cores,
+            self.rounds,
+            self.round_s,
+            table::RATIO_LEGEND
         )?;
         for contender in &self.contenders {
             writeln!(out, "{}: {}", contender.name, contender.command.join(" "))?;
@@ -151,10 +156,10 @@ impl Results {
                 table.into_iter().map(|row| [vec![result.outcome.scenario.to_string()], row].concat()),
             );
         }
-        print_markdown_table(out, &lines)?;
+        table::print_markdown(out, &lines)?;
         for result in self.scenarios.iter().filter(|result| result.outcome.scenario == Scenario::Memory) {
             writeln!(out)?;
-            print_markdown_table(out, &memory_table(&result.outcome))?;
+            table::print_markdown(out, &memory_table(&result.outcome))?;
         }
         Ok(())
     }
@@ -168,11 +173,12 @@ impl ScenarioResult {
             Row { name: names[index].to_owned(), values: values.collect() }
         };
         let ratio = |index: usize| {
-            let pairs = outcome.turns(0).zip(outcome.turns(index));
-            let spread = |figure: &Figure| {
-                Spread::of_ratios(pairs.clone().map(|(a, b)| ((figure.of)(a), (figure.of)(b))))
+            let pairs = outcome.turns(index).zip(outcome.turns(0));
+            let compare = |figure: &Figure| {
+                let pair = |(other, first)| (Some((figure.of)(other)), Some((figure.of)(first)));
+                Comparison::of(&pairs.clone().map(pair).collect::<Vec<_>>())
             };
-            let values = FIGURES.iter().take(RATIOS).map(|figure| (figure.name, spread(figure)));
+            let values = FIGURES.iter().take(RATIOS).map(|figure| (figure.name, compare(figure)));
             Row { name: format!("{} / {}", names[0], names[index]), values: values.collect() }
         };
         let (contenders, ratios) = match outcome.scenario {
@@ -202,7 +208,7 @@ impl ScenarioResult {
             format!("; cache line from CPU to CPU {:.0} ns ({:.0}-{:.0})", ns.median, ns.min, ns.max)
         });
         let rate = outcome.rate_asked_per_s.map_or(String::new(), |rate| format!(" ({rate} per second)"));
-        let reached = |row: &Row| {
+        let reached = |row: &Row<Spread>| {
             let rate = row.values.iter().find(|(name, _)| *name == RATE).and_then(|(_, spread)| *spread);
             rate.zip(outcome.rate_asked_per_s)
                 .is_none_or(|(rate, asked)| rate.median >= 0.98 * f64::from(asked))
@@ -222,24 +228,22 @@ impl ScenarioResult {
     fn table(&self) -> Vec<Vec<String>> {
         let header = std::iter::once("").chain(FIGURES.iter().map(|figure| figure.name));
         let mut table = vec![header.map(str::to_owned).collect::<Vec<_>>()];
-        let cells = |row: &Row, ratio: bool| -> Vec<String> {
-            let values = row.values.iter().zip(&FIGURES);
-            let cell = |((_, spread), figure): (&(_, Option<Spread>), &Figure)| {
-                show(spread.as_ref(), if ratio { 2 } else { figure.digits })
-            };
-            let mut cells: Vec<_> = std::iter::once(row.name.clone()).chain(values.map(cell)).collect();
-            cells.resize(FIGURES.len() + 1, String::new());
-            cells
-        };
-        table.extend(self.contenders.iter().map(|row| cells(row, false)));
-        table.extend(self.ratios.iter().map(|row| cells(row, true)));
+        let spread = |spread: Option<&Spread>, figure: &Figure| table::spread(spread, figure.digits);
+        table.extend(self.contenders.iter().map(|row| row.cells(spread)));
+        table.extend(self.ratios.iter().map(|row| row.cells(|ratio, _| table::ratio(ratio))));
         table
     }
 }
 
-fn show(spread: Option<&Spread>, digits: usize) -> String {
-    spread
-        .map_or("-".to_owned(), |s| format!("{:.digits$} ({:.digits$}-{:.digits$})", s.median, s.min, s.max))
+impl<T> Row<T> {
+    /// The name, and each value as `show` has it; empty where there is no value.
+    fn cells(&self, show: impl Fn(Option<&T>, &Figure) -> String) -> Vec<String> {
+        let mut cells = vec![self.name.clone()];
+        let values = self.values.iter().zip(&FIGURES);
+        cells.extend(values.map(|((_, value), figure)| show(value.as_ref(), figure)));
+        cells.resize(FIGURES.len() + 1, String::new());
+        cells
+    }
 }
 
 fn memory_table(outcome: &Outcome) -> Vec<Vec<String>> {
@@ -260,30 +264,4 @@ fn memory_table(outcome: &Outcome) -> Vec<Vec<String>> {
         table.push(std::iter::once(memory.contender.clone()).chain(values).chain([per_connection]).collect());
     }
     table
-}
-
-/// Columns under each other, the first to the left and the others to the right.
-fn print_table(out: &mut impl Write, table: &[Vec<String>]) -> io::Result<()> {
-    let columns = table.iter().map(Vec::len).max().unwrap_or(0);
-    let width =
-        |column: usize| table.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    for row in table {
-        let mut line = String::new();
-        for (index, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            line += &if index == 0 { format!("  {cell:<width$}") } else { format!("  {cell:>width$}") };
-        }
-        writeln!(out, "{}", line.trim_end())?;
-    }
-    Ok(())
-}
-
-fn print_markdown_table(out: &mut impl Write, table: &[Vec<String>]) -> io::Result<()> {
-    for (index, row) in table.iter().enumerate() {
-        writeln!(out, "| {} |", row.join(" | "))?;
-        if index == 0 {
-            writeln!(out, "|{}", "---|".repeat(row.len()))?;
-        }
-    }
-    Ok(())
 }

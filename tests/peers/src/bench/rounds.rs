@@ -4,13 +4,13 @@ use std::io::{IsTerminal, Write};
 
 use anyhow::Context;
 use lab::interrupt::Interrupt;
+use lab::summary::Spread;
 use serde::Serialize;
 
 use super::contender::{Contender, Running};
 use super::memory::{self, MemoryUse};
 use super::scenario::{OPEN, Scenario};
 use super::selection::{Conditions, Selection, is_enough, select};
-use super::statistics::Spread;
 use super::turn::{Setup, Turn, measure};
 
 /// What to do.
