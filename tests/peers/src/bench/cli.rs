@@ -47,7 +47,7 @@ pub struct BenchArgs {
     /// CPUs of the client, one thread each; others than the servers'.
     #[arg(long, value_name = "LIST", value_parser = cpus, default_value = "1")]
     client_cores: Cores,
-    /// What to measure: echo-SIZExCONNECTIONS[xDEPTH], connect-reset, connect-echo, open-PERCENT (open loop at a share of the
+    /// What to measure: echo-SIZExCONNECTIONS, the same with xDEPTH, connect-reset, connect-echo, open-PERCENT (open loop at a share of the
     /// best closed-loop rate of the other contenders), idle-memory.
     #[arg(long, value_name = "SCENARIO,…", value_delimiter = ',', default_values_t = DEFAULT.map(|name| name.parse::<Scenario>().expect("named above")))]
     only: Vec<Scenario>,
