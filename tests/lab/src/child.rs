@@ -18,8 +18,8 @@ use crate::namespace::Namespace;
 use crate::role;
 
 /// A child process in the role of a program. Dropping it kills it.
-pub(crate) struct Child {
-    program: &'static str,
+pub struct Child {
+    program: String,
     process: KilledOnDrop,
     /// Refers to the process also while its number is being reused.
     pidfd: Arc<OwnedFd>,
@@ -44,10 +44,21 @@ impl Child {
         interrupt: &Interrupt,
     ) -> anyhow::Result<Self> {
         let (network, mount) = namespace.paths();
-        let process = Command::new("/proc/self/exe")
+        let mut command = Command::new("/proc/self/exe");
+        command
             .arg0("lab")
             .args([role::COMMAND, &std::process::id().to_string(), &network, &mount, program])
-            .args(args)
+            .args(args);
+        Self::spawn(program, command, interrupt)
+    }
+
+    /// Starts a command, which is called `program` in errors. The caller's thread lives as long as the child should, if the
+    /// command is a role: see [`role::die_with_parent`].
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn spawn(program: &str, mut command: Command, interrupt: &Interrupt) -> anyhow::Result<Self> {
+        let process = command
             .process_group(0) // Ctrl-C on a terminal is for the lab alone, which then ends its children.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -69,21 +80,29 @@ impl Child {
         let pidfd = Arc::new(pidfd_open(pid, PidfdFlags::empty()).context("pidfd_open")?);
         interrupt.watch(&pidfd);
         let interrupt = interrupt.clone();
-        Ok(Self { program, process, pidfd, lines, seen: Vec::new(), stdout: Some(stdout), interrupt })
+        Ok(Self {
+            program: program.to_owned(),
+            process,
+            pidfd,
+            lines,
+            seen: Vec::new(),
+            stdout: Some(stdout),
+            interrupt,
+        })
     }
 
     /// The process number.
-    pub(crate) fn pid(&self) -> i32 {
+    pub fn pid(&self) -> i32 {
         Pid::from_child(&self.process.0).as_raw_nonzero().get()
     }
 
     /// Lets the program run.
-    pub(crate) fn go(&mut self) {
+    pub fn go(&mut self) {
         drop(self.process.0.stdin.take());
     }
 
     /// Waits for a line of standard error that starts with `prefix` and gives the rest of it.
-    pub(crate) fn wait_for_line(&mut self, prefix: &str, timeout: Duration) -> anyhow::Result<String> {
+    pub fn wait_for_line(&mut self, prefix: &str, timeout: Duration) -> anyhow::Result<String> {
         let deadline = Instant::now() + timeout;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -103,13 +122,18 @@ impl Child {
         }
     }
 
+    /// True if the program has ended.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.process.0.try_wait(), Ok(Some(_)))
+    }
+
     /// Asks the program to end (SIGTERM).
-    pub(crate) fn terminate(&self) -> anyhow::Result<()> {
+    pub fn terminate(&self) -> anyhow::Result<()> {
         pidfd_send_signal(&*self.pidfd, Signal::TERM).with_context(|| format!("SIGTERM to {}", self.program))
     }
 
     /// Waits until the program has ended and gives what it wrote to standard output.
-    pub(crate) fn finish(mut self, timeout: Duration) -> anyhow::Result<String> {
+    pub fn finish(mut self, timeout: Duration) -> anyhow::Result<String> {
         let status = self.wait(timeout)?;
         self.interrupt.check()?;
         if !status.success() {
@@ -141,7 +165,7 @@ impl Child {
     }
 
     /// The cause of an error of somebody who uses this program: its own failure if it has ended, else `error`.
-    pub(crate) fn cause_of(&mut self, error: anyhow::Error) -> anyhow::Error {
+    pub fn cause_of(&mut self, error: anyhow::Error) -> anyhow::Error {
         match self.process.0.try_wait() {
             Ok(Some(status)) => self.failure(status),
             _ => error,

@@ -14,11 +14,11 @@ use signal_hook::iterator::Signals;
 /// The error of everything that stopped because a signal came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("stopped by signal {0}; nothing is left behind")]
-pub(crate) struct Interrupted(pub(crate) i32);
+pub struct Interrupted(pub i32);
 
 /// Knows whether a signal came, and which children to kill when one comes.
 #[derive(Clone, Default)]
-pub(crate) struct Interrupt {
+pub struct Interrupt {
     state: Arc<Mutex<State>>,
 }
 
@@ -30,7 +30,7 @@ struct State {
 
 impl Interrupt {
     /// Handles the signals from now on, on a thread of its own.
-    pub(crate) fn install() -> io::Result<Self> {
+    pub fn install() -> io::Result<Self> {
         let interrupt = Self::default();
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
         let handler = interrupt.clone();
@@ -43,7 +43,7 @@ impl Interrupt {
     }
 
     /// Has `child` (a pidfd) killed when a signal comes, at once if one has come already.
-    pub(crate) fn watch(&self, child: &Arc<OwnedFd>) {
+    pub fn watch(&self, child: &Arc<OwnedFd>) {
         let mut state = self.lock();
         state.children.retain(|child| child.strong_count() > 0);
         state.children.push(Arc::downgrade(child));
@@ -53,7 +53,7 @@ impl Interrupt {
     }
 
     /// Fails if a signal has come.
-    pub(crate) fn check(&self) -> Result<(), Interrupted> {
+    pub fn check(&self) -> Result<(), Interrupted> {
         self.lock().signal.map_or(Ok(()), |signal| Err(Interrupted(signal)))
     }
 

@@ -10,7 +10,7 @@ use tune::errno::describe;
 
 /// A place to which one text can be written.
 #[derive(Debug)]
-pub(crate) struct JsonFile {
+pub struct JsonFile {
     path: PathBuf,
     target: Target,
 }
@@ -26,7 +26,7 @@ enum Target {
 /// Why the results cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} {} for --json: {}; give a file in a directory that exists", path.display(), describe(error))]
-pub(crate) struct JsonFileError {
+pub struct JsonFileError {
     operation: &'static str,
     path: PathBuf,
     error: io::Error,
@@ -38,7 +38,7 @@ impl JsonFile {
     ///
     /// # Errors
     /// If the path is a directory, or no file can be made or changed there.
-    pub(crate) fn open(path: &Path) -> Result<Self, JsonFileError> {
+    pub fn open(path: &Path) -> Result<Self, JsonFileError> {
         let open = || match fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 File::create_new(path)?;
@@ -66,7 +66,7 @@ impl JsonFile {
     ///
     /// # Errors
     /// If that fails; a regular file is then what it was.
-    pub(crate) fn write(self, text: &[u8]) -> Result<(), JsonFileError> {
+    pub fn write(self, text: &[u8]) -> Result<(), JsonFileError> {
         let path = self.path;
         let result = match self.target {
             Target::Replace(permissions) => replace(&path, permissions, text),

@@ -7,7 +7,8 @@
 //! * `run` does the rounds: before; `tune apply`, after, `tune restore`, check; by turns one or the other first;
 //! * [`namespace`] and [`veth`] make the network, `testbed` joins them to a NIC with a queue per CPU and a client;
 //! * `child` starts a program in a namespace: this executable again, in the [`role`] of `server`, `tune` or `load`;
-//!   `interrupt` ends the children when a signal comes;
+//!   `interrupt` ends the children when a signal comes (with `json_file`, `machine` and `summary` these are also what `peers`
+//!   is made of);
 //! * `measurement` is one server and one client run with the counters around it;
 //! * `settings` reads every value that must be as it was after the restore;
 //! * `metrics` takes the rows' values from the measurements, `summary` and `signed_rank` compare them, `report` makes the
@@ -50,11 +51,11 @@
 //!
 //! So a gain or a loss in the table is none that a real host must show: measure there.
 
-mod child;
+pub mod child;
 pub mod cli;
-mod interrupt;
-mod json_file;
-mod machine;
+pub mod interrupt;
+pub mod json_file;
+pub mod machine;
 mod measurement;
 mod metrics;
 pub mod namespace;
@@ -63,6 +64,6 @@ pub mod role;
 mod run;
 mod settings;
 mod signed_rank;
-mod summary;
+pub mod summary;
 mod testbed;
 pub mod veth;

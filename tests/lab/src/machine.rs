@@ -8,20 +8,20 @@ use tune::cpu_set::CpuSet;
 
 /// Facts that belong to every measurement.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Machine {
+pub struct Machine {
     /// Kernel release as in `uname -r`.
-    pub(crate) kernel: String,
+    pub kernel: String,
     /// Model of the CPUs.
-    pub(crate) cpu_model: String,
+    pub cpu_model: String,
     /// The CPUs that were used.
-    pub(crate) cpus: CpuSet,
+    pub cpus: CpuSet,
     /// When, in seconds since 1970.
-    pub(crate) unix_time: u64,
+    pub unix_time: u64,
 }
 
 impl Machine {
     /// Asks the machine.
-    pub(crate) fn read(cpus: CpuSet) -> Self {
+    pub fn read(cpus: CpuSet) -> Self {
         let wanted = RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing());
         let system = System::new_with_specifics(wanted).ok();
         let cpu_model = system.and_then(|system| Some(system.cpus().first()?.brand().trim().to_owned()));

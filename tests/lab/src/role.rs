@@ -53,11 +53,14 @@ fn prepare(mut args: Vec<OsString>) -> anyhow::Result<(Program, Vec<OsString>)> 
     Ok((program, program_args))
 }
 
-/// Has the kernel kill this process when the lab's main thread, which started it, is gone.
-fn die_with_parent(parent: i32) -> anyhow::Result<()> {
+/// Has the kernel kill this process when the thread that started it, of the process `parent`, is gone.
+///
+/// # Errors
+/// If it is gone already, or prctl fails.
+pub fn die_with_parent(parent: i32) -> anyhow::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).context("prctl PR_SET_PDEATHSIG")?;
     if getppid().map(Pid::as_raw_pid) != Some(parent) {
-        bail!("the lab is gone");
+        bail!("the process that started this one is gone");
     }
     Ok(())
 }

@@ -6,19 +6,22 @@ use crate::signed_rank::{least_p_value, p_value};
 
 /// Up to this p-value before and after are said to differ. It is the share of rows without any difference for which that
 /// is said all the same: of twenty rows, one.
-pub(crate) const ALPHA: f64 = 0.05;
+pub const ALPHA: f64 = 0.05;
 
 /// Median and extremes of a metric over the rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
+pub struct Spread {
+    /// The median: of an even number of values the mean of the two in the middle.
+    pub median: f64,
+    /// The least.
+    pub min: f64,
+    /// The greatest.
+    pub max: f64,
 }
 
 impl Spread {
     /// The spread of the values; none if there are none.
-    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
@@ -34,18 +37,21 @@ impl Spread {
 
 /// What can be said of one metric.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(crate) struct Comparison {
-    pub(crate) before: Spread,
-    pub(crate) after: Spread,
+pub struct Comparison {
+    /// Of the first of each pair.
+    pub before: Spread,
+    /// Of the second.
+    pub after: Spread,
     /// After over before, each of the same round; none if before is 0 in a round.
-    pub(crate) ratio: Option<Spread>,
-    pub(crate) verdict: Verdict,
+    pub ratio: Option<Spread>,
+    /// Whether they differ.
+    pub verdict: Verdict,
 }
 
 /// Whether before and after differ.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// They do, with this p-value, which is at most [`ALPHA`].
     Difference(f64),
     /// The rounds do not show that they do: this p-value is above [`ALPHA`].
@@ -57,7 +63,7 @@ pub(crate) enum Verdict {
 impl Comparison {
     /// Of the pairs (before, after) of all rounds. None without a round, or if one has no value: the machine does not give
     /// the metric.
-    pub(crate) fn of(rounds: &[(Option<f64>, Option<f64>)]) -> Option<Self> {
+    pub fn of(rounds: &[(Option<f64>, Option<f64>)]) -> Option<Self> {
         let pairs: Vec<(f64, f64)> =
             rounds.iter().map(|&(before, after)| before.zip(after)).collect::<Option<_>>()?;
         let ratios: Option<Vec<f64>> =

@@ -34,7 +34,8 @@ enum Mode {
     /// Exchange messages on open connections and check every byte.
     ///
     /// Closed loop: a connection starts its next message when one came back. The time of a message is from its start to
-    /// its last byte.
+    /// its last byte. Open loop (--rate): messages start at fixed times, and the time of a message is from when it should
+    /// have started.
     Echo(EchoArgs),
     /// Open connections and close them by RST, as many per second as it goes.
     ///
@@ -56,6 +57,9 @@ struct CommonArgs {
     /// Give up when nothing has happened for this long, 1ms to 24h.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
     timeout: Duration,
+    /// Do not sleep: ask for events until there are some, so that the client's waking up is in no time.
+    #[arg(long)]
+    spin: bool,
     /// Print the report as one JSON object.
     #[arg(long)]
     json: bool,
@@ -74,6 +78,10 @@ struct EchoArgs {
     /// Messages under way at once on each connection, 1 to 65536.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = number(limits::DEPTH))]
     depth: u32,
+    /// Open loop: start this many messages per second in all, 1 to 100000000, at equal distances in time and in turn on the
+    /// connections. One whose connection has --depth messages under way starts late; it is not left out.
+    #[arg(long, value_name = "PER_SECOND", value_parser = number(limits::RATE), conflicts_with = "count")]
+    rate: Option<u32>,
     /// End after this many messages on each connection, instead of after --duration.
     #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -186,6 +194,8 @@ impl EchoArgs {
             connections: self.connections,
             size: self.size,
             depth: self.depth,
+            rate: self.rate,
+            spin: self.common.spin,
             limit: self.common.limit(self.count),
             cores: self.common.cores()?,
             timeout: self.common.timeout,
@@ -198,6 +208,7 @@ impl ConnectArgs {
         Ok(ConnectOptions {
             address: self.common.connect,
             echo: self.echo,
+            spin: self.common.spin,
             limit: self.common.limit(self.count),
             cores: self.common.cores()?,
             parallel: self.parallel,
@@ -228,7 +239,7 @@ mod tests {
         let mut help =
             |mode| unwrapped(&command.find_subcommand_mut(mode).unwrap().render_long_help().to_string());
         let (echo, connect) = (help("echo"), help("connect"));
-        for range in [limits::CONNECTIONS, limits::SIZE, limits::DEPTH] {
+        for range in [limits::CONNECTIONS, limits::SIZE, limits::DEPTH, limits::RATE] {
             assert!(echo.contains(&format!(", {} to {}", range.start(), range.end())), "{range:?}: {echo}");
         }
         let parallel = limits::PARALLEL;
@@ -243,6 +254,7 @@ mod tests {
             ("echo", "--size", "1048577"),
             ("echo", "--depth", "0"),
             ("echo", "--count", "0"),
+            ("echo", "--rate", "0"),
             ("echo", "--duration", "0s"),
             ("echo", "--duration", "25h"),
             ("echo", "--timeout", "584000000000y"),

@@ -12,7 +12,7 @@ use crate::connect_client::ConnectClient;
 use crate::pattern::Pattern;
 use crate::report::Report;
 use crate::threads::{allowed_cpus, run_pinned};
-use crate::{Error, Limit, limits};
+use crate::{Error, Limit, Moment, Observer, limits};
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub struct ConnectOptions {
     pub address: SocketAddr,
     /// Exchange one message of 64 bytes before closing.
     pub echo: bool,
+    /// The threads ask for events until there are some, instead of sleeping.
+    pub spin: bool,
     /// When to end.
     pub limit: Limit,
     /// CPUs to which the threads are pinned, one each; empty: every CPU this process may use.
@@ -39,6 +41,7 @@ impl ConnectOptions {
         Self {
             address,
             echo: false,
+            spin: false,
             limit: Limit::Duration(Duration::from_secs(1)),
             cores: Vec::new(),
             parallel: 16,
@@ -53,6 +56,14 @@ impl ConnectOptions {
 /// If an option is out of its range, a thread cannot be pinned, or epoll fails. What goes wrong on a connection
 /// is in the report: see [`Report::failure`].
 pub fn run(options: &ConnectOptions) -> Result<Report, Error> {
+    run_observed(options, &|_| {})
+}
+
+/// As [`run`], with an observer.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_observed(options: &ConnectOptions, observer: &Observer<'_>) -> Result<Report, Error> {
     limits::check("--parallel", options.parallel, &limits::PARALLEL)?;
     limits::check_limit(options.limit)?;
     limits::check_time("--timeout", options.timeout)?;
@@ -60,8 +71,10 @@ pub fn run(options: &ConnectOptions) -> Result<Report, Error> {
     let pattern = Pattern::default();
     let threads = run_pinned(&cores, |worker| {
         let client = ConnectClient::new(options, &pattern, worker, cores.len() as u64)?;
-        let start = worker.wait_for_all()?;
-        client.run(start)
+        let start = worker.observe(observer, Moment::Start)?;
+        let stats = client.run(start)?;
+        worker.observe(observer, Moment::End)?;
+        Ok(stats)
     })?;
     Ok(Report::new("connect", options.address, threads))
 }

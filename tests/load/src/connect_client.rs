@@ -48,7 +48,7 @@ impl<'a> ConnectClient<'a> {
         Ok(Self {
             options,
             shape: Shape { pattern, size: u64::from(MESSAGE), depth: 1, count_messages: false },
-            poll: Poll::new()?,
+            poll: Poll::new(options.spin)?,
             attempts: (0..options.parallel).map(|_| None).collect(),
             buffer: [0; 2 * MESSAGE as usize],
             left,

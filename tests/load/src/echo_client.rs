@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use crate::arrivals::Arrivals;
 use crate::echo::EchoOptions;
 use crate::echo_connection::{EchoConnection, Shape};
 use crate::pattern::Pattern;
@@ -29,6 +30,12 @@ pub(crate) struct EchoClient<'a> {
     ids: Vec<u32>,
     buffer: Box<[u8]>,
     ready: Vec<Ready>,
+    /// Connections on which messages are under way or to be started.
+    busy: usize,
+    /// Open loop: the messages that are still to be started.
+    arrivals: Option<Arrivals>,
+    /// Place of this thread among those that have connections, and their number.
+    place: (usize, usize),
     stats: ThreadStats,
 }
 
@@ -48,11 +55,14 @@ impl<'a> EchoClient<'a> {
         Ok(Self {
             options,
             shape,
-            poll: Poll::new()?,
+            poll: Poll::new(options.spin)?,
             connections: Vec::new(),
             ids: (0..options.connections).skip(worker.index).step_by(threads).collect(),
             buffer: vec![0; READ_SIZE].into_boxed_slice(),
             ready: Vec::new(),
+            busy: 0,
+            arrivals: None,
+            place: (worker.index, threads.min(options.connections as usize)),
             stats: ThreadStats::new(worker.cpu),
         })
     }
@@ -60,6 +70,7 @@ impl<'a> EchoClient<'a> {
     /// Opens all connections of this thread; those that fail are counted.
     pub(crate) fn open(&mut self) -> Result<(), Error> {
         let messages = match self.options.limit {
+            Limit::Duration(_) if self.options.rate.is_some() => 0,
             Limit::Duration(_) => u64::MAX,
             Limit::Count(count) => count,
         };
@@ -136,31 +147,35 @@ impl<'a> EchoClient<'a> {
     /// Exchanges messages until the limit, and until everything that was sent came back or nothing has come for
     /// the timeout.
     pub(crate) fn exchange(&mut self, start: Instant) -> Result<(), Error> {
-        let mut deadline = match self.options.limit {
-            Limit::Duration(duration) => Some(start + duration),
-            Limit::Count(_) => None,
-        };
+        let mut deadline = self.begin(start);
         let cpu_before = cpu_time();
         let mut progress = Instant::now();
-        let mut open = self.connections.iter().flatten().filter(|connection| !connection.is_done()).count();
+        self.count_busy();
         for slot in 0..self.connections.len() {
             // What happened to it while the others were opened has had its event.
-            open -= usize::from(self.handle(Ready { slot, ended: true }));
+            self.handle(Ready { slot, ended: true });
         }
-        while open > 0 {
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        loop {
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| now >= deadline) {
                 deadline = None;
                 self.connections.iter_mut().flatten().for_each(EchoConnection::stop);
-                open = self.connections.iter().flatten().filter(|connection| !connection.is_done()).count();
-                continue;
+                self.count_busy();
+            }
+            if self.busy == 0 {
+                progress = now;
+            }
+            self.start_due();
+            let next = self.next_arrival();
+            if self.busy == 0 && next.is_none() {
+                break;
             }
             let until = progress + self.options.timeout;
-            if self.wait(deadline.map_or(until, |deadline| deadline.min(until)))? {
-                let ready = std::mem::take(&mut self.ready);
-                open -= ready.iter().filter(|&&ready| self.handle(ready)).count();
-                self.ready = ready;
+            let until = [deadline, next].into_iter().flatten().fold(until, Instant::min);
+            if self.wait(until)? {
+                self.handle_ready();
                 progress = Instant::now();
-            } else if progress.elapsed() >= self.options.timeout {
+            } else if self.busy > 0 && progress.elapsed() >= self.options.timeout {
                 break;
             }
         }
@@ -170,28 +185,81 @@ impl<'a> EchoClient<'a> {
         Ok(())
     }
 
-    /// Reads and writes one connection as far as it goes; true if that ended what it had to do.
-    fn handle(&mut self, Ready { slot, ended }: Ready) -> bool {
-        let Some(connection) = self.connections[slot].as_mut() else { return false };
-        let was_done = connection.is_done();
+    /// Plans the messages of an open loop; gives the time after which a closed loop starts no more.
+    fn begin(&mut self, start: Instant) -> Option<Instant> {
+        let Limit::Duration(duration) = self.options.limit else { return None };
+        let Some(rate) = self.options.rate else { return Some(start + duration) };
+        let (index, threads) = self.place;
+        self.arrivals = (index < threads).then(|| Arrivals::new(start, duration, rate, index, threads));
+        None
+    }
+
+    fn count_busy(&mut self) {
+        self.busy = self.connections.iter().flatten().filter(|connection| !connection.is_done()).count();
+    }
+
+    fn next_arrival(&self) -> Option<Instant> {
+        Some(self.arrivals.as_ref()?.peek()?.time)
+    }
+
+    /// Open loop: starts the messages whose time has come, or has them wait for a place on their connection.
+    fn start_due(&mut self) {
+        let (_, threads) = self.place;
+        while let Some(arrival) = self.arrivals.as_mut().and_then(|arrivals| arrivals.take(Instant::now())) {
+            let turn = arrival.number / threads as u64;
+            let slot = usize::try_from(turn % self.connections.len() as u64).expect("below a usize");
+            let Some(connection) = self.connections[slot].as_mut() else {
+                self.stats.operations_missing += 1;
+                continue;
+            };
+            self.busy += usize::from(connection.is_done());
+            if !connection.schedule(&self.shape, arrival.time) {
+                self.stats.operations_late += 1;
+            } else if let Err(error) = connection.write(&self.shape) {
+                self.fail(slot, &error);
+            }
+        }
+    }
+
+    fn handle_ready(&mut self) {
+        let ready = std::mem::take(&mut self.ready);
+        for &ready in &ready {
+            self.handle(ready);
+            self.start_due();
+        }
+        self.ready = ready;
+    }
+
+    /// Reads and writes one connection as far as it goes.
+    fn handle(&mut self, Ready { slot, ended }: Ready) {
+        let Some(connection) = self.connections[slot].as_mut() else { return };
+        let was_busy = !connection.is_done();
         let result = match connection.read(&self.shape, &mut self.buffer, ended, &mut self.stats) {
             Ok(true) => connection.write(&self.shape),
             Ok(false) => Err(io::Error::other("closed by the peer")),
             Err(error) => Err(error),
         };
-        if let Err(error) = result {
-            self.stats.count_io_error(&error);
-            self.drop_connection(slot);
-            return !was_done;
+        if was_busy && connection.is_done() {
+            self.busy -= 1;
         }
-        !was_done && self.connections[slot].as_ref().is_some_and(EchoConnection::is_done)
+        if let Err(error) = result {
+            self.fail(slot, &error);
+        }
+    }
+
+    /// Counts a connection that has failed and drops it.
+    fn fail(&mut self, slot: usize, error: &io::Error) {
+        self.stats.count_io_error(error);
+        self.busy -=
+            usize::from(self.connections[slot].as_ref().is_some_and(|connection| !connection.is_done()));
+        self.drop_connection(slot);
     }
 
     /// Counts what a connection that ends early leaves behind.
     fn drop_connection(&mut self, slot: usize) {
         let Some(connection) = self.connections[slot].take() else { return };
         self.stats.bytes_lost += connection.outstanding();
-        if matches!(self.options.limit, Limit::Count(_)) {
+        if matches!(self.options.limit, Limit::Count(_)) || self.options.rate.is_some() {
             self.stats.operations_missing += connection.unfinished();
         }
     }
@@ -241,7 +309,7 @@ impl<'a> EchoClient<'a> {
 
     /// Waits until something happens or `until`; true if something happened, and to which slots is in `ready`.
     fn wait(&mut self, until: Instant) -> Result<bool, Error> {
-        let timeout = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let timeout = until.saturating_duration_since(Instant::now());
         self.ready.clear();
         self.ready.extend(self.poll.wait(timeout)?);
         Ok(!self.ready.is_empty())

@@ -35,12 +35,14 @@ pub(crate) struct EchoConnection {
     started: VecDeque<Instant>,
     /// Messages that may still be started.
     left: u64,
+    /// Open loop: when each message that waits to be started should have been, oldest first.
+    due: VecDeque<Instant>,
 }
 
 impl EchoConnection {
     pub(crate) fn new(socket: TcpStream, id: u32, messages: u64) -> Self {
-        let started = VecDeque::new();
-        Self { socket, id, established: false, sent: 0, received: 0, started, left: messages }
+        let (started, due) = (VecDeque::new(), VecDeque::new());
+        Self { socket, id, established: false, sent: 0, received: 0, started, left: messages, due }
     }
 
     pub(crate) fn socket(&self) -> &TcpStream {
@@ -64,14 +66,20 @@ impl EchoConnection {
         self.left = 0;
     }
 
+    /// Open loop: a message that should start at `time`. True if it can: not as many as allowed are under way or waiting.
+    pub(crate) fn schedule(&mut self, shape: &Shape<'_>, time: Instant) -> bool {
+        self.due.push_back(time);
+        self.started.len() + self.due.len() <= shape.depth
+    }
+
     /// True if no message is under way and none is to be started.
     pub(crate) fn is_done(&self) -> bool {
-        self.left == 0 && self.started.is_empty()
+        self.left == 0 && self.started.is_empty() && self.due.is_empty()
     }
 
     /// Messages under way or still to be started.
     pub(crate) fn unfinished(&self) -> u64 {
-        self.left + self.started.len() as u64
+        self.left + (self.started.len() + self.due.len()) as u64
     }
 
     /// Bytes that the kernel took and that have not come back.
@@ -91,6 +99,8 @@ impl EchoConnection {
                 self.left -= 1;
             }
         }
+        let free = shape.depth.saturating_sub(self.started.len());
+        self.started.extend(self.due.drain(..free.min(self.due.len())));
         let finished = self.received / shape.size;
         let end = (finished + self.started.len() as u64) * shape.size;
         while self.sent < end {

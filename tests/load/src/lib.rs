@@ -8,11 +8,12 @@
 //! * [`limits`] says what the options may be;
 //! * [`open_files`] raises the limit of open files and checks that the connections are within it;
 //! * `threads` starts one thread per core, pinned there;
-//! * `echo_client` and `connect_client` are the loop of one thread: its own epoll, non-blocking sockets,
-//!   closed loop;
+//! * `echo_client` and `connect_client` are the loop of one thread: its own epoll, non-blocking sockets; `arrivals` says
+//!   when the messages of an open loop start;
 //! * [`pattern`] says which byte stands at which offset of which connection, and compares what came back;
 //! * [`stats`] counts; [`report`] adds the threads up and prints text or JSON.
 
+mod arrivals;
 pub mod cli;
 pub mod connect;
 mod connect_client;
@@ -42,6 +43,19 @@ pub enum Limit {
     /// [`echo`]: this many messages on each connection. [`connect`]: this many connections in all.
     Count(u64),
 }
+
+/// A moment of a run at which nothing is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// All connections are open ([`echo`]) and the clock starts when the observer returns.
+    Start,
+    /// The last operation has ended; the connections are still open ([`echo`]).
+    End,
+}
+
+/// Told of each [`Moment`] on the first thread of the run while the others wait, so that it can read the counters of the
+/// server: what it sees between the two is the operations alone, not the opening and closing of their connections.
+pub type Observer<'a> = dyn Fn(Moment) + Sync + 'a;
 
 /// Why a run could not take place. What goes wrong on single connections is not an error of the run: it is
 /// counted in its report.

@@ -15,6 +15,9 @@ pub const SIZE: RangeInclusive<u32> = 1..=1 << 20;
 /// Messages under way at once on one connection.
 pub const DEPTH: RangeInclusive<u32> = 1..=65_536;
 
+/// Messages per second in all, open loop.
+pub const RATE: RangeInclusive<u32> = 1..=100_000_000;
+
 /// Connections under way at once on one thread of the connect mode.
 pub const PARALLEL: RangeInclusive<u32> = 1..=4096;
 
@@ -38,6 +41,13 @@ pub(crate) fn check_limit(limit: Limit) -> Result<(), Error> {
         Limit::Duration(duration) => check_time("--duration", duration),
         Limit::Count(count) => require(count > 0, "--count", count, "at least 1"),
     }
+}
+
+/// Refuses a rate outside of [`RATE`], and one without a duration.
+pub(crate) fn check_rate(rate: Option<u32>, limit: Limit) -> Result<(), Error> {
+    let Some(rate) = rate else { return Ok(()) };
+    check("--rate", rate, &RATE)?;
+    require(matches!(limit, Limit::Duration(_)), "--rate", rate, "a --duration with it, not a --count")
 }
 
 fn require(

@@ -1,7 +1,7 @@
 //! One thread's epoll, edge-triggered.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
@@ -27,12 +27,14 @@ pub(crate) struct Ready {
 pub(crate) struct Poll {
     epoll: OwnedFd,
     events: Vec<Event>,
+    spin: bool,
 }
 
 impl Poll {
-    pub(crate) fn new() -> Result<Self, Error> {
+    /// With `spin` it never sleeps: it asks until there is something.
+    pub(crate) fn new(spin: bool) -> Result<Self, Error> {
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(Error::system("epoll_create1"))?;
-        Ok(Self { epoll, events: Vec::with_capacity(BATCH) })
+        Ok(Self { epoll, events: Vec::with_capacity(BATCH), spin })
     }
 
     /// Watches a socket for both directions under the name `slot`; closing the socket ends it. Edge-triggered: an
@@ -46,14 +48,28 @@ impl Poll {
     /// Waits until something happens or `timeout` is over, and gives the sockets to which it happened.
     pub(crate) fn wait(&mut self, timeout: Duration) -> Result<impl Iterator<Item = Ready> + use<'_>, Error> {
         self.events.clear();
-        let timeout = Timespec::try_from(timeout).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 });
-        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&timeout)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(Error::system("epoll_wait")(errno)),
+        if self.spin {
+            let until = Instant::now() + timeout;
+            while self.events.is_empty() {
+                self.take(Duration::ZERO)?;
+                if self.events.is_empty() && Instant::now() >= until {
+                    break;
+                }
+            }
+        } else {
+            self.take(timeout)?;
         }
         Ok(self.events.iter().map(|&Event { flags, data }| Ready {
             slot: usize::try_from(data.u64()).expect("it was a usize"),
             ended: flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR),
         }))
+    }
+
+    fn take(&mut self, timeout: Duration) -> Result<(), Error> {
+        let timeout = Timespec::try_from(timeout).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 });
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(Error::system("epoll_wait")(errno)),
+        }
     }
 }

@@ -39,6 +39,13 @@ pub struct Report {
     pub bytes_extra: u64,
     /// Operations that a count asked for and that were not completed.
     pub operations_missing: u64,
+    /// Open loop: messages per second that were asked for; none in the closed loop.
+    #[serde(default)]
+    pub rate_asked_per_s: Option<u32>,
+    /// Open loop: messages that started later than they should have because their connection had enough under way. Their
+    /// time counts from when they should have started.
+    #[serde(default)]
+    pub operations_late: u64,
     /// Connections that could not be established, by errno name.
     pub connect_errors: ErrorCounts,
     /// Connections that failed after they were established, by errno name.
@@ -98,6 +105,8 @@ impl Report {
             bytes_lost: 0,
             bytes_extra: 0,
             operations_missing: 0,
+            rate_asked_per_s: None,
+            operations_late: 0,
             connect_errors: ErrorCounts::new(),
             io_errors: ErrorCounts::new(),
             latency_us: Latency::default(),
@@ -134,6 +143,7 @@ impl Report {
         self.bytes_lost += thread.bytes_lost;
         self.bytes_extra += thread.bytes_extra;
         self.operations_missing += thread.operations_missing;
+        self.operations_late += thread.operations_late;
         self.client_cpu_s += thread.cpu_time.as_secs_f64();
         add_errors(&mut self.connect_errors, &thread.connect_errors);
         add_errors(&mut self.io_errors, &thread.io_errors);
@@ -171,6 +181,9 @@ impl Report {
     /// If writing fails.
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let latency = &self.latency_us;
+        if let Some(rate) = self.rate_asked_per_s {
+            writeln!(out, "open loop: {rate} per second asked for, {} started late", self.operations_late)?;
+        }
         writeln!(
             out,
             "{} {}: {} in {:.3} s = {:.0} per second, {} connections",

@@ -29,6 +29,8 @@ pub struct ThreadStats {
     pub bytes_extra: u64,
     /// Operations that a count asked for and that were not completed.
     pub operations_missing: u64,
+    /// Open loop: messages that started late because their connection had enough under way.
+    pub operations_late: u64,
     /// Connections that could not be established.
     pub connect_errors: ErrorCounts,
     /// Connections that failed after they were established.
@@ -52,6 +54,7 @@ impl ThreadStats {
             bytes_lost: 0,
             bytes_extra: 0,
             operations_missing: 0,
+            operations_late: 0,
             connect_errors: ErrorCounts::new(),
             io_errors: ErrorCounts::new(),
             latency: new_histogram(),

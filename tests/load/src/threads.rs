@@ -9,7 +9,7 @@ use rustix::thread::ClockId;
 use tune::affinity;
 use tune::cpu_set::Cpu;
 
-use crate::Error;
+use crate::{Error, Moment, Observer};
 
 /// The CPUs that the client runs on if none are named: all that it may.
 pub(crate) fn allowed_cpus() -> Result<Vec<Cpu>, Error> {
@@ -40,6 +40,19 @@ impl Worker<'_> {
     /// If another thread failed and will not arrive.
     pub(crate) fn wait_for_all(&self) -> Result<Instant, Error> {
         self.gate.pass().ok_or(Error::Cancelled)
+    }
+
+    /// Waits until all threads are here, has the first one tell the observer, and then lets all go on; gives the moment at
+    /// which they did.
+    ///
+    /// # Errors
+    /// As [`Worker::wait_for_all`].
+    pub(crate) fn observe(&self, observer: &Observer<'_>, moment: Moment) -> Result<Instant, Error> {
+        self.wait_for_all()?;
+        if self.index == 0 {
+            observer(moment);
+        }
+        self.wait_for_all()
     }
 }
 
@@ -83,7 +96,8 @@ where
     }
 }
 
-/// Where threads wait for each other; unlike `std::sync::Barrier` it opens for nobody once one of them failed.
+/// Where threads wait for each other, as often as they like; unlike `std::sync::Barrier` it opens for nobody once one of
+/// them failed.
 struct Gate {
     state: Mutex<GateState>,
     changed: Condvar,
@@ -93,22 +107,29 @@ struct Gate {
 #[derive(Default)]
 struct GateState {
     arrived: usize,
-    opened: Option<Instant>,
+    /// How often all have arrived.
+    opened: u64,
+    /// When they last did.
+    opened_at: Option<Instant>,
     cancelled: bool,
 }
 
 impl Gate {
     fn pass(&self) -> Option<Instant> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = state.opened;
         state.arrived += 1;
         if state.arrived == self.parties {
-            state.opened = Some(Instant::now());
+            state.arrived = 0;
+            state.opened += 1;
+            state.opened_at = Some(Instant::now());
             self.changed.notify_all();
         }
-        while state.opened.is_none() && !state.cancelled {
+        while state.opened == before && !state.cancelled {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.opened
+        // The next opening needs this thread, so that `opened_at` is still the one that was waited for.
+        state.opened_at.filter(|_| state.opened != before)
     }
 
     fn cancel(&self) {
@@ -128,6 +149,8 @@ impl Drop for CancelGate<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
@@ -151,6 +174,22 @@ mod tests {
                 run_pinned(&[good, cpu], |worker| worker.wait_for_all().map(drop)).unwrap_err().to_string();
             assert!(error.starts_with(&format!("pin a thread to CPU {cpu}: ")), "{error}");
         }
+    }
+
+    #[test]
+    fn the_observer_is_told_when_all_are_there_and_before_any_goes_on() {
+        let cpu = allowed_cpus().unwrap()[0];
+        let (arrived, seen) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let observer = |moment| seen.lock().unwrap().push((moment, arrived.load(Ordering::SeqCst)));
+        run_pinned(&[cpu, cpu, cpu], |worker| {
+            for moment in [Moment::Start, Moment::End] {
+                arrived.fetch_add(1, Ordering::SeqCst);
+                worker.observe(&observer, moment)?;
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(seen.into_inner().unwrap(), [(Moment::Start, 3), (Moment::End, 6)]);
     }
 
     #[test]

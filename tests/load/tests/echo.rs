@@ -271,3 +271,58 @@ fn the_program_prints_json_and_fails_with_one_line() {
     assert_eq!(String::from_utf8(output.stderr).unwrap(), line);
     assert_eq!(load(good(), "0").status.code(), Some(2));
 }
+
+#[test]
+fn an_open_loop_starts_every_message_and_at_its_rate() {
+    for (connections, spin) in [(1, false), (7, true)] {
+        let limit = Limit::Duration(Duration::from_millis(500));
+        let options = EchoOptions { connections, rate: Some(1000), spin, limit, ..short(good()) };
+        let report = echo::run(&options).unwrap();
+        assert_eq!((report.failure(), report.operations), (None, 500), "{report:?}");
+        assert_eq!(report.rate_asked_per_s, Some(1000));
+        assert!(report.elapsed_s >= 0.499, "{report:?}");
+    }
+}
+
+/// The server answers once in 50 ms; a client that waited for the answer before it counted the next message would see
+/// 50 ms for each, and start a tenth of them.
+#[test]
+fn a_message_that_starts_late_counts_from_when_it_should_have_started() {
+    let slow = |_: usize, _: &mut Vec<u8>| thread::sleep(Duration::from_millis(50));
+    let address = listen(move |socket| echo_with(socket, slow));
+    let limit = Limit::Duration(Duration::from_millis(100));
+    let options = EchoOptions { rate: Some(200), limit, cores: vec![0], ..short(address) };
+    let report = echo::run(&options).unwrap();
+    assert_eq!((report.failure(), report.operations), (None, 20), "{report:?}");
+    assert!(report.operations_late >= 18, "{report:?}");
+    // The last should have started at 95 ms and came back after 20 x 50 ms.
+    assert!(report.latency_us.max >= 895_000.0 && report.latency_us.p50 >= 400_000.0, "{report:?}");
+}
+
+#[test]
+fn an_open_loop_counts_what_a_lost_connection_leaves() {
+    let closing = listen(|mut socket| drop(socket.read(&mut [0; 64])));
+    let limit = Limit::Duration(Duration::from_millis(50));
+    let options = EchoOptions { rate: Some(1000), limit, cores: vec![0], ..short(closing) };
+    let report = echo::run(&options).unwrap();
+    assert_eq!((report.operations, report.operations_missing), (0, 50), "{report:?}");
+    let count = EchoOptions { rate: Some(1), ..short(closing) };
+    assert!(matches!(echo::run(&count), Err(Error::Option { option: "--rate", .. })));
+}
+
+#[test]
+fn the_observer_sees_the_exchange_alone() {
+    let counts = std::sync::Mutex::new(Vec::new());
+    let observer = |moment| counts.lock().unwrap().push(moment);
+    let report = echo::run_observed(&short(good()), &observer).unwrap();
+    assert_eq!(report.failure(), None);
+    assert_eq!(counts.into_inner().unwrap(), [load::Moment::Start, load::Moment::End]);
+}
+
+#[test]
+fn a_spinning_client_ends_at_its_timeout() {
+    let silent = listen(|_: TcpStream| thread::sleep(Duration::from_secs(5)));
+    let options = EchoOptions { spin: true, cores: vec![0], ..short(silent) };
+    let report = echo::run(&options).unwrap();
+    assert_eq!(report.io_errors["no answer"], 1, "{report:?}");
+}

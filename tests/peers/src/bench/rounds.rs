@@ -1,0 +1,211 @@
+//! All scenarios, and the rounds of each.
+
+use std::io::{IsTerminal, Write};
+
+use anyhow::Context;
+use lab::interrupt::Interrupt;
+use lab::summary::Spread;
+use serde::Serialize;
+
+use super::contender::{Contender, Running};
+use super::memory::{self, MemoryUse};
+use super::scenario::{OPEN, Scenario};
+use super::selection::{Conditions, Selection, is_enough, select};
+use super::turn::{Setup, Turn, measure};
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// The first is compared with each of the others.
+    pub(crate) contenders: Vec<Contender>,
+    pub(crate) scenarios: Vec<Scenario>,
+    /// Rounds that count.
+    pub(crate) rounds: usize,
+    /// The most rounds that are repeated for being disturbed, in one scenario.
+    pub(crate) repeats: usize,
+    pub(crate) setup: Setup,
+}
+
+/// One turn of each contender.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Round {
+    /// Names of the contenders in the order of their turns.
+    pub(crate) order: Vec<String>,
+    /// In the order of the contenders.
+    pub(crate) turns: Vec<Turn>,
+}
+
+impl Round {
+    fn conditions(&self) -> Conditions {
+        let distances = self.turns.iter().flat_map(|turn| turn.distance_ns);
+        Conditions {
+            foreign: self.turns.iter().map(|turn| turn.foreign).fold(0.0, f64::max),
+            distances: (distances.clone().fold(f64::INFINITY, f64::min), distances.fold(0.0, f64::max)),
+            failed: self.turns.iter().any(|turn| turn.failure.is_some() || turn.operations == 0),
+        }
+    }
+}
+
+/// What a scenario gave.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Outcome {
+    pub(crate) scenario: Scenario,
+    /// Open loop: messages per second asked for.
+    pub(crate) rate_asked_per_s: Option<u32>,
+    /// Thrown away.
+    pub(crate) warm_up: Option<Round>,
+    /// All others, those that do not count too.
+    pub(crate) rounds: Vec<Round>,
+    /// Rounds beyond those wanted, because one was disturbed.
+    pub(crate) repeats: usize,
+    /// Those that count.
+    pub(crate) selection: Selection,
+    /// Idle memory instead of rounds.
+    pub(crate) memory: Vec<MemoryUse>,
+}
+
+impl Outcome {
+    fn new(scenario: Scenario) -> Self {
+        let selection = Selection::default();
+        Self {
+            scenario,
+            rate_asked_per_s: None,
+            warm_up: None,
+            rounds: Vec::new(),
+            repeats: 0,
+            selection,
+            memory: Vec::new(),
+        }
+    }
+
+    /// The turns of a contender in the rounds that count.
+    pub(crate) fn turns(&self, contender: usize) -> impl Iterator<Item = &Turn> + Clone {
+        self.selection.rounds.iter().map(move |&round| &self.rounds[round].turns[contender])
+    }
+
+    /// What went wrong, in any round.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = (&str, &str)> {
+        let turns = self.warm_up.iter().chain(&self.rounds).flat_map(|round| &round.turns);
+        turns.filter_map(|turn| Some((&*turn.contender, turn.failure.as_deref()?)))
+    }
+}
+
+/// Runs all scenarios.
+pub(crate) fn run(plan: &Plan, interrupt: &Interrupt) -> anyhow::Result<Vec<Outcome>> {
+    let mut progress = Progress { terminal: std::io::stderr().is_terminal() };
+    let outcome = |&scenario: &Scenario| {
+        run_scenario(plan, scenario, interrupt, &mut progress).with_context(|| scenario.to_string())
+    };
+    plan.scenarios.iter().map(outcome).collect()
+}
+
+fn run_scenario(
+    plan: &Plan,
+    scenario: Scenario,
+    interrupt: &Interrupt,
+    progress: &mut Progress,
+) -> anyhow::Result<Outcome> {
+    let mut outcome = Outcome::new(scenario);
+    if scenario == Scenario::Memory {
+        for contender in &plan.contenders {
+            interrupt.check()?;
+            progress.say(&format!("{scenario}: {}", contender.name));
+            outcome.memory.push(memory::measure(contender, &plan.setup, interrupt)?);
+        }
+        return Ok(outcome);
+    }
+    let start = |contender| Running::start(contender, &plan.setup.server_cores, interrupt);
+    let mut servers: Vec<Running> = plan.contenders.iter().map(start).collect::<anyhow::Result<_>>()?;
+    if let Scenario::Open { percent } = scenario {
+        progress.say(&format!("{scenario}: the rate of the closed loop"));
+        outcome.rate_asked_per_s = Some(open_rate(&mut servers, percent, &plan.setup, interrupt)?);
+    }
+    let most = plan.rounds + plan.repeats;
+    let mut conditions = Vec::new();
+    for number in 0..=most {
+        interrupt.check()?;
+        progress.say(&format!("{scenario}: round {number} of {} ({} at most)", plan.rounds, most));
+        let round = round(&mut servers, number, scenario, outcome.rate_asked_per_s, &plan.setup, interrupt)?;
+        if number == 0 {
+            outcome.warm_up = Some(round);
+            continue;
+        }
+        conditions.push(round.conditions());
+        outcome.rounds.push(round);
+        if is_enough(&conditions, plan.rounds) {
+            break;
+        }
+    }
+    outcome.repeats = outcome.rounds.len().saturating_sub(plan.rounds);
+    outcome.selection = select(&conditions, plan.rounds);
+    Ok(outcome)
+}
+
+/// Each contender once, in this order or the reverse one by turns.
+fn round(
+    servers: &mut [Running],
+    number: usize,
+    scenario: Scenario,
+    rate: Option<u32>,
+    setup: &Setup,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Round> {
+    let mut order: Vec<usize> = (0..servers.len()).collect();
+    if number.is_multiple_of(2) {
+        order.reverse();
+    }
+    let mut turns = Vec::new();
+    for &index in &order {
+        interrupt.check()?;
+        let turn = measure(&mut servers[index], scenario, rate, setup);
+        // What fails after a signal fails because of it.
+        interrupt.check()?;
+        turns.push((index, turn.with_context(|| servers[index].name.clone())?));
+    }
+    turns.sort_by_key(|&(index, _)| index);
+    let order = order.iter().map(|&index| servers[index].name.clone()).collect();
+    Ok(Round { order, turns: turns.into_iter().map(|(_, turn)| turn).collect() })
+}
+
+/// A share of the rate of the closed loop of all contenders but the first: the median of three turns of each, the greatest
+/// of these.
+fn open_rate(
+    servers: &mut [Running],
+    percent: u32,
+    setup: &Setup,
+    interrupt: &Interrupt,
+) -> anyhow::Result<u32> {
+    let closed = Scenario::Echo { size: OPEN.0, connections: OPEN.1, depth: 1 };
+    let mut rates = vec![Vec::new(); servers.len()];
+    for _ in 0..3 {
+        for (server, rates) in servers.iter_mut().zip(&mut rates).skip(1) {
+            interrupt.check()?;
+            rates.push(measure(server, closed, None, setup)?.rate_per_s);
+        }
+    }
+    let medians = rates.into_iter().filter_map(Spread::of).map(|spread| spread.median);
+    let best = medians.fold(0.0, f64::max);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // rounds down what is in the range
+    let rate = (best * f64::from(percent) / 100.0) as u32;
+    Ok(rate.max(1))
+}
+
+/// One line on standard error, if that is a terminal.
+struct Progress {
+    terminal: bool,
+}
+
+impl Progress {
+    fn say(&mut self, text: &str) {
+        if self.terminal {
+            // A terminal that is gone does not stop the measurement.
+            let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.say("");
+    }
+}

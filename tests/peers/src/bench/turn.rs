@@ -1,0 +1,191 @@
+//! One contender under the client, once.
+
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use load::connect::{self, ConnectOptions};
+use load::echo::{self, EchoOptions};
+use load::report::{Latency, Report};
+use load::{Limit, Moment};
+use serde::Serialize;
+use tune::cpu_set::{Cpu, CpuSet};
+
+use super::contender::Running;
+use super::counters::{CpuTimes, IdleTime};
+use super::distance;
+use super::scenario::{OPEN, Scenario};
+
+/// How often, and how long from one time to the next, the server's CPU time is read until it stands still: after the last
+/// answer it still goes to sleep, and after the last connection was reset it still accepts some.
+const SETTLING: (u32, Duration) = (40, Duration::from_millis(2));
+
+/// The machine and the client.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pub(crate) server_cores: CpuSet,
+    pub(crate) client_cores: Vec<Cpu>,
+    pub(crate) spin: bool,
+    /// How long a turn is.
+    pub(crate) duration: Duration,
+    /// A turn in which nothing comes for this long has failed.
+    pub(crate) timeout: Duration,
+}
+
+/// What was measured in one turn.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Turn {
+    pub(crate) contender: String,
+    /// Messages or connections.
+    pub(crate) operations: u64,
+    pub(crate) elapsed_s: f64,
+    pub(crate) rate_per_s: f64,
+    /// Server: CPU time of all its threads, user and system.
+    pub(crate) server_cpu_s: f64,
+    pub(crate) server_cpu_us_per_operation: f64,
+    /// Share of the server's cores that it used.
+    pub(crate) server_busy: f64,
+    pub(crate) client_cpu_us_per_operation: f64,
+    /// From the (intended) start to the last byte, microseconds.
+    pub(crate) latency_us: Latency,
+    /// Open loop: messages that started late.
+    pub(crate) operations_late: u64,
+    /// Share of the CPU time of the server's and the client's cores that neither of them used.
+    pub(crate) foreign: f64,
+    /// A cache line from the server's CPU to the client's, before and after, nanoseconds.
+    pub(crate) distance_ns: [f64; 2],
+    /// What went wrong on connections.
+    pub(crate) failure: Option<String>,
+}
+
+/// Counters at one moment.
+struct Reading {
+    cpu: CpuTimes,
+    idle: IdleTime,
+    time: Instant,
+    client: Duration,
+}
+
+/// Measures one contender once. `rate`: messages per second of the open loop.
+pub(crate) fn measure(
+    server: &mut Running,
+    scenario: Scenario,
+    rate: Option<u32>,
+    setup: &Setup,
+) -> anyhow::Result<Turn> {
+    let distance_before = distance_of(setup)?;
+    let readings = Mutex::new(Vec::new());
+    let (pid, cpus) = (server.pid(), all_cpus(setup));
+    let observer = |moment| {
+        let reading = Reading::take(pid, &cpus, moment == Moment::End);
+        readings.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(reading);
+    };
+    let result = run_client(server, scenario, rate, setup, &observer);
+    server.check()?;
+    let report = result?;
+    let mut readings = readings.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).into_iter();
+    let (before, after) =
+        readings.next().zip(readings.next()).context("the observer was told of the start and the end")?;
+    Ok(turn(server, &report, &before?, &after?, [distance_before, distance_of(setup)?], cpus.len()))
+}
+
+fn run_client(
+    server: &Running,
+    scenario: Scenario,
+    rate: Option<u32>,
+    setup: &Setup,
+    observer: &load::Observer<'_>,
+) -> Result<Report, load::Error> {
+    let (size, connections, depth) = match scenario {
+        Scenario::Connect { echo } => {
+            let options = ConnectOptions {
+                echo,
+                spin: setup.spin,
+                limit: Limit::Duration(setup.duration),
+                cores: setup.client_cores.clone(),
+                timeout: setup.timeout,
+                ..ConnectOptions::new(server.address)
+            };
+            return connect::run_observed(&options, observer);
+        }
+        Scenario::Echo { size, connections, depth } => (size, connections, depth),
+        Scenario::Open { .. } | Scenario::Memory => (OPEN.0, OPEN.1, 1),
+    };
+    let options = EchoOptions {
+        connections,
+        size,
+        depth,
+        rate,
+        spin: setup.spin,
+        limit: Limit::Duration(setup.duration),
+        cores: setup.client_cores.clone(),
+        timeout: setup.timeout,
+        ..EchoOptions::new(server.address)
+    };
+    echo::run_observed(&options, observer)
+}
+
+fn turn(
+    server: &Running,
+    report: &Report,
+    before: &Reading,
+    after: &Reading,
+    distances: [Duration; 2],
+    cpus: usize,
+) -> Turn {
+    let server_cpu = after.cpu.since(&before.cpu).as_secs_f64();
+    let client_cpu = after.client.saturating_sub(before.client).as_secs_f64();
+    let wall = (after.time - before.time).as_secs_f64() * cpus as f64;
+    let idle = after.idle.since(before.idle).as_secs_f64();
+    let per_operation = |seconds: f64| seconds * 1e6 / report.operations.max(1) as f64;
+    Turn {
+        contender: server.name.clone(),
+        operations: report.operations,
+        elapsed_s: report.elapsed_s,
+        rate_per_s: report.rate_per_s,
+        server_cpu_s: server_cpu,
+        server_cpu_us_per_operation: per_operation(server_cpu),
+        server_busy: server_cpu / report.elapsed_s.max(1e-9),
+        client_cpu_us_per_operation: per_operation(report.client_cpu_s),
+        latency_us: report.latency_us,
+        operations_late: report.operations_late,
+        foreign: ((wall - idle - server_cpu - client_cpu) / wall.max(1e-9)).max(0.0),
+        distance_ns: distances.map(|distance| distance.as_secs_f64() * 1e9),
+        failure: report.failure(),
+    }
+}
+
+impl Reading {
+    /// With `settle` the server's CPU time is waited for until it stands still.
+    fn take(pid: i32, cpus: &CpuSet, settle: bool) -> anyhow::Result<Self> {
+        let (time, idle, client) = (Instant::now(), IdleTime::read(cpus)?, own_cpu_time());
+        let mut cpu = CpuTimes::read(pid)?;
+        for _ in 0..if settle { SETTLING.0 } else { 0 } {
+            thread::sleep(SETTLING.1);
+            let now = CpuTimes::read(pid)?;
+            let still = now.since(&cpu).is_zero();
+            cpu = now;
+            if still {
+                break;
+            }
+        }
+        Ok(Self { cpu, idle, time, client })
+    }
+}
+
+/// CPU time of this process.
+fn own_cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
+fn distance_of(setup: &Setup) -> anyhow::Result<Duration> {
+    let server = setup.server_cores.iter().next().context("no server core")?;
+    let client = setup.client_cores.first().context("no client core")?;
+    distance::measure(server, *client)
+}
+
+fn all_cpus(setup: &Setup) -> CpuSet {
+    setup.server_cores.iter().chain(setup.client_cores.iter().copied()).collect()
+}

@@ -1,0 +1,144 @@
+//! The runner as a process of its own. What it measures is not judged here: the machine is busy with other tests.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+/// Why it cannot run here.
+fn lacks() -> bool {
+    let cpus = tune::affinity::allowed().expect("sched_getaffinity");
+    let lacks = !(cpus.contains(0) && cpus.contains(1));
+    if lacks {
+        eprintln!("SKIPPED: needs CPUs 0 and 1");
+    }
+    lacks
+}
+
+fn bench(args: &[&str]) -> Output {
+    let short = ["bench", "--rounds", "2", "--repeats", "1", "--duration", "30ms", "--client-sleeps"];
+    Command::new(env!("CARGO_BIN_EXE_peers")).args(short).args(args).output().expect("start peers")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("UTF-8")
+}
+
+/// A script of its own, removed with its directory.
+fn script(directory: &tempfile::TempDir, text: &str) -> PathBuf {
+    let path = directory.path().join("script");
+    fs::write(&path, text).expect("write a script");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+    path
+}
+
+#[test]
+fn every_round_is_in_the_json_and_every_contender_in_the_table() {
+    if lacks() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let json = directory.path().join("bench.json");
+    let only = "echo-64x3,connect-reset,connect-echo,open-10";
+    let output = bench(&["--only", only, "--json", json.to_str().unwrap()]);
+    assert!(output.status.success(), "{output:?}");
+    let table = String::from_utf8(output.stdout).unwrap();
+    for text in ["epoll-edge", "epoll-level", "server / epoll-edge", "open-10 (", "connect-echo: 2 rounds"] {
+        assert!(table.contains(text), "no {text} in\n{table}");
+    }
+    let results: serde_json::Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
+    assert_eq!(results["schema"], 1);
+    let scenarios = results["scenarios"].as_array().unwrap();
+    let names: Vec<_> = scenarios.iter().map(|scenario| scenario["scenario"].as_str().unwrap()).collect();
+    assert_eq!(names.join(","), only);
+    for scenario in scenarios {
+        let rounds = scenario["rounds"].as_array().unwrap();
+        assert!((2..=3).contains(&rounds.len()));
+        assert_eq!(scenario["selection"]["rounds"].as_array().unwrap().len(), 2);
+        let order = |round: usize| rounds[round]["order"].as_array().unwrap().clone();
+        assert_eq!(order(0).into_iter().rev().collect::<Vec<_>>(), order(1));
+        for turn in rounds.iter().flat_map(|round| round["turns"].as_array().unwrap()) {
+            let positive = ["operations", "rate_per_s", "server_cpu_us_per_operation", "server_busy"];
+            assert!(positive.iter().all(|name| turn[name].as_f64().unwrap() > 0.0), "{turn}");
+            assert!(turn["failure"].is_null() && turn["distance_ns"][0].as_f64().unwrap() > 0.0, "{turn}");
+        }
+    }
+}
+
+#[test]
+fn two_commands_are_measured_against_each_other() {
+    if lacks() {
+        return;
+    }
+    let peers = env!("CARGO_BIN_EXE_peers");
+    let b = format!("outside={peers} epoll --listen 127.0.0.1:{{port}} --cores {{cores}}");
+    let output =
+        bench(&["--a", "inside=server --buffers 64", "--b", &b, "--only", "echo-64x2", "--markdown"]);
+    assert!(output.status.success(), "{output:?}");
+    let table = String::from_utf8(output.stdout).unwrap();
+    let names: Vec<_> = table.lines().skip(2).filter_map(|line| line.split(" | ").nth(1)).collect();
+    assert_eq!(names, ["inside", "outside", "inside / outside"], "{table}");
+}
+
+/// A contender that changes one byte must not win.
+#[test]
+fn a_wrong_byte_fails_the_run() {
+    if lacks() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let wrong = script(
+        &directory,
+        r#"#!/usr/bin/env python3
+import socket, sys, threading
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+def echo(connection):
+    while data := connection.recv(65536):
+        connection.sendall(bytes([data[0] ^ 1]) + data[1:])
+while True:
+    threading.Thread(target=echo, args=(listener.accept()[0],), daemon=True).start()
+"#,
+    );
+    let a = format!("wrong={} {{port}}", wrong.display());
+    let output = bench(&["--a", &a, "--b", "epoll=epoll", "--only", "echo-64x1"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = stderr(&output);
+    assert!(text.contains("echo-64x1: wrong: ") && text.contains("wrong bytes"), "{text}");
+}
+
+#[test]
+fn a_server_that_does_not_start_or_ends_says_why() {
+    if lacks() {
+        return;
+    }
+    let output = bench(&["--server-args", "--buffers 7", "--only", "echo-64x1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).starts_with("peers: echo-64x1: server failed (exit status: "),
+        "{}",
+        stderr(&output)
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let ends = script(
+        &directory,
+        r#"#!/usr/bin/env python3
+import socket, sys
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+listener.accept()
+listener.accept()[0].recv(1)
+sys.exit("it had enough")
+"#,
+    );
+    let a = format!("ends={} {{port}}", ends.display());
+    let output = bench(&["--a", &a, "--b", "epoll=epoll", "--only", "echo-64x1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("it had enough"), "{}", stderr(&output));
+}
+
+#[test]
+fn one_cpu_for_both_is_refused() {
+    let output = bench(&["--server-cores", "0", "--client-cores", "0"]);
+    assert_eq!(output.status.code(), Some(1));
+    let line = "peers: CPU 0 is in --server-cores and in --client-cores: give each its own\n";
+    assert_eq!(stderr(&output), line);
+}
