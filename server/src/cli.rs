@@ -15,7 +15,7 @@ use crate::listener::Listeners;
 use crate::report::Report;
 use crate::worker::Features;
 use crate::workers::{self, Notice};
-use crate::{host, worker_plan};
+use crate::{host, udp, worker_plan};
 
 /// Accepts TCP connections and echoes what they send, on one io_uring for each pinned core.
 ///
@@ -38,6 +38,10 @@ struct Arguments {
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7000")]
     listen: String,
 
+    /// Echo datagrams (UDP) instead of accepting connections (TCP)
+    #[arg(long)]
+    udp: bool,
+
     /// Cores to run on: a list as in taskset -c, such as 0-47 or 3,0-1; the order counts. "all": every CPU that this process
     /// may run on
     #[arg(long, value_name = "LIST", default_value = "all")]
@@ -56,13 +60,13 @@ struct Arguments {
     #[arg(long, value_name = "N")]
     max_connections: Option<u32>,
 
-    /// Receive buffers of each core, a power of two up to 32768
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    buffers: u32,
+    /// Receive buffers of each core, a power of two up to 32768. Default: 256; with --udp 64
+    #[arg(long, value_name = "N")]
+    buffers: Option<u32>,
 
-    /// Size of a receive buffer in bytes, 64 to 1048576
-    #[arg(long, value_name = "BYTES", default_value_t = 16384)]
-    buffer_size: u32,
+    /// Size of a receive buffer in bytes, 64 to 1048576. Default: 16384; with --udp 65527, the longest datagram
+    #[arg(long, value_name = "BYTES")]
+    buffer_size: Option<u32>,
 
     /// Do without a feature of the kernel, as on an older one. Which there are is tried out at the start
     #[arg(long, value_name = "FEATURE", value_enum, value_delimiter = ',')]
@@ -79,17 +83,24 @@ struct Arguments {
 
 impl Arguments {
     fn config(&self) -> Result<Config> {
+        let default = Config::default();
+        let (buffers, buffer_size) = if self.udp {
+            (udp::DEFAULT_BUFFERS, udp::DEFAULT_BUFFER_SIZE)
+        } else {
+            (default.buffers, default.buffer_size)
+        };
         Ok(Config {
+            udp: self.udp,
             listen: vec![Config::parse_listen(&self.listen)?],
             cores: Config::parse_cores(&self.cores)?,
             steer: self.steer,
             backlog: self.backlog,
             max_connections: self.max_connections,
-            buffers: Config::check_buffers(self.buffers)?,
-            buffer_size: Config::check_buffer_size(self.buffer_size)?,
+            buffers: Config::check_buffers(self.buffers.unwrap_or(buffers.into()))?,
+            buffer_size: Config::check_buffer_size(self.buffer_size.unwrap_or(buffer_size))?,
             without: self.without.clone(),
             drain_timeout: Config::check_drain_timeout(self.drain_timeout)?,
-            ..Config::default()
+            ..default
         })
     }
 }
@@ -128,7 +139,8 @@ fn serve(arguments: &Arguments) -> Result<bool> {
     let features = Features::detect()?.without(&config.without);
     let plan = worker_plan::plan(cores, config.max_connections, features.direct_descriptors, &offer)?;
     let cpus: Vec<Cpu> = plan.iter().map(|worker| worker.cpu).collect();
-    let listeners = Listeners::bind(config.listen[0], &cpus, config.steer)?;
+    let bind = if config.udp { Listeners::bind_udp } else { Listeners::bind };
+    let listeners = bind(config.listen[0], &cpus, config.steer)?;
     let address = listeners.address();
     let notify = |notice| match notice {
         Notice::Listening => {

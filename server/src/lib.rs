@@ -16,6 +16,7 @@ pub mod listener;
 pub mod report;
 pub mod stats;
 mod steering;
+mod udp;
 pub mod worker;
 pub mod worker_plan;
 mod workers;

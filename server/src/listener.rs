@@ -74,6 +74,35 @@ impl Listeners {
         Ok(Self { sockets, address: bound })
     }
 
+    /// As [`Listeners::bind`], for datagrams. These sockets receive from now on; the reuseport group is in this order.
+    pub(crate) fn bind_udp(address: SocketAddr, cpus: &[Cpu], steer: Steer) -> Result<Self, ListenError> {
+        let fail = |operation| move |source| error(operation, address, source);
+        let socket = || Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP));
+        if address.port() != 0 {
+            let probe = socket().map_err(fail("create a socket for"))?;
+            probe.bind(&address.into()).map_err(fail("listen on"))?;
+        }
+        let mut bound = address;
+        let mut sockets = Vec::with_capacity(cpus.len());
+        for &cpu in cpus {
+            let socket = socket().map_err(fail("create a socket for"))?;
+            socket.set_reuse_port(true).map_err(fail("set SO_REUSEPORT for"))?;
+            if steer != Steer::Hash {
+                sockopt::set_socket_incoming_cpu(&socket, cpu)
+                    .map_err(|errno| error("set SO_INCOMING_CPU for", address, errno.into()))?;
+                if sockets.is_empty() {
+                    attach(&socket, &steering::program(cpus))
+                        .map_err(fail("set SO_ATTACH_REUSEPORT_CBPF for"))?;
+                }
+            }
+            socket.bind(&bound.into()).map_err(fail("listen on"))?;
+            let local = socket.local_addr().map_err(fail("read the address of"))?;
+            bound = local.as_socket().unwrap_or(bound);
+            sockets.push(socket);
+        }
+        Ok(Self { sockets, address: bound })
+    }
+
     /// The address, with the port that was chosen.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address

@@ -74,7 +74,7 @@ counters! {
     request_samples,
     /// Those of them whose last segment had been received on the worker's own CPU.
     request_local_samples,
-    /// Connections that ended by an error, mostly ECONNRESET. Normal on a busy server.
+    /// Connections that ended by an error, mostly ECONNRESET; with UDP, receives that ended by one. Normal on a busy server.
     reset,
     /// Times that a receive found the buffer pool empty and waited for a buffer.
     starved,
@@ -84,6 +84,17 @@ counters! {
     bytes_copied,
     /// Times that accepting rested because the system was out of descriptors or memory.
     accept_rests,
+    /// Datagrams received, those that the kernel has put together (GRO) counted one by one.
+    datagrams_in,
+    /// Datagrams that the kernel took for sending.
+    datagrams_out,
+    /// Datagrams received and not sent back: the socket's send queue was full, the kernel refused to send them, or they
+    /// came from the server's own port.
+    datagrams_dropped,
+    /// Datagrams that were longer than a receive buffer and not sent back.
+    datagrams_truncated,
+    /// Datagrams that the kernel threw away because the socket's receive queue was full; not among those received.
+    datagrams_overrun,
 }
 
 impl Counters {

@@ -21,6 +21,7 @@ use crate::host;
 use crate::listener::Listeners;
 use crate::report::{CoreReport, Report};
 use crate::stats::LiveCounters;
+use crate::udp;
 use crate::worker::{self, Features, Settings};
 use crate::worker_plan::PlannedWorker;
 
@@ -48,6 +49,43 @@ pub(crate) struct Outcome {
     pub(crate) report: Option<Report>,
     /// A worker has failed.
     pub(crate) failed: bool,
+}
+
+/// What a worker is to do, and on which sockets.
+enum Work {
+    Tcp(Settings, OwnedFd),
+    Udp(udp::Settings, Vec<OwnedFd>),
+}
+
+impl Work {
+    fn tcp(
+        config: &Config,
+        features: Features,
+        worker: &PlannedWorker,
+        backlog: usize,
+        listener: OwnedFd,
+    ) -> Self {
+        let settings = Settings {
+            cpu: worker.cpu,
+            features,
+            max_connections: worker.max_connections,
+            backlog,
+            buffers: config.buffers,
+            buffer_size: config.buffer_size,
+            drain_timeout: config.drain_timeout,
+        };
+        Self::Tcp(settings, listener)
+    }
+
+    fn udp(config: &Config, socket: OwnedFd) -> Self {
+        let settings = udp::Settings {
+            buffers: config.buffers,
+            buffer_size: config.buffer_size,
+            spin: config.spin,
+            drain_timeout: config.drain_timeout,
+        };
+        Self::Udp(settings, vec![socket])
+    }
 }
 
 /// The running server.
@@ -89,22 +127,22 @@ pub(crate) fn run(
     };
     let backlog = u32::from(config.backlog).min(host::somaxconn()) as usize;
     for (index, (worker, listener)) in plan.iter().zip(listeners.descriptors()?).enumerate() {
-        let settings = Settings {
-            cpu: worker.cpu,
-            features,
-            max_connections: worker.max_connections,
-            backlog,
-            buffers: config.buffers,
-            buffer_size: config.buffer_size,
-            drain_timeout: config.drain_timeout,
+        let work = if config.udp {
+            Work::udp(config, listener)
+        } else {
+            Work::tcp(config, features, worker, backlog, listener)
         };
-        server.start(index, settings, listener, &sender)?;
+        server.start(index, worker.cpu, work, &sender)?;
     }
     drop(sender);
     let Some(waiting) = server.wait_until_ready() else {
         return Ok(Outcome { report: None, ..server.finish(plan) });
     };
-    listeners.listen(config.backlog.into())?;
+    if config.udp {
+        drop(listeners); // bound, they receive already
+    } else {
+        listeners.listen(config.backlog.into())?;
+    }
     (server.notify)(Notice::Listening);
     drop(waiting); // each worker's `ready` returns
     while server.workers > 0 && server.control.phase() == Phase::Run {
@@ -124,22 +162,16 @@ fn forward_signals(sender: Sender<Event>) -> Result<()> {
 }
 
 impl<N: FnMut(Notice)> Server<N> {
-    fn start(
-        &mut self,
-        index: usize,
-        settings: Settings,
-        listener: OwnedFd,
-        sender: &Sender<Event>,
-    ) -> Result<()> {
+    fn start(&mut self, index: usize, cpu: Cpu, work: Work, sender: &Sender<Event>) -> Result<()> {
         let fail = |error: io::Error| {
             let hint = "; raise the limit of open files (ulimit -n, LimitNOFILE=)";
             let hint = if Errno::from_io_error(&error) == Some(Errno::MFILE) { hint } else { "" };
-            anyhow!("create an eventfd for core {}: {}{hint}", settings.cpu, describe(&error))
+            anyhow!("create an eventfd for core {cpu}: {}{hint}", describe(&error))
         };
         let wake = control::wake().map_err(fail)?;
         self.wakes.push(wake.try_clone().map_err(fail)?);
         let ended = sender.clone();
-        let (control, sender, cpu) = (Arc::clone(&self.control), sender.clone(), settings.cpu);
+        let (control, sender) = (Arc::clone(&self.control), sender.clone());
         let counters = Arc::clone(&self.counters[index]);
         let body = move || -> Result<()> {
             affinity::pin(cpu).with_context(|| format!("pin a thread to CPU {cpu}"))?;
@@ -150,7 +182,15 @@ impl<N: FnMut(Notice)> Server<N> {
                 let _ = started.recv();
                 control.phase() == Phase::Run
             };
-            Ok(worker::run(&settings, listener, &control, &wake, &counters, ready)?)
+            match work {
+                Work::Tcp(settings, listener) => {
+                    worker::run(&settings, listener, &control, &wake, &counters, ready)?;
+                }
+                Work::Udp(settings, sockets) => {
+                    udp::run(&settings, sockets, &control, &wake, &counters, ready)?;
+                }
+            }
+            Ok(())
         };
         thread::Builder::new()
             .name(format!("worker-{cpu}"))

@@ -5,14 +5,14 @@
 //! [`drain`] is how it ends.
 
 mod acceptor;
-mod buffers;
+pub(crate) mod buffers;
 mod completions;
 mod connection;
 mod connections;
 mod drain;
 mod features;
 mod operations;
-mod ring;
+pub(crate) mod ring;
 mod send_queue;
 mod token;
 
