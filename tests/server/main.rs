@@ -45,3 +45,4 @@ mod slow_readers;
 mod start_errors;
 mod steering;
 mod threads;
+mod udp;

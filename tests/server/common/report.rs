@@ -34,6 +34,12 @@ pub(crate) struct Counts {
     pub(crate) bytes_copied: u64,
     /// Times that accepting rested.
     pub(crate) accept_rests: u64,
+    pub(crate) datagrams_in: u64,
+    pub(crate) datagrams_out: u64,
+    pub(crate) datagrams_dropped: u64,
+    pub(crate) datagrams_truncated: u64,
+    /// Datagrams that the kernel had no room for in the socket's queue.
+    pub(crate) datagrams_overrun: u64,
 }
 
 impl Report {
