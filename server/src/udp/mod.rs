@@ -259,5 +259,11 @@ impl Worker<'_> {
     }
 }
 
+impl Drop for Worker<'_> {
+    fn drop(&mut self) {
+        self.ring.end_receives(self.sockets.len());
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue, opcode};
 use rustix::io::Errno;
 
@@ -232,6 +232,18 @@ impl<'r> Ring<'r> {
         // SAFETY: with EXT_ARG the argument is `struct io_uring_getevents_arg`, which `SubmitArgs` is, and the timespec
         // that it points to lives until the call returns.
         unsafe { self.submitter.enter(entries, want, flags, Some(&arguments)) }
+    }
+
+    /// Ends the receives of so many sockets now. An armed receive would keep its socket, and the port, until some time after
+    /// the end of the process.
+    pub(super) fn end_receives(&mut self, sockets: usize) {
+        for socket in 0..sockets {
+            let receive = CancelBuilder::user_data(Token::Receive(socket).encode());
+            // ENOENT: it has ended.
+            let _ = self.submitter.register_sync_cancel(Some(Timespec::new().sec(1)), receive);
+        }
+        // They let go of their sockets when they are run. If this fails, that is later.
+        let _ = self.enter(0, None);
     }
 
     /// Makes the completions that the kernel has posted visible to [`Ring::next`], and gives back the room of those taken.
