@@ -401,3 +401,16 @@ fn a_port_that_is_taken_is_refused() {
     let ended = launch(&[]).listen(&taken.local_addr().expect("an address")).refused();
     assert!(ended.error_line().contains("EADDRINUSE"), "{ended:?}");
 }
+
+/// A receive that is armed when the process ends would keep the socket, and its port, for a while.
+#[test]
+fn the_port_is_free_when_the_server_has_ended() {
+    let mut address: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
+    for _ in 0..20 {
+        let server = launch(&[]).listen(&address).start();
+        address = server.address;
+        Client::connect(address).echo(100);
+        server.stop();
+        UdpSocket::bind(address).expect("bind to the server's address");
+    }
+}
