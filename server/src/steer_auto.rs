@@ -60,7 +60,12 @@ impl Drop for SteerAuto {
 
 /// Watches until there is a skew; `None` if stopped before.
 fn watch(counters: &[Arc<LiveCounters>], stopped: &Receiver<()>) -> Option<Skew> {
-    let totals = || counters.iter().map(|counters| counters.accepted.get()).collect::<Vec<u64>>();
+    let totals = || {
+        counters
+            .iter()
+            .map(|counters| counters.accepted.get() + counters.datagrams_in.get())
+            .collect::<Vec<u64>>()
+    };
     let start = Instant::now();
     let mut watch = Watch::new(totals());
     while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {

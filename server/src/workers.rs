@@ -24,9 +24,11 @@ use crate::report::live::LiveTable;
 use crate::report::{CoreReport, Report};
 use crate::stats::{LiveCore, LiveCounters};
 use crate::steer_auto::SteerAuto;
+use crate::udp;
+use crate::worker::buffers::Pages;
 use crate::worker::{self, Crew, Features, Settings};
 use crate::worker_plan::PlannedWorker;
-use crate::{host, privileges};
+use crate::{host, numa, privileges};
 
 /// What the main thread waits for.
 enum Event {
@@ -60,6 +62,25 @@ pub(crate) struct Outcome {
     pub(crate) failed: bool,
 }
 
+/// What a worker is to do, and on which sockets.
+enum Work {
+    Tcp(Settings, Vec<OwnedFd>),
+    Udp(udp::Settings, Vec<OwnedFd>),
+}
+
+impl Work {
+    fn udp(config: &Config, sockets: Vec<OwnedFd>) -> Self {
+        let settings = udp::Settings {
+            buffers: config.buffers,
+            buffer_size: config.buffer_size,
+            pages: Pages::of(config),
+            spin: config.spin,
+            drain_timeout: config.drain_timeout,
+        };
+        Self::Udp(settings, sockets)
+    }
+}
+
 /// The running server.
 struct Server<N> {
     control: Arc<Control>,
@@ -69,6 +90,8 @@ struct Server<N> {
     counters: Vec<Arc<LiveCounters>>,
     failed: bool,
     signals: u32,
+    /// `--numa`
+    numa: bool,
     /// Holds the listeners, so it ends before the workers close theirs.
     steering: Option<SteerAuto>,
     notify: N,
@@ -104,6 +127,7 @@ pub(crate) fn run(
         counters: plan.iter().map(|_| Arc::new(LiveCounters::new(cpus))).collect(),
         failed: false,
         signals: 0,
+        numa: config.numa,
         steering: None,
         notify,
         metrics: None,
@@ -115,16 +139,21 @@ pub(crate) fn run(
         Arc::new(Crew::new(limits.zip(server.counters.iter().cloned())))
     });
     let backlog = u32::from(config.backlog).min(host::somaxconn()) as usize;
-    for (index, (worker, listeners)) in plan.iter().zip(listeners.descriptors()?).enumerate() {
-        let settings = Settings {
-            cpu: worker.cpu,
-            features,
-            max_connections: worker.max_connections,
-            backlog,
-            config: Arc::clone(&config),
-            crew: crew.as_ref().map(|crew| (Arc::clone(crew), index)),
+    for (index, (worker, sockets)) in plan.iter().zip(listeners.descriptors()?).enumerate() {
+        let work = if config.udp {
+            Work::udp(&config, sockets)
+        } else {
+            let settings = Settings {
+                cpu: worker.cpu,
+                features,
+                max_connections: worker.max_connections,
+                backlog,
+                config: Arc::clone(&config),
+                crew: crew.as_ref().map(|crew| (Arc::clone(crew), index)),
+            };
+            Work::Tcp(settings, sockets)
         };
-        server.start(index, settings, listeners, &sender)?;
+        server.start(index, worker.cpu, work, &sender)?;
     }
     let Some(waiting) = server.wait_until_ready() else {
         return Ok(Outcome { report: None, ..server.finish(plan) });
@@ -153,32 +182,40 @@ fn forward_signals(sender: Sender<Event>) -> Result<()> {
 }
 
 impl<N: FnMut(Notice)> Server<N> {
-    fn start(
-        &mut self,
-        index: usize,
-        settings: Settings,
-        listeners: Vec<OwnedFd>,
-        sender: &Sender<Event>,
-    ) -> Result<()> {
+    fn start(&mut self, index: usize, cpu: Cpu, work: Work, sender: &Sender<Event>) -> Result<()> {
         let fail = |error: io::Error| {
             let hint = "; raise the limit of open files (ulimit -n, LimitNOFILE=)";
             let hint = if Errno::from_io_error(&error) == Some(Errno::MFILE) { hint } else { "" };
-            anyhow!("create an eventfd for core {}: {}{hint}", settings.cpu, describe(&error))
+            anyhow!("create an eventfd for core {cpu}: {}{hint}", describe(&error))
         };
         let wake = control::wake().map_err(fail)?;
         self.wakes.push(wake.try_clone().map_err(fail)?);
         let ended = sender.clone();
-        let (control, sender, cpu) = (Arc::clone(&self.control), sender.clone(), settings.cpu);
+        let (control, sender) = (Arc::clone(&self.control), sender.clone());
         let counters = Arc::clone(&self.counters[index]);
+        let on_node = self.numa;
         let body = move || -> Result<()> {
             affinity::pin(cpu).with_context(|| format!("pin a thread to CPU {cpu}"))?;
+            if on_node {
+                numa::bind(cpu).map_err(|error| {
+                    anyhow!("bind memory to the NUMA node of the core (--numa): {}", describe(&error))
+                })?;
+            }
             let ready = || {
                 let (go, started) = sync_channel(1);
                 // The main thread says so when the listeners listen, and drops `go` if it gives up.
                 let _ = sender.send(Event::Ready(go));
                 started.recv().is_ok()
             };
-            Ok(worker::run(&settings, listeners, &control, &wake, &counters, ready)?)
+            match work {
+                Work::Tcp(settings, listeners) => {
+                    worker::run(&settings, listeners, &control, &wake, &counters, ready)?;
+                }
+                Work::Udp(settings, sockets) => {
+                    udp::run(&settings, sockets, &control, &wake, &counters, ready)?;
+                }
+            }
+            Ok(())
         };
         thread::Builder::new()
             .name(format!("worker-{cpu}"))

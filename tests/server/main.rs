@@ -57,4 +57,5 @@ mod start_errors;
 mod steer_auto;
 mod steering;
 mod threads;
+mod udp;
 mod zero_copy;

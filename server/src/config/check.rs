@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::values::{Checked, ListenAddress};
 use super::{AcceptModel, Config, Mode, Options, Steer};
+use crate::udp;
 
 /// Bytes of the smallest huge page of any architecture the server runs on (x86-64, and arm64 with 4 KiB pages).
 const HUGE_PAGE: u64 = 2 << 20;
@@ -113,6 +114,10 @@ impl Options {
         let accept = asked.accept.unwrap_or(default.accept);
         // One socket: there is nothing to steer.
         let steer = if accept == AcceptModel::PerCore { default.steer } else { Steer::Hash };
+        let (buffers, buffer_size) = match asked.udp {
+            Some(true) => (udp::DEFAULT_BUFFERS, udp::DEFAULT_BUFFER_SIZE),
+            _ => (default.buffers, default.buffer_size),
+        };
         let listen = |addresses: Vec<ListenAddress>| addresses.into_iter().map(Checked::plain).collect();
         Config {
             udp: asked.udp.unwrap_or(default.udp),
@@ -128,8 +133,8 @@ impl Options {
             backlog: plain(asked.backlog, default.backlog),
             max_connections: asked.max_connections.map(Checked::plain).or(default.max_connections),
             idle_timeout: plain(asked.idle_timeout, default.idle_timeout),
-            buffers: plain(asked.buffers, default.buffers),
-            buffer_size: plain(asked.buffer_size, default.buffer_size),
+            buffers: plain(asked.buffers, buffers),
+            buffer_size: plain(asked.buffer_size, buffer_size),
             busy_poll: plain(asked.busy_poll, default.busy_poll),
             spin: asked.spin_us.map_or(default.spin, |number| Duration::from_micros(number.plain().into())),
             nodelay: asked.nodelay.unwrap_or(default.nodelay),

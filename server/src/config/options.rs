@@ -136,11 +136,11 @@ pub struct Options {
     #[arg(long, value_name = "TIME", help_heading = "Connections")]
     pub drain_timeout: Option<DrainTimeout>,
 
-    /// Receive buffers of each core: a power of two from 1 to 32768 [default: 256]
+    /// Receive buffers of each core: a power of two from 1 to 32768. 64 with --udp unless said [default: 256]
     #[arg(long, value_name = "N", help_heading = "Memory")]
     pub buffers: Option<BufferCount>,
 
-    /// Bytes of a receive buffer: 64 to 1048576 (1 MiB) [default: 16384]
+    /// Bytes of a receive buffer: 64 to 1048576 (1 MiB). 65527, the longest datagram, with --udp unless said [default: 16384]
     #[arg(long, value_name = "BYTES", help_heading = "Memory")]
     pub buffer_size: Option<Number<u32, 64, { 1 << 20 }>>,
 

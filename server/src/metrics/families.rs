@@ -66,6 +66,11 @@ pub(super) const COUNTERS: &[Family] = &[
     family!("received_datagrams", datagrams_in, "Datagrams received."),
     family!("sent_datagrams", datagrams_out, "Datagrams sent."),
     family!("dropped_datagrams", datagrams_dropped, "Datagrams received and not answered: send buffer full."),
+    family!(
+        "overrun_datagrams",
+        datagrams_overrun,
+        "Datagrams that the kernel threw away: receive queue full."
+    ),
     family!("truncated_datagrams", datagrams_truncated, "Datagrams that were longer than a receive buffer."),
 ];
 

@@ -54,6 +54,7 @@ const EVENTS: &[Column] = &[
     if_any!("taken over", taken_over),
     if_any!("dropped", datagrams_dropped),
     if_any!("truncated", datagrams_truncated),
+    if_any!("overrun", datagrams_overrun),
 ];
 
 pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {

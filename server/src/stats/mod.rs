@@ -144,6 +144,8 @@ counters! {
     datagrams_dropped,
     /// Datagrams that were longer than a receive buffer: their ends were lost.
     datagrams_truncated,
+    /// Datagrams that the kernel threw away because the socket's receive queue was full; not among those received.
+    datagrams_overrun,
 }
 
 impl Counters {

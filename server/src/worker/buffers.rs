@@ -13,6 +13,7 @@ use io_uring::types::BufRingEntry;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use super::token::BufferId;
+use crate::config::Config;
 
 /// The one buffer group of a worker's ring.
 pub(crate) const GROUP: u16 = 0;
@@ -30,6 +31,11 @@ pub(crate) enum Pages {
 }
 
 impl Pages {
+    /// As `--huge-pages` says.
+    pub(crate) fn of(config: &Config) -> Self {
+        if config.huge_pages { Self::Huge } else { Self::Small }
+    }
+
     /// What to do when there is none.
     pub(crate) fn hint(self) -> &'static str {
         match self {

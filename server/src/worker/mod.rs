@@ -18,7 +18,6 @@ mod features;
 mod idle;
 mod kernel;
 mod memory;
-mod numa;
 mod operations;
 pub(crate) mod ring;
 mod send_queue;
@@ -141,12 +140,8 @@ pub(crate) fn run(
     ready: impl FnOnce() -> bool,
 ) -> Result<(), WorkerError> {
     let config = &settings.config;
-    if config.numa {
-        numa::bind(settings.cpu)
-            .map_err(|error| WorkerError::Start("bind memory to the core's NUMA node (--numa)", error, ""))?;
-    }
     // The pool first, so that it is dropped after the ring.
-    let pages = if config.huge_pages { Pages::Huge } else { Pages::Small };
+    let pages = Pages::of(config);
     let buffers = Buffers::map(config.buffers, config.buffer_size, pages)
         .map_err(|error| WorkerError::Start("map the buffer pool", error, pages.hint()))?;
     let mut memory = Memory::new(buffers, config.mode == Mode::SinkSource);

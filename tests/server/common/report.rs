@@ -45,6 +45,12 @@ pub(crate) struct Counts {
     pub(crate) zerocopy_copied: u64,
     pub(crate) handed_over: u64,
     pub(crate) taken_over: u64,
+    pub(crate) datagrams_in: u64,
+    pub(crate) datagrams_out: u64,
+    pub(crate) datagrams_dropped: u64,
+    pub(crate) datagrams_truncated: u64,
+    /// Datagrams that the kernel had no room for in the socket's queue.
+    pub(crate) datagrams_overrun: u64,
 }
 
 impl Report {

@@ -14,7 +14,7 @@ const NODES: usize = 1024;
 ///
 /// # Errors
 /// Of `set_mempolicy(2)`: EINVAL if the node has no memory that this process may use.
-pub(super) fn bind(cpu: Cpu) -> io::Result<()> {
+pub(crate) fn bind(cpu: Cpu) -> io::Result<()> {
     let Some(node) = node_of(cpu).filter(|&node| node < NODES) else { return Ok(()) };
     let mut mask = [0u64; NODES / 64];
     mask[node / 64] |= 1 << (node % 64);
