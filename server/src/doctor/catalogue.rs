@@ -45,6 +45,7 @@ const fn entry(
     let switch = match capability {
         Capability::DirectDescriptors => Some(Feature::DirectDescriptors),
         Capability::ReceiveCredit => Some(Feature::ReceiveCredit),
+        Capability::Bundles => Some(Feature::ReceiveBundles),
         _ => None,
     };
     Entry { capability, check, name, since, why, instead, wish, switch }
@@ -186,9 +187,12 @@ const ENTRIES: [Entry; 20] = [
     ),
     entry(
         Capability::Bundles,
-        ["feature.bundles", "bundles", "6.10"],
-        ["one receive could fill several buffers; measured, it did not pay", NOT_NEEDED],
-        unused,
+        ["feature.bundles", "receive bundles", "6.10"],
+        [
+            "one receive fills several buffers, with the receive credit: before Linux 6.16 a bundle could leave gaps",
+            "receives into one buffer at a time",
+        ],
+        |config| with(!config.udp, Wish::Used),
     ),
     entry(
         Capability::NoSqArray,
@@ -301,6 +305,6 @@ mod tests {
         );
         assert_eq!(state(&of(&config, false, Capability::DirectDescriptors)).0, FeatureState::Absent);
         assert_eq!(state(&of(&config, true, Capability::ReceiveCredit)).0, FeatureState::Used);
-        assert_eq!(state(&of(&config, true, Capability::Bundles)).0, FeatureState::Available);
+        assert_eq!(state(&of(&config, true, Capability::MinWait)).0, FeatureState::Available);
     }
 }

@@ -79,72 +79,82 @@ impl<K: Kernel> Worker<'_, K> {
         self.poll_wake = true;
     }
 
+    /// Bytes came, or the receive has ended, or both.
     fn take_receive(&mut self, id: ConnectionId, completion: &Completion) -> Result<(), WorkerError> {
-        // The buffer first: it is the worker's whatever else the completion says, and nobody's if it is not named.
-        let buffer =
-            match completion.buffer {
-                None => None,
-                Some(buffer) => Some(self.memory.buffers.take(buffer).ok_or_else(|| {
-                    WorkerError::Unexpected(format!("buffer {buffer} is not of this pool"))
-                })?),
-            };
-        let Some(connection) = self.connections.get(id) else {
-            if let Some(buffer) = buffer {
-                self.memory.buffers.give_back(buffer);
-            }
-            return Ok(());
-        };
         if !completion.more {
-            let end = match completion.result {
-                Ok(0) => ReceiveEnd::Eof,
-                Ok(_) | Err(Errno::CANCELED | Errno::INTR | Errno::AGAIN) => ReceiveEnd::Stopped,
-                Err(Errno::NOBUFS) => ReceiveEnd::NoBuffers,
-                Err(_) => ReceiveEnd::Failed,
-            };
-            connection.receive_ended(end);
-            match end {
-                ReceiveEnd::NoBuffers if connection.is_starved() => {
-                    self.counters.starved.add(1);
-                    self.starved.push_back(id);
-                }
-                ReceiveEnd::Failed => {
-                    self.counters.reset.add(1);
-                    connection.abort(self.memory);
-                }
-                _ => {}
-            }
+            self.receive_ended(id, completion.result);
         }
-        if let Some(buffer) = buffer {
-            self.take_bytes(id, buffer, completion.result.unwrap_or(0));
+        let length = completion.result.unwrap_or(0);
+        let served = self.connections.get(id).is_some_and(|connection| !connection.discards());
+        if served && length > 0 {
+            self.counters.bytes_in.add(length.into());
+            self.counters.requests.add(1);
+        }
+        // The buffers are the worker's whatever else the completion says, and nobody's if none is named.
+        let mut left = length as usize;
+        let mut next = completion.buffer;
+        while let Some(buffer) = next {
+            let unexpected = || WorkerError::Unexpected(format!("buffer {buffer} of {completion:?}"));
+            let buffer = self.memory.buffers.take(buffer).ok_or_else(unexpected)?;
+            let part = left.min(self.memory.buffers.size());
+            left -= part;
+            self.take_bytes(id, buffer, part);
+            next = (left > 0).then(|| self.memory.buffers.behind(buffer));
+        }
+        if served && length > 0 {
+            self.heard(id);
         }
         self.list(id);
         Ok(())
     }
 
-    /// Bytes of a connection are in a buffer.
-    fn take_bytes(&mut self, id: ConnectionId, buffer: BufferId, length: u32) {
-        let tick = self.tick();
-        let Some(connection) = self.connections.get(id) else {
-            return self.memory.buffers.give_back(buffer);
+    fn receive_ended(&mut self, id: ConnectionId, result: Result<u32, Errno>) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let end = match result {
+            Ok(0) => ReceiveEnd::Eof,
+            Ok(_) | Err(Errno::CANCELED | Errno::INTR | Errno::AGAIN) => ReceiveEnd::Stopped,
+            Err(Errno::NOBUFS) => ReceiveEnd::NoBuffers,
+            Err(_) => ReceiveEnd::Failed,
         };
-        if length == 0 || connection.discards() {
-            return self.memory.buffers.give_back(buffer);
+        connection.receive_ended(end);
+        match end {
+            ReceiveEnd::NoBuffers if connection.is_starved() => {
+                self.counters.starved.add(1);
+                self.starved.push_back(id);
+            }
+            ReceiveEnd::Failed => {
+                self.counters.reset.add(1);
+                connection.abort(self.memory);
+            }
+            _ => {}
         }
-        self.counters.bytes_in.add(length.into());
-        self.counters.requests.add(1);
+    }
+
+    /// Bytes of a connection are in a buffer.
+    fn take_bytes(&mut self, id: ConnectionId, buffer: BufferId, length: usize) {
+        self.memory.buffers.filled(length);
+        match self.connections.get(id) {
+            Some(connection) if length > 0 && !connection.discards() => match self.mode {
+                Mode::Echo => {
+                    let copied = connection.echo(buffer, length, self.memory);
+                    self.counters.bytes_copied.add(copied);
+                }
+                Mode::SinkSource => {
+                    let config = &self.settings.config;
+                    connection.answer(length, config.request_size, config.response_size);
+                    self.memory.buffers.give_back(buffer);
+                }
+                Mode::Discard | Mode::AcceptClose => self.memory.buffers.give_back(buffer),
+            },
+            _ => self.memory.buffers.give_back(buffer),
+        }
+    }
+
+    /// A receive has brought bytes.
+    fn heard(&mut self, id: ConnectionId) {
+        let tick = self.tick();
+        let Some(connection) = self.connections.get(id) else { return };
         let receives = connection.heard(tick);
-        match self.mode {
-            Mode::Echo => {
-                let copied = connection.echo(buffer, length as usize, self.memory);
-                self.counters.bytes_copied.add(copied);
-            }
-            Mode::SinkSource => {
-                let config = &self.settings.config;
-                connection.answer(length, config.request_size, config.response_size);
-                self.memory.buffers.give_back(buffer);
-            }
-            Mode::Discard | Mode::AcceptClose => self.memory.buffers.give_back(buffer),
-        }
         if connection.sampled && stats::samples_receive(receives) {
             self.sample(id, Sample::Receive);
         }

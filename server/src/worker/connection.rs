@@ -194,8 +194,8 @@ impl Connection {
     }
 
     /// Each `request` bytes of what came, `length` bytes, are to be answered with `response` bytes.
-    pub(crate) fn answer(&mut self, length: u32, request: u32, response: u32) {
-        let unanswered = u64::from(self.unanswered) + u64::from(length);
+    pub(crate) fn answer(&mut self, length: usize, request: u32, response: u32) {
+        let unanswered = u64::from(self.unanswered) + length as u64;
         self.unanswered = u32::try_from(unanswered % u64::from(request)).expect("less than a request");
         self.queue.owe(unanswered / u64::from(request) * u64::from(response));
     }

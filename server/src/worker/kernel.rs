@@ -86,7 +86,8 @@ pub(crate) struct Completion {
     pub(crate) result: Result<u32, Errno>,
     /// More completions of the request follow (`IORING_CQE_F_MORE`).
     pub(crate) more: bool,
-    /// The buffer that holds the bytes (`IORING_CQE_F_BUFFER`). It is the worker's now, whatever the result is.
+    /// The buffer that holds the bytes (`IORING_CQE_F_BUFFER`). It is the worker's now, whatever the result is. Of a bundle
+    /// it is the first; the bytes go on in those [behind](super::buffers::Buffers::behind) it, each filled but the last.
     pub(crate) buffer: Option<BufferId>,
     /// The kernel reads no more from a zero-copy send's pieces (`IORING_CQE_F_NOTIF`).
     pub(crate) notification: bool,

@@ -179,7 +179,11 @@ impl Ring<'_> {
     }
 
     fn receive(&self, descriptor: Descriptor) -> Entry {
-        let mut entry = opcode::RecvMulti::new(fd(descriptor), GROUP).build();
+        let mut entry = if self.features.receive_bundles {
+            opcode::RecvMultiBundle::new(fd(descriptor), GROUP).build()
+        } else {
+            opcode::RecvMulti::new(fd(descriptor), GROUP).build()
+        };
         if self.features.receive_credit {
             set_receive_credit(&mut entry);
         }

@@ -235,6 +235,7 @@ mod tests {
     }
 
     fn receive(queue: &mut SendQueue, memory: &mut Memory, buffer: BufferId, length: usize) {
+        memory.buffers.publish();
         let buffer = memory.buffers.take(buffer).unwrap();
         queue.push_sparing(buffer, length, memory);
     }

@@ -136,6 +136,7 @@ impl Model {
     }
 
     fn bytes_came(&mut self, length: usize) {
+        self.memory.buffers.publish();
         let Some(buffer) = (0..64).find_map(|id| self.memory.buffers.take(id)) else { return };
         let bytes: Vec<u8> = (self.received..self.received + length).map(pattern).collect();
         self.received += length;
