@@ -22,6 +22,8 @@ mod numa;
 mod operations;
 pub(crate) mod ring;
 mod send_queue;
+#[cfg(test)]
+mod simulation;
 mod token;
 
 use std::collections::VecDeque;
