@@ -80,3 +80,16 @@ fn the_first_line_says_where_it_listens_on_which_cores_and_how_clients_are_steer
     let server = Server::start(&["--cores", "all"]);
     assert!(server.ready.ends_with(&format!(", cores {}, steer cpu", cores())), "{}", server.ready);
 }
+
+/// Hazard 12.
+#[test]
+fn each_core_of_one_address_has_its_own_counts() {
+    if cpus::allowed().len() == 1 {
+        return crate::common::skipped("one CPU has one core's counts");
+    }
+    let server = Server::start(&["--cores", &cores(), "--steer", "hash"]);
+    (0..64).for_each(|_| Client::connect(server.address).echo(100));
+    let report = server.stop_when_nothing_is_open();
+    assert!(report.cores.iter().filter(|core| core.counts.accepted > 0).count() > 1, "{report:?}");
+    assert_eq!(report.cores.iter().map(|core| core.counts.accepted).sum::<u64>(), 64, "{report:?}");
+}

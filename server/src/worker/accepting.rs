@@ -12,7 +12,13 @@ use crate::config::{Mode, Overload};
 use crate::stats;
 
 /// Connections beyond the limit that may be under way to be reset, with `--overload reset`.
-pub(crate) const REFUSALS: u32 = 64;
+const REFUSALS: u32 = 64;
+
+/// How many connections a worker with this many listeners may have beyond its limit for a while.
+pub(crate) fn reserve(overload: Overload, listeners: usize) -> u32 {
+    let refusals = if overload == Overload::Reset { REFUSALS } else { 0 };
+    refusals + u32::try_from(listeners.saturating_sub(1)).expect("few listeners")
+}
 
 /// How many are taken from the accept queue in one turn of the loop by a draining worker.
 const MOST_AT_ONCE: usize = 1024;
@@ -42,11 +48,17 @@ impl<K: Kernel> Worker<'_, K> {
     /// Arms and ends accepts as slots are free.
     pub(super) fn ask_to_accept(&mut self) {
         let free = self.free_slots();
+        // Each listener gets its part of the last slots, one at least, or one to which nobody comes would keep them from the
+        // others' clients. So there may be as many connections beyond the limit as there are other listeners.
+        let others = self.listeners.len().saturating_sub(1);
+        let share = free.div_ceil(others + 1);
         let mut reserved: usize = self.listeners.iter().map(|listening| listening.acceptor.reserved()).sum();
         for listening in &mut self.listeners {
             reserved -= listening.acceptor.reserved();
+            let left = free.saturating_sub(reserved);
+            let singles = share.min((free + others).saturating_sub(reserved));
             while self.kernel.room() > 0
-                && let Some(step) = listening.acceptor.next_step(free.saturating_sub(reserved))
+                && let Some(step) = listening.acceptor.next_step(left, singles)
             {
                 let listener = listening.listener();
                 self.kernel.ask(match step {
@@ -62,6 +74,7 @@ impl<K: Kernel> Worker<'_, K> {
             self.counters.queue_waits.add(1);
         }
         self.full = full;
+        self.hurry |= self.kernel.room() == 0;
         self.empty_accept_queues();
     }
 

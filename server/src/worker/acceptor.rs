@@ -59,14 +59,15 @@ impl Acceptor {
         Self { multishot: false, singles: 0, cancelling: false, resting: false, stopped: false, burst }
     }
 
-    /// What to do with `free` free slots; taken as done. To be called before each `io_uring_enter` until it gives `None`.
-    pub(crate) fn next_step(&mut self, free: usize) -> Option<AcceptStep> {
+    /// What to do with `free` free slots, of which accepts of one connection may take `share`; taken as done. To be called
+    /// before each `io_uring_enter` until it gives `None`.
+    pub(crate) fn next_step(&mut self, free: usize, share: usize) -> Option<AcceptStep> {
         // The margin keeps it from changing to and fro.
         let ample = free >= self.burst.saturating_add(self.burst / 2).saturating_add(MOST_SINGLES);
         let scarce = free < self.burst.saturating_add(self.singles);
         if self.cancelling {
             None
-        } else if self.stopped && self.is_armed() || self.multishot && scarce {
+        } else if self.stopped && self.is_armed() || self.multishot && scarce || self.singles > share {
             self.cancelling = true;
             Some(AcceptStep::Cancel)
         } else if self.stopped || self.resting || self.multishot {
@@ -74,7 +75,7 @@ impl Acceptor {
         } else if ample {
             self.multishot = true;
             Some(AcceptStep::Multishot)
-        } else if self.singles < free.min(MOST_SINGLES) {
+        } else if self.singles < share.min(MOST_SINGLES) {
             self.singles += 1;
             Some(AcceptStep::Single)
         } else {
@@ -135,7 +136,7 @@ mod tests {
     use super::*;
 
     fn steps(acceptor: &mut Acceptor, free: usize) -> Vec<AcceptStep> {
-        std::iter::from_fn(|| acceptor.next_step(free)).collect()
+        std::iter::from_fn(|| acceptor.next_step(free, free)).collect()
     }
 
     #[test]
@@ -171,7 +172,7 @@ mod tests {
     #[test]
     fn a_multishot_cut_short_by_a_full_completion_queue_is_armed_again() {
         let mut acceptor = Acceptor::new(8);
-        acceptor.next_step(200);
+        acceptor.next_step(200, 200);
         acceptor.multishot_completed(Accepted::Connection(5), false);
         assert_eq!(steps(&mut acceptor, 199), [AcceptStep::Multishot]);
     }
@@ -179,7 +180,7 @@ mod tests {
     #[test]
     fn a_cancel_that_missed_is_asked_again() {
         let mut acceptor = Acceptor::new(8);
-        acceptor.next_step(200);
+        acceptor.next_step(200, 200);
         acceptor.stop();
         assert_eq!(steps(&mut acceptor, 200), [AcceptStep::Cancel]);
         acceptor.cancelled();
@@ -203,7 +204,7 @@ mod tests {
         /// The worker asks and enters the kernel. `runs`: the kernel comes to the accepts that are armed; on a busy
         /// worker it may not.
         fn turn(&mut self, runs: bool) -> Result<(), TestCaseError> {
-            while let Some(step) = self.acceptor.next_step(self.slots - self.open) {
+            while let Some(step) = self.acceptor.next_step(self.slots - self.open, self.slots - self.open) {
                 match step {
                     AcceptStep::Multishot => {
                         prop_assert!(!std::mem::replace(&mut self.multishot, true), "armed twice");

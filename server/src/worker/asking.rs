@@ -24,7 +24,8 @@ impl<K: Kernel> Worker<'_, K> {
         self.ask_to_accept();
         self.hand_over();
         self.feed_starved();
-        self.hurry |= !self.starved.is_empty();
+        // With no buffer free, the completion of what has them wakes the worker up.
+        self.hurry |= !self.starved.is_empty() && self.memory.buffers.held() < self.memory.buffers.count();
         let mut listed = std::mem::take(&mut self.listed);
         let mut asked = 0;
         while asked < listed.len() && self.kernel.room() >= MOST_STEPS {
@@ -85,9 +86,12 @@ impl<K: Kernel> Worker<'_, K> {
     fn send(&mut self, id: ConnectionId, manner: Manner) {
         let Some(connection) = self.connections.get(id) else { return };
         let spans = connection.queue().spans(MOST_PIECES, self.memory);
-        let zero_copy = self.settings.config.zerocopy_threshold;
-        let manner = match zero_copy {
-            Some(threshold) if connection.queue().bytes() >= threshold.into() => Manner::ZeroCopy,
+        // Its buffers come back when the peer has the bytes: only while enough are left for those who read faster.
+        let few_left = self.memory.buffers.held() > self.memory.buffers.count() / 2;
+        let manner = match self.settings.config.zerocopy_threshold {
+            Some(threshold) if !few_left && connection.queue().bytes() >= threshold.into() => {
+                Manner::ZeroCopy
+            }
             _ => manner,
         };
         let spans = self.kernel.send(id, connection.descriptor(), spans, self.memory, manner);
@@ -98,8 +102,11 @@ impl<K: Kernel> Worker<'_, K> {
                 self.silent_sends.push(SilentSend { id, request });
                 self.hurry |= connection.awaits_send();
             }
-            Manner::Waiting => {}
-            Manner::ZeroCopy => self.counters.zerocopy_sends.add(1),
+            Manner::Waiting => connection.send_waits(),
+            Manner::ZeroCopy => {
+                connection.send_waits();
+                self.counters.zerocopy_sends.add(1);
+            }
         }
     }
 

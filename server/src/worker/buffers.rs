@@ -219,6 +219,32 @@ impl Buffers {
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), first.as_ptr(), bytes.len()) };
     }
 
+    /// What the kernel does when it receives: takes the buffer that the ring's entry `head` names, if that is published,
+    /// and writes to it.
+    #[cfg(test)]
+    pub(crate) fn receive(&mut self, head: u16, bytes: &[u8]) -> Option<BufferId> {
+        if head == self.published {
+            return None;
+        }
+        let slot = usize::from(head & (self.count - 1));
+        // SAFETY: `slot` is below `count`, so the entry lies inside the ring's mapping.
+        let entry = unsafe { self.ring.start.cast::<BufRingEntry>().add(slot) };
+        // SAFETY: the entry is initialised: `give_back` wrote it before `publish` made it known.
+        let id = unsafe { entry.as_ref() }.bid();
+        assert!(
+            self.holders[usize::from(id)] == Holder::Kernel,
+            "buffer {id} is in the ring and the worker has it"
+        );
+        self.write(id, bytes);
+        Some(id)
+    }
+
+    /// Whether the ring's entry `head` is published.
+    #[cfg(test)]
+    pub(crate) fn is_published(&self, head: u16) -> bool {
+        head != self.published
+    }
+
     /// Gives a buffer back; the kernel may use it after the next [`Buffers::publish`].
     pub(crate) fn give_back(&mut self, id: BufferId) {
         let holder = std::mem::replace(&mut self.holders[usize::from(id)], Holder::Nobody);

@@ -97,6 +97,8 @@ pub(crate) struct Connection {
     active: u32,
     /// What a zero-copy send has done, until its notification.
     zero_copy: Result<u32, Errno>,
+    /// The send in flight waits for the peer; else it ends at once, and there is nothing to cancel.
+    send_waits: bool,
     /// Number of the request that the send in flight is.
     send_request: u64,
     queue: SendQueue,
@@ -122,6 +124,7 @@ impl Connection {
             unanswered: 0,
             active: 0,
             zero_copy: Ok(0),
+            send_waits: false,
             send_request: 0,
             queue: SendQueue::default(),
         }
@@ -231,8 +234,15 @@ impl Connection {
     pub(crate) fn send_started(&mut self, spans: usize, request: u64, memory: &Memory) {
         debug_assert!(!self.in_flight.send);
         self.in_flight.send = true;
+        self.send_waits = false;
         self.send_request = request;
         self.queue.start(spans, memory);
+    }
+
+    /// The send in flight waits for the peer, which until it has ended is as one that does not read.
+    pub(crate) fn send_waits(&mut self) {
+        self.send_waits = true;
+        self.blocked = true;
     }
 
     /// Bytes of the send in flight, if it is the one with this request number.
@@ -448,7 +458,7 @@ impl Connection {
             return self.cancel_step(Step::CancelReceive);
         }
         if self.in_flight.send && !self.in_flight.notification {
-            return self.cancel_step(Step::CancelSend);
+            return if self.send_waits { self.cancel_step(Step::CancelSend) } else { None };
         }
         if self.in_flight.any_on_descriptor() {
             return None;

@@ -21,6 +21,8 @@ mod memory;
 mod operations;
 pub(crate) mod ring;
 mod send_queue;
+#[cfg(test)]
+mod simulation;
 mod token;
 
 use std::collections::VecDeque;
@@ -32,11 +34,11 @@ use std::time::{Duration, Instant};
 use tune::cpu_set::Cpu;
 use tune::errno::describe;
 
-use crate::config::{Config, Mode, Overload};
+use crate::config::{Config, Mode};
 use crate::control::Control;
 use crate::stats::LiveCounters;
 use accepting::Listening;
-pub(crate) use accepting::REFUSALS;
+pub(crate) use accepting::reserve;
 pub(crate) use buffers::MAX_BUFFERS;
 use buffers::{Buffers, Pages};
 use connections::Connections;
@@ -146,7 +148,7 @@ pub(crate) fn run(
         .map_err(|error| WorkerError::Start("map the buffer pool", error, pages.hint()))?;
     let mut memory = Memory::new(buffers, config.mode == Mode::SinkSource);
     let mut uring = ring::create()?;
-    let reserve = if config.overload == Overload::Reset { REFUSALS } else { 0 };
+    let reserve = reserve(config.overload, listeners.len());
     let ring_number = uring.as_raw_fd();
     let ring = Ring::new(&mut uring, settings.features, settings.max_connections + reserve)?;
     if !config.busy_poll.is_zero() {
@@ -205,20 +207,26 @@ impl<'r, K: Kernel> Worker<'r, K> {
 
     fn run(mut self) -> Result<(), WorkerError> {
         while !self.is_done() {
-            self.ask();
-            let sweeps = self.sweep_is_due();
-            let (want, timeout) = if sweeps { drain::CATCH_UP } else { self.how_long() };
-            self.enter(want, timeout).map_err(WorkerError::Enter)?;
-            let caught_up = self.kernel.has_caught_up();
-            self.take_completions()?;
-            self.confirm_silent_sends();
-            self.look_at_the_clock();
-            if sweeps {
-                self.sweep(caught_up);
-            }
-            if !self.is_cut_off() {
-                self.counters.open.set(self.connections.open_count() as u64);
-            }
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// Asks, enters the kernel once, and takes what has completed.
+    fn turn(&mut self) -> Result<(), WorkerError> {
+        self.ask();
+        let sweeps = self.sweep_is_due();
+        let (want, timeout) = if sweeps { drain::CATCH_UP } else { self.how_long() };
+        self.enter(want, timeout).map_err(WorkerError::Enter)?;
+        let caught_up = self.kernel.has_caught_up();
+        self.take_completions()?;
+        self.confirm_silent_sends();
+        self.look_at_the_clock();
+        if sweeps {
+            self.sweep(caught_up);
+        }
+        if !self.is_cut_off() {
+            self.counters.open.set(self.connections.open_count() as u64);
         }
         Ok(())
     }

@@ -384,3 +384,24 @@ impl Drop for Ring<'_> {
         let _ = self.submitter.unregister_ring_fd();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use io_uring::opcode;
+
+    use super::*;
+
+    /// Hazard 18: a worker makes its ring on its own thread, or nothing would work at all.
+    #[test]
+    fn a_ring_serves_only_the_thread_that_made_it() {
+        let Ok(mut ring) = create() else { return eprintln!("SKIPPED: no io_uring here") };
+        let mut submit = || {
+            // SAFETY: a request to do nothing points to no memory.
+            unsafe { ring.submission().push(&opcode::Nop::new().build()) }.unwrap();
+            ring.submit().map_err(|error| Errno::from_io_error(&error))
+        };
+        assert_eq!(submit(), Ok(1));
+        let elsewhere = std::thread::scope(|scope| scope.spawn(submit).join().unwrap());
+        assert_eq!(elsewhere, Err(Some(Errno::EXIST)));
+    }
+}

@@ -99,7 +99,11 @@ impl Model {
             assert!(!self.closed, "{step:?} after the close");
             match step {
                 Step::Receive => assert!(!std::mem::replace(&mut self.receive, true), "armed twice"),
-                Step::SendNow | Step::SendWaiting => self.start_send(most),
+                Step::SendNow => self.start_send(most),
+                Step::SendWaiting => {
+                    self.start_send(most);
+                    self.connection.send_waits();
+                }
                 Step::CancelReceive | Step::CancelSend => {
                     assert!(!std::mem::replace(&mut self.cancel, true), "cancelled twice");
                     let there = if step == Step::CancelReceive { self.receive } else { self.send.is_some() };

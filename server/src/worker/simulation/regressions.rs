@@ -1,0 +1,103 @@
+//! Cases by name: the smallest that show what a property once found, or that a hazard is met.
+
+use super::peer::Action;
+use super::run::{Case, Outcome};
+use super::seen::Seen;
+use crate::config::Mode;
+use crate::worker::connection::PAUSE_AT;
+
+#[test]
+fn kind_peers_are_served_by_a_kind_kernel() {
+    let outcome = Case { peers: vec![vec![Action::Send(100)]; 3], ..Case::default() }.run();
+    assert_eq!(outcome.read, [100; 3]);
+    assert_eq!((outcome.counters.accepted, outcome.counters.bytes_out), (3, 300));
+}
+
+/// Found by `every_order_of_hand_overs_is_survived`: the accepts of the first listener took the last free slot, and the clients
+/// of the second waited for ever.
+#[test]
+fn a_listener_to_which_nobody_comes_does_not_keep_the_last_slot() {
+    let quiet = vec![Action::Stay];
+    let peers = vec![quiet.clone(), vec![Action::Send(100)], quiet, vec![Action::Send(100)]];
+    let outcome = Case { listeners: 2, max_connections: 1, peers, ..Case::default() }.run();
+    assert_eq!((outcome.counters.accepted, outcome.read[1], outcome.read[3]), (4, 100, 100));
+}
+
+/// Found by `bursts_around_the_limit_are_survived`: with no room for the second listener's accepts the worker went to sleep.
+#[test]
+fn accepts_for_which_there_was_no_room_are_asked_for_before_the_worker_sleeps() {
+    let peers = vec![vec![Action::Send(10)]; 4];
+    let case = Case { listeners: 2, max_connections: 80, submissions: 5, peers, ..Case::default() };
+    assert_eq!(case.run().counters.accepted, 4);
+}
+
+/// What a peer that does not read may have to itself.
+fn one_stalls_and_others_do_not(zerocopy_threshold: u32) -> Outcome {
+    let stalled = vec![Action::StopReading, Action::Send(6000)];
+    let others = vec![vec![Action::Send(2000), Action::Await, Action::Send(500)]; 3];
+    let peers = [vec![stalled], others].concat();
+    let windows = [500; 3];
+    let zerocopy_threshold = Some(zerocopy_threshold);
+    Case { zerocopy_threshold, buffers: 4, windows, peers, ..Case::default() }.run()
+}
+
+/// Found by `every_order_of_completions_is_survived`: a zero-copy send waits for the peer, and what came meanwhile was neither
+/// copied out of the pool nor bounded; the others starved, and the worker spun.
+#[test]
+fn zero_copy_sends_to_a_peer_that_does_not_read_leave_buffers_to_the_others() {
+    let outcome = one_stalls_and_others_do_not(1);
+    assert_eq!(outcome.read, [6000, 2500, 2500, 2500]);
+    assert!(outcome.seen.notifications > 0, "{:?}", outcome.seen);
+}
+
+/// Hazard 13.
+#[test]
+fn a_peer_that_does_not_read_has_a_bounded_queue_and_later_gets_every_byte() {
+    for zerocopy_threshold in [None, Some(1)] {
+        let peers = vec![vec![Action::StopReading, Action::Send(200_000)]];
+        let credit = Some(512);
+        let outcome = Case { zerocopy_threshold, credit, windows: [700; 3], peers, ..Case::default() }.run();
+        assert_eq!(outcome.read, [200_000]);
+        assert!((PAUSE_AT..PAUSE_AT + 1024).contains(&outcome.most_queued), "{}", outcome.most_queued);
+    }
+}
+
+/// Numbers without a pattern: an xorshift generator, so that the tests below do the same each time.
+fn noise(seed: u64, count: usize) -> Vec<u32> {
+    let mut state = seed * 2 + 1;
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        u32::try_from(state >> 40).expect("24 bits")
+    })
+    .take(count)
+    .collect()
+}
+
+/// A property is worth what the simulation comes to: each unkind thing that a kernel may do happens to a worker.
+#[test]
+fn the_simulated_kernel_does_to_workers_all_that_it_can() {
+    let mut seen = Seen::default();
+    for seed in 0..40 {
+        let busy = vec![Action::Send(3000), Action::StopReading, Action::Send(70_000)];
+        let short = vec![Action::Send(300), Action::Await, Action::Reset];
+        let base = Case { choices: noise(seed, 3000), windows: [700; 3], completions: 5, ..Case::default() };
+        let crowd = Case { max_connections: 100, peers: vec![short.clone(); 60], ..base.clone() };
+        seen += crowd.run().seen;
+        let slow = Case {
+            max_connections: 2,
+            buffers: 4,
+            bundles: seed % 3 == 0,
+            zerocopy_threshold: (seed % 2 == 0).then_some(100),
+            peers: vec![busy, short.clone(), short.clone()],
+            drain_at: Some(60),
+            stop_after: Some(40),
+            ..base.clone()
+        };
+        seen += slow.run().seen;
+        let crew = Case { workers: 2, direct: false, mode: Mode::SinkSource, peers: vec![short; 6], ..base };
+        seen += crew.run().seen;
+    }
+    assert!(seen.all(), "{seen:?}");
+}

@@ -1,0 +1,422 @@
+//! What each request does in the simulated kernel.
+
+use std::os::fd::RawFd;
+
+use rustix::io::Errno;
+
+use super::armed::{Armed, Send, Work, token};
+use super::kernel::{FIRST_RING, SimulatedKernel};
+use super::socket::{Life, Socket};
+use super::world::{PeerId, World};
+use crate::worker::kernel::{Completion, Listener, Manner, Request};
+use crate::worker::memory::Memory;
+use crate::worker::token::{BufferId, ConnectionId, Descriptor, Token};
+
+fn completion(token: Option<Token>, result: Result<u32, Errno>) -> Completion {
+    Completion { token, result, more: false, buffer: None, notification: false }
+}
+
+fn number(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("the simulation is small")
+}
+
+impl World {
+    /// Accepts a connection as the lowest free plain descriptor.
+    pub(super) fn open_plain(&mut self, id: PeerId) -> u32 {
+        let free = self.plain.iter().position(Option::is_none).unwrap_or(self.plain.len());
+        if free == self.plain.len() {
+            self.plain.push(None);
+        }
+        self.plain[free] = Some(id);
+        self.accept(id);
+        number(free)
+    }
+
+    fn accept(&mut self, id: PeerId) {
+        let now = self.now;
+        let socket = &mut self.sockets[id];
+        assert_eq!(socket.life, Life::Queued);
+        socket.life = Life::Open;
+        socket.active = now;
+        self.events += 1;
+    }
+}
+
+impl SimulatedKernel {
+    pub(super) fn issue(&mut self, work: Work, memory: &mut Memory) {
+        match work {
+            Work::Send(send) => self.issue_send(send, memory),
+            Work::Request(request) => match request {
+                Request::AcceptMultishot(Listener { descriptor, .. })
+                | Request::AcceptOne(Listener { descriptor, .. }) => {
+                    let listener = self.listener(descriptor);
+                    let token = token(&request).expect("has one");
+                    self.arm(Armed::Accept { token, listener, cancelled: false }, memory);
+                }
+                Request::CancelAccepts(listener) => self.cancel_accepts(listener),
+                Request::PollWake(_) => self.arm(Armed::Wake, memory),
+                Request::Receive(id, descriptor) => self.issue_receive(id, descriptor, memory),
+                Request::Cancel(_, target) => self.cancel(token(&request), target, memory),
+                _ if self.one_in(4) => self.armed.push(Armed::Later(request)),
+                _ => self.execute(request),
+            },
+        }
+    }
+
+    /// Does it at once if it is ready, mostly; else it waits.
+    fn arm(&mut self, armed: Armed, memory: &mut Memory) {
+        self.armed.push(armed);
+        let last = self.armed.len() - 1;
+        if self.is_ready(last) && !self.one_in(4) {
+            self.advance(last, memory);
+        }
+    }
+
+    pub(super) fn is_ready(&self, index: usize) -> bool {
+        let world = self.world();
+        let has_mail = world.mailboxes[self.worker].as_ref().is_some_and(|mail| !mail.is_empty());
+        match &self.armed[index] {
+            Armed::Accept { cancelled: true, .. }
+            | Armed::Receive { cancelled: true, .. }
+            | Armed::Send { cancelled: true, .. }
+            | Armed::Later(_) => true,
+            Armed::Accept { listener, .. } => !world.listeners[*listener].waiting.is_empty(),
+            // Messages come to a ring that asks for nothing; the poll that is always armed stands for it.
+            Armed::Wake => world.wakes[self.worker] || has_mail,
+            Armed::Receive { socket, .. } => world.sockets[*socket].is_readable(),
+            Armed::Send { send, .. } => {
+                let socket = &world.sockets[send.socket];
+                socket.room() > 0 || socket.reset
+            }
+            Armed::Notification { send, position } => {
+                let Socket { acknowledged, reset, .. } = &world.sockets[send.socket];
+                acknowledged >= position || *reset || world.peers[send.socket].reset
+            }
+        }
+    }
+
+    /// Runs a request that is ready.
+    pub(super) fn advance(&mut self, index: usize, memory: &mut Memory) {
+        let armed = self.armed.swap_remove(index);
+        match armed {
+            Armed::Accept { token, listener, cancelled } => self.accept(token, listener, cancelled),
+            Armed::Wake => self.wake(),
+            Armed::Receive { id, socket, credit, cancelled } => {
+                self.receive(id, socket, credit, cancelled, memory);
+            }
+            Armed::Send { send, cancelled } => self.advance_send(send, cancelled, memory),
+            Armed::Notification { send, .. } => {
+                send.check(memory);
+                self.seen.notifications += 1;
+                let result = Ok(number(self.below(2)));
+                self.post(Completion {
+                    notification: true,
+                    ..completion(Some(Token::Send(send.id)), result)
+                });
+            }
+            Armed::Later(request) => self.execute(request),
+        }
+    }
+
+    fn wake(&mut self) {
+        let worker = self.worker;
+        let mail = self.world().mailboxes[worker].as_mut().and_then(std::collections::VecDeque::pop_front);
+        if let Some(descriptor) = mail {
+            self.armed.push(Armed::Wake);
+            self.post(completion(Some(Token::TakeOver), Ok(descriptor)));
+        } else {
+            self.post(completion(Some(Token::Wake), Ok(1)));
+        }
+    }
+
+    pub(super) fn accept_error(&mut self) -> Option<Errno> {
+        let error = self.one_in(24).then(|| {
+            // ENFILE is what a full table of direct descriptors gives; the worker must not let it come to that.
+            let errors =
+                [Errno::CONNABORTED, Errno::MFILE, Errno::NOBUFS, Errno::NOMEM, Errno::INTR, Errno::PERM];
+            errors[self.below(errors.len())]
+        });
+        self.seen.accept_errors += u64::from(error.is_some());
+        error
+    }
+
+    fn accept(&mut self, token: Token, listener: usize, cancelled: bool) {
+        if cancelled {
+            return self.post(completion(Some(token), Err(Errno::CANCELED)));
+        }
+        loop {
+            if let Some(errno) = self.accept_error() {
+                return self.post(completion(Some(token), Err(errno)));
+            }
+            let waiting = self.world().listeners[listener].waiting.pop_front();
+            let Some(id) = waiting else { break };
+            let descriptor = self.open(id);
+            if !matches!(token, Token::Accept(_)) {
+                return self.post(completion(Some(token), Ok(descriptor)));
+            }
+            self.seen.multishot_accepts += 1;
+            let more = !self.one_in(16);
+            if !self.post_multishot(Completion { more, ..completion(Some(token), Ok(descriptor)) }) {
+                return;
+            }
+            if self.one_in(8) {
+                break;
+            }
+        }
+        self.armed.push(Armed::Accept { token, listener, cancelled: false });
+    }
+
+    fn open(&mut self, id: PeerId) -> u32 {
+        if self.limits.direct.is_none() {
+            return self.world().open_plain(id);
+        }
+        let free = self.direct.iter().position(Option::is_none);
+        let free = free.expect("ENFILE: the table of direct descriptors is full, a connection is lost");
+        self.direct[free] = Some(id);
+        self.world().accept(id);
+        number(free)
+    }
+
+    fn issue_receive(&mut self, id: ConnectionId, descriptor: Descriptor, memory: &mut Memory) {
+        let socket = self.socket_of(id, descriptor);
+        if !memory.buffers.is_published(self.head) {
+            self.seen.no_buffers += 1;
+            return self.post(completion(Some(Token::Receive(id)), Err(Errno::NOBUFS)));
+        }
+        let credit = self.limits.credit.unwrap_or(usize::MAX);
+        self.arm(Armed::Receive { id, socket, credit, cancelled: false }, memory);
+    }
+
+    fn receive(
+        &mut self,
+        id: ConnectionId,
+        socket: PeerId,
+        mut credit: usize,
+        cancelled: bool,
+        memory: &mut Memory,
+    ) {
+        let token = Some(Token::Receive(id));
+        // A cancel that met a receive on its way: first what it brings.
+        if cancelled && (!self.world().sockets[socket].is_readable() || !self.one_in(3)) {
+            return self.post(completion(token, Err(Errno::CANCELED)));
+        }
+        for _ in 0..self.up_to(32) {
+            let now = self.world().now;
+            if !self.world().sockets[socket].is_readable() {
+                break;
+            }
+            if !memory.buffers.is_published(self.head) {
+                self.seen.no_buffers += 1;
+                return self.post(completion(token, Err(Errno::NOBUFS)));
+            }
+            let pending = self.world().sockets[socket].incoming.len();
+            if pending == 0 {
+                let reset = self.world().sockets[socket].reset;
+                return self.end_receive(token, if reset { Err(Errno::CONNRESET) } else { Ok(0) }, memory);
+            }
+            let room = self.room_for_bundle(memory);
+            let length = self.up_to(pending.min(room).min(credit));
+            let bytes = self.world().sockets[socket].receive(length, now);
+            let buffer = self.fill(&bytes, memory);
+            credit -= length;
+            let more = credit > 0 && !self.one_in(16);
+            let result = completion(token, Ok(number(length)));
+            if !self.post_multishot(Completion { more, buffer, ..result }) {
+                return;
+            }
+        }
+        self.armed.push(Armed::Receive { id, socket, credit, cancelled });
+    }
+
+    /// How many bytes the next receive has room for: of one buffer, or of those of a bundle.
+    fn room_for_bundle(&mut self, memory: &Memory) -> usize {
+        let most = if self.limits.bundles { self.up_to(4) } else { 1 };
+        let heads = (0..).map(|i| self.head.wrapping_add(i)).take(most);
+        heads.take_while(|&head| memory.buffers.is_published(head)).count() * memory.buffers.size()
+    }
+
+    /// Receives into as many buffers as that takes, and gives the first.
+    fn fill(&mut self, bytes: &[u8], memory: &mut Memory) -> Option<BufferId> {
+        let mut first = None;
+        for part in bytes.chunks(memory.buffers.size()) {
+            self.seen.bundles += u64::from(first.is_some());
+            let buffer = memory.buffers.receive(self.head, part);
+            self.head = self.head.wrapping_add(1);
+            first = first.or(buffer);
+        }
+        first
+    }
+
+    /// The end of the stream or an error: without a buffer, or, as if the kernel had taken one before it looked, with.
+    fn end_receive(&mut self, token: Option<Token>, result: Result<u32, Errno>, memory: &mut Memory) {
+        let mut buffer = None;
+        if self.one_in(8) {
+            buffer = memory.buffers.receive(self.head, b"?");
+            self.head = self.head.wrapping_add(1);
+        }
+        self.post(Completion { buffer, ..completion(token, result) });
+    }
+
+    fn issue_send(&mut self, send: Send, memory: &mut Memory) {
+        send.check(memory);
+        if send.manner != Manner::Silent {
+            self.seen.waiting_sends += 1;
+            return self.arm(Armed::Send { send, cancelled: false }, memory);
+        }
+        let token = Some(Token::Send(send.id));
+        if self.world().sockets[send.socket].reset {
+            return self.post(completion(token, Err(self.broken())));
+        }
+        let mut taken = self.world().sockets[send.socket].room().min(send.bytes.len());
+        if self.one_in(8) {
+            taken = self.below(taken + 1);
+        }
+        let now = self.world().now;
+        self.world().sockets[send.socket].send(&send.bytes[..taken], now);
+        if taken == 0 {
+            self.seen.full_sockets += 1;
+            self.post(completion(token, Err(Errno::AGAIN)));
+        } else if taken < send.bytes.len() {
+            self.seen.short_sends += 1;
+            self.post(completion(token, Ok(number(taken))));
+        }
+    }
+
+    fn broken(&self) -> Errno {
+        if self.one_in(2) { Errno::PIPE } else { Errno::CONNRESET }
+    }
+
+    fn advance_send(&mut self, mut send: Send, cancelled: bool, memory: &mut Memory) {
+        send.check(memory);
+        let reset = self.world().sockets[send.socket].reset;
+        if cancelled || reset {
+            let error = if reset { self.broken() } else { Errno::CANCELED };
+            let result = if send.done > 0 { Ok(number(send.done)) } else { Err(error) };
+            return self.end_send(send, result);
+        }
+        let left = send.bytes.len() - send.done;
+        let most = self.world().sockets[send.socket].room().min(left);
+        let now = self.world().now;
+        let taken = self.up_to(most);
+        self.world().sockets[send.socket].send(&send.bytes[send.done..send.done + taken], now);
+        self.world().events += 1;
+        send.done += taken;
+        if send.done < send.bytes.len() {
+            self.armed.push(Armed::Send { send, cancelled });
+        } else {
+            let result = Ok(number(send.done));
+            self.end_send(send, result);
+        }
+    }
+
+    fn end_send(&mut self, send: Send, result: Result<u32, Errno>) {
+        // One that never started has no notification.
+        let notifies = send.manner == Manner::ZeroCopy && (send.done > 0 || self.one_in(2));
+        let token = Some(Token::Send(send.id));
+        self.post(Completion { more: notifies, ..completion(token, result) });
+        if notifies {
+            let position = self.world().sockets[send.socket].sent;
+            self.armed.push(Armed::Notification { send, position });
+        }
+    }
+
+    fn cancel_accepts(&mut self, listener: Listener) {
+        let own = self.listener(listener.descriptor);
+        let mut hit = 0;
+        for index in 0..self.armed.len() {
+            let escapes = self.one_in(8);
+            if let Armed::Accept { listener, cancelled, .. } = &mut self.armed[index]
+                && *listener == own
+                && !escapes
+            {
+                *cancelled = true;
+                hit += 1;
+            }
+        }
+        self.post(completion(Some(Token::CancelAccept(listener.index)), Ok(hit)));
+    }
+
+    fn cancel(&mut self, answer: Option<Token>, target: Token, memory: &mut Memory) {
+        let mut result = Ok(1);
+        let found = self.armed.iter().position(|armed| armed.token() == Some(target));
+        match (found, self.below(8)) {
+            (None, choice) => {
+                self.seen.cancels_missed += 1;
+                result = if choice == 7 { Err(Errno::NOENT) } else { Ok(0) };
+            }
+            (Some(_), 6) => {
+                self.seen.cancels_escaped += 1;
+                result = Ok(0);
+            }
+            (Some(index), 5) if self.is_ready(index) => {
+                // It is done before the cancel comes to it, but was counted.
+                self.advance(index, memory);
+                let left = self.armed.iter_mut().find(|armed| armed.token() == Some(target));
+                left.and_then(Armed::cancelled).into_iter().for_each(|cancelled| *cancelled = true);
+            }
+            (Some(index), choice) => {
+                self.seen.cancels_hit += 1;
+                *self.armed[index].cancelled().expect("receives and sends") = true;
+                if choice == 4 {
+                    self.advance(index, memory); // its end before the answer
+                }
+            }
+        }
+        self.post(completion(answer, result));
+    }
+
+    pub(super) fn count_unsent(&self, id: PeerId) -> Result<u32, Errno> {
+        let socket = &self.world().sockets[id];
+        if socket.reset { Err(Errno::NOTCONN) } else { Ok(number(socket.unacknowledged())) }
+    }
+
+    /// What needs no waiting.
+    fn execute(&mut self, request: Request) {
+        let mut result = Ok(0);
+        match request {
+            Request::Shutdown(id, descriptor) => {
+                let peer = self.socket_of(id, descriptor);
+                self.world().sockets[peer].shut = true;
+            }
+            Request::ResetOnClose(id, direct) => {
+                let peer = self.socket_of(id, Descriptor::Direct(direct));
+                self.world().sockets[peer].reset_on_close = true;
+            }
+            Request::Close(id, descriptor) => {
+                self.socket_of(id, descriptor);
+                self.close(descriptor);
+            }
+            Request::LookForUnsent(id, direct) => {
+                let peer = self.socket_of(id, Descriptor::Direct(direct));
+                result = self.count_unsent(peer);
+            }
+            Request::LookForCpu(_, id, direct) => {
+                self.socket_of(id, Descriptor::Direct(direct));
+            }
+            Request::HandOver { ring, number, .. } => return self.hand_over(ring, number, token(&request)),
+            _ => unreachable!("{request:?} is issued elsewhere"),
+        }
+        self.post(completion(token(&request), result));
+    }
+
+    fn hand_over(&mut self, ring: RawFd, number: u32, token: Option<Token>) {
+        let member = usize::try_from(ring - FIRST_RING).expect("a ring");
+        let fails = self.one_in(8);
+        let reaches = !fails && self.world().mailboxes[member].is_some();
+        if reaches {
+            self.world().mailboxes[member].as_mut().expect("there").push_back(number);
+            self.seen.handed_over += 1;
+        } else {
+            self.post(completion(token, Err(Errno::BADF)));
+        }
+    }
+
+    pub(super) fn close(&mut self, descriptor: Descriptor) {
+        let peer = self.socket(descriptor);
+        match descriptor {
+            Descriptor::Direct(number) => self.direct[number as usize] = None,
+            Descriptor::Plain(number) => self.world().plain[number as usize] = None,
+        }
+        self.world().close(peer);
+    }
+}

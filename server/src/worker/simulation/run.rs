@@ -1,0 +1,368 @@
+//! Drives workers through the simulation, turn by turn, and checks them after each.
+
+use std::cell::RefCell;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::armed::Armed;
+use super::kernel::{FIRST_RING, Limits, SimulatedKernel};
+use super::peer::{Action, Peer};
+use super::seen::Seen;
+use super::socket::{Life, Socket};
+use super::world::{AcceptQueue, World};
+use crate::config::{Config, Mode, Overload};
+use crate::control::{self, Control, Phase};
+use crate::stats::{Counters, LiveCounters};
+use crate::worker::accepting::reserve;
+use crate::worker::buffers::{Buffers, Pages};
+use crate::worker::memory::Memory;
+use crate::worker::{Crew, Features, Settings, Worker};
+
+/// Far more turns than any case takes.
+const MOST_TURNS: usize = 10_000;
+
+/// What is simulated.
+#[derive(Debug, Clone)]
+pub(super) struct Case {
+    pub(super) mode: Mode,
+    pub(super) overload: Overload,
+    pub(super) max_connections: u32,
+    pub(super) backlog: usize,
+    pub(super) listeners: usize,
+    pub(super) buffers: u16,
+    pub(super) buffer_size: u32,
+    pub(super) submissions: usize,
+    pub(super) completions: usize,
+    pub(super) direct: bool,
+    pub(super) credit: Option<usize>,
+    pub(super) bundles: bool,
+    /// Bytes of a socket's receive buffer, of its send buffer, and of the peer's receive buffer.
+    pub(super) windows: [usize; 3],
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) zerocopy_threshold: Option<u32>,
+    pub(super) spin: Duration,
+    /// With more than one the first accepts and hands over.
+    pub(super) workers: usize,
+    pub(super) peers: Vec<Vec<Action>>,
+    pub(super) choices: Vec<u32>,
+    /// In which turn the server is told to stop, if before all peers are served; and how many turns later again.
+    pub(super) drain_at: Option<usize>,
+    pub(super) stop_after: Option<usize>,
+}
+
+impl Default for Case {
+    /// Ample, kind, and empty.
+    fn default() -> Self {
+        Self {
+            mode: Mode::Echo,
+            overload: Overload::Queue,
+            max_connections: 8,
+            backlog: 4,
+            listeners: 1,
+            buffers: 8,
+            buffer_size: 64,
+            submissions: 64,
+            completions: 64,
+            direct: true,
+            credit: None,
+            bundles: false,
+            windows: [4096; 3],
+            idle_timeout: None,
+            zerocopy_threshold: None,
+            spin: Duration::ZERO,
+            workers: 1,
+            peers: Vec::new(),
+            choices: Vec::new(),
+            drain_at: None,
+            stop_after: None,
+        }
+    }
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// Of all workers.
+    pub(super) counters: Counters,
+    pub(super) seen: Seen,
+    /// The most bytes that were received from a peer and not sent to it.
+    pub(super) most_queued: u64,
+    /// Bytes that each peer got.
+    pub(super) read: Vec<u64>,
+}
+
+impl Case {
+    fn config(&self) -> Config {
+        Config {
+            mode: self.mode,
+            request_size: 10,
+            response_size: 25,
+            overload: self.overload,
+            idle_timeout: self.idle_timeout,
+            zerocopy_threshold: self.zerocopy_threshold,
+            spin: self.spin,
+            ..Config::default()
+        }
+    }
+
+    fn world(&self) -> World {
+        let now = Instant::now();
+        let mut world = World::new(self.config(), self.choices.clone(), now, self.workers);
+        let [receive, send, peer] = self.windows;
+        for (index, script) in self.peers.iter().enumerate() {
+            world.sockets.push(Socket::new(receive, send, now));
+            world.peers.push(Peer::new(script.clone(), index % self.listeners, peer));
+        }
+        for _ in 0..self.listeners {
+            world.listeners.push(AcceptQueue {
+                waiting: [].into(),
+                backlog: self.backlog,
+                closed: false,
+                about_to_close: false,
+            });
+        }
+        world
+    }
+
+    fn limits(&self) -> Limits {
+        let reserve = reserve(self.overload, self.listeners);
+        Limits {
+            submissions: self.submissions,
+            completions: self.completions,
+            direct: self.direct.then_some((self.max_connections + reserve) as usize),
+            credit: self.credit,
+            bundles: self.bundles,
+        }
+    }
+
+    fn settings(&self, counters: &[Arc<LiveCounters>]) -> Vec<Settings> {
+        let members = counters.iter().map(|counters| (self.max_connections, Arc::clone(counters)));
+        let crew = (self.workers > 1).then(|| Arc::new(Crew::new(members)));
+        let settings = (0..self.workers).map(|index| {
+            if let Some(crew) = &crew {
+                crew.set_ring(index, FIRST_RING + i32::try_from(index).unwrap());
+            }
+            Settings {
+                cpu: 0,
+                features: Features {
+                    direct_descriptors: self.direct,
+                    receive_credit: self.credit.is_some(),
+                    receive_bundles: self.bundles,
+                },
+                max_connections: self.max_connections,
+                backlog: self.backlog,
+                config: Arc::new(self.config()),
+                crew: crew.as_ref().map(|crew| (Arc::clone(crew), index)),
+            }
+        });
+        settings.collect()
+    }
+
+    /// Runs it to its end.
+    pub(super) fn run(&self) -> Outcome {
+        let world = Rc::new(RefCell::new(self.world()));
+        let counters: Vec<Arc<LiveCounters>> = (0..self.workers).map(|_| Arc::default()).collect();
+        let settings = self.settings(&counters);
+        let mut memories: Vec<Memory> = (0..self.workers)
+            .map(|_| Buffers::map(self.buffers, self.buffer_size, Pages::Small).unwrap())
+            .map(|buffers| Memory::new(buffers, self.mode == Mode::SinkSource))
+            .collect();
+        let (control, wake) = (Control::new(), control::wake().unwrap());
+        let mut workers = Vec::new();
+        for (index, memory) in memories.iter_mut().enumerate() {
+            let listeners = if index == 0 { self.listeners } else { 0 };
+            let sockets: Vec<_> = (0..listeners).map(|_| control::wake().unwrap()).collect();
+            let known = sockets.iter().map(AsRawFd::as_raw_fd).zip(0..).collect();
+            let kernel = SimulatedKernel::new(Rc::clone(&world), index, self.limits(), known);
+            let counters = &counters[index];
+            workers.push(Some(Worker::new(
+                &settings[index],
+                kernel,
+                memory,
+                sockets,
+                &control,
+                &wake,
+                counters,
+            )));
+        }
+        let simulation =
+            Simulation { case: self, world: Rc::clone(&world), control: &control, workers, quiet: 0 };
+        let seen = simulation.run();
+        let mut world = world.borrow_mut();
+        check_end(&mut world, &memories);
+        let mut total = Counters::default();
+        counters.iter().for_each(|counters| total += counters.read());
+        if !world.cut_off {
+            assert_eq!(total.bytes_out, world.sockets.iter().map(|socket| socket.sent).sum::<u64>());
+        }
+        assert_eq!(total.refused, world.refused);
+        let most_queued = world.most_queued;
+        Outcome {
+            counters: total,
+            seen,
+            most_queued,
+            read: world.peers.iter().map(|peer| peer.read).collect(),
+        }
+    }
+}
+
+/// Panics if anything is left behind.
+fn check_end(world: &mut World, memories: &[Memory]) {
+    if !world.cut_off {
+        for memory in memories {
+            assert_eq!((memory.buffers.held(), memory.spilled_pieces()), (0, 0), "memory lost");
+        }
+    }
+    assert!(world.plain.iter().all(Option::is_none), "a descriptor is left open");
+    world.happen_all();
+    while world.nudge() {
+        world.happen_all();
+    }
+    for (id, (peer, socket)) in world.peers.iter().zip(&world.sockets).enumerate() {
+        assert!(peer.done && socket.life != Life::Open, "peer {id} is left: {peer:?} {socket:?}");
+    }
+}
+
+struct Simulation<'c, 'r> {
+    case: &'c Case,
+    world: Rc<RefCell<World>>,
+    control: &'c Control,
+    workers: Vec<Option<Worker<'r, SimulatedKernel>>>,
+    /// How often nothing happened any more.
+    quiet: u32,
+}
+
+impl Simulation<'_, '_> {
+    fn run(mut self) -> Seen {
+        let mut seen = Seen::default();
+        for turn in 0.. {
+            assert!(turn < MOST_TURNS, "it does not come to an end: {}", self.state());
+            self.signal(turn);
+            let before = self.world.borrow().events;
+            let rests = self.workers.iter().flatten().any(|worker| worker.rest_until.is_some());
+            for worker in &mut self.workers {
+                if worker.as_ref().is_some_and(Worker::is_done) {
+                    seen += finish(&worker.take().expect("it was there"));
+                } else if let Some(worker) = worker {
+                    worker.turn().expect("no peer and no kernel makes a worker fail");
+                    check_turn(worker);
+                }
+            }
+            if self.workers.iter().all(Option::is_none) {
+                break;
+            }
+            let asleep = self.workers.iter().flatten().all(|worker| worker.kernel.asleep.is_some());
+            if asleep && self.world.borrow().events == before {
+                self.nothing_happens(rests);
+            }
+        }
+        seen
+    }
+
+    /// What a failure is understood by.
+    fn state(&self) -> String {
+        let running = self.workers.iter().flatten();
+        let states = running.map(|worker| {
+            let acceptors: Vec<_> = worker.listeners.iter().map(|listening| &listening.acceptor).collect();
+            let waiting = [worker.starved.len(), worker.listed.len(), worker.silent_sends.len()];
+            format!(
+                "{} open, {} held; starved, listed, silent: {waiting:?}; {acceptors:?}, rest {:?}, {:?}",
+                worker.connections.open_count(),
+                worker.memory.buffers.held(),
+                worker.rest_until,
+                worker.kernel,
+            )
+        });
+        states.collect::<Vec<_>>().join("\n")
+    }
+
+    fn signal(&mut self, turn: usize) {
+        if self.case.drain_at == Some(turn) {
+            self.tell(Phase::Drain);
+        }
+        if let (Some(drain), Some(stop)) = (self.case.drain_at, self.case.stop_after)
+            && turn == drain + stop
+        {
+            self.world.borrow_mut().cut_off = true;
+            self.tell(Phase::Stop);
+        }
+    }
+
+    fn tell(&mut self, phase: Phase) {
+        self.control.set(phase, &[]);
+        let mut world = self.world.borrow_mut();
+        world.draining = true;
+        world.wakes.fill(true);
+        world.events += 1;
+    }
+
+    /// All workers sleep and nothing would wake them but time, or a peer that holds the rest up. `rests`: one did not accept
+    /// when it went to sleep.
+    fn nothing_happens(&mut self, rests: bool) {
+        let running = || self.workers.iter().flatten();
+        let until = running().filter_map(|worker| worker.kernel.asleep.flatten()).min();
+        let full = match self.case.workers {
+            1 => running().all(|worker| worker.connections.free_count() == 0),
+            _ => running()
+                .all(|worker| worker.settings.crew.as_ref().is_some_and(|(crew, _)| crew.room() == 0)),
+        };
+        let mut world = self.world.borrow_mut();
+        if !world.draining {
+            let waiting = world.listeners.iter().any(|listener| !listener.waiting.is_empty());
+            assert!(!waiting || full || rests, "clients wait, and slots are free: {}", self.state());
+            world.check_quiet();
+            for worker in &mut self.workers {
+                let connections = worker.iter_mut().flat_map(|worker| worker.connections.iter_mut());
+                let mut given_up = connections.filter(|(_, c)| c.has_descriptor() && !c.is_served());
+                assert!(given_up.next().is_none(), "a connection was given up and is not closed");
+            }
+        }
+        let over = world.peers.iter().all(|peer| peer.done);
+        if over && !world.draining {
+            drop(world);
+            return self.tell(Phase::Drain);
+        }
+        world.events += 1;
+        // Long enough for an idle timeout to pass; then those go on who hold the rest up.
+        self.quiet += 1;
+        let nudges = self.quiet.is_multiple_of(16) || world.choices.one_in(2);
+        if let Some(until) = until
+            && !(nudges && world.nudge())
+        {
+            world.now = world.now.max(until);
+        } else if until.is_none() {
+            let nudged = world.nudge();
+            assert!(nudged, "sleeps for ever, and something is to be done: {:?}", world.peers);
+        }
+    }
+}
+
+/// Panics if the worker's books are wrong.
+fn check_turn(worker: &mut Worker<'_, SimulatedKernel>) {
+    let reserve = reserve(worker.settings.config.overload, worker.kernel.listeners.len());
+    let most = (worker.settings.max_connections + reserve) as usize;
+    let alone = worker.settings.crew.is_none();
+    assert!(!alone || worker.connections.open_count() <= most, "more connections than may be");
+    let open: Vec<_> = worker.listeners.iter().map(|listening| listening.socket().as_raw_fd()).collect();
+    let mut world = worker.kernel.world();
+    world.cut_off |= worker.is_cut_off();
+    world.note_queued();
+    for (descriptor, index) in &worker.kernel.listeners {
+        world.listeners[*index].about_to_close = false;
+        if !open.contains(descriptor) && !world.listeners[*index].closed {
+            world.close_listener(*index);
+        }
+    }
+}
+
+/// Panics if a worker that is done leaves something behind.
+fn finish(worker: &Worker<'_, SimulatedKernel>) -> Seen {
+    if !worker.kernel.world().cut_off {
+        assert_eq!(worker.connections.open_count(), 0);
+        let left = worker.kernel.armed.iter().filter(|armed| !matches!(armed, Armed::Wake)).count();
+        assert_eq!(left, 0, "requests in flight");
+    }
+    worker.kernel.seen
+}
