@@ -97,6 +97,8 @@ pub(crate) struct Connection {
     active: u32,
     /// What a zero-copy send has done, until its notification.
     zero_copy: Result<u32, Errno>,
+    /// The kernel had no memory for a zero-copy send: the next one copies.
+    must_copy: bool,
     /// The send in flight waits for the peer; else it ends at once, and there is nothing to cancel.
     send_waits: bool,
     /// Number of the request that the send in flight is.
@@ -124,6 +126,7 @@ impl Connection {
             unanswered: 0,
             active: 0,
             zero_copy: Ok(0),
+            must_copy: false,
             send_waits: false,
             send_request: 0,
             queue: SendQueue::default(),
@@ -261,8 +264,20 @@ impl Connection {
         self.blocked = bytes < self.queue.sending_bytes();
         if bytes > 0 {
             self.active = tick;
+            self.must_copy = false;
         }
         self.send_ended(bytes, memory);
+    }
+
+    /// The kernel had no memory to send without a copy: what the send in flight was to send is sent with one.
+    pub(crate) fn zero_copy_refused(&mut self, memory: &mut Memory) {
+        self.must_copy = true;
+        self.send_ended(0, memory);
+    }
+
+    /// True if the next send is to copy whatever its length.
+    pub(crate) fn must_copy(&self) -> bool {
+        self.must_copy
     }
 
     /// The send in flight was ended by a cancel or a signal.
