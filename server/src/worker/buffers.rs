@@ -15,6 +15,7 @@ use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
+use super::ring::with_patience;
 use super::token::BufferId;
 use crate::config::Config;
 
@@ -159,8 +160,10 @@ impl Buffers {
     /// Makes the pool known to the ring as buffer group [`GROUP`].
     pub(crate) fn register(&self, submitter: &Submitter<'_>) -> io::Result<()> {
         let address = self.ring.start.as_ptr() as u64;
-        // SAFETY: the mapping is page-aligned and holds `count` entries. The kernel keeps its pages until the ring is gone.
-        unsafe { submitter.register_buf_ring_with_flags(address, self.count, GROUP, 0) }
+        with_patience(|| {
+            // SAFETY: the mapping is page-aligned and holds `count` entries. The kernel keeps its pages until the ring is gone.
+            unsafe { submitter.register_buf_ring_with_flags(address, self.count, GROUP, 0) }
+        })
     }
 
     /// Buffers in the pool.
