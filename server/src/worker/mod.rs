@@ -279,12 +279,18 @@ impl<'r, K: Kernel> Worker<'r, K> {
             return;
         }
         for (id, connection) in self.connections.iter_mut() {
-            if idle.is_over(connection.active()) && connection.is_served() {
+            if !connection.is_served() {
+                continue;
+            } else if idle.is_over(connection.active()) {
                 self.counters.idle_closed.add(1);
                 connection.abort(self.memory);
-                if !std::mem::replace(&mut connection.listed, true) {
-                    self.listed.push(id.slot);
-                }
+            } else if connection.may_be_read() {
+                connection.count_unsent();
+            } else {
+                continue;
+            }
+            if !std::mem::replace(&mut connection.listed, true) {
+                self.listed.push(id.slot);
             }
         }
     }
