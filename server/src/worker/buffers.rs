@@ -120,9 +120,9 @@ pub(crate) struct Buffers {
     spare: Vec<BufferId>,
     /// Buffers that the kernel may use.
     offered: u16,
-    /// The buffer in each entry of the ring, and the entry of each buffer.
-    entries: Box<[BufferId]>,
-    entry_of: Box<[u16]>,
+    /// The buffer that was offered after each, since that was offered last; and the one offered last.
+    behind: Box<[BufferId]>,
+    last: BufferId,
     /// Sliding average of the bytes in a buffer.
     fill: usize,
 }
@@ -148,8 +148,8 @@ impl Buffers {
             held: count,
             spare: Vec::with_capacity(all),
             offered: 0,
-            entries: vec![0; all].into(),
-            entry_of: vec![0; all].into(),
+            behind: vec![0; all].into(),
+            last: 0,
             fill: 0,
         };
         (0..count).rev().for_each(|id| buffers.give_back(id));
@@ -193,8 +193,7 @@ impl Buffers {
 
     /// The buffer behind this one in the order in which they were offered: where a bundle's bytes go on.
     pub(crate) fn behind(&self, id: BufferId) -> BufferId {
-        let entry = self.entry_of[usize::from(id)].wrapping_add(1) & (self.count - 1);
-        self.entries[usize::from(entry)]
+        self.behind[usize::from(id)]
     }
 
     /// So many bytes came in a buffer.
@@ -260,8 +259,8 @@ impl Buffers {
     fn offer(&mut self, id: BufferId) {
         let entry = self.tail & (self.count - 1);
         self.holders[usize::from(id)] = Holder::Kernel;
-        self.entries[usize::from(entry)] = id;
-        self.entry_of[usize::from(id)] = entry;
+        self.behind[usize::from(self.last)] = id;
+        self.last = id;
         self.offered += 1;
         let slot = usize::from(entry);
         // SAFETY: `slot` is below `count`, so the entry lies inside the ring's mapping.
@@ -320,6 +319,24 @@ mod tests {
         assert_eq!(buffers.bytes(3, 0, 64), [0; 64]);
         buffers.give_back(3);
         assert_eq!(buffers.held(), 0);
+    }
+
+    /// A completion that waits, because the completion queue was full, is taken when others' buffers were offered again.
+    #[test]
+    fn what_is_behind_a_buffer_stays_until_it_is_offered_again() {
+        let mut buffers = Buffers::map(4, 64, Pages::Small).unwrap();
+        assert_eq!((buffers.behind(0), buffers.behind(1)), (1, 2));
+        for id in [2, 3] {
+            buffers.take(id);
+            buffers.give_back(id);
+        }
+        buffers.publish();
+        for id in [2, 3] {
+            buffers.take(id);
+            buffers.give_back(id);
+        }
+        buffers.publish();
+        assert_eq!((buffers.take(0), buffers.behind(0), buffers.behind(1)), (Some(0), 1, 2));
     }
 
     #[test]
