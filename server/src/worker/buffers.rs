@@ -62,14 +62,15 @@ impl Pages {
 /// Length of a huge page of the usual default size, to which the kernel rounds such a mapping's length.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Anonymous memory, page-aligned, given back on drop.
-struct Mapping {
+/// Anonymous memory, page-aligned and zeroed, given back on drop. Pages that a zero-copy send still has then are the kernel's
+/// alone: nobody gets to write to them, as he would to memory given back to the heap.
+pub(super) struct Mapping {
     start: NonNull<u8>,
     length: usize,
 }
 
 impl Mapping {
-    fn new(length: usize, pages: Pages) -> io::Result<Self> {
+    pub(super) fn new(length: usize, pages: Pages) -> io::Result<Self> {
         let (length, flags) = match pages {
             Pages::Small => (length, MapFlags::PRIVATE),
             Pages::Huge => (length.next_multiple_of(HUGE_PAGE), MapFlags::PRIVATE | MapFlags::HUGETLB),
@@ -81,13 +82,27 @@ impl Mapping {
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { start, length })
     }
+
+    /// All of it. Not for memory that the kernel writes to.
+    pub(super) fn bytes(&self) -> &[u8] {
+        // SAFETY: `length` bytes from `start` are mapped and initialised (anonymous memory is zeroed) as long as `self` lives,
+        // and written only through `bytes_mut`, which borrows it mutably.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
+    }
+
+    /// As [`Mapping::bytes`].
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`; the mutable borrow makes this the only reference.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
+    }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the range was mapped by `new` and is not used after this, by the kernel neither: it writes to a buffer
         // only while the worker's thread is inside `io_uring_enter` (DEFER_TASKRUN), which it no longer calls, and
-        // holds the pages of the buffer ring itself until the ring is gone.
+        // holds the pages of the buffer ring itself until the ring is gone. Sends that read from it were ended before, but for
+        // zero-copy ones, which keep the pages.
         let result = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
         debug_assert!(result.is_ok());
     }
