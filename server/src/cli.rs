@@ -16,7 +16,7 @@ use crate::config::{Config, Contradiction, Cores, Options};
 use crate::listener::Listeners;
 use crate::metrics::Endpoint;
 use crate::report::Report;
-use crate::worker::{self, Features};
+use crate::worker::Features;
 use crate::workers::{self, Notice};
 use crate::{doctor, host, worker_plan};
 
@@ -180,8 +180,7 @@ fn serve(config: &Config, json: bool) -> Result<bool> {
         Cores::List(cores) => Some(cores.as_slice()),
     };
     let features = Features::detect()?.without(&config.features_not_used());
-    let reserve = worker::reserve(config.overload, config.listen.len());
-    let offer = host::offer()?.sparing(reserve, features);
+    let offer = host::offer(config)?;
     let plan = worker_plan::plan(cores, config.max_connections, features.direct_descriptors, &offer)?;
     let cpus: Vec<Cpu> = plan.iter().map(|worker| worker.cpu).collect();
     let endpoint = config.metrics.map(Endpoint::bind).transpose()?;

@@ -6,16 +6,18 @@ use tune::affinity;
 use tune::cpu_set::CpuSet;
 use tune::kernel_files::KernelFiles;
 
-use crate::worker_plan::Offer;
+use crate::config::Config;
+use crate::worker_plan::{Offer, OtherFiles};
 
-/// Raises the soft limit of open files to the hard one and reads what the host offers.
-pub(crate) fn offer() -> Result<Offer> {
+/// Raises the soft limit of open files to the hard one and reads what the host offers to a server with this configuration.
+pub(crate) fn offer(config: &Config) -> Result<Offer> {
     let files = KernelFiles::open("/")?;
     let online = files.read("/sys/devices/system/cpu/online")?;
     Ok(Offer {
         online: online.parse::<CpuSet>()?,
         allowed: affinity::allowed().context("sched_getaffinity")?,
         files: raise_open_files(),
+        others: OtherFiles::of(config),
     })
 }
 

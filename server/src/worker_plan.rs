@@ -2,7 +2,9 @@
 
 use tune::cpu_set::{Cpu, CpuSet};
 
-use crate::worker::{Features, MAX_SLOTS};
+use crate::config::Config;
+use crate::metrics;
+use crate::worker::{self, MAX_SLOTS};
 
 /// One worker to be started. Its listener has the same index in the reuseport group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,46 +87,60 @@ pub(crate) struct Offer {
     pub(crate) allowed: CpuSet,
     /// Files that this process may have open: RLIMIT_NOFILE.
     pub(crate) files: u32,
+    /// What of them is not for connections.
+    pub(crate) others: OtherFiles,
 }
 
-impl Offer {
-    /// The same, with `files` of each worker for something else than connections.
-    pub(crate) fn sparing(self, files: u32, features: Features) -> Self {
-        // With direct descriptors each worker's ring may have as many as the process.
-        let sharers = if features.direct_descriptors { 1 } else { self.allowed.len() };
-        let spared = files.saturating_mul(u32::try_from(sharers).unwrap_or(u32::MAX));
-        Self { files: self.files.saturating_sub(spared), ..self }
+/// Open files that are no connections within the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OtherFiles {
+    /// Of the process.
+    process: u32,
+    /// Of each worker beside its connections.
+    worker: u32,
+    /// Connections of each worker [beyond its limit](worker::reserve).
+    reserve: u32,
+}
+
+impl OtherFiles {
+    /// What a server with this configuration has: what it inherits, pipes for signals, the metrics endpoint with its clients;
+    /// of each worker the ring, the eventfd, and for each address a listener, the last two also in the main thread's hands.
+    pub(crate) fn of(config: &Config) -> Self {
+        let addresses = u32::try_from(config.listen.len()).unwrap_or(u32::MAX);
+        let endpoint = if config.metrics.is_some() { metrics::MOST_FILES } else { 0 };
+        Self {
+            process: 16 + endpoint,
+            worker: addresses.saturating_mul(2).saturating_add(3),
+            reserve: worker::reserve(config.overload, config.listen.len()),
+        }
+    }
+
+    fn total(self, workers: u32) -> u32 {
+        let of_each = self.worker.saturating_add(self.reserve);
+        self.process.saturating_add(of_each.saturating_mul(workers))
     }
 }
 
 /// Connections of a worker when `--max-connections` is not given, if the limit of open files allows as many.
 pub(crate) const DEFAULT_SLOTS: u32 = 65_536;
 
-/// Open files of the process that are no connections: what it inherits, and what each worker has beside its connections
-/// (its listener, eventfd and ring, the first two also in the main thread's hands).
-const OWN_FILES: u32 = 16;
-const FILES_OF_A_WORKER: u32 = 8;
-
 /// The most connections that each of `workers` can have. The direct descriptor table of each ring may have as many
 /// entries as the process may have files; with plain descriptors all connections share that limit.
-fn most_connections(direct_descriptors: bool, workers: u32, files: u32) -> u32 {
+fn most_connections(others: OtherFiles, direct_descriptors: bool, workers: u32, files: u32) -> u32 {
     if direct_descriptors {
-        return files.min(MAX_SLOTS);
+        return files.min(MAX_SLOTS).saturating_sub(others.reserve);
     }
-    let own = OWN_FILES.saturating_add(FILES_OF_A_WORKER.saturating_mul(workers));
-    (files.saturating_sub(own) / workers.max(1)).min(MAX_SLOTS)
+    (files.saturating_sub(others.total(workers)) / workers.max(1)).min(MAX_SLOTS)
 }
 
 /// The limit of open files with which `workers` can have this many connections altogether: what
 /// [`most_connections`] takes to give them.
-pub(crate) fn files_for(direct_descriptors: bool, workers: u32, connections: u32) -> u32 {
-    if direct_descriptors {
-        return connections.div_ceil(workers.max(1));
-    }
+pub(crate) fn files_for(others: OtherFiles, direct_descriptors: bool, workers: u32, connections: u32) -> u32 {
     let of_each = connections.div_ceil(workers.max(1));
-    OWN_FILES
-        .saturating_add(FILES_OF_A_WORKER.saturating_mul(workers))
-        .saturating_add(of_each.saturating_mul(workers))
+    if direct_descriptors {
+        return of_each.saturating_add(others.reserve);
+    }
+    others.total(workers).saturating_add(of_each.saturating_mul(workers))
 }
 
 /// The workers for `cores` (all that are offered if `None`), in that order, with `max_connections` split evenly.
@@ -147,7 +163,7 @@ pub(crate) fn plan(
         return Err(PlanError::NotAllowed { asked: asked(), missing, allowed: offer.allowed.clone() });
     }
     let workers = u32::try_from(cpus.len()).expect("CPU numbers are below 8192");
-    let limit = most_connections(direct_descriptors, workers, offer.files);
+    let limit = most_connections(offer.others, direct_descriptors, workers, offer.files);
     let slots = split(max_connections, workers, limit, offer.files)?;
     Ok(cpus
         .into_iter()
@@ -179,9 +195,11 @@ fn split(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Overload;
 
     fn offer() -> Offer {
-        Offer { online: "0-3".parse().unwrap(), allowed: "0-2".parse().unwrap(), files: 1000 }
+        let others = OtherFiles::of(&Config::default());
+        Offer { online: "0-3".parse().unwrap(), allowed: "0-2".parse().unwrap(), files: 1000, others }
     }
 
     fn plan(
@@ -199,21 +217,50 @@ mod tests {
             super::plan(Some(&[0, 1]), connections, false, &offer)
         };
         let workers = plain(None, 1000).unwrap();
-        assert!(workers.iter().all(|worker| worker.max_connections == (1000 - 32) / 2));
-        assert!(plain(Some(1000), 1000).unwrap_err().to_string().contains("at most 968"));
-        assert_eq!(plain(None, 32).unwrap_err(), PlanError::TooFewFiles { files: 32, workers: 2 });
+        assert!(workers.iter().all(|worker| worker.max_connections == (1000 - 16 - 2 * 5) / 2));
+        assert!(plain(Some(1000), 1000).unwrap_err().to_string().contains("at most 974"));
+        assert_eq!(plain(None, 26).unwrap_err(), PlanError::TooFewFiles { files: 26, workers: 2 });
+    }
+
+    #[test]
+    fn other_files_grow_with_the_addresses_and_the_endpoint() {
+        let address = "127.0.0.1:80".parse().unwrap();
+        let of = |addresses, metrics: bool, overload| {
+            let metrics = metrics.then_some(address);
+            OtherFiles::of(&Config {
+                listen: vec![address; addresses],
+                metrics,
+                overload,
+                ..Config::default()
+            })
+        };
+        assert_eq!(of(1, false, Overload::Queue), OtherFiles { process: 16, worker: 5, reserve: 0 });
+        assert_eq!(of(8, false, Overload::Queue), OtherFiles { process: 16, worker: 19, reserve: 7 });
+        assert!(of(1, true, Overload::Queue).process > 16 + 16, "16 clients and two listeners' worth");
+        assert_eq!(of(1, false, Overload::Reset).reserve, 64);
+    }
+
+    /// A ring's table of direct descriptors has no more than [`MAX_SLOTS`] entries, those of the reserve among them.
+    #[test]
+    fn a_table_of_direct_descriptors_has_room_for_the_reserve() {
+        let config = Config { overload: Overload::Reset, ..Config::default() };
+        let offer = Offer { files: 1 << 21, others: OtherFiles::of(&config), ..offer() };
+        let most = super::plan(Some(&[0]), Some(MAX_SLOTS - 64), true, &offer).unwrap();
+        assert_eq!(most[0].max_connections, MAX_SLOTS - 64);
+        assert!(super::plan(Some(&[0]), Some(MAX_SLOTS), true, &offer).is_err());
     }
 
     #[test]
     fn the_files_for_connections_are_just_enough() {
+        let others = OtherFiles::of(&Config { overload: Overload::Reset, ..Config::default() });
         for direct in [false, true] {
             for workers in [1, 2, 3, 48] {
                 for connections in [workers, 4097, 100_000] {
-                    let files = files_for(direct, workers, connections);
+                    let files = files_for(others, direct, workers, connections);
                     let each = connections.div_ceil(workers);
-                    assert_eq!(most_connections(direct, workers, files), each);
+                    assert_eq!(most_connections(others, direct, workers, files), each);
                     assert!(
-                        most_connections(direct, workers, files - 1) < each,
+                        most_connections(others, direct, workers, files - 1) < each,
                         "{direct} {workers} {connections}"
                     );
                 }

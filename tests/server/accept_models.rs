@@ -91,3 +91,25 @@ fn with_shared_the_connection_limit_holds() {
     drop(late);
     server.stop_when_nothing_is_open().assert_exactly(8, 4040);
 }
+
+/// The first core, nearly full, gives no more to itself than it may have while others have room.
+#[test]
+fn with_single_a_burst_goes_to_those_with_room() {
+    let options = ["--accept", "single", "--max-connections", "40", "--overload", "reset"];
+    let Some((server, ..)) = two_cores(&options) else { return skipped("needs 2 CPUs") };
+    // They go in turn: first, second, first, ...
+    let served = clients(&server, 40).into_iter().enumerate();
+    // 3 of the first core's leave, and 13 of the second's.
+    let (gone, mut served): (Vec<_>, Vec<_>) =
+        served.partition(|&(index, _)| index < 6 && index % 2 == 0 || index < 26 && index % 2 == 1);
+    drop(gone);
+    wait_until("16 have left", || server.held() == 24);
+    server.freeze();
+    let mut burst: Vec<Client> = (0..16).map(|_| Client::connect(server.address)).collect();
+    server.thaw();
+    burst.iter_mut().for_each(|client| client.echo(100));
+    served.iter_mut().for_each(|(_, client)| client.echo(100));
+    drop((served, burst));
+    let total = server.stop_when_nothing_is_open().total;
+    assert_eq!((total.accepted, total.refused), (56, 0), "{total:?}");
+}

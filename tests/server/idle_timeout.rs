@@ -1,7 +1,11 @@
 //! `--idle-timeout`: a connection on which nothing comes or goes is closed, others are not.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 use crate::common::{Client, Server, wait_until};
 
@@ -56,4 +60,41 @@ fn one_that_does_not_read_is_closed() {
     client.fill(64 << 20);
     wait_until("closed", || server.held() == 0);
     assert_eq!(server.stop().total.idle_closed, 1);
+}
+
+/// A peer that takes longer than the timeout for what the kernel holds for it, of a send that waits or of one that is over, is
+/// not idle while it takes it.
+#[test]
+fn one_that_reads_slowly_gets_everything() {
+    for response in ["400000", "3000000"] {
+        let options = ["--mode", "sink-source", "--request-size", "1", "--response-size", response];
+        let server = Server::start(&[&options[..], &["--idle-timeout", "1s"]].concat());
+        let mut slow = narrow(server.address);
+        slow.write_all(b"x").expect("ask");
+        let total: usize = response.parse().expect("a number");
+        let (start, mut got) = (Instant::now(), 0);
+        let mut buffer = vec![0; total];
+        while got < total {
+            // The whole takes 4 s; the kernel's buffers alone, whatever their size, far more than a second.
+            let due = total * usize::try_from(start.elapsed().as_millis()).expect("short") / 4000;
+            let want = due.min(total).saturating_sub(got);
+            if want > 0 {
+                let bytes = slow.read(&mut buffer[..want]).expect("bytes");
+                assert!(bytes > 0, "closed after {got} of {total} bytes and {:?}", start.elapsed());
+                got += bytes;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        drop(slow);
+        let report = server.stop_when_nothing_is_open();
+        assert_eq!((report.total.idle_closed, report.total.reset), (0, 0));
+    }
+}
+
+/// Connects with a small receive buffer.
+fn narrow(address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("make a socket");
+    socket.set_recv_buffer_size(4096).expect("set the receive buffer");
+    socket.connect(&address.into()).expect("connect");
+    socket.into()
 }

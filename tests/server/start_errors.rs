@@ -173,3 +173,16 @@ fn options_that_make_no_sense_are_refused() {
         Launch::new(options).refused().assert_refused();
     }
 }
+
+/// Until the kernel has taken the rings of a server apart, a while after its end, they count as locked memory of its user.
+#[test]
+fn a_server_starts_in_the_place_of_one_that_was_killed() {
+    if !rustix::process::getuid().is_root() {
+        return skipped("needs root to start a server as another user");
+    }
+    let core = cpus::first().to_string();
+    for _ in 0..10 {
+        // Enough for the rings of one, not of two, and no other test has rings of this user.
+        drop(Launch::new(&["--cores", &core]).locked_memory(700).user(54_323).start());
+    }
+}

@@ -25,6 +25,12 @@ use std::time::Duration;
 /// Clients connected at a time. One more, and the one that has been here longest is cut off.
 const MOST_CLIENTS: usize = 16;
 
+/// Most files that the endpoint has open: its listener, a pair of sockets to end it with, its clients and one more that is
+/// just coming.
+pub(crate) const MOST_FILES: u32 = 4 + 16;
+
+const _: () = assert!(MOST_FILES as usize == 4 + MOST_CLIENTS);
+
 /// How long a client may take to send its request, and again to take the response.
 const PATIENCE: Duration = Duration::from_secs(5);
 

@@ -148,6 +148,10 @@ impl<K: Kernel> Worker<'_, K> {
     pub(super) fn accepted(&mut self, descriptor: Descriptor) {
         let refused = self.refuses() && self.connections.free_count() == 0;
         let id = self.connections.open(descriptor);
+        if self.settings.crew.is_some() && !self.is_cut_off() {
+            // The next one is handed over by what this counter says.
+            self.counters.open.set(self.connections.open_count() as u64);
+        }
         let tick = self.tick();
         let Some(connection) = self.connections.get(id) else { return };
         if refused {
@@ -200,7 +204,6 @@ impl<K: Kernel> Worker<'_, K> {
     /// The worker that accepts has handed a connection to this one.
     pub(super) fn take_over(&mut self, number: u32) {
         self.accepted(Descriptor::Plain(number));
-        self.counters.open.set(self.connections.open_count() as u64);
         self.counters.taken_over.add(1);
     }
 

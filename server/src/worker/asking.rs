@@ -89,7 +89,9 @@ impl<K: Kernel> Worker<'_, K> {
         // Its buffers come back when the peer has the bytes: only while enough are left for those who read faster.
         let few_left = self.memory.buffers.held() > self.memory.buffers.count() / 2;
         let manner = match self.settings.config.zerocopy_threshold {
-            Some(threshold) if !few_left && connection.queue().bytes() >= threshold.into() => {
+            Some(threshold)
+                if !few_left && !connection.must_copy() && connection.queue().bytes() >= threshold.into() =>
+            {
                 Manner::ZeroCopy
             }
             _ => manner,

@@ -15,6 +15,7 @@ use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
+use super::ring::with_patience;
 use super::token::BufferId;
 use crate::config::Config;
 
@@ -61,14 +62,15 @@ impl Pages {
 /// Length of a huge page of the usual default size, to which the kernel rounds such a mapping's length.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Anonymous memory, page-aligned, given back on drop.
-struct Mapping {
+/// Anonymous memory, page-aligned and zeroed, given back on drop. Pages that a zero-copy send still has then are the kernel's
+/// alone: nobody gets to write to them, as he would to memory given back to the heap.
+pub(super) struct Mapping {
     start: NonNull<u8>,
     length: usize,
 }
 
 impl Mapping {
-    fn new(length: usize, pages: Pages) -> io::Result<Self> {
+    pub(super) fn new(length: usize, pages: Pages) -> io::Result<Self> {
         let (length, flags) = match pages {
             Pages::Small => (length, MapFlags::PRIVATE),
             Pages::Huge => (length.next_multiple_of(HUGE_PAGE), MapFlags::PRIVATE | MapFlags::HUGETLB),
@@ -80,13 +82,27 @@ impl Mapping {
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { start, length })
     }
+
+    /// All of it. Not for memory that the kernel writes to.
+    pub(super) fn bytes(&self) -> &[u8] {
+        // SAFETY: `length` bytes from `start` are mapped and initialised (anonymous memory is zeroed) as long as `self` lives,
+        // and written only through `bytes_mut`, which borrows it mutably.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
+    }
+
+    /// As [`Mapping::bytes`].
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`; the mutable borrow makes this the only reference.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
+    }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the range was mapped by `new` and is not used after this, by the kernel neither: it writes to a buffer
         // only while the worker's thread is inside `io_uring_enter` (DEFER_TASKRUN), which it no longer calls, and
-        // holds the pages of the buffer ring itself until the ring is gone.
+        // holds the pages of the buffer ring itself until the ring is gone. Sends that read from it were ended before, but for
+        // zero-copy ones, which keep the pages.
         let result = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
         debug_assert!(result.is_ok());
     }
@@ -119,9 +135,9 @@ pub(crate) struct Buffers {
     spare: Vec<BufferId>,
     /// Buffers that the kernel may use.
     offered: u16,
-    /// The buffer in each entry of the ring, and the entry of each buffer.
-    entries: Box<[BufferId]>,
-    entry_of: Box<[u16]>,
+    /// The buffer that was offered after each, since that was offered last; and the one offered last.
+    behind: Box<[BufferId]>,
+    last: BufferId,
     /// Sliding average of the bytes in a buffer.
     fill: usize,
 }
@@ -147,8 +163,8 @@ impl Buffers {
             held: count,
             spare: Vec::with_capacity(all),
             offered: 0,
-            entries: vec![0; all].into(),
-            entry_of: vec![0; all].into(),
+            behind: vec![0; all].into(),
+            last: 0,
             fill: 0,
         };
         (0..count).rev().for_each(|id| buffers.give_back(id));
@@ -159,8 +175,10 @@ impl Buffers {
     /// Makes the pool known to the ring as buffer group [`GROUP`].
     pub(crate) fn register(&self, submitter: &Submitter<'_>) -> io::Result<()> {
         let address = self.ring.start.as_ptr() as u64;
-        // SAFETY: the mapping is page-aligned and holds `count` entries. The kernel keeps its pages until the ring is gone.
-        unsafe { submitter.register_buf_ring_with_flags(address, self.count, GROUP, 0) }
+        with_patience(|| {
+            // SAFETY: the mapping is page-aligned and holds `count` entries. The kernel keeps its pages until the ring is gone.
+            unsafe { submitter.register_buf_ring_with_flags(address, self.count, GROUP, 0) }
+        })
     }
 
     /// Buffers in the pool.
@@ -190,8 +208,7 @@ impl Buffers {
 
     /// The buffer behind this one in the order in which they were offered: where a bundle's bytes go on.
     pub(crate) fn behind(&self, id: BufferId) -> BufferId {
-        let entry = self.entry_of[usize::from(id)].wrapping_add(1) & (self.count - 1);
-        self.entries[usize::from(entry)]
+        self.behind[usize::from(id)]
     }
 
     /// So many bytes came in a buffer.
@@ -257,8 +274,8 @@ impl Buffers {
     fn offer(&mut self, id: BufferId) {
         let entry = self.tail & (self.count - 1);
         self.holders[usize::from(id)] = Holder::Kernel;
-        self.entries[usize::from(entry)] = id;
-        self.entry_of[usize::from(id)] = entry;
+        self.behind[usize::from(self.last)] = id;
+        self.last = id;
         self.offered += 1;
         let slot = usize::from(entry);
         // SAFETY: `slot` is below `count`, so the entry lies inside the ring's mapping.
@@ -317,6 +334,24 @@ mod tests {
         assert_eq!(buffers.bytes(3, 0, 64), [0; 64]);
         buffers.give_back(3);
         assert_eq!(buffers.held(), 0);
+    }
+
+    /// A completion that waits, because the completion queue was full, is taken when others' buffers were offered again.
+    #[test]
+    fn what_is_behind_a_buffer_stays_until_it_is_offered_again() {
+        let mut buffers = Buffers::map(4, 64, Pages::Small).unwrap();
+        assert_eq!((buffers.behind(0), buffers.behind(1)), (1, 2));
+        for id in [2, 3] {
+            buffers.take(id);
+            buffers.give_back(id);
+        }
+        buffers.publish();
+        for id in [2, 3] {
+            buffers.take(id);
+            buffers.give_back(id);
+        }
+        buffers.publish();
+        assert_eq!((buffers.take(0), buffers.behind(0), buffers.behind(1)), (Some(0), 1, 2));
     }
 
     #[test]

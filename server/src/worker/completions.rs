@@ -186,6 +186,13 @@ impl<K: Kernel> Worker<'_, K> {
             }
             Err(Errno::AGAIN) => connection.sent(0, tick, self.memory),
             Err(Errno::INTR | Errno::CANCELED) => connection.send_stopped(self.memory),
+            // The pages that zero-copy sends pin count as locked memory of the user (`io_notif_account_mem` in the kernel's
+            // `io_uring/notif.h`), and their notifications as option memory of the socket.
+            Err(Errno::NOMEM | Errno::NOBUFS)
+                if self.settings.config.zerocopy_threshold.is_some() && !connection.must_copy() =>
+            {
+                connection.zero_copy_refused(self.memory);
+            }
             Err(_) => {
                 self.counters.reset.add(1);
                 connection.send_failed(self.memory);

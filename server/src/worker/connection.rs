@@ -85,6 +85,8 @@ pub(crate) struct Connection {
     reset_wanted: bool,
     /// The unsent bytes are to be counted.
     count_wanted: bool,
+    /// What the last count gave; `None` if there was none since bytes last came or went to or from the worker.
+    unsent: Option<u32>,
     /// Waits in the worker's list of connections to look at. Kept by the worker.
     pub(crate) listed: bool,
     /// The locality of its receives is sampled.
@@ -97,6 +99,8 @@ pub(crate) struct Connection {
     active: u32,
     /// What a zero-copy send has done, until its notification.
     zero_copy: Result<u32, Errno>,
+    /// The kernel had no memory for a zero-copy send: the next one copies.
+    must_copy: bool,
     /// The send in flight waits for the peer; else it ends at once, and there is nothing to cancel.
     send_waits: bool,
     /// Number of the request that the send in flight is.
@@ -118,12 +122,14 @@ impl Connection {
             cancel_asked: false,
             reset_wanted: false,
             count_wanted: false,
+            unsent: None,
             listed: false,
             sampled: false,
             receives: 0,
             unanswered: 0,
             active: 0,
             zero_copy: Ok(0),
+            must_copy: false,
             send_waits: false,
             send_request: 0,
             queue: SendQueue::default(),
@@ -180,7 +186,7 @@ impl Connection {
     /// Bytes came at this tick. Returns how many receives have brought bytes, this one included.
     pub(crate) fn heard(&mut self, tick: u32) -> u32 {
         self.heard = true;
-        self.active = tick;
+        self.was_active(tick);
         self.receives = self.receives.saturating_add(1);
         self.receives
     }
@@ -206,6 +212,26 @@ impl Connection {
     /// When bytes last came or went.
     pub(crate) fn active(&self) -> u32 {
         self.active
+    }
+
+    fn was_active(&mut self, tick: u32) {
+        self.active = tick;
+        self.unsent = None;
+    }
+
+    /// True if the peer may be taking bytes unknown to the worker: those that the kernel still has to send, of a send in
+    /// flight or of one that is over.
+    pub(crate) fn may_be_read(&self) -> bool {
+        self.in_flight.send || self.unsent != Some(0)
+    }
+
+    /// The peer had not acknowledged so many bytes at this tick. If that is another number than at the last count, bytes
+    /// have gone: acknowledged, or sent in the place of those. At the first count they may have gone since the worker sent.
+    pub(crate) fn unsent_counted(&mut self, unsent: u32, tick: u32) {
+        if self.unsent.unwrap_or(0) != unsent {
+            self.active = tick;
+        }
+        self.unsent = Some(unsent);
     }
 
     /// True if bytes that come now are not to be queued: the connection is being given up.
@@ -260,9 +286,21 @@ impl Connection {
         debug_assert!(self.in_flight.send);
         self.blocked = bytes < self.queue.sending_bytes();
         if bytes > 0 {
-            self.active = tick;
+            self.was_active(tick);
+            self.must_copy = false;
         }
         self.send_ended(bytes, memory);
+    }
+
+    /// The kernel had no memory to send without a copy: what the send in flight was to send is sent with one.
+    pub(crate) fn zero_copy_refused(&mut self, memory: &mut Memory) {
+        self.must_copy = true;
+        self.send_ended(0, memory);
+    }
+
+    /// True if the next send is to copy whatever its length.
+    pub(crate) fn must_copy(&self) -> bool {
+        self.must_copy
     }
 
     /// The send in flight was ended by a cancel or a signal.
@@ -396,7 +434,7 @@ impl Connection {
     pub(crate) fn next_step(&mut self) -> Option<Step> {
         match self.state {
             State::Free | State::Closing | State::Closed => None,
-            State::Open => self.send_step().or_else(|| self.receive_step()),
+            State::Open => self.send_step().or_else(|| self.receive_step()).or_else(|| self.count_step()),
             State::Finishing => self.send_step().or_else(|| self.finish_step()),
             State::Ending => self.send_step().or_else(|| self.ending_step()),
             State::Lingering => {
@@ -427,7 +465,7 @@ impl Connection {
     }
 
     fn finish_step(&mut self) -> Option<Step> {
-        if self.queue.is_empty() { self.close_step() } else { None }
+        if self.queue.is_empty() { self.close_step() } else { self.count_step() }
     }
 
     fn ending_step(&mut self) -> Option<Step> {
@@ -435,7 +473,7 @@ impl Connection {
             return self.cancel_step(Step::CancelReceive);
         }
         if !self.queue.is_empty() || self.in_flight.send {
-            return None;
+            return self.count_step();
         }
         self.state = State::Lingering;
         self.shutdown_step().or_else(|| self.receive_step())

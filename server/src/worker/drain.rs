@@ -99,11 +99,15 @@ impl<K: Kernel> Worker<'_, K> {
         }
     }
 
-    /// Closes a lingering connection if its peer's kernel has acknowledged all, the FIN too.
+    /// The bytes were counted that a peer has not acknowledged: a sign of life. Closes a lingering connection if its peer's
+    /// kernel has acknowledged all, the FIN too.
     pub(super) fn take_unsent(&mut self, id: ConnectionId, unsent: Result<u32, Errno>) {
+        let tick = self.tick();
         let Some(connection) = self.connections.get(id) else { return };
         connection.look_ended();
-        if connection.is_lingering() && unsent.unwrap_or(0) == 0 {
+        let unsent = unsent.unwrap_or(0);
+        connection.unsent_counted(unsent, tick);
+        if connection.is_lingering() && unsent == 0 {
             connection.abort(self.memory);
         }
         self.list(id);

@@ -2,6 +2,10 @@
 //!
 //! A connection notes the tick of its last bytes. A tick is an eighth of the timeout; one that is more than eight ticks
 //! old is idle: for the timeout at least, and an eighth longer at most.
+//!
+//! What goes to a peer goes mostly unseen by the worker, from the socket's buffer and from a send that waits. So at each tick
+//! the bytes are counted that the peer has not acknowledged ([`super::kernel::Request::LookForUnsent`]), until there are none:
+//! as long as their number changes, bytes go. A peer that takes none of them is noticed an eighth of the timeout later.
 
 use std::time::{Duration, Instant};
 

@@ -5,7 +5,7 @@
 //! that the worker holds, or a piece of the spill, so that queueing never allocates: each place in the table stands for
 //! memory that is there.
 
-use super::buffers::Buffers;
+use super::buffers::{Buffers, Mapping, Pages};
 use super::token::BufferId;
 
 /// A place in the table of pieces: a receive buffer below [`Buffers::count`], from there on a piece of the spill.
@@ -67,19 +67,23 @@ const UNUSED: Piece = Piece { next: NO_PIECE, start: 0, end: 0 };
 pub(crate) struct Memory {
     /// The receive buffers.
     pub(crate) buffers: Buffers,
-    slabs: Vec<Box<[u8]>>,
+    slabs: Vec<Mapping>,
     /// Pieces of the spill that are in no list.
     free: Vec<PieceId>,
     pieces: Vec<Piece>,
-    source: Box<[u8]>,
+    source: Option<Mapping>,
 }
 
 impl Memory {
     /// Receive buffers, an empty spill, and with `source` the bytes of `--mode sink-source`.
     pub(crate) fn new(buffers: Buffers, source: bool) -> Self {
         let pieces = vec![UNUSED; buffers.count()];
-        let length = if source { SOURCE_BYTES } else { 0 };
-        let source = (0..length).map(|i| u8::try_from(i % SOURCE_PERIOD).expect("below 251")).collect();
+        let source = source.then(|| {
+            let mut source = map(SOURCE_BYTES);
+            let bytes = (0..SOURCE_PERIOD).map(|i| u8::try_from(i).expect("below 251")).cycle();
+            source.bytes_mut().iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
+            source
+        });
         Self { buffers, slabs: Vec::new(), free: Vec::new(), pieces, source }
     }
 
@@ -88,8 +92,8 @@ impl Memory {
         let (start, end) = (span.start as usize, span.end as usize);
         match self.place(span.piece) {
             Place::Buffer(id) => self.buffers.bytes(id, start, end),
-            Place::Spill { slab, offset } => &self.slabs[slab][offset + start..offset + end],
-            Place::Source => &self.source[start..end],
+            Place::Spill { slab, offset } => &self.slabs[slab].bytes()[offset + start..offset + end],
+            Place::Source => &self.source.as_ref().expect("a source to send from").bytes()[start..end],
         }
     }
 
@@ -147,7 +151,7 @@ impl Memory {
     pub(super) fn spill_piece(&mut self) -> PieceId {
         if self.free.is_empty() {
             let first = self.pieces.len();
-            self.slabs.push(vec![0; SLAB_PIECES * SPILL_PIECE].into_boxed_slice());
+            self.slabs.push(map(SLAB_PIECES * SPILL_PIECE));
             self.pieces.resize(first + SLAB_PIECES, UNUSED);
             let ids = (first..first + SLAB_PIECES).rev();
             self.free.extend(ids.map(|id| PieceId::try_from(id).expect("memory ends before 2^32 pieces")));
@@ -173,7 +177,7 @@ impl Memory {
         let Place::Buffer(id) = self.place(from.piece) else { unreachable!("only buffers are copied from") };
         let bytes = self.buffers.bytes(id, from.start as usize, from.end as usize);
         let end = self.pieces[piece as usize].end as usize;
-        self.slabs[slab][offset + end..offset + end + bytes.len()].copy_from_slice(bytes);
+        self.slabs[slab].bytes_mut()[offset + end..offset + end + bytes.len()].copy_from_slice(bytes);
         self.pieces[piece as usize].end += from.end - from.start;
     }
 
@@ -209,6 +213,14 @@ impl Memory {
     }
 }
 
+/// Memory that zero-copy sends may read from.
+///
+/// # Panics
+/// Without memory, as an allocation would end the process.
+fn map(bytes: usize) -> Mapping {
+    Mapping::new(bytes, Pages::Small).expect("memory for bytes on their way")
+}
+
 /// Where a piece's bytes lie.
 enum Place {
     Buffer(BufferId),
@@ -219,7 +231,6 @@ enum Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::worker::buffers::Pages;
 
     #[test]
     fn the_spill_grows_and_goes_back_to_the_system() {

@@ -279,12 +279,18 @@ impl<'r, K: Kernel> Worker<'r, K> {
             return;
         }
         for (id, connection) in self.connections.iter_mut() {
-            if idle.is_over(connection.active()) && connection.is_served() {
+            if !connection.is_served() {
+                continue;
+            } else if idle.is_over(connection.active()) {
                 self.counters.idle_closed.add(1);
                 connection.abort(self.memory);
-                if !std::mem::replace(&mut connection.listed, true) {
-                    self.listed.push(id.slot);
-                }
+            } else if connection.may_be_read() {
+                connection.count_unsent();
+            } else {
+                continue;
+            }
+            if !std::mem::replace(&mut connection.listed, true) {
+                self.listed.push(id.slot);
             }
         }
     }
@@ -306,14 +312,18 @@ impl<'r, K: Kernel> Worker<'r, K> {
         self.kernel.sync_completions();
         let mut accepted: Vec<Descriptor> = self.to_hand_over.drain(..).map(Descriptor::Plain).collect();
         while let Some(completion) = self.kernel.next() {
-            if let Ok(number) = completion.result {
-                match completion.token {
-                    Some(Token::Accept(_) | Token::AcceptOne(_)) => {
-                        accepted.push(self.kernel.accepted(number));
-                    }
-                    Some(Token::TakeOver) => accepted.push(Descriptor::Plain(number)),
-                    _ => {}
+            match (completion.token, completion.result) {
+                (Some(Token::Accept(_) | Token::AcceptOne(_)), Ok(number)) => {
+                    accepted.push(self.kernel.accepted(number));
                 }
+                (Some(Token::TakeOver), Ok(number)) => accepted.push(Descriptor::Plain(number)),
+                (Some(Token::HandOver { number, member }), Err(_)) => {
+                    if let Some((crew, _)) = &self.settings.crew {
+                        crew.came_back(member as usize);
+                    }
+                    accepted.push(Descriptor::Plain(number));
+                }
+                _ => {}
             }
         }
         accepted

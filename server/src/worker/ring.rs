@@ -85,27 +85,47 @@ pub(super) fn create_small() -> Result<IoUring, SetupError> {
 }
 
 fn create_with(submissions: u32, completions: u32) -> Result<IoUring, SetupError> {
-    IoUring::builder()
+    let mut builder = IoUring::builder();
+    builder
         .setup_single_issuer()
         .setup_defer_taskrun()
         .setup_taskrun_flag()
         .setup_submit_all()
         .setup_clamp()
-        .setup_cqsize(completions)
-        .build(submissions)
-        .map_err(|error| match Errno::from_io_error(&error) {
-            Some(Errno::PERM | Errno::NOSYS) => SetupError::Disabled { error, setting: setting() },
-            Some(Errno::INVAL) => SetupError::TooOld {
-                error,
-                release: rustix::system::uname().release().to_string_lossy().into_owned(),
-            },
-            Some(Errno::NOMEM) => SetupError::Failed {
-                operation: "io_uring_setup",
-                error,
-                hint: "; raise the limit of locked memory (ulimit -l, LimitMEMLOCK=)",
-            },
-            _ => SetupError::Failed { operation: "io_uring_setup", error, hint: "" },
-        })
+        .setup_cqsize(completions);
+    with_patience(|| builder.build(submissions)).map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::PERM | Errno::NOSYS) => SetupError::Disabled { error, setting: setting() },
+        Some(Errno::INVAL) => SetupError::TooOld {
+            error,
+            release: rustix::system::uname().release().to_string_lossy().into_owned(),
+        },
+        Some(Errno::NOMEM) => SetupError::Failed {
+            operation: "io_uring_setup",
+            error,
+            hint: "; raise the limit of locked memory (ulimit -l, LimitMEMLOCK=)",
+        },
+        _ => SetupError::Failed { operation: "io_uring_setup", error, hint: "" },
+    })
+}
+
+/// How long to wait for locked memory, and how long between two attempts.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Tries again for a while if memory is short: the kernel takes the rings of a server that has just ended apart in its own
+/// time, and until then counts them as locked memory of the user.
+pub(super) fn with_patience<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let start = Instant::now();
+    loop {
+        match attempt() {
+            Err(error)
+                if Errno::from_io_error(&error) == Some(Errno::NOMEM) && start.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// What `/proc/sys/kernel/io_uring_disabled` says of it (`Documentation/admin-guide/sysctl/kernel.rst`).
@@ -390,6 +410,20 @@ mod tests {
     use io_uring::opcode;
 
     use super::*;
+
+    #[test]
+    fn short_memory_is_waited_for_and_nothing_else() {
+        let mut answers = [Err(Errno::NOMEM), Err(Errno::NOMEM), Ok(7)].into_iter();
+        assert_eq!(with_patience(|| Ok(answers.next().unwrap()?)).unwrap(), 7);
+        let mut answers = [Err(Errno::PERM), Ok(7)].into_iter();
+        assert!(with_patience(|| Ok(answers.next().unwrap()?)).is_err());
+        let mut attempts = 0;
+        let never = with_patience(|| {
+            attempts += 1;
+            Err::<(), _>(Errno::NOMEM.into())
+        });
+        assert!(never.is_err() && attempts > 1);
+    }
 
     /// Hazard 18: a worker makes its ring on its own thread, or nothing would work at all.
     #[test]

@@ -25,7 +25,7 @@ use crate::{host, worker_plan};
 /// If not even the CPUs can be read.
 pub(super) fn gather(config: &Config) -> Result<Facts> {
     let files = KernelFiles::open("/")?;
-    let offer = host::offer()?;
+    let offer = host::offer(config)?;
     let capabilities = capabilities();
     let has_direct = capabilities.as_ref().is_ok_and(|found| found.contains(&Capability::DirectDescriptors));
     let is_direct = has_direct && !config.without.contains(&Feature::DirectDescriptors);

@@ -30,7 +30,12 @@ fn open_files(config: &Config, facts: &Facts) -> Option<Finding> {
             );
             let is_cut = config.max_connections.is_none() && most < DEFAULT_SLOTS;
             let workers = u32::try_from(plan.len()).unwrap_or(u32::MAX);
-            let wanted = files_for(facts.direct_descriptors, workers, DEFAULT_SLOTS.saturating_mul(workers));
+            let wanted = files_for(
+                facts.offer.others,
+                facts.direct_descriptors,
+                workers,
+                DEFAULT_SLOTS.saturating_mul(workers),
+            );
             Some(if is_cut {
                 finding(
                     Mark::Note,
@@ -42,12 +47,17 @@ fn open_files(config: &Config, facts: &Facts) -> Option<Finding> {
             })
         }
         Err(error @ PlanError::TooManyConnections { asked, workers, .. }) => {
-            let wanted = files_for(facts.direct_descriptors, *workers, *asked);
+            let wanted = files_for(facts.offer.others, facts.direct_descriptors, *workers, *asked);
             Some(finding(Mark::Problem, error.to_string()).next(raise_to(wanted)))
         }
         Err(error @ PlanError::TooFewFiles { workers, .. }) => {
             let all = DEFAULT_SLOTS.saturating_mul(*workers);
-            let wanted = files_for(facts.direct_descriptors, *workers, config.max_connections.unwrap_or(all));
+            let wanted = files_for(
+                facts.offer.others,
+                facts.direct_descriptors,
+                *workers,
+                config.max_connections.unwrap_or(all),
+            );
             Some(finding(Mark::Problem, error.to_string()).next(raise_to(wanted)))
         }
         Err(error @ PlanError::TooFewConnections { .. }) => Some(finding(Mark::Problem, error.to_string())),
@@ -127,8 +137,8 @@ mod tests {
         let mut facts = facts();
         (facts.direct_descriptors, facts.offer.files) = (false, 1024);
         facts.plan = crate::worker_plan::plan(None, Some(4096), false, &facts.offer);
-        let files = format!("ulimit -Hn {}", 4096 + 16 + 4 * 8);
-        assert_one(&judge(&Config::default(), &facts), check, Mark::Problem, &["at most 976", &files]);
+        let files = format!("ulimit -Hn {}", 4096 + 16 + 4 * 5);
+        assert_one(&judge(&Config::default(), &facts), check, Mark::Problem, &["at most 988", &files]);
     }
 
     #[test]

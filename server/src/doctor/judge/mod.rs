@@ -94,7 +94,8 @@ pub(super) mod fixture {
             cpus: online.iter().map(place).collect(),
             distances: BTreeMap::new(),
         };
-        let offer = Offer { online: online.clone(), allowed: online, files: 100_000 };
+        let others = worker_plan::OtherFiles::of(&Config::default());
+        let offer = Offer { online: online.clone(), allowed: online, files: 100_000, others };
         Facts {
             kernel: "6.18.0".to_owned(),
             capabilities: Ok(BTreeSet::from([Capability::DirectDescriptors])),

@@ -259,6 +259,10 @@ impl SimulatedKernel {
 
     fn issue_send(&mut self, send: Send, memory: &mut Memory) {
         send.check(memory);
+        if send.manner == Manner::ZeroCopy && self.one_in(8) {
+            self.seen.zero_copies_refused += 1;
+            return self.end_send(send, Err(Errno::NOMEM));
+        }
         if send.manner != Manner::Silent {
             self.seen.waiting_sends += 1;
             return self.arm(Armed::Send { send, cancelled: false }, memory);

@@ -36,6 +36,7 @@ seen!(
     full_sockets,
     waiting_sends,
     notifications,
+    zero_copies_refused,
     cancels_hit,
     cancels_missed,
     cancels_escaped,
