@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
+use nix::sys::signal::{SigSet, Signal};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -171,9 +172,12 @@ pub(crate) fn run(
     Ok(server.finish(plan))
 }
 
+/// Signals that end the server. It may have been started with one blocked, which would keep it from ever ending.
 fn forward_signals(sender: Sender<Event>) -> Result<()> {
     let mut signals =
         Signals::new([SIGINT, SIGTERM]).context("install the handlers of SIGINT and SIGTERM")?;
+    let both: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+    both.thread_unblock().context("unblock SIGINT and SIGTERM")?;
     thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || signals.forever().try_for_each(|_| sender.send(Event::Signal)))

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::common::{Client, Server, cpus, holds_for_a_while, proc, sockets, wait_until};
+use crate::common::{Client, Launch, Server, cpus, holds_for_a_while, proc, sockets, wait_until};
 use crate::echo::MORE_THAN_FITS;
 
 /// A drain timeout that no test wants to wait for.
@@ -20,6 +20,16 @@ const MARGIN: Duration = Duration::from_secs(20);
 fn both_signals_end_an_idle_server_with_exit_code_0() {
     for signal in [Signal::TERM, Signal::INT] {
         let server = Server::start(LONG);
+        server.signal(signal);
+        server.wait_for_end().report().assert_exactly(0, 0);
+    }
+}
+
+/// A process inherits the blocked signals of who starts it.
+#[test]
+fn both_signals_end_a_server_that_was_started_with_them_blocked() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let server = Launch::new(LONG).signals_blocked().start();
         server.signal(signal);
         server.wait_for_end().report().assert_exactly(0, 0);
     }

@@ -133,6 +133,22 @@ fn too_few_descriptors_to_start_with_are_reported() {
     Launch::new(&[]).descriptors(6).refused().error_line();
 }
 
+/// All that a worker needs it has before the first client can come: from then on no limit of memory ends the process.
+#[test]
+fn a_server_with_too_little_memory_does_not_begin_to_listen() {
+    let mut listened = 0;
+    for mebibytes in (40..300).step_by(2) {
+        let Some(server) = Launch::new(&[]).address_space(mebibytes << 10).start_if_it_can() else {
+            continue;
+        };
+        Client::connect(server.address).echo(1_000);
+        let ended = server.terminate();
+        assert_eq!(ended.status.code(), Some(0), "with {mebibytes} MiB of address space: {ended:?}");
+        listened += 1;
+    }
+    assert!(listened > 0, "300 MiB are enough");
+}
+
 #[test]
 fn options_that_make_no_sense_are_refused() {
     for options in [

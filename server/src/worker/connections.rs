@@ -1,5 +1,7 @@
 //! The worker's connections by slot, with the generation that tells a slot's connections apart. Pure.
 
+use std::collections::TryReserveError;
+
 use super::connection::Connection;
 use super::token::{ConnectionId, Descriptor, Slot};
 
@@ -9,7 +11,7 @@ struct Entry {
 }
 
 /// What an idle connection costs, beside 4 bytes in each of two lists and, with direct descriptors, 4 for its CPU.
-const _: () = assert!(size_of::<Entry>() <= 112);
+const _: () = assert!(size_of::<Entry>() <= 120);
 
 /// Entries are made on a slot's first use. The slot freed last is used next: its entry is in the cache.
 pub(crate) struct Connections {
@@ -20,10 +22,13 @@ pub(crate) struct Connections {
 
 impl Connections {
     /// A table for `capacity` connections.
-    pub(crate) fn new(capacity: u32) -> Self {
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub(crate) fn new(capacity: u32) -> Result<Self, TryReserveError> {
         let capacity = capacity as usize;
         // Untouched memory costs nothing; growing on the way would stop the worker to move it.
-        Self { entries: Vec::with_capacity(capacity), free: Vec::with_capacity(capacity), capacity }
+        Ok(Self { entries: list(capacity)?, free: list(capacity)?, capacity })
     }
 
     /// A connection with this descriptor was accepted. It gets a slot even beyond the capacity, which the acceptor keeps
@@ -90,6 +95,16 @@ impl Connections {
     }
 }
 
+/// An empty list with room for this many.
+///
+/// # Errors
+/// If there is no memory for it.
+pub(super) fn list<T>(room: usize) -> Result<Vec<T>, TryReserveError> {
+    let mut list = Vec::new();
+    list.try_reserve_exact(room)?;
+    Ok(list)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_slot_used_again_has_another_identity() {
-        let mut connections = Connections::new(4);
+        let mut connections = Connections::new(4).unwrap();
         let first = connections.open(Descriptor::Direct(7));
         assert_eq!((connections.open_count(), connections.free_count()), (1, 3));
         close(&mut connections, first);
@@ -121,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_connection_beyond_the_capacity_is_kept() {
-        let mut connections = Connections::new(1);
+        let mut connections = Connections::new(1).unwrap();
         let first = connections.open(Descriptor::Plain(1));
         let second = connections.open(Descriptor::Plain(2));
         assert_eq!((connections.open_count(), connections.free_count()), (2, 0));

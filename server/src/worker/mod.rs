@@ -25,7 +25,7 @@ mod send_queue;
 mod simulation;
 mod token;
 
-use std::collections::VecDeque;
+use std::collections::{TryReserveError, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ use accepting::Listening;
 pub(crate) use accepting::reserve;
 pub(crate) use buffers::MAX_BUFFERS;
 use buffers::{Buffers, Pages};
-use connections::Connections;
+use connections::{Connections, list};
 pub(crate) use crew::Crew;
 use drain::Drain;
 pub(crate) use features::{Capability, Features, capabilities, try_rings};
@@ -78,6 +78,11 @@ pub enum WorkerError {
     /// A system call of the set-up failed.
     #[error("{0}: {error}{hint}", error = describe(.1), hint = .2)]
     Start(&'static str, io::Error, &'static str),
+    /// There is no memory for as many connections as there may be.
+    #[error(
+        "allocate the table of connections: {0}; give a lower --max-connections, or raise the limit of memory (ulimit -v)"
+    )]
+    NoMemory(#[from] TryReserveError),
     /// The ring itself failed.
     #[error("io_uring_enter: {error}", error = describe(.0))]
     Enter(io::Error),
@@ -161,10 +166,9 @@ pub(crate) fn run(
     if let Some((crew, member)) = &settings.crew {
         crew.set_ring(*member, ring_number);
     }
-    if !ready() {
-        return Ok(());
-    }
-    Worker::new(settings, ring, &mut memory, listeners, control, wake, counters).run()
+    // Its tables too: where there is no memory for them, no client has come yet.
+    let worker = Worker::new(settings, ring, &mut memory, listeners, control, wake, counters)?;
+    if ready() { worker.run() } else { Ok(()) }
 }
 
 impl<'r, K: Kernel> Worker<'r, K> {
@@ -176,33 +180,33 @@ impl<'r, K: Kernel> Worker<'r, K> {
         control: &'r Control,
         wake: &'r OwnedFd,
         counters: &'r LiveCounters,
-    ) -> Self {
+    ) -> Result<Self, WorkerError> {
         let most = settings.max_connections as usize;
         let idle = settings.config.idle_timeout.map(|timeout| Idle::new(timeout, kernel.now()));
         // Untouched memory costs nothing, and the lists never grow.
         let handed = if settings.crew.is_some() { most } else { 0 };
-        Self {
+        Ok(Self {
             kernel,
             settings,
             mode: settings.config.mode,
             memory,
-            connections: Connections::new(settings.max_connections),
+            connections: Connections::new(settings.max_connections)?,
             listeners: (0..).zip(listeners).map(|(i, fd)| Listening::new(i, fd, settings.backlog)).collect(),
             rest_until: None,
             full: false,
-            to_hand_over: VecDeque::with_capacity(handed),
+            to_hand_over: list(handed)?.into(),
             turn: 0,
             control,
             wake,
             poll_wake: true,
-            listed: Vec::with_capacity(most),
-            starved: VecDeque::with_capacity(most),
-            silent_sends: Vec::with_capacity(most),
+            listed: list(most)?,
+            starved: list(most)?.into(),
+            silent_sends: list(most)?,
             hurry: false,
             idle,
             drain: None,
             counters,
-        }
+        })
     }
 
     fn run(mut self) -> Result<(), WorkerError> {

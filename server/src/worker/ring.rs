@@ -104,6 +104,11 @@ fn create_with(submissions: u32, completions: u32) -> Result<IoUring, SetupError
             error,
             hint: "; raise the limit of locked memory (ulimit -l, LimitMEMLOCK=)",
         },
+        Some(Errno::MFILE) => SetupError::Failed {
+            operation: "io_uring_setup",
+            error,
+            hint: "; raise the limit of open files (ulimit -n, LimitNOFILE=)",
+        },
         _ => SetupError::Failed { operation: "io_uring_setup", error, hint: "" },
     })
 }

@@ -76,6 +76,19 @@ impl Launch {
         self
     }
 
+    /// With at most this many KiB of address space (RLIMIT_AS, soft and hard).
+    pub(crate) fn address_space(mut self, kibibytes: u32) -> Self {
+        let script = format!("ulimit -v {kibibytes}; exec \"$0\" \"$@\"");
+        self.wrapper = ["sh", "-c", &script].map(str::to_owned).to_vec();
+        self
+    }
+
+    /// With SIGINT and SIGTERM blocked by who starts it.
+    pub(crate) fn signals_blocked(mut self) -> Self {
+        self.wrapper = ["env", "--block-signal=INT,TERM"].map(str::to_owned).to_vec();
+        self
+    }
+
     /// As this user (needs root).
     pub(crate) fn user(mut self, uid: u32) -> Self {
         self.user = Some(uid);
@@ -109,6 +122,25 @@ impl Launch {
     /// # Panics
     /// If it ends instead, or says nothing within [`DEADLINE`].
     pub(crate) fn start(self) -> Server {
+        let (mut server, first_line) = self.spawn();
+        let Ok(line) = first_line.recv_timeout(DEADLINE) else {
+            panic!("the server does not say that it listens; on stderr: {:?}", server.stderr());
+        };
+        assert!(server.is_ready(&line), "not \"server: listening on ADDRESS:PORT, …\": {line}");
+        server
+    }
+
+    /// Starts a server that may lack what it needs to run. `None` if its first line is not that it listens.
+    ///
+    /// # Panics
+    /// If it says nothing within [`DEADLINE`].
+    pub(crate) fn start_if_it_can(self) -> Option<Server> {
+        let (mut server, first_line) = self.spawn();
+        let line = first_line.recv_timeout(DEADLINE).expect("it listens, or says why not");
+        server.is_ready(&line).then_some(server)
+    }
+
+    fn spawn(self) -> (Server, Receiver<String>) {
         let mut child = self.command().spawn().unwrap_or_else(|error| panic!("start the server: {error}"));
         let stderr = child.stderr.take().expect("piped");
         let stdout = child.stdout.take().expect("piped");
@@ -123,15 +155,14 @@ impl Launch {
             }
         });
         let stdout = std::thread::spawn(move || read_all(stdout));
-        let mut server = Server {
+        let server = Server {
             child,
             address: SocketAddr::from(([0, 0, 0, 0], 0)),
             ready: String::new(),
             stderr: lines,
             readers: Some((stderr, stdout)),
         };
-        server.wait_until_ready(&ready);
-        server
+        (server, ready)
     }
 
     /// Starts a server that must refuse to run, and waits for its end.
@@ -161,17 +192,15 @@ impl Server {
         Launch::new(args).start()
     }
 
-    fn wait_until_ready(&mut self, lines: &Receiver<String>) {
-        let Ok(line) = lines.recv_timeout(DEADLINE) else {
-            panic!("the server does not say that it listens; on stderr: {:?}", self.stderr());
-        };
+    /// True if the first line says that it listens.
+    fn is_ready(&mut self, line: &str) -> bool {
         let address = line
             .strip_prefix("server: listening on ")
             .and_then(|rest| rest.split(',').next())
             .and_then(|address| address.parse().ok());
-        self.address =
-            address.unwrap_or_else(|| panic!("not \"server: listening on ADDRESS:PORT, …\": {line}"));
-        self.ready = line;
+        self.ready = line.to_owned();
+        self.address = address.unwrap_or(self.address);
+        address.is_some()
     }
 
     /// The process.

@@ -177,15 +177,8 @@ impl Case {
             let known = sockets.iter().map(AsRawFd::as_raw_fd).zip(0..).collect();
             let kernel = SimulatedKernel::new(Rc::clone(&world), index, self.limits(), known);
             let counters = &counters[index];
-            workers.push(Some(Worker::new(
-                &settings[index],
-                kernel,
-                memory,
-                sockets,
-                &control,
-                &wake,
-                counters,
-            )));
+            let worker = Worker::new(&settings[index], kernel, memory, sockets, &control, &wake, counters);
+            workers.push(Some(worker.expect("memory for a few connections")));
         }
         let simulation =
             Simulation { case: self, world: Rc::clone(&world), control: &control, workers, quiet: 0 };
