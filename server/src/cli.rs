@@ -181,7 +181,7 @@ fn serve(config: &Config, json: bool) -> Result<bool> {
     };
     let features = Features::detect()?.without(&config.features_not_used());
     let reserve = worker::reserve(config.overload, config.listen.len());
-    let offer = host::offer()?.sparing(reserve, features);
+    let offer = host::offer(reserve)?;
     let plan = worker_plan::plan(cores, config.max_connections, features.direct_descriptors, &offer)?;
     let cpus: Vec<Cpu> = plan.iter().map(|worker| worker.cpu).collect();
     let endpoint = config.metrics.map(Endpoint::bind).transpose()?;

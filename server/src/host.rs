@@ -8,14 +8,16 @@ use tune::kernel_files::KernelFiles;
 
 use crate::worker_plan::Offer;
 
-/// Raises the soft limit of open files to the hard one and reads what the host offers.
-pub(crate) fn offer() -> Result<Offer> {
+/// Raises the soft limit of open files to the hard one and reads what the host offers. So many files of each worker are
+/// `spared` for something else than connections.
+pub(crate) fn offer(spared: u32) -> Result<Offer> {
     let files = KernelFiles::open("/")?;
     let online = files.read("/sys/devices/system/cpu/online")?;
     Ok(Offer {
         online: online.parse::<CpuSet>()?,
         allowed: affinity::allowed().context("sched_getaffinity")?,
         files: raise_open_files(),
+        spared,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use tune::cpu_set::{Cpu, CpuSet};
 
-use crate::worker::{Features, MAX_SLOTS};
+use crate::worker::MAX_SLOTS;
 
 /// One worker to be started. Its listener has the same index in the reuseport group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,16 +85,8 @@ pub(crate) struct Offer {
     pub(crate) allowed: CpuSet,
     /// Files that this process may have open: RLIMIT_NOFILE.
     pub(crate) files: u32,
-}
-
-impl Offer {
-    /// The same, with `files` of each worker for something else than connections.
-    pub(crate) fn sparing(self, files: u32, features: Features) -> Self {
-        // With direct descriptors each worker's ring may have as many as the process.
-        let sharers = if features.direct_descriptors { 1 } else { self.allowed.len() };
-        let spared = files.saturating_mul(u32::try_from(sharers).unwrap_or(u32::MAX));
-        Self { files: self.files.saturating_sub(spared), ..self }
-    }
+    /// Files of each worker that are for something else than connections.
+    pub(crate) spared: u32,
 }
 
 /// Connections of a worker when `--max-connections` is not given, if the limit of open files allows as many.
@@ -107,21 +99,23 @@ const FILES_OF_A_WORKER: u32 = 8;
 
 /// The most connections that each of `workers` can have. The direct descriptor table of each ring may have as many
 /// entries as the process may have files; with plain descriptors all connections share that limit.
-fn most_connections(direct_descriptors: bool, workers: u32, files: u32) -> u32 {
-    if direct_descriptors {
-        return files.min(MAX_SLOTS);
-    }
-    let own = OWN_FILES.saturating_add(FILES_OF_A_WORKER.saturating_mul(workers));
-    (files.saturating_sub(own) / workers.max(1)).min(MAX_SLOTS)
+fn most_connections(direct_descriptors: bool, workers: u32, files: u32, spared: u32) -> u32 {
+    let of_each = if direct_descriptors {
+        files
+    } else {
+        let own = OWN_FILES.saturating_add(FILES_OF_A_WORKER.saturating_mul(workers));
+        files.saturating_sub(own) / workers.max(1)
+    };
+    of_each.saturating_sub(spared).min(MAX_SLOTS)
 }
 
-/// The limit of open files with which `workers` can have this many connections altogether: what
-/// [`most_connections`] takes to give them.
-pub(crate) fn files_for(direct_descriptors: bool, workers: u32, connections: u32) -> u32 {
+/// The limit of open files with which `workers` can have this many connections altogether, beside those `spared` of each:
+/// what [`most_connections`] takes to give them.
+pub(crate) fn files_for(direct_descriptors: bool, workers: u32, connections: u32, spared: u32) -> u32 {
+    let of_each = connections.div_ceil(workers.max(1)).saturating_add(spared);
     if direct_descriptors {
-        return connections.div_ceil(workers.max(1));
+        return of_each;
     }
-    let of_each = connections.div_ceil(workers.max(1));
     OWN_FILES
         .saturating_add(FILES_OF_A_WORKER.saturating_mul(workers))
         .saturating_add(of_each.saturating_mul(workers))
@@ -147,7 +141,7 @@ pub(crate) fn plan(
         return Err(PlanError::NotAllowed { asked: asked(), missing, allowed: offer.allowed.clone() });
     }
     let workers = u32::try_from(cpus.len()).expect("CPU numbers are below 8192");
-    let limit = most_connections(direct_descriptors, workers, offer.files);
+    let limit = most_connections(direct_descriptors, workers, offer.files, offer.spared);
     let slots = split(max_connections, workers, limit, offer.files)?;
     Ok(cpus
         .into_iter()
@@ -181,7 +175,7 @@ mod tests {
     use super::*;
 
     fn offer() -> Offer {
-        Offer { online: "0-3".parse().unwrap(), allowed: "0-2".parse().unwrap(), files: 1000 }
+        Offer { online: "0-3".parse().unwrap(), allowed: "0-2".parse().unwrap(), files: 1000, spared: 0 }
     }
 
     fn plan(
@@ -209,16 +203,30 @@ mod tests {
         for direct in [false, true] {
             for workers in [1, 2, 3, 48] {
                 for connections in [workers, 4097, 100_000] {
-                    let files = files_for(direct, workers, connections);
-                    let each = connections.div_ceil(workers);
-                    assert_eq!(most_connections(direct, workers, files), each);
-                    assert!(
-                        most_connections(direct, workers, files - 1) < each,
-                        "{direct} {workers} {connections}"
-                    );
+                    for spared in [0, 64] {
+                        let files = files_for(direct, workers, connections, spared);
+                        let each = connections.div_ceil(workers);
+                        let most = |files| most_connections(direct, workers, files, spared);
+                        assert_eq!(most(files), each);
+                        assert!(most(files - 1) < each, "{direct} {workers} {connections} {spared}");
+                    }
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_spared_is_each_workers_and_the_refusal_names_the_true_limit() {
+        let offer = Offer { spared: 64, ..offer() };
+        for (direct, each) in [(true, 1000 - 64), (false, (1000 - 24) - 64)] {
+            let workers = super::plan(Some(&[0]), None, direct, &offer).unwrap();
+            assert_eq!(workers[0].max_connections, each, "one worker, though three CPUs are allowed");
+        }
+        let refused = plan(Some(&[0, 1]), Some(2000), &offer).unwrap_err().to_string();
+        assert!(
+            refused.contains("limit of 1000 open files") && refused.contains("at most 1872"),
+            "{refused}"
+        );
     }
 
     fn cpus(plan: &[PlannedWorker]) -> Vec<Cpu> {

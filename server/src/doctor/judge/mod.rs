@@ -94,7 +94,7 @@ pub(super) mod fixture {
             cpus: online.iter().map(place).collect(),
             distances: BTreeMap::new(),
         };
-        let offer = Offer { online: online.clone(), allowed: online, files: 100_000 };
+        let offer = Offer { online: online.clone(), allowed: online, files: 100_000, spared: 0 };
         Facts {
             kernel: "6.18.0".to_owned(),
             capabilities: Ok(BTreeSet::from([Capability::DirectDescriptors])),
@@ -104,6 +104,8 @@ pub(super) mod fixture {
             rings: Some(Rings { asked: 4, made: 4, refusal: None }),
             process: Process { memlock: Some(8 << 20), capabilities: 0, has_seccomp: false },
             memory: Some(8 << 30),
+            huge_pages: None,
+            privileges: Ok(()),
             sysctls: BTreeMap::new(),
             addresses: Vec::new(),
             cpus: CpuFacts {

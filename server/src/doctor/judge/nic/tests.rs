@@ -49,8 +49,12 @@ fn tuned(name: &str, cpus: &str) -> Host {
 }
 
 fn judged_with(config: &Config, host: Host) -> Vec<Finding> {
-    let offer =
-        Offer { online: host.topology.online.clone(), allowed: host.topology.online.clone(), files: 4096 };
+    let offer = Offer {
+        online: host.topology.online.clone(),
+        allowed: host.topology.online.clone(),
+        files: 4096,
+        spared: 0,
+    };
     let Cores::List(cores) = &config.cores else { panic!("a list") };
     let plan = worker_plan::plan(Some(cores), None, true, &offer);
     let mut facts = Facts { offer, plan, ..facts() };
