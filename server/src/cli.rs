@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use anyhow::{Result, anyhow};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
-use tune::cpu_set::Cpu;
+use tune::cpu_set::{Cpu, CpuSet};
 use tune::errno::describe;
 
 use crate::config::file::ConfigFile;
-use crate::config::{Config, Contradiction, Cores, Options};
+use crate::config::{AcceptModel, Config, Contradiction, Cores, Options};
 use crate::listener::Listeners;
 use crate::metrics::Endpoint;
 use crate::report::Report;
@@ -20,12 +20,12 @@ use crate::worker::Features;
 use crate::workers::{self, Notice};
 use crate::{doctor, host, worker_plan};
 
-/// Accepts TCP connections and echoes what they send, on one io_uring for each pinned core.
+/// Serves TCP connections, or UDP datagrams, on one io_uring for each pinned core: echoes them, or does what --mode says.
 ///
 /// Each core has its own listening socket on the same address (SO_REUSEPORT). With --steer cpu a connection is accepted
 /// and served on the CPU that received its SYN; `tune` arranges for the NIC to deliver it there.
 ///
-/// When connections are accepted, a line "server: listening on ADDR:PORT, …" for each address goes to stderr. SIGINT or
+/// When connections are accepted, a line "server: listening on ADDR:PORT, …", with all addresses, goes to stderr. SIGINT or
 /// SIGTERM: accepts what waits in the accept queues and no more, serves each open connection until it has been quiet for 50
 /// to 100 ms, ends it with a FIN, prints the report and exits with 0. When the drain timeout has passed, busy connections
 /// are ended too, and a second later cut off. A second signal cuts all off at once.
@@ -189,10 +189,9 @@ fn serve(config: &Config, json: bool) -> Result<bool> {
     let addresses = addresses.join(", ");
     let notify = |notice| match notice {
         Notice::Listening => {
-            let cores: tune::cpu_set::CpuSet = cpus.iter().copied().collect();
-            let steer = config.steer.name();
-            let _ =
-                writeln!(std::io::stderr(), "server: listening on {addresses}, cores {cores}, steer {steer}");
+            let cores = in_order(&cpus);
+            let how = way_in(config);
+            let _ = writeln!(std::io::stderr(), "server: listening on {addresses}, cores {cores}, {how}");
         }
         Notice::Metrics(address) => {
             let _ = writeln!(std::io::stderr(), "server: metrics on http://{address}/metrics");
@@ -205,6 +204,23 @@ fn serve(config: &Config, json: bool) -> Result<bool> {
         print(&report, json)?;
     }
     Ok(!outcome.failed)
+}
+
+/// The cores as `--cores` takes them: short where they are in ascending order, one by one where another order was asked for.
+fn in_order(cpus: &[Cpu]) -> String {
+    if cpus.is_sorted() {
+        return cpus.iter().copied().collect::<CpuSet>().to_string();
+    }
+    Cores::List(cpus.to_vec()).to_string()
+}
+
+/// How a client finds its core.
+fn way_in(config: &Config) -> String {
+    match config.accept {
+        AcceptModel::PerCore => format!("steer {}", config.steer.name()),
+        AcceptModel::Shared => "accept shared".to_owned(),
+        AcceptModel::Single => "accept single".to_owned(),
+    }
 }
 
 fn print(report: &Report, json: bool) -> Result<()> {
@@ -258,6 +274,18 @@ mod tests {
             assert!(doctor.doctor && doctor.json && doctor.config == same.config, "{line}");
         }
         assert!(!same.doctor && same.json);
+    }
+
+    #[test]
+    fn the_order_of_the_cores_is_told_where_it_is_not_the_usual_one() {
+        assert_eq!(in_order(&[0, 1, 2, 4]), "0-2,4");
+        assert_eq!(in_order(&[3, 0, 1]), "3,0,1");
+    }
+
+    #[test]
+    fn steering_is_told_only_where_there_is_a_listener_for_each_core() {
+        assert_eq!(way_in(&task("server --steer hash").config), "steer hash");
+        assert_eq!(way_in(&task("server --accept shared").config), "accept shared");
     }
 
     #[test]

@@ -102,6 +102,19 @@ pub(crate) fn give_up(config: &Config) -> Result<(), PrivilegeError> {
     }
 }
 
+/// Whether [`give_up`] could do what it is to do. Changes nothing.
+///
+/// # Errors
+/// If the names are unknown, or the process may not become another user.
+pub(crate) fn check(config: &Config) -> Result<(), PrivilegeError> {
+    let Some(identity) = resolve(config.user.as_deref(), config.group.as_deref())? else { return Ok(()) };
+    let refused =
+        |error| failed("become", config.user.clone().unwrap_or_else(|| identity.gid.to_string()), error);
+    let rights = rustix::thread::capabilities(None).map_err(|errno| refused(errno.into()))?.effective;
+    let may = rights.contains(CapabilitySet::SETUID | CapabilitySet::SETGID);
+    if may || identity.is_ours().map_err(refused)? { Ok(()) } else { Err(refused(Errno::PERM.into())) }
+}
+
 fn resolve(user: Option<&str>, group: Option<&str>) -> Result<Option<Identity>, PrivilegeError> {
     let group = group.map(find_group).transpose()?;
     let Some(name) = user else {

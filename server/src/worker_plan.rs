@@ -268,6 +268,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_spared_is_each_workers_and_the_refusal_names_the_true_limit() {
+        let config = Config { overload: Overload::Reset, ..Config::default() };
+        let offer = Offer { others: OtherFiles::of(&config), ..offer() };
+        // 16 of the process and 5 of the worker are no connections.
+        for (direct, each) in [(true, 1000 - 64), (false, (1000 - 21) - 64)] {
+            let workers = super::plan(Some(&[0]), None, direct, &offer).unwrap();
+            assert_eq!(workers[0].max_connections, each, "one worker, though three CPUs are allowed");
+        }
+        let refused = plan(Some(&[0, 1]), Some(2000), &offer).unwrap_err().to_string();
+        assert!(
+            refused.contains("limit of 1000 open files") && refused.contains("at most 1872"),
+            "{refused}"
+        );
+    }
+
     fn cpus(plan: &[PlannedWorker]) -> Vec<Cpu> {
         plan.iter().map(|worker| worker.cpu).collect()
     }

@@ -70,11 +70,15 @@ fn with_single_a_drain_loses_nobody() {
 
 #[test]
 fn with_shared_all_cores_accept_from_one_socket() {
-    let Some((server, ..)) = two_cores(&["--accept", "shared"]) else { return skipped("needs 2 CPUs") };
-    let mut clients = clients(&server, 200);
+    let Some((server, first, second)) = two_cores(&["--accept", "shared"]) else {
+        return skipped("needs 2 CPUs");
+    };
+    let mut clients = clients(&server, 400);
     clients.iter_mut().for_each(|client| client.echo(100));
     drop(clients);
-    server.stop_when_nothing_is_open().assert_exactly(200, 220_000);
+    let report = server.stop_when_nothing_is_open();
+    report.assert_exactly(400, 440_000);
+    assert!(report.core(first).accepted > 0 && report.core(second).accepted > 0, "{report:?}");
 }
 
 #[test]

@@ -47,5 +47,6 @@ fn a_listener_that_is_gone_ends_the_server_with_its_error_and_the_clients_in_ord
     let ended = server.wait_for_end();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     assert!(ended.stdout.starts_with('{'), "the report of the other workers: {ended:?}");
-    assert!(clients.iter_mut().all(|client| !client.echo_or_end(1)), "the end of every stream");
+    // Not by sending: the kernel closes the failed worker's connections a moment after the process has ended.
+    clients.iter_mut().for_each(Client::expect_end);
 }

@@ -111,7 +111,7 @@ const ENTRIES: [Entry; 20] = [
             "accepting and closing take no lock that the cores share",
             "has connections in the process's table of open files",
         ],
-        used,
+        |config| with(!config.udp, Wish::Used),
     ),
     entry(
         Capability::SocketCommands,
@@ -120,7 +120,7 @@ const ENTRIES: [Entry; 20] = [
             "options of direct descriptors, such as the CPU of the last segment, can be read",
             "reads them by system call, of plain descriptors",
         ],
-        used,
+        |config| with(!config.udp && !config.without.contains(&Feature::DirectDescriptors), Wish::Used),
     ),
     entry(
         Capability::ReceiveCredit,
@@ -129,7 +129,7 @@ const ENTRIES: [Entry; 20] = [
             "a peer that does not read can have no more than 256 KiB on its way in",
             "cancels the receive of a peer that does not read, when it notices",
         ],
-        used,
+        |config| with(!config.udp, Wish::Used),
     ),
     entry(
         Capability::NoIowait,

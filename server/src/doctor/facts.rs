@@ -30,6 +30,10 @@ pub(super) struct Facts {
     pub(super) process: Process,
     /// `MemAvailable` of `/proc/meminfo`, bytes.
     pub(super) memory: Option<u64>,
+    /// Huge pages of the default size.
+    pub(super) huge_pages: Option<HugePages>,
+    /// Whether the process may become `--user` and `--group`, and why not, in the words of the server's own start.
+    pub(super) privileges: Result<(), String>,
     /// Sysctls that exist, by name.
     pub(super) sysctls: BTreeMap<&'static str, String>,
     /// The addresses of `--listen`, then that of `--metrics`.
@@ -104,6 +108,17 @@ impl Process {
             has_seccomp: field("Seccomp:").is_some_and(|mode| mode != "0"),
         }
     }
+}
+
+/// Huge pages of the default size, of `/proc/meminfo`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HugePages {
+    /// `Hugepagesize`, bytes.
+    pub(super) size: u64,
+    /// `HugePages_Free` without `HugePages_Rsvd`: what a mapping can still have.
+    pub(super) free: u64,
+    /// `HugePages_Total`
+    pub(super) total: u64,
 }
 
 /// What an address is for.

@@ -18,7 +18,7 @@ pub(super) const NAME_ROOM: usize = 32;
 pub(super) const CONTROL_ROOM: usize = 64;
 
 /// Bytes of a buffer before the payload.
-pub(super) const HEAD: usize = OUT + NAME_ROOM + CONTROL_ROOM;
+pub(crate) const HEAD: usize = OUT + NAME_ROOM + CONTROL_ROOM;
 
 /// Where the peer's name is in a buffer.
 pub(super) const NAME_AT: usize = OUT;

@@ -42,7 +42,8 @@ use crate::worker::buffers::{Buffers, Pages};
 use crate::worker::ring as worker_ring;
 use drain::{CATCH_UP, Drain};
 use flight::{Sends, Sent};
-use message::{HEAD, LARGEST_PAYLOAD};
+pub(crate) use message::HEAD;
+use message::LARGEST_PAYLOAD;
 use operations::Ring;
 use socket::Socket;
 

@@ -7,8 +7,8 @@ use rustix::io::Errno;
 use super::acceptor::{AcceptStep, Accepted, Acceptor, BACKOFF};
 use super::kernel::{Completion, Kernel, Listener, Request, Sample};
 use super::token::{Descriptor, Token};
-use super::{Worker, WorkerError};
-use crate::config::{Mode, Overload};
+use super::{Settings, Worker, WorkerError};
+use crate::config::{AcceptModel, Mode, Overload};
 use crate::stats;
 
 /// Connections beyond the limit that may be under way to be reset, with `--overload reset`.
@@ -31,8 +31,9 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    pub(super) fn new(index: u32, socket: OwnedFd, backlog: usize) -> Self {
-        Self { index, socket, acceptor: Acceptor::new(backlog) }
+    pub(super) fn new(index: u32, socket: OwnedFd, settings: &Settings) -> Self {
+        let shared = settings.config.accept == AcceptModel::Shared;
+        Self { index, socket, acceptor: Acceptor::new(settings.backlog, shared) }
     }
 
     pub(super) fn socket(&self) -> &OwnedFd {

@@ -48,22 +48,34 @@ pub(crate) struct Acceptor {
     stopped: bool,
     /// The most connections that one trigger of a multishot accept may bring.
     burst: usize,
+    /// The listener is other workers' too, and multishot would take all of its connections: the kernel wakes the one that
+    /// waits longest, and a multishot accept waits for ever.
+    shared: bool,
 }
 
 impl Acceptor {
-    /// For a listener whose accept queue holds `backlog` connections.
-    pub(crate) fn new(backlog: usize) -> Self {
+    /// For a listener whose accept queue holds `backlog` connections, `shared` with other workers or not.
+    pub(crate) fn new(backlog: usize, shared: bool) -> Self {
         // The kernel lets a queue of length `backlog` hold one more (`sk_acceptq_is_full`), and more may come while it
         // is being emptied.
         let burst = backlog.saturating_add(backlog / 8).saturating_add(16);
-        Self { multishot: false, singles: 0, cancelling: false, resting: false, stopped: false, burst }
+        Self {
+            multishot: false,
+            singles: 0,
+            cancelling: false,
+            resting: false,
+            stopped: false,
+            burst,
+            shared,
+        }
     }
 
     /// What to do with `free` free slots, of which accepts of one connection may take `share`; taken as done. To be called
     /// before each `io_uring_enter` until it gives `None`.
     pub(crate) fn next_step(&mut self, free: usize, share: usize) -> Option<AcceptStep> {
         // The margin keeps it from changing to and fro.
-        let ample = free >= self.burst.saturating_add(self.burst / 2).saturating_add(MOST_SINGLES);
+        let ample =
+            !self.shared && free >= self.burst.saturating_add(self.burst / 2).saturating_add(MOST_SINGLES);
         let scarce = free < self.burst.saturating_add(self.singles);
         if self.cancelling {
             None
@@ -141,7 +153,7 @@ mod tests {
 
     #[test]
     fn near_the_limit_it_accepts_no_more_than_fit_and_at_the_limit_not_at_all() {
-        let mut acceptor = Acceptor::new(8);
+        let mut acceptor = Acceptor::new(8, false);
         assert_eq!(steps(&mut acceptor, 200), [AcceptStep::Multishot]);
         acceptor.multishot_completed(Accepted::Connection(0), true);
         assert_eq!(steps(&mut acceptor, 199), [], "stays armed");
@@ -158,8 +170,14 @@ mod tests {
     }
 
     #[test]
+    fn a_shared_listener_is_accepted_from_one_by_one() {
+        let mut acceptor = Acceptor::new(8, true);
+        assert_eq!(steps(&mut acceptor, 1000), [AcceptStep::Single; MOST_SINGLES]);
+    }
+
+    #[test]
     fn it_rests_once_when_the_system_is_out_of_descriptors() {
-        let mut acceptor = Acceptor::new(8);
+        let mut acceptor = Acceptor::new(8, false);
         assert_eq!(steps(&mut acceptor, 3), [AcceptStep::Single; 3]);
         assert!(acceptor.single_completed(Accepted::Exhausted));
         assert!(!acceptor.single_completed(Accepted::Exhausted));
@@ -171,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_multishot_cut_short_by_a_full_completion_queue_is_armed_again() {
-        let mut acceptor = Acceptor::new(8);
+        let mut acceptor = Acceptor::new(8, false);
         acceptor.next_step(200, 200);
         acceptor.multishot_completed(Accepted::Connection(5), false);
         assert_eq!(steps(&mut acceptor, 199), [AcceptStep::Multishot]);
@@ -179,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_cancel_that_missed_is_asked_again() {
-        let mut acceptor = Acceptor::new(8);
+        let mut acceptor = Acceptor::new(8, false);
         acceptor.next_step(200, 200);
         acceptor.stop();
         assert_eq!(steps(&mut acceptor, 200), [AcceptStep::Cancel]);
@@ -249,7 +267,7 @@ mod tests {
             slots in 1..300usize,
             events in prop::collection::vec((0..60usize, 0..60usize, any::<bool>()), 1..100),
         ) {
-            let acceptor = Acceptor::new(backlog);
+            let acceptor = Acceptor::new(backlog, false);
             let mut listener =
                 Listener { acceptor, multishot: false, singles: 0, queued: 0, open: 0, slots };
             for (arrivals, departures, runs) in events {

@@ -51,7 +51,7 @@ impl Pages {
     /// What to do when there is none.
     pub(crate) fn hint(self) -> &'static str {
         match self {
-            Self::Small => "",
+            Self::Small => "; take fewer --buffers or a smaller --buffer-size",
             Self::Huge => {
                 "; set huge pages aside with `sysctl vm.nr_hugepages=N`, see /proc/meminfo, or leave --huge-pages out"
             }

@@ -191,7 +191,7 @@ impl<'r, K: Kernel> Worker<'r, K> {
             mode: settings.config.mode,
             memory,
             connections: Connections::new(settings.max_connections)?,
-            listeners: (0..).zip(listeners).map(|(i, fd)| Listening::new(i, fd, settings.backlog)).collect(),
+            listeners: (0..).zip(listeners).map(|(i, fd)| Listening::new(i, fd, settings)).collect(),
             rest_until: None,
             full: false,
             to_hand_over: list(handed)?.into(),

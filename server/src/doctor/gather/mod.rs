@@ -13,11 +13,11 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use tune::kernel_files::KernelFiles;
 
-use super::facts::{Cause, Facts, Process, Refusal, Rings};
+use super::facts::{Cause, Facts, HugePages, Process, Refusal, Rings};
 use super::judge::SYSCTLS;
 use crate::config::{Config, Cores, Feature};
 use crate::worker::{self, Capability, SetupError};
-use crate::{host, worker_plan};
+use crate::{host, privileges, worker_plan};
 
 /// All facts of this host for this configuration.
 ///
@@ -39,6 +39,7 @@ pub(super) fn gather(config: &Config) -> Result<Facts> {
         let slots: Vec<u32> = plan.iter().map(|worker| slots(worker.max_connections)).collect();
         rings(&slots, config.buffers)
     });
+    let meminfo = files.read("/proc/meminfo").ok();
     let status = files.read("/proc/self/status").unwrap_or_default();
     Ok(Facts {
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
@@ -48,7 +49,9 @@ pub(super) fn gather(config: &Config) -> Result<Facts> {
         plan,
         rings,
         process: Process::parse(&status, getrlimit(Resource::Memlock).current),
-        memory: files.read("/proc/meminfo").ok().as_deref().and_then(available),
+        memory: meminfo.as_deref().and_then(available),
+        huge_pages: meminfo.as_deref().and_then(huge_pages),
+        privileges: privileges::check(config).map_err(|error| error.to_string()),
         sysctls: sysctls(&files),
         addresses: addresses::gather(&files, config),
         cpus: cpus::gather(&files)?,
@@ -105,9 +108,26 @@ fn sysctls(files: &KernelFiles) -> BTreeMap<&'static str, String> {
 
 /// `MemAvailable` of the text of `/proc/meminfo`, in bytes.
 fn available(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kibibytes.checked_mul(1024)
+    kibibytes(field(meminfo, "MemAvailable:")?)
+}
+
+/// The huge pages of the text of `/proc/meminfo`; `None` on a kernel without.
+fn huge_pages(meminfo: &str) -> Option<HugePages> {
+    let number = |name| field(meminfo, name)?.parse::<u64>().ok();
+    Some(HugePages {
+        size: kibibytes(field(meminfo, "Hugepagesize:")?).filter(|&size| size > 0)?,
+        free: number("HugePages_Free:")?.saturating_sub(number("HugePages_Rsvd:")?),
+        total: number("HugePages_Total:")?,
+    })
+}
+
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+/// Bytes of a number such as `2048 kB`.
+fn kibibytes(text: &str) -> Option<u64> {
+    text.strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -135,6 +155,14 @@ mod tests {
         assert_eq!(available("MemTotal: 9 kB\nMemAvailable:    2048 kB\n"), Some(2 << 20));
         assert_eq!(available("MemTotal: 9 kB\n"), None, "before Linux 3.14");
         assert_eq!(available("MemAvailable: many kB\n"), None);
+    }
+
+    #[test]
+    fn huge_pages_that_are_promised_to_others_are_not_free() {
+        let text = "HugePages_Total:      10\nHugePages_Free:        8\nHugePages_Rsvd:        3\n\
+                    HugePages_Surp:        0\nHugepagesize:       2048 kB\n";
+        assert_eq!(huge_pages(text), Some(HugePages { size: 2 << 20, free: 5, total: 10 }));
+        assert_eq!(huge_pages("MemTotal: 9 kB\n"), None);
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! Open files, locked memory, memory. Pure.
+//! Open files, locked memory, memory, the right to become somebody else. Pure.
 
 use super::{bytes, count};
 use crate::config::Config;
 use crate::doctor::facts::{CAP_IPC_LOCK, Facts};
 use crate::doctor::finding::{Finding, Group, Mark};
+use crate::udp;
 use crate::worker_plan::{DEFAULT_SLOTS, PlanError, files_for};
 
 pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
@@ -11,6 +12,7 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings.extend(open_files(config, facts));
     findings.push(locked_memory(facts));
     findings.extend(memory(config, facts));
+    findings.extend(privileges(config, facts));
     findings
 }
 
@@ -20,6 +22,9 @@ fn open_files(config: &Config, facts: &Facts) -> Option<Finding> {
     let finding =
         |mark, says: String| Finding::new(Group::Limits, "limits.open_files", mark, "open files", says);
     let files = facts.offer.files;
+    if config.udp && facts.plan.is_ok() {
+        return Some(finding(Mark::Ok, format!("{files} allowed; --udp has no connections that take any")));
+    }
     match &facts.plan {
         Ok(plan) => {
             let total: u64 = plan.iter().map(|worker| u64::from(worker.max_connections)).sum();
@@ -87,8 +92,11 @@ fn locked_memory(facts: &Facts) -> Finding {
 
 /// The receive buffers of all cores against what is free. Buffers take memory when they are first used.
 fn memory(config: &Config, facts: &Facts) -> Option<Finding> {
-    let available = facts.memory?;
     let cores = facts.plan.as_ref().ok()?.len();
+    if config.huge_pages {
+        return huge_pages(config, facts, cores as u64);
+    }
+    let available = facts.memory?;
     let needed = u64::from(config.buffers) * u64::from(config.buffer_size) * cores as u64;
     let says = format!(
         "receive buffers take up to {} ({} x {} on each of {}) of {} available",
@@ -106,11 +114,48 @@ fn memory(config: &Config, facts: &Facts) -> Option<Finding> {
     })
 }
 
+/// The huge pages of all cores' receive buffers against those that are free. The kernel takes them when they are mapped, so
+/// that the server does not start without.
+fn huge_pages(config: &Config, facts: &Facts, cores: u64) -> Option<Finding> {
+    let found = facts.huge_pages?;
+    let head = if config.udp { udp::HEAD as u64 } else { 0 };
+    let of_a_core = u64::from(config.buffers) * (u64::from(config.buffer_size) + head);
+    let needed = of_a_core.div_ceil(found.size) * cores;
+    let says = format!(
+        "receive buffers take {needed} huge pages of {} on {}; {} are free",
+        bytes(found.size),
+        count(usize::try_from(cores).unwrap_or(usize::MAX), "core"),
+        found.free
+    );
+    let finding = |mark| Finding::new(Group::Limits, "limits.memory", mark, "huge pages", says.as_str());
+    Some(if needed > found.free {
+        let more = found.total.saturating_add(needed - found.free);
+        finding(Mark::Problem).next(format!("sysctl -w vm.nr_hugepages={more}, or leave --huge-pages out"))
+    } else {
+        finding(Mark::Ok)
+    })
+}
+
+/// Whether the process may become `--user` and `--group`.
+fn privileges(config: &Config, facts: &Facts) -> Option<Finding> {
+    let (option, name) = match (&config.user, &config.group) {
+        (Some(user), _) => ("--user", user),
+        (None, Some(group)) => ("--group", group),
+        (None, None) => return None,
+    };
+    let finding = |mark, says: String| Finding::new(Group::Limits, "limits.privileges", mark, option, says);
+    Some(match &facts.privileges {
+        Ok(()) => finding(Mark::Ok, format!("this process may become {name}")),
+        Err(error) => finding(Mark::Problem, error.clone()),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::fixture::{assert_one, facts, of, planned};
     use super::*;
     use crate::config::Cores;
+    use crate::doctor::facts::HugePages;
 
     #[test]
     fn the_limit_of_open_files_is_judged_by_the_rules_of_the_plan() {
@@ -150,6 +195,37 @@ mod tests {
         assert_one(&judge(&Config::default(), &facts), "limits.memory", Mark::Warning, &["--buffers"]);
         facts.memory = None;
         assert!(of(&judge(&Config::default(), &facts), "limits.memory").is_empty(), "unknown is not zero");
+    }
+
+    #[test]
+    fn too_few_huge_pages_are_a_problem_and_the_number_that_would_do_is_told() {
+        let mut facts = facts();
+        let config = Config { huge_pages: true, ..Config::default() };
+        facts.huge_pages = Some(HugePages { size: 2 << 20, free: 8, total: 10 });
+        assert_one(&judge(&config, &facts), "limits.memory", Mark::Ok, &["8 huge pages"]);
+        facts.huge_pages = Some(HugePages { size: 2 << 20, free: 7, total: 10 });
+        assert_one(&judge(&config, &facts), "limits.memory", Mark::Problem, &["vm.nr_hugepages=11"]);
+        facts.huge_pages = None;
+        assert!(of(&judge(&config, &facts), "limits.memory").is_empty(), "unknown is not zero");
+    }
+
+    #[test]
+    fn who_cannot_become_the_user_is_told() {
+        let mut facts = facts();
+        let asked = Config { user: Some("nobody".to_owned()), ..Config::default() };
+        let check = "limits.privileges";
+        assert_one(&judge(&asked, &facts), check, Mark::Ok, &["nobody"]);
+        facts.privileges = Err("no such user".to_owned());
+        assert_one(&judge(&asked, &facts), check, Mark::Problem, &["no such user"]);
+        assert!(of(&judge(&Config::default(), &facts), check).is_empty());
+    }
+
+    #[test]
+    fn datagrams_take_no_open_files() {
+        let mut facts = facts();
+        facts.offer.files = 1024;
+        let config = Config { udp: true, ..Config::default() };
+        assert_one(&judge(&config, &facts), "limits.open_files", Mark::Ok, &["--udp has no connections"]);
     }
 
     #[test]

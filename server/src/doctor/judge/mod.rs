@@ -105,6 +105,8 @@ pub(super) mod fixture {
             rings: Some(Rings { asked: 4, made: 4, refusal: None }),
             process: Process { memlock: Some(8 << 20), capabilities: 0, has_seccomp: false },
             memory: Some(8 << 30),
+            huge_pages: None,
+            privileges: Ok(()),
             sysctls: BTreeMap::new(),
             addresses: Vec::new(),
             cpus: CpuFacts {
