@@ -11,6 +11,8 @@
 //!   peer's writes are;
 //! * requests end before the descriptor is closed, and the slot is free only when nothing is in flight.
 
+mod next_step;
+mod state;
 mod step;
 
 use rustix::io::Errno;
@@ -18,52 +20,11 @@ use rustix::io::Errno;
 use super::memory::Memory;
 use super::send_queue::SendQueue;
 use super::token::{BufferId, Descriptor};
+use state::{InFlight, State};
 pub(crate) use step::{ReceiveEnd, Step};
 
 /// While the peer's window is closed, no new receive is armed once this many bytes are queued for it.
 pub(crate) const PAUSE_AT: u64 = 64 * 1024;
-
-/// Requests of a connection that the kernel holds.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct InFlight {
-    receive: bool,
-    send: bool,
-    cancel: bool,
-    /// A look at the socket, at its CPU or at its unsent bytes, or a change of its options.
-    look: bool,
-    shutdown: bool,
-    /// A zero-copy send was done, and the kernel still reads from its pieces.
-    notification: bool,
-}
-
-impl InFlight {
-    /// What must end before the descriptor is closed.
-    fn any_on_descriptor(self) -> bool {
-        let Self { receive, send, cancel, look, shutdown, notification } = self;
-        receive || send && !notification || cancel || look || shutdown
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// The slot has no connection.
-    Free,
-    /// Bytes go both ways.
-    Open,
-    /// The peer has sent its FIN. What is queued is sent, then closed.
-    Finishing,
-    /// The server drains. No more is received; what is queued is sent, then the FIN.
-    Ending,
-    /// The server has sent its FIN first. Bytes that crossed it are read and dropped, until the peer closes or has
-    /// acknowledged everything: closing before would reset the connection, and the peer lose what it has not got yet.
-    Lingering,
-    /// Reset, or out of time: nothing more is sent.
-    Aborting,
-    /// The close is in flight.
-    Closing,
-    /// The descriptor is closed; the kernel still reads from what was sent.
-    Closed,
-}
 
 /// The state of one slot of the connection table.
 #[derive(Debug)]
@@ -428,94 +389,6 @@ impl Connection {
     /// True if a receive is wanted but waits for a buffer.
     pub(crate) fn is_starved(&self) -> bool {
         self.starved
-    }
-
-    /// What to ask the kernel for now; it is taken as asked. To be called until it gives `None`.
-    pub(crate) fn next_step(&mut self) -> Option<Step> {
-        match self.state {
-            State::Free | State::Closing | State::Closed => None,
-            State::Open => self.send_step().or_else(|| self.receive_step()).or_else(|| self.count_step()),
-            State::Finishing => self.send_step().or_else(|| self.finish_step()),
-            State::Ending => self.send_step().or_else(|| self.ending_step()),
-            State::Lingering => {
-                self.shutdown_step().or_else(|| self.receive_step()).or_else(|| self.count_step())
-            }
-            State::Aborting => self.close_step(),
-        }
-    }
-
-    /// The worker calls [`Connection::send_started`] for this step; until then it is offered again.
-    fn send_step(&self) -> Option<Step> {
-        if self.in_flight.send || self.queue.is_empty() {
-            return None;
-        }
-        Some(if self.blocked { Step::SendWaiting } else { Step::SendNow })
-    }
-
-    fn receive_step(&mut self) -> Option<Step> {
-        let paused = self.blocked && self.queue.bytes() >= PAUSE_AT;
-        match (self.in_flight.receive, paused) {
-            (true, true) => self.cancel_step(Step::CancelReceive),
-            (false, false) if !self.starved => {
-                self.in_flight.receive = true;
-                Some(Step::Receive)
-            }
-            _ => None,
-        }
-    }
-
-    fn finish_step(&mut self) -> Option<Step> {
-        if self.queue.is_empty() { self.close_step() } else { self.count_step() }
-    }
-
-    fn ending_step(&mut self) -> Option<Step> {
-        if self.in_flight.receive {
-            return self.cancel_step(Step::CancelReceive);
-        }
-        if !self.queue.is_empty() || self.in_flight.send {
-            return self.count_step();
-        }
-        self.state = State::Lingering;
-        self.shutdown_step().or_else(|| self.receive_step())
-    }
-
-    fn shutdown_step(&mut self) -> Option<Step> {
-        if std::mem::replace(&mut self.shutdown_asked, true) {
-            return None;
-        }
-        self.in_flight.shutdown = true;
-        Some(Step::Shutdown)
-    }
-
-    fn count_step(&mut self) -> Option<Step> {
-        (std::mem::take(&mut self.count_wanted) && self.look_started()).then_some(Step::CountUnsent)
-    }
-
-    fn close_step(&mut self) -> Option<Step> {
-        if self.in_flight.receive {
-            return self.cancel_step(Step::CancelReceive);
-        }
-        if self.in_flight.send && !self.in_flight.notification {
-            return if self.send_waits { self.cancel_step(Step::CancelSend) } else { None };
-        }
-        if self.in_flight.any_on_descriptor() {
-            return None;
-        }
-        if std::mem::take(&mut self.reset_wanted) {
-            self.in_flight.look = true;
-            return Some(Step::ResetOnClose);
-        }
-        self.state = State::Closing;
-        Some(Step::Close)
-    }
-
-    fn cancel_step(&mut self, step: Step) -> Option<Step> {
-        if self.in_flight.cancel || self.cancel_asked {
-            return None;
-        }
-        self.in_flight.cancel = true;
-        self.cancel_asked = true;
-        Some(step)
     }
 }
 

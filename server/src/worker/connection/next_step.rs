@@ -1,0 +1,93 @@
+//! What a connection asks the kernel for, from its state and from what the kernel holds of it. Pure.
+
+use super::{Connection, PAUSE_AT, State, Step};
+
+impl Connection {
+    /// What to ask the kernel for now; it is taken as asked. To be called until it gives `None`.
+    pub(crate) fn next_step(&mut self) -> Option<Step> {
+        match self.state {
+            State::Free | State::Closing | State::Closed => None,
+            State::Open => self.send_step().or_else(|| self.receive_step()).or_else(|| self.count_step()),
+            State::Finishing => self.send_step().or_else(|| self.finish_step()),
+            State::Ending => self.send_step().or_else(|| self.ending_step()),
+            State::Lingering => {
+                self.shutdown_step().or_else(|| self.receive_step()).or_else(|| self.count_step())
+            }
+            State::Aborting => self.close_step(),
+        }
+    }
+
+    /// The worker calls [`Connection::send_started`] for this step; until then it is offered again.
+    fn send_step(&self) -> Option<Step> {
+        if self.in_flight.send || self.queue.is_empty() {
+            return None;
+        }
+        Some(if self.blocked { Step::SendWaiting } else { Step::SendNow })
+    }
+
+    fn receive_step(&mut self) -> Option<Step> {
+        let paused = self.blocked && self.queue.bytes() >= PAUSE_AT;
+        match (self.in_flight.receive, paused) {
+            (true, true) => self.cancel_step(Step::CancelReceive),
+            (false, false) if !self.starved => {
+                self.in_flight.receive = true;
+                Some(Step::Receive)
+            }
+            _ => None,
+        }
+    }
+
+    fn finish_step(&mut self) -> Option<Step> {
+        if self.queue.is_empty() { self.close_step() } else { self.count_step() }
+    }
+
+    fn ending_step(&mut self) -> Option<Step> {
+        if self.in_flight.receive {
+            return self.cancel_step(Step::CancelReceive);
+        }
+        if !self.queue.is_empty() || self.in_flight.send {
+            return self.count_step();
+        }
+        self.state = State::Lingering;
+        self.shutdown_step().or_else(|| self.receive_step())
+    }
+
+    fn shutdown_step(&mut self) -> Option<Step> {
+        if std::mem::replace(&mut self.shutdown_asked, true) {
+            return None;
+        }
+        self.in_flight.shutdown = true;
+        Some(Step::Shutdown)
+    }
+
+    fn count_step(&mut self) -> Option<Step> {
+        (std::mem::take(&mut self.count_wanted) && self.look_started()).then_some(Step::CountUnsent)
+    }
+
+    fn close_step(&mut self) -> Option<Step> {
+        if self.in_flight.receive {
+            return self.cancel_step(Step::CancelReceive);
+        }
+        if self.in_flight.send && !self.in_flight.notification {
+            return if self.send_waits { self.cancel_step(Step::CancelSend) } else { None };
+        }
+        if self.in_flight.any_on_descriptor() {
+            return None;
+        }
+        if std::mem::take(&mut self.reset_wanted) {
+            self.in_flight.look = true;
+            return Some(Step::ResetOnClose);
+        }
+        self.state = State::Closing;
+        Some(Step::Close)
+    }
+
+    fn cancel_step(&mut self, step: Step) -> Option<Step> {
+        if self.in_flight.cancel || self.cancel_asked {
+            return None;
+        }
+        self.in_flight.cancel = true;
+        self.cancel_asked = true;
+        Some(step)
+    }
+}

@@ -1,0 +1,43 @@
+//! The states of a connection, and what the kernel may hold of it.
+
+/// Requests of a connection that the kernel holds.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct InFlight {
+    pub(super) receive: bool,
+    pub(super) send: bool,
+    pub(super) cancel: bool,
+    /// A look at the socket, at its CPU or at its unsent bytes, or a change of its options.
+    pub(super) look: bool,
+    pub(super) shutdown: bool,
+    /// A zero-copy send was done, and the kernel still reads from its pieces.
+    pub(super) notification: bool,
+}
+
+impl InFlight {
+    /// What must end before the descriptor is closed.
+    pub(super) fn any_on_descriptor(self) -> bool {
+        let Self { receive, send, cancel, look, shutdown, notification } = self;
+        receive || send && !notification || cancel || look || shutdown
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// The slot has no connection.
+    Free,
+    /// Bytes go both ways.
+    Open,
+    /// The peer has sent its FIN. What is queued is sent, then closed.
+    Finishing,
+    /// The server drains. No more is received; what is queued is sent, then the FIN.
+    Ending,
+    /// The server has sent its FIN first. Bytes that crossed it are read and dropped, until the peer closes or has
+    /// acknowledged everything: closing before would reset the connection, and the peer lose what it has not got yet.
+    Lingering,
+    /// Reset, or out of time: nothing more is sent.
+    Aborting,
+    /// The close is in flight.
+    Closing,
+    /// The descriptor is closed; the kernel still reads from what was sent.
+    Closed,
+}
