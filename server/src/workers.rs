@@ -181,8 +181,14 @@ fn forward_signals(sender: Sender<Event>) -> Result<()> {
     thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || signals.forever().try_for_each(|_| sender.send(Event::Signal)))
-        .context("start the signal thread")?;
+        .map_err(|error| no_thread("start the signal thread", &error))?;
     Ok(())
+}
+
+fn no_thread(what: &str, error: &io::Error) -> anyhow::Error {
+    let hint = "; raise the limits of processes and of memory (ulimit -u, ulimit -v, TasksMax=)";
+    let hint = if Errno::from_io_error(error) == Some(Errno::AGAIN) { hint } else { "" };
+    anyhow!("{what}: {}{hint}", describe(error))
 }
 
 impl<N: FnMut(Notice)> Server<N> {
@@ -228,7 +234,7 @@ impl<N: FnMut(Notice)> Server<N> {
                     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| Err(anyhow!("panicked")));
                 let _ = ended.send(Event::Ended(cpu, result));
             })
-            .with_context(|| format!("start the thread of core {cpu}"))?;
+            .map_err(|error| no_thread(&format!("start the thread of core {cpu}"), &error))?;
         self.workers += 1;
         Ok(())
     }
@@ -246,7 +252,8 @@ impl<N: FnMut(Notice)> Server<N> {
             let cpus = plan.iter().map(|worker| worker.cpu).collect();
             let tell = move |note| _ = sender.send(Event::Note(note));
             let watch = SteerAuto::start(listeners, cpus, self.counters.clone(), tell);
-            self.steering = Some(watch.context("start the thread of --steer auto")?);
+            let watch = watch.map_err(|error| no_thread("start the thread of --steer auto", &error))?;
+            self.steering = Some(watch);
         }
         Ok(())
     }

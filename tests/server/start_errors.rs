@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
+use rustix::process::Signal;
+
 use crate::common::server::Ended;
 use crate::common::{Client, Launch, Server, cpus, sandbox, skipped};
 
@@ -55,6 +57,18 @@ fn the_port_of_a_server_that_has_just_ended_is_free() {
     client.expect_end();
     drop(client);
     Launch::new(&[]).listen(&address).start();
+}
+
+/// Its rings outlive the process for some milliseconds, and with them its listening sockets.
+#[test]
+fn the_port_of_a_server_that_was_killed_is_free() {
+    let mut server = Server::start(&[]);
+    for _ in 0..20 {
+        let address = server.address;
+        server.signal(Signal::KILL);
+        server.wait_for_end();
+        server = Launch::new(&[]).listen(&address).start();
+    }
 }
 
 #[test]

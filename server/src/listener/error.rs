@@ -37,6 +37,11 @@ impl ListenError {
     pub(super) fn of(operation: &'static str, address: SocketAddr) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::Failed { operation, address, error }
     }
+
+    /// Somebody has the address.
+    pub(super) fn is_address_in_use(&self) -> bool {
+        matches!(self, Self::Failed { error, .. } if error.kind() == io::ErrorKind::AddrInUse)
+    }
 }
 
 fn hint(operation: &str, address: SocketAddr, error: &io::Error) -> String {

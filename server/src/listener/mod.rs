@@ -16,6 +16,7 @@ mod reuseport;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tune::cpu_set::Cpu;
@@ -24,6 +25,13 @@ use crate::config::{AcceptModel, Config, Steer};
 use crate::steering;
 pub use error::ListenError;
 pub(crate) use options::advice;
+
+/// How long a taken address may be that of a server which was killed: the kernel takes its rings apart, and with them the
+/// listening sockets that accept requests hold, only after the process has ended (`io_ring_exit_work()`). Most often some ms.
+const AFTERLIFE: Duration = Duration::from_millis(500);
+
+/// How often such an address is tried again.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// Sockets bound to the addresses of `--listen`.
 #[derive(Debug)]
@@ -133,7 +141,15 @@ fn probe(config: &Config, address: SocketAddr) -> Result<SocketAddr, ListenError
     if address.port() == 0 && !config.udp {
         return Ok(address);
     }
-    bind(&socket(config, address)?, address)
+    let start = Instant::now();
+    loop {
+        match bind(&socket(config, address)?, address) {
+            Err(error) if error.is_address_in_use() && start.elapsed() < AFTERLIFE => {
+                std::thread::sleep(AGAIN);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// A socket for each of `cpus`, all bound to one address and in one reuseport group.
