@@ -24,8 +24,8 @@ impl<K: Kernel> Worker<'_, K> {
         self.ask_to_accept();
         self.hand_over();
         self.feed_starved();
-        // With no buffer free, the completion of what has them wakes the worker up.
-        self.hurry |= !self.starved.is_empty() && self.memory.buffers.held() < self.memory.buffers.count();
+        // Also with no buffer free: what has them need not complete by itself.
+        self.hurry |= !self.starved.is_empty();
         let mut listed = std::mem::take(&mut self.listed);
         let mut asked = 0;
         while asked < listed.len() && self.kernel.room() >= MOST_STEPS {
