@@ -24,8 +24,6 @@ impl<K: Kernel> Worker<'_, K> {
         self.ask_to_accept();
         self.hand_over();
         self.feed_starved();
-        // Also with no buffer free: what has them need not complete by itself.
-        self.hurry |= !self.starved.is_empty();
         let mut listed = std::mem::take(&mut self.listed);
         let mut asked = 0;
         while asked < listed.len() && self.kernel.room() >= MOST_STEPS {
@@ -38,6 +36,9 @@ impl<K: Kernel> Worker<'_, K> {
         // Nobody is listed while being asked but through `starved`, and those come back with a completion.
         listed.append(&mut self.listed);
         self.listed = listed;
+        // Copying for peers that do not read has freed buffers meanwhile. With none free, the completion of what has them
+        // wakes the worker up.
+        self.hurry |= !self.starved.is_empty() && self.memory.buffers.held() < self.memory.buffers.count();
         // Buffers of silent sends come back only after the enter; with few left, receives would fail for want of one.
         let few_left = self.memory.buffers.held() > self.memory.buffers.count() / 2;
         self.hurry |= !self.listed.is_empty() || !self.silent_sends.is_empty() && few_left;
