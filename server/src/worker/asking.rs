@@ -44,11 +44,10 @@ impl<K: Kernel> Worker<'_, K> {
         self.hurry |= !self.listed.is_empty() || !self.silent_sends.is_empty() && few_left;
     }
 
-    /// Lets as many starved connections receive again as there are free buffers, before those who have had theirs arm their
+    /// Lets as many starved connections receive again as there are buffers for, before those who have had theirs arm their
     /// next receive: else a few that stream would take every buffer again and again.
     fn feed_starved(&mut self) {
-        let free = self.memory.buffers.count() - self.memory.buffers.held();
-        for _ in 0..free.min(self.starved.len()) {
+        for _ in 0..self.memory.buffers.enough_for().min(self.starved.len()) {
             if self.kernel.room() < MOST_STEPS {
                 break;
             }

@@ -140,6 +140,8 @@ pub(crate) struct Buffers {
     last: BufferId,
     /// Sliding average of the bytes in a buffer.
     fill: usize,
+    /// Sliding average of the buffers that one receive filled, in 16ths.
+    per_receive: usize,
 }
 
 impl Buffers {
@@ -166,6 +168,7 @@ impl Buffers {
             behind: vec![0; all].into(),
             last: 0,
             fill: 0,
+            per_receive: 16,
         };
         (0..count).rev().for_each(|id| buffers.give_back(id));
         buffers.publish();
@@ -214,6 +217,17 @@ impl Buffers {
     /// So many bytes came in a buffer.
     pub(crate) fn filled(&mut self, length: usize) {
         self.fill = (self.fill * 15 + length) / 16;
+    }
+
+    /// A receive filled so many buffers.
+    pub(crate) fn received(&mut self, buffers: usize) {
+        self.per_receive = (self.per_receive * 15 + buffers * 16) / 16;
+    }
+
+    /// For how many receives the buffers are enough that the kernel has after the next [`Buffers::publish`].
+    pub(crate) fn enough_for(&self) -> usize {
+        let free = usize::from(self.window().min(self.count - self.held));
+        (free * 16).div_ceil(self.per_receive.max(16))
     }
 
     /// The bytes `start..end` of a buffer that the worker holds.

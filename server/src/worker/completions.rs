@@ -93,13 +93,18 @@ impl<K: Kernel> Worker<'_, K> {
         // The buffers are the worker's whatever else the completion says, and nobody's if none is named.
         let mut left = length as usize;
         let mut next = completion.buffer;
+        let mut filled = 0;
         while let Some(buffer) = next {
+            filled += 1;
             let unexpected = || WorkerError::Unexpected(format!("buffer {buffer} of {completion:?}"));
             let buffer = self.memory.buffers.take(buffer).ok_or_else(unexpected)?;
             let part = left.min(self.memory.buffers.size());
             left -= part;
             self.take_bytes(id, buffer, part);
             next = (left > 0).then(|| self.memory.buffers.behind(buffer));
+        }
+        if filled > 0 {
+            self.memory.buffers.received(filled);
         }
         if served && length > 0 {
             self.heard(id);
