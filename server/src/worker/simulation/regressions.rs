@@ -62,6 +62,19 @@ fn a_peer_that_does_not_read_has_a_bounded_queue_and_later_gets_every_byte() {
     }
 }
 
+/// Seen with real sockets: all buffers were queued for peers that do not read; the turn that copied them out of the pool slept,
+/// and the client that had found no buffer was never asked again.
+#[test]
+fn buffers_that_were_copied_free_are_had_at_once_by_who_waits_for_them() {
+    let stalled = vec![Action::StopReading, Action::Send(256), Action::Stay];
+    let peers = vec![stalled, vec![Action::Send(100)]];
+    for seed in 0..100 {
+        let case = Case { buffers: 4, windows: [300, 40, 40], peers: peers.clone(), ..Case::default() };
+        let outcome = Case { choices: noise(seed, 30), ..case }.run();
+        assert_eq!(outcome.read, [256, 100]);
+    }
+}
+
 /// Numbers without a pattern: an xorshift generator, so that the tests below do the same each time.
 fn noise(seed: u64, count: usize) -> Vec<u32> {
     let mut state = seed * 2 + 1;

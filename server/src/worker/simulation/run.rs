@@ -338,6 +338,9 @@ fn check_turn(worker: &mut Worker<'_, SimulatedKernel>) {
     let most = (worker.settings.max_connections + reserve) as usize;
     let alone = worker.settings.crew.is_none();
     assert!(!alone || worker.connections.open_count() <= most, "more connections than may be");
+    let free = worker.memory.buffers.count() - worker.memory.buffers.held();
+    let starves = !worker.starved.is_empty() && free > 0;
+    assert!(!starves || worker.kernel.asleep.is_none(), "sleeps while clients wait for {free} free buffers");
     let open: Vec<_> = worker.listeners.iter().map(|listening| listening.socket().as_raw_fd()).collect();
     let mut world = worker.kernel.world();
     world.cut_off |= worker.is_cut_off();
