@@ -214,6 +214,7 @@ fn execute(cli: &Cli) -> Result<ExitCode> {
             let planned = crate::plan_profile(&files, &read_profile(profile, overrides)?)?;
             print(|out| report::plan(out, format, &planned))?;
             let _ = report::kept(&mut io::stderr(), format, &planned.desired.kept);
+            let _ = report::skipped(&mut io::stderr(), format, &planned.desired.skipped);
             if !planned.changes.is_empty() {
                 return Ok(ExitCode::from(CHANGES));
             }
@@ -228,6 +229,7 @@ fn execute(cli: &Cli) -> Result<ExitCode> {
             })?;
             print(|out| report::apply(out, format, &applied, &way_back))?;
             let _ = report::kept(&mut io::stderr(), format, &applied.kept);
+            let _ = report::skipped(&mut io::stderr(), format, &applied.skipped);
         }
         Command::Restore => {
             finish_what_is_begun()?;

@@ -46,7 +46,7 @@ use apply::ApplyError;
 use host::{Host, HostError, InterfaceChoice, InterfaceName};
 use journal::{JournalError, State};
 use kernel_files::KernelFiles;
-use plan::{Desired, Kept, PlanError};
+use plan::{Desired, Kept, PlanError, Skipped};
 use profile::Profile;
 use restore::{RestoreError, Restored};
 use setting::Change;
@@ -99,6 +99,8 @@ pub struct Applied {
     pub changes: Vec<Change>,
     /// The sysctls that stay above what the profile asks for.
     pub kept: Vec<Kept>,
+    /// What the profile asks for and the host does not have.
+    pub skipped: Vec<Skipped>,
     /// Interrupts that move to their new CPU when they fire next.
     pub pending: Vec<PendingMove>,
     /// A journal of another boot was there; it no longer counted and was replaced.
@@ -148,6 +150,7 @@ pub fn apply_profile(
         interface: host.nic.name.clone(),
         changes,
         kept: desired.kept.clone(),
+        skipped: desired.skipped.clone(),
         pending: Vec::new(),
         replaced_journal: false,
     };

@@ -19,8 +19,29 @@ use crate::setting::{Setting, Value};
 pub struct Desired {
     /// Value by setting.
     pub settings: BTreeMap<Setting, Value>,
+    /// Why each of them.
+    pub reasons: BTreeMap<Setting, String>,
     /// The sysctls that stay above what the profile asks for, in the order of the profile.
     pub kept: Vec<Kept>,
+    /// What the profile asks for and the host, its driver or its kernel does not have.
+    pub skipped: Vec<Skipped>,
+}
+
+impl Desired {
+    /// The setting shall hold this, for this reason.
+    pub(crate) fn set(&mut self, setting: Setting, value: Value, reason: impl Into<String>) {
+        self.reasons.insert(setting.clone(), reason.into());
+        self.settings.insert(setting, value);
+    }
+}
+
+/// A wish that the host cannot have; the rest of the profile can be had without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// The key of the profile, and of which interface: `channels.combined of eth0`.
+    pub wish: String,
+    /// Why, and what could be done.
+    pub reason: String,
 }
 
 /// A sysctl of which a plain value in the profile, a lower bound, asks less than it holds.

@@ -55,7 +55,8 @@ pub(super) fn plan(
         let rounded = if count == 0 { 0 } else { count.next_power_of_two() };
         let value = Value::Numbers(vec![i128::from(rounded)]);
         for rx in nic.rx_queues.iter().filter(|rx| rx.rps_flow_cnt.is_some()) {
-            desired.settings.insert(Setting::RpsFlowCount(nic.name.clone(), rx.index), value.clone());
+            let setting = Setting::RpsFlowCount(nic.name.clone(), rx.index);
+            desired.set(setting, value.clone(), format!("queues.rps_flow_cnt = {count}"));
         }
     }
     Ok(())
@@ -82,9 +83,12 @@ fn plan_irqs(host: &Host, layouts: &Layouts, desired: &mut Desired) {
     let tx = host.nic.tx_queues.iter().zip(&layouts.tx);
     let tx = tx.filter_map(|(queue, layout)| Some((host.queue_irqs.tx(queue.index)?, layout)));
     for (QueueIrq { irq, .. }, layout) in rx.chain(tx) {
-        let own = Value::List(CpuSet::from_iter([layout.cpu]));
+        let setting = Setting::IrqAffinity(*irq);
         // An interrupt of all queues stays with the first.
-        desired.settings.entry(Setting::IrqAffinity(*irq)).or_insert(own);
+        if !desired.settings.contains_key(&setting) {
+            let own = Value::List(CpuSet::from_iter([layout.cpu]));
+            desired.set(setting, own, format!("the CPU of its queue, {}", layout.cpu));
+        }
     }
 }
 
@@ -93,12 +97,12 @@ fn plan_xps(policy: XpsPolicy, host: &Host, layouts: &Layouts, desired: &mut Des
     let nic = &host.nic;
     for (queue, layout) in nic.tx_queues.iter().zip(&layouts.tx).filter(|(queue, _)| queue.xps_cpus.is_some())
     {
-        let cpus = match policy {
-            XpsPolicy::QueueCpu => layout.group.clone(),
-            XpsPolicy::Off => CpuSet::new(),
+        let (cpus, reason) = match policy {
+            XpsPolicy::QueueCpu => (layout.group.clone(), "the CPUs of the queue transmit on it"),
+            XpsPolicy::Off => (CpuSet::new(), "queues.xps = \"off\""),
             XpsPolicy::Keep => continue,
         };
-        desired.settings.insert(Setting::XpsCpus(nic.name.clone(), queue.index), Value::Mask(cpus));
+        desired.set(Setting::XpsCpus(nic.name.clone(), queue.index), Value::Mask(cpus), reason);
     }
 }
 
@@ -112,18 +116,22 @@ fn plan_rps(
     for (queue, layout) in nic.rx_queues.iter().zip(&layouts.rx).filter(|(queue, _)| queue.rps_cpus.is_some())
     {
         let own_irq = host.queue_irqs.rx(queue.index).is_some_and(|row| row.serves != Serves::All);
-        let cpus = match policy {
-            RpsPolicy::Auto if own_irq && nic.rx_queues.len() >= layouts.cpus => CpuSet::new(),
-            RpsPolicy::Auto => layout.group.clone(),
-            RpsPolicy::QueueCpu => CpuSet::from_iter([layout.cpu]),
-            RpsPolicy::Off => CpuSet::new(),
+        let (cpus, reason) = match policy {
+            RpsPolicy::Auto if own_irq && nic.rx_queues.len() >= layouts.cpus => {
+                (CpuSet::new(), "every CPU has a queue with an interrupt: RPS would only move packets away")
+            }
+            RpsPolicy::Auto => {
+                (layout.group.clone(), "the queue's packets are spread over its group of CPUs")
+            }
+            RpsPolicy::QueueCpu => (CpuSet::from_iter([layout.cpu]), "queues.rps = \"queue-cpu\""),
+            RpsPolicy::Off => (CpuSet::new(), "queues.rps = \"off\""),
             RpsPolicy::Keep => continue,
         };
         let allowed = cpus.intersection(&host.topology.housekeeping);
         if allowed.is_empty() && !cpus.is_empty() {
             return Err(PlanError::IsolatedCpus { interface: nic.name.clone(), queue: queue.index, cpus });
         }
-        desired.settings.insert(Setting::RpsCpus(nic.name.clone(), queue.index), Value::Mask(allowed));
+        desired.set(Setting::RpsCpus(nic.name.clone(), queue.index), Value::Mask(allowed), reason);
     }
     Ok(())
 }

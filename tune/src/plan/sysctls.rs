@@ -19,7 +19,9 @@ pub(super) fn plan(profile: &Profile, host: &Host, desired: &mut Desired) -> Res
                 asked: wish.value.clone(),
             });
         }
-        desired.settings.insert(Setting::Sysctl(wish.name.clone()), value);
+        let reason =
+            if wish.exact { "exactly as the profile says" } else { "at least what the profile says" };
+        desired.set(Setting::Sysctl(wish.name.clone()), value, reason);
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 pub use show::show;
 
 use crate::host::InterfaceName;
-use crate::plan::Kept;
+use crate::plan::{Kept, Skipped};
 use crate::restore::Restored;
 use crate::setting::{Change, ChangeText};
 use crate::verify::PendingMove;
@@ -34,6 +34,7 @@ struct ChangesJson<'a> {
     interface: &'a InterfaceName,
     changes: Vec<ChangeText>,
     kept: Vec<KeptJson>,
+    skipped: Vec<SkippedJson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pending: Option<Vec<PendingJson>>,
 }
@@ -44,6 +45,13 @@ struct KeptJson {
     path: String,
     value: String,
     asked: String,
+}
+
+/// A wish that the host cannot have.
+#[derive(Serialize)]
+struct SkippedJson<'a> {
+    wish: &'a str,
+    reason: &'a str,
 }
 
 /// An interrupt whose controller has not followed its affinity yet; CPUs as lists.
@@ -80,6 +88,7 @@ pub fn plan(out: &mut impl Write, format: Format, planned: &Planned) -> io::Resu
                 interface: &planned.host.nic.name,
                 changes: texts(&planned.changes),
                 kept: planned.desired.kept.iter().map(kept_json).collect(),
+                skipped: planned.desired.skipped.iter().map(skipped_json).collect(),
                 pending: None,
             },
         ),
@@ -105,6 +114,17 @@ pub fn kept(err: &mut impl Write, format: Format, kept: &[Kept]) -> io::Result<(
     })
 }
 
+/// The wishes that the host cannot have, one a line, for stderr. JSON has them among the rest.
+///
+/// # Errors
+/// As `err` gives them.
+pub fn skipped(err: &mut impl Write, format: Format, skipped: &[Skipped]) -> io::Result<()> {
+    if format == Format::Json {
+        return Ok(());
+    }
+    skipped.iter().try_for_each(|Skipped { wish, reason }| writeln!(err, "tune: skipped {wish}: {reason}"))
+}
+
 /// What was written, and `way_back`, the command that puts it back.
 ///
 /// # Errors
@@ -114,8 +134,9 @@ pub fn apply(out: &mut impl Write, format: Format, applied: &Applied, way_back: 
     if format == Format::Json {
         let pending = applied.pending.iter().map(pending_json).collect();
         let kept = applied.kept.iter().map(kept_json).collect();
+        let skipped = applied.skipped.iter().map(skipped_json).collect();
         let interface = &applied.interface;
-        let json = ChangesJson { schema: SCHEMA, interface, changes, kept, pending: Some(pending) };
+        let json = ChangesJson { schema: SCHEMA, interface, changes, kept, skipped, pending: Some(pending) };
         return write_json(out, &json);
     }
     if changes.is_empty() {
@@ -180,6 +201,10 @@ fn kept_json(kept: &Kept) -> KeptJson {
     KeptJson { path: kept.name.path(), value: kept.value.to_string(), asked: kept.asked.to_string() }
 }
 
+fn skipped_json(skipped: &Skipped) -> SkippedJson<'_> {
+    SkippedJson { wish: &skipped.wish, reason: &skipped.reason }
+}
+
 fn pending_json(pending: &PendingMove) -> PendingJson {
     PendingJson {
         irq: pending.irq,
@@ -229,6 +254,7 @@ mod tests {
             interface: host.nic.name,
             changes: vec![Change { setting, before, after }],
             pending: vec![PendingMove { irq: crate::host::Irq(40), affinity, effective }],
+            skipped: Vec::new(),
             kept: vec![Kept {
                 name: "net.ipv4.tcp_rmem".parse().unwrap(),
                 value: crate::setting::Value::from_sysctl("4096 131072 33554432"),
@@ -260,7 +286,7 @@ mod tests {
             text(|out| apply(out, Format::Json, &applied(), "tune restore")),
             "{\"schema\":1,\"interface\":\"eth0\",\"changes\":[{\"path\":\"/proc/irq/40/smp_affinity_list\",\
              \"before\":\"0-1\",\"after\":\"0\"}],\"kept\":[{\"path\":\"/proc/sys/net/ipv4/tcp_rmem\",\
-             \"value\":\"4096 131072 33554432\",\"asked\":\"4096 131072 16777216\"}],\"pending\":[{\"irq\":40,\"affinity\":\"0\",\"effective\":\"1\"}]}\n"
+             \"value\":\"4096 131072 33554432\",\"asked\":\"4096 131072 16777216\"}],\"skipped\":[],\"pending\":[{\"irq\":40,\"affinity\":\"0\",\"effective\":\"1\"}]}\n"
         );
         let nothing = Applied { changes: Vec::new(), ..applied() };
         assert_eq!(text(|out| apply(out, Format::Text, &nothing, "tune restore")), "nothing to do\n");
