@@ -40,6 +40,9 @@ pub mod check;
 
 pub mod script;
 
+pub mod capture;
+pub mod compare;
+
 pub mod measure;
 
 pub mod cli;

@@ -72,6 +72,25 @@ pub(super) enum Command {
         /// TOML, see profiles/README.md
         profile: PathBuf,
     },
+    /// Write what tune reads on this host into a file, for --root and diff elsewhere; nothing that is secret
+    Capture {
+        /// A new file that ends in .tar.gz or .tar; - is stdout
+        file: PathBuf,
+        /// The interfaces [default: all that have a device or several queues]
+        #[arg(value_name = "IFACE")]
+        interfaces: Vec<String>,
+        /// Also the sysctls that this profile names
+        #[arg(long)]
+        profile: Option<PathBuf>,
+    },
+    /// Print the settings in which two captures (or directories as for --root) differ, or the keys in which two profiles do
+    #[command(after_help = "Exit status: 0 no differences, 2 there are some (and usage errors), 1 error")]
+    Diff {
+        /// A capture or a profile
+        a: PathBuf,
+        /// Another one of the kind
+        b: PathBuf,
+    },
     /// Print what completes this program's arguments in a shell
     Completions {
         /// The shell
@@ -162,6 +181,8 @@ impl Command {
             Self::Restore => "restore",
             Self::Check { .. } => "check",
             Self::Script { .. } => "script",
+            Self::Capture { .. } => "capture",
+            Self::Diff { .. } => "diff",
             Self::Completions { .. } => "completions",
             Self::Man { .. } => "man",
         }
@@ -175,7 +196,7 @@ impl Command {
             Self::Apply { .. } => true,
             Self::Restore => option == "--state-dir",
             Self::Check { .. } | Self::Script { .. } => option != "--state-dir",
-            Self::Completions { .. } | Self::Man { .. } => false,
+            Self::Capture { .. } | Self::Diff { .. } | Self::Completions { .. } | Self::Man { .. } => false,
         }
     }
 }

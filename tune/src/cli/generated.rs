@@ -5,18 +5,27 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use clap::CommandFactory;
 
-use super::arguments::Cli;
+use super::arguments::{Cli, Command};
 use crate::errno::describe;
 
+/// The output of a subcommand that needs no host; `None` for all others.
+pub(super) fn run(command: &Command) -> Result<Option<Vec<u8>>> {
+    match command {
+        Command::Completions { shell } => Ok(Some(completions(*shell))),
+        Command::Man { directory } => manual_pages(directory).map(|()| Some(Vec::new())),
+        _ => Ok(None),
+    }
+}
+
 /// What completes this program's arguments in a shell.
-pub(super) fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "tune", &mut text);
     text
 }
 
 /// Writes `tune.1`, and `tune-SUBCOMMAND.1` for each subcommand.
-pub(super) fn manual_pages(directory: &Path) -> Result<()> {
+fn manual_pages(directory: &Path) -> Result<()> {
     let command = Cli::command().disable_help_subcommand(true);
     clap_mangen::generate_to(command, directory).map_err(|error| {
         let directory = directory.display();

@@ -1,23 +1,28 @@
 //! The command line: parse, run, print, exit code.
 
+mod acts;
 mod arguments;
+mod captures;
 mod generated;
 mod profile_file;
+mod root;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use anyhow::{Result, anyhow, bail};
-use arguments::{Cli, Command, parse};
+use anyhow::{Result, bail};
+use arguments::{Cli, Command, Options, parse};
 use profile_file::{Overrides, read_profile};
+use root::Root;
 
 use crate::errno::describe;
 use crate::host::{Host, InterfaceChoice, nic};
 use crate::journal::State;
 use crate::kernel_files::KernelFiles;
+use crate::plan::{Kept, Skipped};
+use crate::profile::Profile;
 use crate::report::{self, Format};
 
 /// `plan` found differences.
@@ -59,110 +64,101 @@ fn one_line(message: &str) -> String {
     message.chars().map(shown).collect()
 }
 
+/// What every subcommand that looks at a host works with.
+struct Session<'a> {
+    options: &'a Options,
+    root: Root,
+    overrides: Overrides,
+    format: Format,
+}
+
+impl Session<'_> {
+    fn files(&self) -> &KernelFiles {
+        &self.root.files
+    }
+
+    /// The profile with the overrides of the command line.
+    fn profile(&self, path: &Path) -> Result<Profile> {
+        read_profile(path, &self.overrides)
+    }
+
+    /// Where the journal is.
+    fn state_dir(&self) -> Result<PathBuf> {
+        let given = self.options.state_dir.clone();
+        Ok(given.map_or_else(|| State::default_directory(self.files()), Ok)?)
+    }
+
+    /// What is no difference and is said all the same, on stderr; JSON has it among the rest.
+    fn print_asides(&self, kept: &[Kept], skipped: &[Skipped]) {
+        let _ = report::kept(&mut io::stderr(), self.format, kept);
+        let _ = report::skipped(&mut io::stderr(), self.format, skipped);
+    }
+}
+
 fn execute(cli: &Cli) -> Result<ExitCode> {
     let options = &cli.options;
-    // These need no host.
-    match &cli.command {
-        Command::Completions { shell } => {
-            let text = generated::completions(*shell);
-            print(|out| out.write_all(&text))?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Command::Man { directory } => {
-            generated::manual_pages(directory)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        _ => {}
+    if let Some(done) = generated::run(&cli.command)? {
+        print(|out| out.write_all(&done))?;
+        return Ok(ExitCode::SUCCESS);
     }
     if let Some(name) = &options.netns {
         crate::named_netns::enter(name)?;
     }
-    let overrides = Overrides::parse(options)?;
-    let files = KernelFiles::open(&options.root)
-        .map_err(|error| anyhow!("--root: {error}; name a directory that holds proc/ and sys/"))?;
     let format = if options.json { Format::Json } else { Format::Text };
-    let state_dir = || options.state_dir.clone().map_or_else(|| State::default_directory(&files), Ok);
-    match &cli.command {
+    if let Command::Diff { a, b } = &cli.command {
+        return captures::diff(a, b, format);
+    }
+    let session =
+        Session { options, root: Root::open(&options.root)?, overrides: Overrides::parse(options)?, format };
+    run_on_host(&session, &cli.command)
+}
+
+fn run_on_host(session: &Session, command: &Command) -> Result<ExitCode> {
+    let (files, format) = (session.files(), session.format);
+    match command {
         Command::Show { name } => {
-            let (hosts, failed) = read_hosts(&files, overrides, name.as_deref())?;
+            let (hosts, failed) = read_hosts(files, session.overrides.interface.as_ref(), name.as_deref())?;
             if !hosts.is_empty() || failed.is_empty() {
                 print(|out| report::show(out, format, &hosts))?;
             }
             failed.iter().for_each(complain);
-            if !failed.is_empty() {
-                return Ok(ExitCode::FAILURE);
-            }
+            return Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Plan { profile } => {
-            let planned = crate::plan_profile(&files, &read_profile(profile, overrides)?)?;
+            let planned = crate::plan_profile(files, &session.profile(profile)?)?;
             print(|out| report::plan(out, format, &planned))?;
-            let _ = report::kept(&mut io::stderr(), format, &planned.desired.kept);
-            let _ = report::skipped(&mut io::stderr(), format, &planned.desired.skipped);
-            if !planned.changes.is_empty() {
-                return Ok(ExitCode::from(CHANGES));
-            }
+            session.print_asides(&planned.desired.kept, &planned.desired.skipped);
+            return Ok(if planned.changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) });
         }
-        Command::Apply { profile } => {
-            finish_what_is_begun()?;
-            let way_back = options.restore_command();
-            let applied = crate::apply_profile(&files, &state_dir()?, &read_profile(profile, overrides)?);
-            let applied = applied.map_err(|error| match &error {
-                crate::Error::Apply(apply) if apply.needs_restore() => anyhow!("{error}; run {way_back}"),
-                _ => error.into(),
-            })?;
-            print(|out| report::apply(out, format, &applied, &way_back))?;
-            let _ = report::kept(&mut io::stderr(), format, &applied.kept);
-            let _ = report::skipped(&mut io::stderr(), format, &applied.skipped);
-        }
+        Command::Apply { profile } => acts::apply(session, profile)?,
+        Command::Restore => acts::restore(session)?,
         Command::Check { profile } => {
-            let checked = crate::check::check_profile(&files, &read_profile(profile, overrides)?)?;
+            let checked = crate::check::check_profile(files, &session.profile(profile)?)?;
             print(|out| report::check(out, format, &checked))?;
-            if !checked.is_as_wanted() {
-                return Ok(ExitCode::from(CHANGES));
-            }
+            return Ok(if checked.is_as_wanted() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) });
         }
         Command::Script { profile } => {
-            let planned = crate::plan_profile(&files, &read_profile(profile, overrides)?)?;
-            let text = crate::script::script(&planned, &options.command_line("script", profile))?;
+            let planned = crate::plan_profile(files, &session.profile(profile)?)?;
+            let text = crate::script::script(&planned, &session.options.command_line("script", profile))?;
             print(|out| report::script(out, format, &planned.host.nic.name, &text))?;
-            let _ = report::kept(&mut io::stderr(), format, &planned.desired.kept);
-            let _ = report::skipped(&mut io::stderr(), format, &planned.desired.skipped);
+            session.print_asides(&planned.desired.kept, &planned.desired.skipped);
         }
-        Command::Completions { .. } | Command::Man { .. } => {}
-        Command::Restore => {
-            finish_what_is_begun()?;
-            let restored = crate::restore(&files, &state_dir()?)?;
-            print(|out| report::restore(out, format, &restored))?;
-            if let Some(journal) = &restored.journal {
-                let failures = restored.failed.join("; ");
-                bail!("not restored: {failures}; the journal {} is kept, run again", journal.display());
-            }
+        Command::Capture { file, interfaces, profile } => {
+            return captures::capture(session, file, interfaces, profile.as_deref());
         }
+        Command::Completions { .. } | Command::Man { .. } | Command::Diff { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// From here on the first SIGHUP, SIGINT or SIGTERM does not end the program: a connection that is lost or Ctrl-C
-/// would leave half of the values written, and all of them take milliseconds. A second signal ends it.
-fn finish_what_is_begun() -> Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let seen = Arc::new(AtomicBool::new(false));
-    for signal in [SIGHUP, SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_default(signal, Arc::clone(&seen))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&seen)))
-            .map_err(|error| anyhow!("handle signal {signal}: {}", describe(&error)))?;
-    }
-    Ok(())
 }
 
 /// The hosts that `show` prints, one for each interface, and why others cannot be read.
 fn read_hosts(
     files: &KernelFiles,
-    overrides: Overrides,
+    chosen: Option<&InterfaceChoice>,
     name: Option<&str>,
 ) -> Result<(Vec<Host>, Vec<anyhow::Error>)> {
     let named = name.map(str::parse).transpose()?;
-    let choices = match named.or(overrides.interface) {
+    let choices = match named.or(chosen.cloned()) {
         Some(choice) => vec![choice],
         None => nic::interesting(files)?.into_iter().map(InterfaceChoice::Named).collect(),
     };

@@ -29,7 +29,16 @@ impl Overrides {
 const LONGEST_PROFILE: u64 = 1 << 20;
 
 /// The profile with the overrides of the command line.
-pub(super) fn read_profile(path: &Path, overrides: Overrides) -> Result<Profile> {
+pub(super) fn read_profile(path: &Path, overrides: &Overrides) -> Result<Profile> {
+    let text = read_text(path)?;
+    let mut profile = Profile::parse(&text, &path.display().to_string())?;
+    profile.interface = overrides.interface.clone().unwrap_or(profile.interface);
+    profile.cpus = overrides.cpus.clone().unwrap_or(profile.cpus);
+    Ok(profile)
+}
+
+/// The text of a profile file.
+pub(super) fn read_text(path: &Path) -> Result<String> {
     let fail = |error: io::Error| {
         anyhow!("read profile {}: {}; {}", path.display(), describe(&error), instead(&error))
     };
@@ -41,11 +50,7 @@ pub(super) fn read_profile(path: &Path, overrides: Overrides) -> Result<Profile>
     if !file.is_file() && !file.is_dir() {
         bail!("read profile {}: not a regular file; name one such as profiles/auto.toml", path.display());
     }
-    let text = std::fs::read_to_string(path).map_err(fail)?;
-    let mut profile = Profile::parse(&text, &path.display().to_string())?;
-    profile.interface = overrides.interface.unwrap_or(profile.interface);
-    profile.cpus = overrides.cpus.unwrap_or(profile.cpus);
-    Ok(profile)
+    std::fs::read_to_string(path).map_err(fail)
 }
 
 /// What to do about a profile that cannot be read.
