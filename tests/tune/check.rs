@@ -48,7 +48,7 @@ fn json_has_these_fields() {
     let expected = json!({
         "schema": 1,
         "command": "check",
-        "interface": "eth0",
+        "interfaces": ["eth0"],
         "settings": 5,
         "drift": [{ "path": "/proc/irq/39/smp_affinity_list", "found": "1", "wanted": "0" }],
         "kept": [{ "path": "/proc/sys/net/core/somaxconn", "value": "65535", "asked": "4096" }],

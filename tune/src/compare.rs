@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn settings_that_differ_and_those_that_only_one_host_has() {
         let (a, mut b) = (nic_host(2, 1), nic_host(2, 2));
-        b.nic.rx_queues[0].rps_cpus = Some("1".parse().unwrap());
+        b.nics[0].nic.rx_queues[0].rps_cpus = Some("1".parse().unwrap());
         assert_eq!(settings(&a.settings(), &a.settings()), []);
         assert_eq!(
             lines(&settings(&a.settings(), &b.settings())),

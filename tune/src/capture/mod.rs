@@ -56,7 +56,9 @@ pub fn capture(
     let names = sysctl_names(&files);
     let (mut read, mut failed) = (Vec::new(), Vec::new());
     for name in wanted {
-        match Host::read(&files, &InterfaceChoice::Named(name.clone()), &[]) {
+        // As show reads it, and then as plan does: what it stands on.
+        let shown = Host::read_nics(&files, std::slice::from_ref(name), &[]);
+        match shown.and_then(|_| Host::read(&files, &InterfaceChoice::Named(name.clone()), &[])) {
             Ok(_) => read.push(name.clone()),
             Err(error) => failed.push(error.to_string()),
         }

@@ -14,7 +14,7 @@ use super::{CHANGES, Session, complain, print};
 use crate::capture::{self, Format as Archive, pack};
 use crate::compare::{self, Difference};
 use crate::errno::describe;
-use crate::host::{Host, InterfaceChoice, InterfaceName, nic};
+use crate::host::{Host, InterfaceName, nic};
 use crate::profile::Profile;
 use crate::report::{self, Format};
 use crate::setting::{Setting, Value};
@@ -90,12 +90,9 @@ fn settings(path: &Path) -> Result<BTreeMap<Setting, Value>> {
     let of_path = || path.display().to_string();
     let root = Root::open(path).with_context(of_path)?;
     let sysctls = capture::sysctl_names(&root.files);
-    let mut settings = BTreeMap::new();
-    for name in nic::interesting(&root.files).with_context(of_path)? {
-        let host = Host::read(&root.files, &InterfaceChoice::Named(name), &sysctls).with_context(of_path)?;
-        settings.extend(host.settings());
-    }
-    Ok(settings)
+    let names = nic::interesting(&root.files).with_context(of_path)?;
+    let host = Host::read_nics(&root.files, &names, &sysctls).with_context(of_path)?;
+    Ok(host.settings())
 }
 
 fn diff_profiles(a: &Path, b: &Path) -> Result<Vec<Difference>> {

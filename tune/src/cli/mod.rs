@@ -18,7 +18,7 @@ use profile_file::{Overrides, read_profile};
 use root::Root;
 
 use crate::errno::describe;
-use crate::host::{Host, InterfaceChoice, nic};
+use crate::host::{Host, InterfaceChoice, NicHost, Sysctls, Topology, nic};
 use crate::journal::State;
 use crate::kernel_files::KernelFiles;
 use crate::plan::{Kept, Skipped};
@@ -117,9 +117,9 @@ fn run_on_host(session: &Session, command: &Command) -> Result<ExitCode> {
     let (files, format) = (session.files(), session.format);
     match command {
         Command::Show { name } => {
-            let (hosts, failed) = read_hosts(files, session.overrides.interface.as_ref(), name.as_deref())?;
-            if !hosts.is_empty() || failed.is_empty() {
-                print(|out| report::show(out, format, &hosts))?;
+            let (host, failed) = read_host(files, session.overrides.interface.as_ref(), name.as_deref())?;
+            if !host.nics.is_empty() || failed.is_empty() {
+                print(|out| report::show(out, format, &host))?;
             }
             failed.iter().for_each(complain);
             return Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
@@ -140,7 +140,7 @@ fn run_on_host(session: &Session, command: &Command) -> Result<ExitCode> {
         Command::Script { profile } => {
             let planned = crate::plan_profile(files, &session.profile(profile)?)?;
             let text = crate::script::script(&planned, &session.options.command_line("script", profile))?;
-            print(|out| report::script(out, format, &planned.host.nic.name, &text))?;
+            print(|out| report::script(out, format, &planned.host.interfaces(), &text))?;
             session.print_asides(&planned.desired.kept, &planned.desired.skipped);
         }
         Command::Capture { file, interfaces, profile } => {
@@ -151,25 +151,26 @@ fn run_on_host(session: &Session, command: &Command) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The hosts that `show` prints, one for each interface, and why others cannot be read.
-fn read_hosts(
+/// The interfaces that `show` prints, and why others cannot be read.
+fn read_host(
     files: &KernelFiles,
     chosen: Option<&InterfaceChoice>,
     name: Option<&str>,
-) -> Result<(Vec<Host>, Vec<anyhow::Error>)> {
-    let named = name.map(str::parse).transpose()?;
-    let choices = match named.or(chosen.cloned()) {
-        Some(choice) => vec![choice],
-        None => nic::interesting(files)?.into_iter().map(InterfaceChoice::Named).collect(),
+) -> Result<(Host, Vec<anyhow::Error>)> {
+    let topology = Topology::read(files)?;
+    let named: Option<InterfaceChoice> = name.map(str::parse).transpose()?;
+    let names = match named.as_ref().or(chosen) {
+        Some(choice) => choice.names(files)?,
+        None => nic::interesting(files)?,
     };
-    let (mut hosts, mut failed) = (Vec::new(), Vec::new());
-    for choice in &choices {
-        match Host::read(files, choice, &[]) {
-            Ok(host) => hosts.push(host),
+    let (mut nics, mut failed) = (Vec::new(), Vec::new());
+    for name in &names {
+        match NicHost::read(files, name) {
+            Ok(nic) => nics.push(nic),
             Err(error) => failed.push(error.into()),
         }
     }
-    Ok((hosts, failed))
+    Ok((Host { topology, nics, sysctls: Sysctls::new() }, failed))
 }
 
 /// Writes a report to stdout at once. A reader that has gone away is no error.

@@ -2,21 +2,28 @@
 
 use std::collections::BTreeMap;
 
-use super::Host;
+use super::{Host, NicHost};
 use crate::setting::{Setting, Value};
 
 impl Host {
     /// What every setting holds that this snapshot has.
     #[must_use]
     pub fn settings(&self) -> BTreeMap<Setting, Value> {
+        let of_nics = self.nics.iter().flat_map(NicHost::possible_settings);
+        let all = of_nics.chain(self.sysctls.keys().map(|name| Setting::Sysctl(name.clone())));
+        all.filter_map(|setting| Some((setting.clone(), self.value(&setting)?))).collect()
+    }
+}
+
+impl NicHost {
+    /// The settings of one interface, also those that its kernel or driver does not have.
+    fn possible_settings(&self) -> Vec<Setting> {
         let name = &self.nic.name;
         let irqs = self.irqs.keys().map(|irq| Setting::IrqAffinity(*irq));
         let tx = self.nic.tx_queues.iter().map(|queue| Setting::XpsCpus(name.clone(), queue.index));
         let rx = self.nic.rx_queues.iter().flat_map(|queue| {
             [Setting::RpsCpus(name.clone(), queue.index), Setting::RpsFlowCount(name.clone(), queue.index)]
         });
-        let sysctls = self.sysctls.keys().map(|name| Setting::Sysctl(name.clone()));
-        let all = irqs.chain(tx).chain(rx).chain(sysctls);
-        all.filter_map(|setting| Some((setting.clone(), self.value(&setting)?))).collect()
+        irqs.chain(tx).chain(rx).collect()
     }
 }

@@ -14,7 +14,7 @@ use crate::verify::Mismatch;
 struct CheckJson<'a> {
     schema: u32,
     command: &'a str,
-    interface: &'a InterfaceName,
+    interfaces: Vec<InterfaceName>,
     settings: usize,
     drift: Vec<DriftJson>,
     kept: Vec<KeptJson>,
@@ -61,7 +61,7 @@ pub fn check(out: &mut impl Write, format: Format, checked: &Checked) -> io::Res
     let json = CheckJson {
         schema: SCHEMA,
         command: "check",
-        interface: checked.interface(),
+        interfaces: checked.host.interfaces(),
         settings: desired.settings.len(),
         drift: found.mismatches.iter().map(DriftJson::from).collect(),
         kept: desired.kept.iter().map(kept_json).collect(),
@@ -75,7 +75,7 @@ pub fn check(out: &mut impl Write, format: Format, checked: &Checked) -> io::Res
 struct ScriptJson<'a> {
     schema: u32,
     command: &'a str,
-    interface: &'a InterfaceName,
+    interfaces: &'a [InterfaceName],
     script: &'a str,
 }
 
@@ -86,11 +86,11 @@ struct ScriptJson<'a> {
 pub fn script(
     out: &mut impl Write,
     format: Format,
-    interface: &InterfaceName,
+    interfaces: &[InterfaceName],
     script: &str,
 ) -> io::Result<()> {
     if format == Format::Text {
         return out.write_all(script.as_bytes());
     }
-    write_json(out, &ScriptJson { schema: SCHEMA, command: "script", interface, script })
+    write_json(out, &ScriptJson { schema: SCHEMA, command: "script", interfaces, script })
 }
