@@ -79,6 +79,30 @@ struct ScriptJson<'a> {
     script: &'a str,
 }
 
+#[derive(Serialize)]
+struct ProfileJson<'a> {
+    schema: u32,
+    command: &'a str,
+    interfaces: &'a [InterfaceName],
+    profile: &'a str,
+}
+
+/// The profile itself.
+///
+/// # Errors
+/// As `out` gives them.
+pub fn profile(
+    out: &mut impl Write,
+    format: Format,
+    interfaces: &[InterfaceName],
+    profile: &str,
+) -> io::Result<()> {
+    if format == Format::Text {
+        return out.write_all(profile.as_bytes());
+    }
+    write_json(out, &ProfileJson { schema: SCHEMA, command: "profile init", interfaces, profile })
+}
+
 /// The script itself.
 ///
 /// # Errors
