@@ -43,7 +43,7 @@ pub mod report;
 use std::path::Path;
 
 use apply::ApplyError;
-use host::{Host, HostError, InterfaceChoice, InterfaceName};
+use host::{Host, HostError, InterfaceName};
 use journal::{JournalError, State};
 use kernel_files::KernelFiles;
 use plan::{Desired, Kept, PlanError, Skipped};
@@ -93,8 +93,8 @@ pub struct Planned {
 /// A profile applied to a host.
 #[derive(Debug)]
 pub struct Applied {
-    /// The interface.
-    pub interface: InterfaceName,
+    /// The interfaces.
+    pub interfaces: Vec<InterfaceName>,
     /// What was written; empty is nothing to do.
     pub changes: Vec<Change>,
     /// The sysctls that stay above what the profile asks for.
@@ -147,7 +147,7 @@ pub fn apply_profile(
     }
     let Planned { host, desired, changes } = planned;
     let mut applied = Applied {
-        interface: host.nic.name.clone(),
+        interfaces: host.interfaces(),
         changes,
         kept: desired.kept.clone(),
         skipped: desired.skipped.clone(),
@@ -155,9 +155,9 @@ pub fn apply_profile(
         replaced_journal: false,
     };
     let Some(state) = state else { return Ok(applied) };
-    let choice = InterfaceChoice::Named(applied.interface.clone());
     applied.replaced_journal = apply::apply(files, &state, &host, &applied.changes, || {
-        let now = Host::read(files, &choice, &profile.sysctl_names()).map_err(|error| error.to_string())?;
+        let now = Host::read_nics(files, &applied.interfaces, &profile.sysctl_names())
+            .map_err(|error| error.to_string())?;
         let verification = verify::verify(&desired, &now);
         applied.pending = verification.pending;
         verification.mismatches.first().map_or(Ok(()), |mismatch| Err(format!("after writing, {mismatch}")))

@@ -3,6 +3,7 @@
 //! Every part has a parser that takes text and a reader that opens files through [`KernelFiles`] and adds the
 //! path to the error.
 
+mod carriers;
 mod default_route;
 mod driver_names;
 #[cfg(test)]
@@ -32,26 +33,35 @@ pub use topology::{CpuPlace, Topology};
 use crate::kernel_files::{KernelFileError, KernelFiles};
 use crate::setting::{Setting, Value};
 
-/// A snapshot of one interface, its interrupts, the CPUs, and the sysctls that were asked for.
+/// A snapshot of the interfaces that were asked for, the CPUs, and the sysctls that were asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     /// CPUs, cores, caches and NUMA nodes.
     pub topology: Topology,
+    /// The interfaces, each once, in the order in which they were asked for.
+    pub nics: Vec<NicHost>,
+    /// The sysctls that were asked for and exist.
+    pub sysctls: Sysctls,
+}
+
+/// What the snapshot holds of one interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicHost {
     /// The interface and its queues.
     pub nic: Nic,
     /// Which interrupt serves which queue, and how that is known.
     pub queue_irqs: QueueIrqs,
     /// Affinity of the interrupts in `queue_irqs`.
     pub irqs: BTreeMap<Irq, IrqState>,
-    /// The sysctls that were asked for and exist.
-    pub sysctls: Sysctls,
 }
 
 impl Host {
-    /// Reads the snapshot. `sysctls` are the names that the profile sets; one that does not exist is left out.
+    /// Reads the snapshot of the interfaces that carry what is asked for: an interface that stands on others (bond,
+    /// team, bridge, VLAN, macvlan) gives way to the lowest of them. `sysctls` are the names that the profile sets;
+    /// one that does not exist is left out.
     ///
     /// # Errors
-    /// If the interface or a default route does not exist, or a file that every supported kernel has cannot be read
+    /// If an interface or a default route does not exist, or a file that every supported kernel has cannot be read
     /// or understood.
     pub fn read(
         files: &KernelFiles,
@@ -59,20 +69,70 @@ impl Host {
         sysctls: &[SysctlName],
     ) -> Result<Self, HostError> {
         let topology = Topology::read(files)?;
-        let nic = match interface {
-            InterfaceChoice::Named(name) => Nic::read(files, name)?,
-            InterfaceChoice::Auto => Nic::read(files, &default_route::read(files)?)?,
-        };
+        Self::with(files, topology, &carriers::find(files, interface)?, sysctls)
+    }
+
+    /// Reads the snapshot of these interfaces, whatever they stand on.
+    ///
+    /// # Errors
+    /// As [`Host::read`].
+    pub fn read_nics(
+        files: &KernelFiles,
+        interfaces: &[InterfaceName],
+        sysctls: &[SysctlName],
+    ) -> Result<Self, HostError> {
+        Self::with(files, Topology::read(files)?, interfaces, sysctls)
+    }
+
+    fn with(
+        files: &KernelFiles,
+        topology: Topology,
+        interfaces: &[InterfaceName],
+        sysctls: &[SysctlName],
+    ) -> Result<Self, HostError> {
+        let nics = interfaces.iter().map(|name| NicHost::read(files, name)).collect::<Result<_, _>>()?;
+        let sysctls = sysctls::read(files, sysctls)?;
+        Ok(Self { topology, nics, sysctls })
+    }
+
+    /// The names of its interfaces.
+    #[must_use]
+    pub fn interfaces(&self) -> Vec<InterfaceName> {
+        self.nics.iter().map(|on| on.nic.name.clone()).collect()
+    }
+
+    /// What a setting holds in this snapshot; `None` if the snapshot has no such file.
+    #[must_use]
+    pub fn value(&self, setting: &Setting) -> Option<Value> {
+        match setting {
+            Setting::Sysctl(name) => self.sysctls.get(name).cloned(),
+            _ => self.nics.iter().find_map(|on| on.value(setting)),
+        }
+    }
+
+    /// The state of an interrupt of one of its interfaces.
+    #[must_use]
+    pub fn irq(&self, irq: Irq) -> Option<&IrqState> {
+        self.nics.iter().find_map(|on| on.irqs.get(&irq))
+    }
+}
+
+impl NicHost {
+    /// Reads one interface and its interrupts.
+    ///
+    /// # Errors
+    /// As [`Host::read`].
+    pub fn read(files: &KernelFiles, name: &InterfaceName) -> Result<Self, HostError> {
+        let nic = Nic::read(files, name)?;
         let queue_irqs = QueueIrqs::read(files, &nic)?;
         let mut irqs = BTreeMap::new();
         for row in &queue_irqs.rows {
             irqs.insert(row.irq, IrqState::read(files, row.irq)?);
         }
-        let sysctls = sysctls::read(files, sysctls)?;
-        Ok(Self { topology, nic, queue_irqs, irqs, sysctls })
+        Ok(Self { nic, queue_irqs, irqs })
     }
 
-    /// What a setting holds in this snapshot; `None` if the snapshot has no such file.
+    /// What a setting of this interface holds; `None` if it is of another one, or of none.
     #[must_use]
     pub fn value(&self, setting: &Setting) -> Option<Value> {
         match setting {
@@ -89,7 +149,7 @@ impl Host {
                 let queue = self.nic.rx_queue(interface, *queue)?;
                 queue.rps_flow_cnt.map(|count| Value::Numbers(vec![i128::from(count)]))
             }
-            Setting::Sysctl(name) => self.sysctls.get(name).cloned(),
+            Setting::Sysctl(_) => None,
         }
     }
 }
