@@ -15,6 +15,7 @@
 
 pub mod errno;
 pub mod kernel_files;
+pub mod named_netns;
 pub mod netns;
 
 pub mod affinity;
@@ -34,6 +35,13 @@ pub mod apply;
 pub mod restore;
 
 pub mod verify;
+
+pub mod check;
+
+pub mod script;
+
+pub mod capture;
+pub mod compare;
 
 pub mod measure;
 

@@ -15,6 +15,7 @@ pub mod names;
 pub mod nic;
 mod queue_irqs;
 mod queue_map;
+mod settings;
 mod sysctls;
 mod topology;
 #[cfg(test)]
@@ -171,7 +172,7 @@ pub enum HostError {
     /// No `/sys/devices/system/cpu/online`.
     #[error(
         "read /sys/devices/system/cpu/online: there is none below the root; mount sysfs, or name a tree that \
-         tests/hosts/capture wrote with --root"
+         \"tune capture\" wrote with --root"
     )]
     NoSysfs,
     /// The interface is not in `/sys/class/net`.

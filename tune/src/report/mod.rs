@@ -1,5 +1,7 @@
 //! What the commands print, as text and as JSON with `"schema": 1`. Takes data and an `impl Write`.
 
+mod check;
+mod compare;
 mod show;
 mod table;
 
@@ -7,6 +9,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+pub use check::{check, script};
+pub use compare::{capture, diff};
 pub use show::show;
 
 use crate::host::InterfaceName;
