@@ -1,5 +1,7 @@
 //! The command line: parse, run, print, exit code.
 
+mod map;
+
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -12,7 +14,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::errno::describe;
-use crate::host::{Host, InterfaceChoice, nic};
+use crate::host::{Host, InterfaceChoice, ToldMap, nic};
 use crate::journal::State;
 use crate::kernel_files::KernelFiles;
 use crate::profile::{CpuChoice, Profile};
@@ -47,6 +49,9 @@ struct Options {
     /// show, plan, apply: the interface instead of the profile's; "auto" is that of the default route
     #[arg(long, global = true, value_name = "IFACE")]
     interface: Option<String>,
+    /// show, plan, apply: which interrupt serves which queue, such as "rx-0=irq 42,tx-0=irq 43", or a file with that
+    #[arg(long, global = true, value_name = "MAP")]
+    map: Option<String>,
     /// apply, restore: where the journal is [default: run/corelocal below the root]
     #[arg(long, global = true, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -130,6 +135,7 @@ impl Options {
         let options = [
             ("--cpus", self.cpus.is_some()),
             ("--interface", self.interface.is_some()),
+            ("--map", self.map.is_some()),
             ("--state-dir", self.state_dir.is_some()),
         ];
         options.into_iter().filter(|(_, given)| *given).map(|(option, _)| option).collect()
@@ -170,7 +176,7 @@ impl Command {
     /// Whether this one of [`Options::given`] has a meaning for the subcommand.
     fn takes(&self, option: &str) -> bool {
         match self {
-            Self::Show { .. } => option == "--interface",
+            Self::Show { .. } => ["--interface", "--map"].contains(&option),
             Self::Plan { .. } => option != "--state-dir",
             Self::Apply { .. } => true,
             Self::Restore => option == "--state-dir",
@@ -182,13 +188,15 @@ impl Command {
 struct Overrides {
     interface: Option<InterfaceChoice>,
     cpus: Option<CpuChoice>,
+    map: ToldMap,
 }
 
 impl Overrides {
     fn parse(options: &Options) -> Result<Self> {
         let interface = options.interface.as_deref().map(str::parse).transpose().context("--interface")?;
         let cpus = options.cpus.as_deref().map(str::parse).transpose().context("--cpus")?;
-        Ok(Self { interface, cpus })
+        let map = options.map.as_deref().map(map::read).transpose()?.unwrap_or_default();
+        Ok(Self { interface, cpus, map })
     }
 }
 
@@ -266,11 +274,14 @@ fn read_hosts(
     let named = name.map(str::parse).transpose()?;
     let choices = match named.or(overrides.interface) {
         Some(choice) => vec![choice],
+        None if !overrides.map.is_empty() => {
+            bail!("--map is of one interface; name it: tune show IFACE --map …")
+        }
         None => nic::interesting(files)?.into_iter().map(InterfaceChoice::Named).collect(),
     };
     let (mut hosts, mut failed) = (Vec::new(), Vec::new());
     for choice in &choices {
-        match Host::read(files, choice, &[]) {
+        match Host::read_told(files, choice, &[], &overrides.map) {
             Ok(host) => hosts.push(host),
             Err(error) => failed.push(error.into()),
         }
@@ -298,6 +309,7 @@ fn read_profile(path: &Path, overrides: Overrides) -> Result<Profile> {
     let mut profile = Profile::parse(&text, &path.display().to_string())?;
     profile.interface = overrides.interface.unwrap_or(profile.interface);
     profile.cpus = overrides.cpus.unwrap_or(profile.cpus);
+    profile.map = overrides.map;
     Ok(profile)
 }
 

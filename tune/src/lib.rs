@@ -21,6 +21,7 @@ pub mod affinity;
 pub mod cpu_set;
 pub mod host;
 pub mod setting;
+mod setting_io;
 
 pub mod profile;
 
@@ -112,7 +113,7 @@ pub struct Applied {
 /// # Errors
 /// If the host cannot be read or cannot have what the profile asks for, or not from this network namespace.
 pub fn plan_profile(files: &KernelFiles, profile: &Profile) -> Result<Planned, Error> {
-    let host = Host::read(files, &profile.interface, &profile.sysctl_names())?;
+    let host = Host::read_told(files, &profile.interface, &profile.sysctl_names(), &profile.map)?;
     let desired = plan::plan(profile, &host)?;
     let changes = diff::diff(&host, &desired);
     let mut host_wide = changes.iter().filter(|change| change.setting.is_host_wide());
@@ -157,7 +158,8 @@ pub fn apply_profile(
     let Some(state) = state else { return Ok(applied) };
     let choice = InterfaceChoice::Named(applied.interface.clone());
     applied.replaced_journal = apply::apply(files, &state, &host, &applied.changes, || {
-        let now = Host::read(files, &choice, &profile.sysctl_names()).map_err(|error| error.to_string())?;
+        let now = Host::read_told(files, &choice, &profile.sysctl_names(), &profile.map)
+            .map_err(|error| error.to_string())?;
         let verification = verify::verify(&desired, &now);
         applied.pending = verification.pending;
         verification.mismatches.first().map_or(Ok(()), |mismatch| Err(format!("after writing, {mismatch}")))

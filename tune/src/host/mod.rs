@@ -11,10 +11,12 @@ mod interrupts;
 mod irq;
 pub mod irq_owner;
 pub mod names;
+pub mod netdev;
 pub mod nic;
 mod queue_irqs;
 mod queue_map;
 mod sysctls;
+mod told_map;
 mod topology;
 #[cfg(test)]
 mod vector_sets;
@@ -24,9 +26,11 @@ use std::collections::BTreeMap;
 pub use interrupts::{InterruptRow, Interrupts};
 pub use irq::{Irq, IrqState};
 pub use names::{InterfaceChoice, InterfaceName, InterfaceNameError, PciAddress};
+pub use netdev::{Direction, Napi, NapiId, NapiThread, Netdev};
 pub use nic::{Nic, QueueIndex, RxQueue, TxQueue};
 pub use queue_irqs::{HowKnown, QueueIrq, QueueIrqs, Serves};
 pub use sysctls::{SysctlName, SysctlNameError, Sysctls};
+pub use told_map::{ToldMap, ToldMapError};
 pub use topology::{CpuPlace, Topology};
 
 use crate::kernel_files::{KernelFileError, KernelFiles};
@@ -39,6 +43,8 @@ pub struct Host {
     pub topology: Topology,
     /// The interface and its queues.
     pub nic: Nic,
+    /// What the kernel says of its queues and NAPI instances.
+    pub netdev: Netdev,
     /// Which interrupt serves which queue, and how that is known.
     pub queue_irqs: QueueIrqs,
     /// Affinity of the interrupts in `queue_irqs`.
@@ -58,18 +64,32 @@ impl Host {
         interface: &InterfaceChoice,
         sysctls: &[SysctlName],
     ) -> Result<Self, HostError> {
+        Self::read_told(files, interface, sysctls, &ToldMap::default())
+    }
+
+    /// As [`Host::read`], with what the user says of the queue map.
+    ///
+    /// # Errors
+    /// As [`Host::read`], and if that contradicts the host.
+    pub fn read_told(
+        files: &KernelFiles,
+        interface: &InterfaceChoice,
+        sysctls: &[SysctlName],
+        told: &ToldMap,
+    ) -> Result<Self, HostError> {
         let topology = Topology::read(files)?;
         let nic = match interface {
             InterfaceChoice::Named(name) => Nic::read(files, name)?,
             InterfaceChoice::Auto => Nic::read(files, &default_route::read(files)?)?,
         };
-        let queue_irqs = QueueIrqs::read(files, &nic)?;
+        let netdev = Netdev::read(files, &nic.name)?;
+        let queue_irqs = QueueIrqs::read(files, &nic, &netdev, told)?;
         let mut irqs = BTreeMap::new();
         for row in &queue_irqs.rows {
             irqs.insert(row.irq, IrqState::read(files, row.irq)?);
         }
         let sysctls = sysctls::read(files, sysctls)?;
-        Ok(Self { topology, nic, queue_irqs, irqs, sysctls })
+        Ok(Self { topology, nic, netdev, queue_irqs, irqs, sysctls })
     }
 
     /// What a setting holds in this snapshot; `None` if the snapshot has no such file.
@@ -77,6 +97,10 @@ impl Host {
     pub fn value(&self, setting: &Setting) -> Option<Value> {
         match setting {
             Setting::IrqAffinity(irq) => self.irqs.get(irq).map(|state| Value::List(state.affinity.clone())),
+            Setting::NapiThread(interface, id) => {
+                let napi = self.netdev.napi(*id).filter(|_| self.nic.name == *interface)?;
+                napi.thread.as_ref().map(|thread| Value::List(thread.cpus.clone()))
+            }
             Setting::XpsCpus(interface, queue) => {
                 let queue = self.nic.tx_queue(interface, *queue)?;
                 queue.xps_cpus.clone().map(Value::Mask)
@@ -133,6 +157,12 @@ pub enum HostError {
     /// `/proc/interrupts` is empty.
     #[error("/proc/interrupts is empty here, as where a container masks it; run tune on the host")]
     NoInterrupts,
+    /// `--map` contradicts the host, or itself.
+    #[error("{0}")]
+    Map(ToldMapError),
+    /// `--map` for an interface without a device.
+    #[error("interface {0} is virtual and has no interrupts; --map is for one with a device")]
+    MapOfVirtual(InterfaceName),
     /// `/sys/class/net` and the network namespace of this process do not have the same interface under this name.
     #[error(
         "/sys/class/net/{0} is not interface {0} of this process: /sys was mounted in another network namespace; \

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 
 pub use errors::KernelFileError;
-use errors::Operation;
+pub(crate) use errors::Operation;
 pub use write::{DirectWrite, KernelWrite};
 
 /// How long a write is repeated that fails with EBUSY or EAGAIN: an interrupt that is just being moved to

@@ -49,6 +49,7 @@ pub(super) fn plan(
         }
         IrqPolicy::Keep => {}
     }
+    super::napi_threads::plan(queues.napi_threads, host, &layouts.rx, &layouts.tx, desired);
     plan_xps(queues.xps, host, &layouts, desired);
     plan_rps(queues.rps, host, &layouts, desired)?;
     if let Some(count) = queues.rps_flow_cnt {
