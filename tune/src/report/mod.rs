@@ -4,14 +4,16 @@ mod check;
 mod compare;
 mod show;
 mod table;
+mod watch;
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 
-pub use check::{check, script};
+pub use check::{check, profile, script};
 pub use compare::{capture, diff};
 pub use show::show;
+pub use watch::watch;
 
 use crate::host::InterfaceName;
 use crate::plan::{Kept, Skipped};
@@ -41,6 +43,8 @@ struct ChangesJson<'a> {
     skipped: Vec<SkippedJson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pending: Option<Vec<PendingJson>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<&'a [String]>,
 }
 
 /// A sysctl that stays above what the profile asks for.
@@ -94,6 +98,7 @@ pub fn plan(out: &mut impl Write, format: Format, planned: &Planned) -> io::Resu
                 kept: planned.desired.kept.iter().map(kept_json).collect(),
                 skipped: planned.desired.skipped.iter().map(skipped_json).collect(),
                 pending: None,
+                failed: None,
             },
         ),
     }
@@ -140,8 +145,19 @@ pub fn apply(out: &mut impl Write, format: Format, applied: &Applied, way_back: 
         let kept = applied.kept.iter().map(kept_json).collect();
         let skipped = applied.skipped.iter().map(skipped_json).collect();
         let interfaces = &applied.interfaces;
-        let json = ChangesJson { schema: SCHEMA, interfaces, changes, kept, skipped, pending: Some(pending) };
+        let json = ChangesJson {
+            schema: SCHEMA,
+            interfaces,
+            changes,
+            kept,
+            skipped,
+            pending: Some(pending),
+            failed: Some(&applied.failed),
+        };
         return write_json(out, &json);
+    }
+    if changes.is_empty() && !applied.failed.is_empty() {
+        return writeln!(out, "nothing was applied");
     }
     if changes.is_empty() {
         return writeln!(out, "nothing to do");
@@ -265,6 +281,7 @@ mod tests {
                 asked: crate::setting::Value::from_sysctl("4096 131072 16777216"),
             }],
             replaced_journal: false,
+            failed: Vec::new(),
         }
     }
 
@@ -290,7 +307,7 @@ mod tests {
             text(|out| apply(out, Format::Json, &applied(), "tune restore")),
             "{\"schema\":1,\"interfaces\":[\"eth0\"],\"changes\":[{\"path\":\"/proc/irq/40/smp_affinity_list\",\
              \"before\":\"0-1\",\"after\":\"0\"}],\"kept\":[{\"path\":\"/proc/sys/net/ipv4/tcp_rmem\",\
-             \"value\":\"4096 131072 33554432\",\"asked\":\"4096 131072 16777216\"}],\"skipped\":[],\"pending\":[{\"irq\":40,\"affinity\":\"0\",\"effective\":\"1\"}]}\n"
+             \"value\":\"4096 131072 33554432\",\"asked\":\"4096 131072 16777216\"}],\"skipped\":[],\"pending\":[{\"irq\":40,\"affinity\":\"0\",\"effective\":\"1\"}],\"failed\":[]}\n"
         );
         let nothing = Applied { changes: Vec::new(), ..applied() };
         assert_eq!(text(|out| apply(out, Format::Text, &nothing, "tune restore")), "nothing to do\n");
