@@ -32,7 +32,7 @@ impl Checked {
 /// # Errors
 /// If the host cannot be read or cannot have what the profile asks for: then nobody can tell.
 pub fn check_profile(files: &KernelFiles, profile: &Profile) -> Result<Checked, Error> {
-    let host = Host::read(files, &profile.interface, &profile.sysctl_names())?;
+    let host = Host::read(files, &profile.interface, &profile.sysctl_names(), &profile.map)?;
     let desired = plan::plan(profile, &host)?;
     let found = verify::verify(&desired, &host);
     Ok(Checked { host, desired, found })

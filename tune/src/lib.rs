@@ -22,6 +22,7 @@ pub mod affinity;
 pub mod cpu_set;
 pub mod host;
 pub mod setting;
+mod setting_io;
 
 pub mod profile;
 
@@ -125,7 +126,7 @@ pub struct Applied {
 /// # Errors
 /// If the host cannot be read or cannot have what the profile asks for, or not from this network namespace.
 pub fn plan_profile(files: &KernelFiles, profile: &Profile) -> Result<Planned, Error> {
-    let host = Host::read(files, &profile.interface, &profile.sysctl_names())?;
+    let host = Host::read(files, &profile.interface, &profile.sysctl_names(), &profile.map)?;
     let desired = plan::plan(profile, &host)?;
     let changes = diff::diff(&host, &desired);
     let mut host_wide = changes.iter().filter(|change| change.setting.is_host_wide());
@@ -170,7 +171,7 @@ pub fn apply_profile(
     };
     let Some(state) = state else { return Ok(applied) };
     applied.replaced_journal = apply::apply(files, &state, &host, &applied.changes, || {
-        let now = Host::read_nics(files, &applied.interfaces, &profile.sysctl_names())
+        let now = Host::read_nics(files, &applied.interfaces, &profile.sysctl_names(), &profile.map)
             .map_err(|error| error.to_string())?;
         let verification = verify::verify(&desired, &now);
         applied.pending = verification.pending;

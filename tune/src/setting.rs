@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::cpu_set::{CpuSet, CpuSetError};
-use crate::host::{InterfaceName, Irq, QueueIndex, SysctlName};
+use crate::host::{InterfaceName, Irq, NapiId, QueueIndex, SysctlName};
 
 /// A kernel file that `tune` sets.
 ///
@@ -15,6 +15,8 @@ use crate::host::{InterfaceName, Irq, QueueIndex, SysctlName};
 pub enum Setting {
     /// `/proc/irq/N/smp_affinity_list`: the CPUs on which an interrupt may fire.
     IrqAffinity(Irq),
+    /// `napi_thread/IF/ID`, no file: the CPUs of the thread that polls this NAPI instance (`sched_setaffinity(2)`).
+    NapiThread(InterfaceName, NapiId),
     /// `/sys/class/net/IF/queues/tx-Q/xps_cpus`: the CPUs that transmit on this TX queue.
     XpsCpus(InterfaceName, QueueIndex),
     /// `/sys/class/net/IF/queues/rx-Q/rps_cpus`: the CPUs that packets of this RX queue are spread over.
@@ -25,12 +27,15 @@ pub enum Setting {
     Sysctl(SysctlName),
 }
 
+const NAPI_THREAD: &str = "napi_thread/";
+
 impl Setting {
     /// The kernel path, without a root.
     #[must_use]
     pub fn path(&self) -> String {
         match self {
             Self::IrqAffinity(irq) => format!("/proc/irq/{irq}/smp_affinity_list"),
+            Self::NapiThread(interface, id) => format!("{NAPI_THREAD}{interface}/{id}"),
             Self::XpsCpus(interface, queue) => {
                 format!("/sys/class/net/{interface}/queues/tx-{queue}/xps_cpus")
             }
@@ -51,6 +56,7 @@ impl Setting {
             Self::XpsCpus(interface, _) | Self::RpsCpus(interface, _) | Self::RpsFlowCount(interface, _) => {
                 Some(interface.clone())
             }
+            Self::NapiThread(interface, _) => Some(interface.clone()),
             Self::Sysctl(name) => name.interface(),
             Self::IrqAffinity(_) => None,
         }
@@ -60,6 +66,7 @@ impl Setting {
     #[must_use]
     pub fn with_interface(&self, interface: &InterfaceName) -> Self {
         match self {
+            Self::NapiThread(_, id) => Self::NapiThread(interface.clone(), *id),
             Self::XpsCpus(_, queue) => Self::XpsCpus(interface.clone(), *queue),
             Self::RpsCpus(_, queue) => Self::RpsCpus(interface.clone(), *queue),
             Self::RpsFlowCount(_, queue) => Self::RpsFlowCount(interface.clone(), *queue),
@@ -75,7 +82,7 @@ impl Setting {
         match self {
             Self::IrqAffinity(_) => true,
             Self::Sysctl(name) => !name.as_str().starts_with("net."),
-            Self::XpsCpus(..) | Self::RpsCpus(..) | Self::RpsFlowCount(..) => false,
+            Self::NapiThread(..) | Self::XpsCpus(..) | Self::RpsCpus(..) | Self::RpsFlowCount(..) => false,
         }
     }
 
@@ -84,6 +91,9 @@ impl Setting {
     pub fn from_path(path: &str) -> Option<Self> {
         let setting = if let Some(rest) = path.strip_prefix("/proc/irq/") {
             Self::IrqAffinity(rest.strip_suffix("/smp_affinity_list")?.parse().ok()?)
+        } else if let Some(rest) = path.strip_prefix(NAPI_THREAD) {
+            let (interface, id) = rest.split_once('/')?;
+            Self::NapiThread(interface.parse().ok()?, id.parse().ok()?)
         } else if let Some(rest) = path.strip_prefix("/sys/class/net/") {
             let (interface, rest) = rest.split_once("/queues/")?;
             let interface = interface.parse().ok()?;
@@ -108,7 +118,9 @@ impl Setting {
     pub fn parse(&self, text: &str) -> Result<Value, ValueError> {
         let error = |source| ValueError::Cpus { path: self.path(), source };
         match self {
-            Self::IrqAffinity(_) => CpuSet::parse_list(text).map(Value::List).map_err(error),
+            Self::IrqAffinity(_) | Self::NapiThread(..) => {
+                CpuSet::parse_list(text).map(Value::List).map_err(error)
+            }
             Self::XpsCpus(..) | Self::RpsCpus(..) => CpuSet::parse_mask(text).map(Value::Mask).map_err(error),
             Self::RpsFlowCount(..) => Ok(Value::from_sysctl(text)),
             Self::Sysctl(name) => Ok(name.parse_value(text)),
@@ -230,6 +242,7 @@ mod tests {
         let queue = || (0u32..5000).prop_map(QueueIndex);
         prop_oneof![
             (0u32..100_000).prop_map(|irq| Setting::IrqAffinity(Irq(irq))),
+            (interface(), queue()).prop_map(|(i, q)| Setting::NapiThread(i, NapiId(q.0))),
             (interface(), queue()).prop_map(|(i, q)| Setting::XpsCpus(i, q)),
             (interface(), queue()).prop_map(|(i, q)| Setting::RpsCpus(i, q)),
             (interface(), queue()).prop_map(|(i, q)| Setting::RpsFlowCount(i, q)),
@@ -251,7 +264,7 @@ mod tests {
         ) {
             let cpus: CpuSet = cpus.into_iter().collect();
             let value = match &setting {
-                Setting::IrqAffinity(_) => Value::List(cpus),
+                Setting::IrqAffinity(_) | Setting::NapiThread(..) => Value::List(cpus),
                 Setting::XpsCpus(..) | Setting::RpsCpus(..) => Value::Mask(cpus),
                 Setting::RpsFlowCount(..) | Setting::Sysctl(_) => Value::Numbers(numbers),
             };

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 pub use archive::{ArchiveError, Format, pack, unpack};
 
-use crate::host::{Host, HostError, InterfaceChoice, InterfaceName, SysctlName, nic};
+use crate::host::{Host, HostError, InterfaceChoice, InterfaceName, SysctlName, ToldMap, nic};
 use crate::kernel_files::{KernelFiles, Node, Tree};
 
 /// Sysctls outside of `net` that a profile may well name.
@@ -57,14 +57,16 @@ pub fn capture(
     let (mut read, mut failed) = (Vec::new(), Vec::new());
     for name in wanted {
         // As show reads it, and then as plan does: what it stands on.
-        let shown = Host::read_nics(&files, std::slice::from_ref(name), &[]);
-        match shown.and_then(|_| Host::read(&files, &InterfaceChoice::Named(name.clone()), &[])) {
+        let shown = Host::read_nics(&files, std::slice::from_ref(name), &[], &ToldMap::default());
+        match shown
+            .and_then(|_| Host::read(&files, &InterfaceChoice::Named(name.clone()), &[], &ToldMap::default()))
+        {
             Ok(_) => read.push(name.clone()),
             Err(error) => failed.push(error.to_string()),
         }
     }
     // For the sake of the default route, of which there may be none.
-    let _ = Host::read(&files, &InterfaceChoice::Auto, &[]);
+    let _ = Host::read(&files, &InterfaceChoice::Auto, &[], &ToldMap::default());
     for name in names.iter().chain(more) {
         // One that cannot be read is not in the capture, as if it did not exist.
         let _ = files.read_optional(&name.path());

@@ -36,6 +36,10 @@ pub(super) struct Options {
     /// show, plan, apply, check, script, watch: the interface instead of the profile's; "auto" is that of the default route
     #[arg(long, global = true, value_name = "IFACE")]
     pub(super) interface: Option<String>,
+    /// show, plan, apply, check, script, watch: which interrupt serves which queue, such as "rx-0=irq 42,tx-0=irq 43", or a
+    /// file with that
+    #[arg(long, global = true, value_name = "MAP")]
+    pub(super) map: Option<String>,
     /// apply, restore, watch: where the journal is [default: run/corelocal below the root]
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) state_dir: Option<PathBuf>,
@@ -171,6 +175,7 @@ impl Options {
         let options = [
             ("--cpus", self.cpus.is_some()),
             ("--interface", self.interface.is_some()),
+            ("--map", self.map.is_some()),
             ("--state-dir", self.state_dir.is_some()),
         ];
         options.into_iter().filter(|(_, given)| *given).map(|(option, _)| option).collect()
@@ -199,6 +204,7 @@ impl Options {
             ("--netns", self.netns.as_deref()),
             ("--cpus", self.cpus.as_deref()),
             ("--interface", self.interface.as_deref()),
+            ("--map", self.map.as_deref()),
         ];
         let options = options.into_iter().filter_map(|(option, value)| Some((option, value?)));
         let options: String =
@@ -237,7 +243,7 @@ impl Command {
     /// Whether this one of [`Options::given`] has a meaning for the subcommand.
     fn takes(&self, option: &str) -> bool {
         match self {
-            Self::Show { .. } => option == "--interface",
+            Self::Show { .. } => ["--interface", "--map"].contains(&option),
             Self::Plan { .. } => option != "--state-dir",
             Self::Apply { .. } | Self::Watch { .. } => true,
             Self::Restore => option == "--state-dir",

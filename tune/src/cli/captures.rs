@@ -14,7 +14,7 @@ use super::{CHANGES, Session, complain, print};
 use crate::capture::{self, Format as Archive, pack};
 use crate::compare::{self, Difference};
 use crate::errno::describe;
-use crate::host::{Host, InterfaceName, nic};
+use crate::host::{Host, InterfaceName, ToldMap, nic};
 use crate::profile::Profile;
 use crate::report::{self, Format};
 use crate::setting::{Setting, Value};
@@ -91,7 +91,7 @@ fn settings(path: &Path) -> Result<BTreeMap<Setting, Value>> {
     let root = Root::open(path).with_context(of_path)?;
     let sysctls = capture::sysctl_names(&root.files);
     let names = nic::interesting(&root.files).with_context(of_path)?;
-    let host = Host::read_nics(&root.files, &names, &sysctls).with_context(of_path)?;
+    let host = Host::read_nics(&root.files, &names, &sysctls, &ToldMap::default()).with_context(of_path)?;
     Ok(host.settings())
 }
 

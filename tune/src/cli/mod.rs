@@ -4,6 +4,7 @@ mod acts;
 mod arguments;
 mod captures;
 mod generated;
+mod map;
 mod profile_file;
 mod root;
 
@@ -117,7 +118,7 @@ fn run_on_host(session: &Session, command: &Command) -> Result<ExitCode> {
     let (files, format) = (session.files(), session.format);
     match command {
         Command::Show { name } => {
-            let (host, failed) = read_host(files, session.overrides.interface.as_ref(), name.as_deref())?;
+            let (host, failed) = read_host(session, name.as_deref())?;
             if !host.nics.is_empty() || failed.is_empty() {
                 print(|out| report::show(out, format, &host))?;
             }
@@ -133,7 +134,12 @@ fn run_on_host(session: &Session, command: &Command) -> Result<ExitCode> {
         Command::Apply { profile, keep_going } => return acts::apply(session, profile, *keep_going),
         Command::Watch { profile, repair, interval } => acts::watch(session, profile, *repair, *interval)?,
         Command::Profile { command: ProfileCommand::Init { name } } => {
-            let host = Host::read(files, &name.parse()?, &crate::profile::init_sysctl_names())?;
+            let host = Host::read(
+                files,
+                &name.parse()?,
+                &crate::profile::init_sysctl_names(),
+                &session.overrides.map,
+            )?;
             let text = crate::profile::init(&host);
             print(|out| report::profile(out, format, &host.interfaces(), &text))?;
         }
@@ -158,20 +164,20 @@ fn run_on_host(session: &Session, command: &Command) -> Result<ExitCode> {
 }
 
 /// The interfaces that `show` prints, and why others cannot be read.
-fn read_host(
-    files: &KernelFiles,
-    chosen: Option<&InterfaceChoice>,
-    name: Option<&str>,
-) -> Result<(Host, Vec<anyhow::Error>)> {
+fn read_host(session: &Session, name: Option<&str>) -> Result<(Host, Vec<anyhow::Error>)> {
+    let (files, overrides) = (session.files(), &session.overrides);
     let topology = Topology::read(files)?;
     let named: Option<InterfaceChoice> = name.map(str::parse).transpose()?;
-    let names = match named.as_ref().or(chosen) {
+    let names = match named.as_ref().or(overrides.interface.as_ref()) {
         Some(choice) => choice.names(files)?,
         None => nic::interesting(files)?,
     };
+    if !overrides.map.is_empty() && names.len() != 1 {
+        bail!("--map is of one interface; name it: tune show IFACE --map …");
+    }
     let (mut nics, mut failed) = (Vec::new(), Vec::new());
     for name in &names {
-        match NicHost::read(files, name) {
+        match NicHost::read(files, name, &overrides.map) {
             Ok(nic) => nics.push(nic),
             Err(error) => failed.push(error.into()),
         }

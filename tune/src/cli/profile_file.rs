@@ -6,14 +6,16 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::arguments::Options;
+use super::map;
 use crate::errno::describe;
-use crate::host::InterfaceChoice;
+use crate::host::{InterfaceChoice, ToldMap};
 use crate::profile::{CpuChoice, Profile};
 
 /// What the command line says instead of the profile.
 pub(super) struct Overrides {
     pub(super) interface: Option<InterfaceChoice>,
     cpus: Option<CpuChoice>,
+    pub(super) map: ToldMap,
 }
 
 impl Overrides {
@@ -21,7 +23,8 @@ impl Overrides {
     pub(super) fn parse(options: &Options) -> Result<Self> {
         let interface = options.interface.as_deref().map(str::parse).transpose().context("--interface")?;
         let cpus = options.cpus.as_deref().map(str::parse).transpose().context("--cpus")?;
-        Ok(Self { interface, cpus })
+        let map = options.map.as_deref().map(map::read).transpose()?.unwrap_or_default();
+        Ok(Self { interface, cpus, map })
     }
 }
 
@@ -34,6 +37,7 @@ pub(super) fn read_profile(path: &Path, overrides: &Overrides) -> Result<Profile
     let mut profile = Profile::parse(&text, &path.display().to_string())?;
     profile.interface = overrides.interface.clone().unwrap_or(profile.interface);
     profile.cpus = overrides.cpus.clone().unwrap_or(profile.cpus);
+    profile.map = overrides.map.clone();
     Ok(profile)
 }
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 
 pub use errors::KernelFileError;
-use errors::Operation;
+pub(crate) use errors::Operation;
 pub use record::{Node, Tree};
 pub use write::{DirectWrite, KernelWrite};
 

@@ -1,5 +1,6 @@
 //! `plan(&Profile, &Host) -> Desired`: what every setting shall hold. Pure.
 
+mod napi_threads;
 mod placement;
 mod queues;
 mod sysctls;

@@ -59,6 +59,7 @@ fn plan_nic(
         }
         IrqPolicy::Keep => {}
     }
+    super::napi_threads::plan(queues.napi_threads, host, &layouts.rx, &layouts.tx, desired);
     plan_xps(queues.xps, host, &layouts, desired);
     plan_rps(queues.rps, host, topology, &layouts, desired)?;
     if let Some(count) = queues.rps_flow_cnt {

@@ -18,7 +18,7 @@ use section::{Section, Source, integer};
 
 use crate::cpu_set::{CpuSet, CpuSetError};
 pub use crate::host::InterfaceChoice;
-use crate::host::SysctlName;
+use crate::host::{SysctlName, ToldMap};
 use crate::setting::Value;
 
 /// The most entries of one RX queue's RFS table that a profile may ask for. The kernel allocates them at once.
@@ -43,6 +43,8 @@ pub struct Profile {
     pub queues: Queues,
     /// Sysctls in the order of the file.
     pub sysctls: Vec<SysctlWish>,
+    /// What the user says of the queue map; never in the file, which is for more hosts than one.
+    pub map: ToldMap,
 }
 
 /// `cpus`.
@@ -73,6 +75,8 @@ pub struct Queues {
     pub placement: Placement,
     /// What happens to the interrupts.
     pub irq: IrqPolicy,
+    /// What happens to the threads of threaded NAPI.
+    pub napi_threads: NapiThreadPolicy,
     /// What happens to `xps_cpus`.
     pub xps: XpsPolicy,
     /// What happens to `rps_cpus`.
@@ -93,6 +97,16 @@ pub enum Placement {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum IrqPolicy {
     /// The interrupts of a queue fire on the queue's CPU.
+    #[default]
+    QueueCpu,
+    /// As they are.
+    Keep,
+}
+
+/// `queues.napi_threads`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NapiThreadPolicy {
+    /// The thread of a queue runs on the queue's CPU.
     #[default]
     QueueCpu,
     /// As they are.
@@ -167,6 +181,7 @@ impl Profile {
             cpus: root.text("cpus", parse)?.unwrap_or(CpuChoice::Online),
             queues,
             sysctls,
+            map: ToldMap::default(),
         })
     }
 
@@ -182,11 +197,15 @@ fn parse<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
 }
 
 fn parse_queues(section: &Section) -> Result<Queues, ProfileError> {
-    section.refuse_unknown(&["placement", "irq", "xps", "rps", "rps_flow_cnt"])?;
+    section.refuse_unknown(&["placement", "irq", "napi_threads", "xps", "rps", "rps_flow_cnt"])?;
     let flows = section.integer("rps_flow_cnt", 0..=i128::from(MAX_RPS_FLOW_CNT))?;
     Ok(Queues {
         placement: section.choice("placement", &[("one-per-core", Placement::OnePerCore)])?,
         irq: section.choice("irq", &[("queue-cpu", IrqPolicy::QueueCpu), ("keep", IrqPolicy::Keep)])?,
+        napi_threads: section.choice(
+            "napi_threads",
+            &[("queue-cpu", NapiThreadPolicy::QueueCpu), ("keep", NapiThreadPolicy::Keep)],
+        )?,
         xps: section.choice(
             "xps",
             &[("queue-cpu", XpsPolicy::QueueCpu), ("off", XpsPolicy::Off), ("keep", XpsPolicy::Keep)],
