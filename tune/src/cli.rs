@@ -215,6 +215,7 @@ fn execute(cli: &Cli) -> Result<ExitCode> {
             print(|out| report::plan(out, format, &planned))?;
             let _ = report::kept(&mut io::stderr(), format, &planned.desired.kept);
             let _ = report::skipped(&mut io::stderr(), format, &planned.desired.skipped);
+            let _ = report::notes(&mut io::stderr(), format, &planned.desired.notes);
             if !planned.changes.is_empty() {
                 return Ok(ExitCode::from(CHANGES));
             }
@@ -230,6 +231,7 @@ fn execute(cli: &Cli) -> Result<ExitCode> {
             print(|out| report::apply(out, format, &applied, &way_back))?;
             let _ = report::kept(&mut io::stderr(), format, &applied.kept);
             let _ = report::skipped(&mut io::stderr(), format, &applied.skipped);
+            let _ = report::notes(&mut io::stderr(), format, &applied.notes);
         }
         Command::Restore => {
             finish_what_is_begun()?;
@@ -276,7 +278,7 @@ fn read_host(
             Err(error) => failed.push(error.into()),
         }
     }
-    Ok((Host { topology, nics, sysctls: Sysctls::new() }, failed))
+    Ok((Host { topology, nics, sysctls: Sysctls::new(), rps_default_mask: None }, failed))
 }
 
 /// Bytes of a profile file. The largest that could make sense has a line for each sysctl.

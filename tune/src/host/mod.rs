@@ -3,6 +3,7 @@
 //! Every part has a parser that takes text and a reader that opens files through [`KernelFiles`] and adds the
 //! path to the error.
 
+pub mod allowed;
 mod carriers;
 mod default_route;
 mod driver_names;
@@ -30,6 +31,7 @@ pub use queue_irqs::{HowKnown, QueueIrq, QueueIrqs, Serves};
 pub use sysctls::{SysctlName, SysctlNameError, Sysctls};
 pub use topology::{CpuPlace, Topology};
 
+use crate::cpu_set::CpuSet;
 use crate::kernel_files::{KernelFileError, KernelFiles};
 use crate::setting::{Setting, Value};
 
@@ -42,6 +44,9 @@ pub struct Host {
     pub nics: Vec<NicHost>,
     /// The sysctls that were asked for and exist.
     pub sysctls: Sysctls,
+    /// `net.core.rps_default_mask`: the `rps_cpus` of queues that are made from now on, in this network namespace. `None`
+    /// where it does not exist (before Linux 6.3), or the kernel prints only the end of it (see [`Topology::prints_whole_mask`]).
+    pub rps_default_mask: Option<CpuSet>,
 }
 
 /// What the snapshot holds of one interface.
@@ -92,7 +97,11 @@ impl Host {
     ) -> Result<Self, HostError> {
         let nics = interfaces.iter().map(|name| NicHost::read(files, name)).collect::<Result<_, _>>()?;
         let sysctls = sysctls::read(files, sysctls)?;
-        Ok(Self { topology, nics, sysctls })
+        let mut rps_default_mask = None;
+        if topology.prints_whole_mask() {
+            rps_default_mask = read_optional_as(files, &Setting::RpsDefaultMask.path(), CpuSet::parse_mask)?;
+        }
+        Ok(Self { topology, nics, sysctls, rps_default_mask })
     }
 
     /// The names of its interfaces.
@@ -106,6 +115,7 @@ impl Host {
     pub fn value(&self, setting: &Setting) -> Option<Value> {
         match setting {
             Setting::Sysctl(name) => self.sysctls.get(name).cloned(),
+            Setting::RpsDefaultMask => self.rps_default_mask.clone().map(Value::Mask),
             _ => self.nics.iter().find_map(|on| on.value(setting)),
         }
     }
@@ -141,6 +151,10 @@ impl NicHost {
                 let queue = self.nic.tx_queue(interface, *queue)?;
                 queue.xps_cpus.clone().map(Value::Mask)
             }
+            Setting::XpsRxqs(interface, queue) => {
+                let queue = self.nic.tx_queue(interface, *queue)?;
+                queue.xps_rxqs.clone().map(Value::Queues)
+            }
             Setting::RpsCpus(interface, queue) => {
                 let queue = self.nic.rx_queue(interface, *queue)?;
                 queue.rps_cpus.clone().map(Value::Mask)
@@ -149,7 +163,7 @@ impl NicHost {
                 let queue = self.nic.rx_queue(interface, *queue)?;
                 queue.rps_flow_cnt.map(|count| Value::Numbers(vec![i128::from(count)]))
             }
-            Setting::Sysctl(_) => None,
+            Setting::RpsDefaultMask | Setting::Sysctl(_) => None,
         }
     }
 }
@@ -211,6 +225,9 @@ pub enum HostError {
     /// The kernel did not list the interfaces of this process's network namespace.
     #[error("list the interfaces by rtnetlink: {0}")]
     Links(String),
+    /// The kernel did not say where this process may run.
+    #[error("sched_getaffinity of this process: {0}")]
+    Allowed(String),
     /// `interface = "auto"` without a default route.
     #[error(
         "no default route in /proc/net/route or /proc/net/ipv6_route to choose the interface by; name it with --interface"

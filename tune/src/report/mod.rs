@@ -35,6 +35,7 @@ struct ChangesJson<'a> {
     changes: Vec<ChangeText>,
     kept: Vec<KeptJson>,
     skipped: Vec<SkippedJson<'a>>,
+    notes: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     pending: Option<Vec<PendingJson>>,
 }
@@ -89,6 +90,7 @@ pub fn plan(out: &mut impl Write, format: Format, planned: &Planned) -> io::Resu
                 changes: texts(&planned.changes),
                 kept: planned.desired.kept.iter().map(kept_json).collect(),
                 skipped: planned.desired.skipped.iter().map(skipped_json).collect(),
+                notes: &planned.desired.notes,
                 pending: None,
             },
         ),
@@ -125,6 +127,17 @@ pub fn skipped(err: &mut impl Write, format: Format, skipped: &[Skipped]) -> io:
     skipped.iter().try_for_each(|Skipped { wish, reason }| writeln!(err, "tune: skipped {wish}: {reason}"))
 }
 
+/// What who applies the profile should know, one a line, for stderr. JSON has it among the rest.
+///
+/// # Errors
+/// As `err` gives them.
+pub fn notes(err: &mut impl Write, format: Format, notes: &[String]) -> io::Result<()> {
+    if format == Format::Json {
+        return Ok(());
+    }
+    notes.iter().try_for_each(|note| writeln!(err, "tune: note: {note}"))
+}
+
 /// What was written, and `way_back`, the command that puts it back.
 ///
 /// # Errors
@@ -135,8 +148,9 @@ pub fn apply(out: &mut impl Write, format: Format, applied: &Applied, way_back: 
         let pending = applied.pending.iter().map(pending_json).collect();
         let kept = applied.kept.iter().map(kept_json).collect();
         let skipped = applied.skipped.iter().map(skipped_json).collect();
-        let interfaces = &applied.interfaces;
-        let json = ChangesJson { schema: SCHEMA, interfaces, changes, kept, skipped, pending: Some(pending) };
+        let (interfaces, notes) = (&applied.interfaces, &applied.notes);
+        let json =
+            ChangesJson { schema: SCHEMA, interfaces, changes, kept, skipped, notes, pending: Some(pending) };
         return write_json(out, &json);
     }
     if changes.is_empty() {
@@ -255,6 +269,7 @@ mod tests {
             changes: vec![Change { setting, before, after }],
             pending: vec![PendingMove { irq: crate::host::Irq(40), affinity, effective }],
             skipped: Vec::new(),
+            notes: Vec::new(),
             kept: vec![Kept {
                 name: "net.ipv4.tcp_rmem".parse().unwrap(),
                 value: crate::setting::Value::from_sysctl("4096 131072 33554432"),
@@ -286,7 +301,7 @@ mod tests {
             text(|out| apply(out, Format::Json, &applied(), "tune restore")),
             "{\"schema\":1,\"interfaces\":[\"eth0\"],\"changes\":[{\"path\":\"/proc/irq/40/smp_affinity_list\",\
              \"before\":\"0-1\",\"after\":\"0\"}],\"kept\":[{\"path\":\"/proc/sys/net/ipv4/tcp_rmem\",\
-             \"value\":\"4096 131072 33554432\",\"asked\":\"4096 131072 16777216\"}],\"skipped\":[],\"pending\":[{\"irq\":40,\"affinity\":\"0\",\"effective\":\"1\"}]}\n"
+             \"value\":\"4096 131072 33554432\",\"asked\":\"4096 131072 16777216\"}],\"skipped\":[],\"notes\":[],\"pending\":[{\"irq\":40,\"affinity\":\"0\",\"effective\":\"1\"}]}\n"
         );
         let nothing = Applied { changes: Vec::new(), ..applied() };
         assert_eq!(text(|out| apply(out, Format::Text, &nothing, "tune restore")), "nothing to do\n");
