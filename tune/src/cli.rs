@@ -65,6 +65,9 @@ enum Command {
     Plan {
         /// TOML, see profiles/README.md
         profile: PathBuf,
+        /// Print every setting, also those that hold their value, and why
+        #[arg(long)]
+        explain: bool,
     },
     /// Write the differences, all of them or none, and keep the old values for restore
     Apply {
@@ -210,9 +213,9 @@ fn execute(cli: &Cli) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
-        Command::Plan { profile } => {
+        Command::Plan { profile, explain } => {
             let planned = crate::plan_profile(&files, &read_profile(profile, overrides)?)?;
-            print(|out| report::plan(out, format, &planned))?;
+            print(|out| report::plan(out, format, &planned, *explain))?;
             let _ = report::kept(&mut io::stderr(), format, &planned.desired.kept);
             let _ = report::skipped(&mut io::stderr(), format, &planned.desired.skipped);
             let _ = report::notes(&mut io::stderr(), format, &planned.desired.notes);

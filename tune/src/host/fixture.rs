@@ -65,6 +65,7 @@ pub(crate) fn veth_host(cpus: u32, queues: u32) -> Host {
             },
             queue_irqs: QueueIrqs::default(),
             irqs: BTreeMap::new(),
+            sriov: super::Sriov::default(),
         }],
         sysctls: BTreeMap::from([("net.core.somaxconn".parse().unwrap(), Value::Numbers(vec![4096]))]),
         rps_default_mask: None,

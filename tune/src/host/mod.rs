@@ -16,6 +16,7 @@ pub mod names;
 pub mod nic;
 mod queue_irqs;
 mod queue_map;
+pub mod sriov;
 mod sysctls;
 mod topology;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use irq::{Irq, IrqState};
 pub use names::{InterfaceChoice, InterfaceName, InterfaceNameError, PciAddress};
 pub use nic::{Nic, QueueIndex, RxQueue, TxQueue};
 pub use queue_irqs::{HowKnown, QueueIrq, QueueIrqs, Serves};
+pub use sriov::Sriov;
 pub use sysctls::{SysctlName, SysctlNameError, Sysctls};
 pub use topology::{CpuPlace, Topology};
 
@@ -58,6 +60,8 @@ pub struct NicHost {
     pub queue_irqs: QueueIrqs,
     /// Affinity of the interrupts in `queue_irqs`.
     pub irqs: BTreeMap<Irq, IrqState>,
+    /// Its physical or virtual functions.
+    pub sriov: Sriov,
 }
 
 impl Host {
@@ -139,7 +143,8 @@ impl NicHost {
         for row in &queue_irqs.rows {
             irqs.insert(row.irq, IrqState::read(files, row.irq)?);
         }
-        Ok(Self { nic, queue_irqs, irqs })
+        let sriov = Sriov::read(files, nic.device.as_ref())?;
+        Ok(Self { nic, queue_irqs, irqs, sriov })
     }
 
     /// What a setting of this interface holds; `None` if it is of another one, or of none.

@@ -1,6 +1,6 @@
 //! Interrupts, XPS and RPS of the interfaces' queues. Pure.
 
-use super::placement::{Ground, Layout, Occupancy, add_senders, fold, layout};
+use super::placement::{Ground, Layout, Occupancy, add_senders, extent_of, fold, for_cpus, layout};
 use super::{Desired, PlanError, Skipped, cpus};
 use crate::cpu_set::CpuSet;
 use crate::host::{Host, NicHost, QueueIndex, Serves, Topology};
@@ -31,7 +31,7 @@ pub(super) fn plan(
         let laid = lay_out(queues, on, &host.topology, workers, &mut taken, desired)?;
         laid.plan_irqs(queues, desired)?;
         laid.plan_xps(queues.xps, desired);
-        laid.plan_rps(queues.rps, desired)?;
+        laid.plan_rps(queues, desired)?;
         laid.plan_rps_flow_cnt(queues.rps_flow_cnt, desired);
     }
     plan_rps_default(queues.rps_default, host, workers, desired)
@@ -164,9 +164,8 @@ impl Laid<'_> {
             format!("{completes}, which sends on it alone")
         } else if senders == group {
             format!(
-                "{completes}, and its group {group} sends on it: {} TX queues for {} CPUs",
-                self.tx.len(),
-                self.cpus
+                "{completes}, and its group {group} sends on it: {}",
+                for_cpus(self.tx.len(), "TX queue", self.cpus)
             )
         } else {
             let more = senders.difference(group);
@@ -187,12 +186,12 @@ impl Laid<'_> {
         own.map(|(_, queue)| queue.index.0).collect()
     }
 
-    fn plan_rps(&self, policy: RpsPolicy, desired: &mut Desired) -> Result<(), PlanError> {
+    fn plan_rps(&self, wishes: &Queues, desired: &mut Desired) -> Result<(), PlanError> {
         let nic = &self.on.nic;
         let housekeeping = &self.topology.housekeeping;
         let queues = nic.rx_queues.iter().zip(&self.rx).filter(|(queue, _)| queue.rps_cpus.is_some());
         for (queue, layout) in queues {
-            let Some((cpus, reason)) = self.rps_of(policy, queue.index, layout) else { continue };
+            let Some((cpus, reason)) = self.rps_of(wishes, queue.index, layout) else { continue };
             let usable = cpus.intersection(housekeeping);
             if usable.is_empty() && !cpus.is_empty() {
                 let interface = nic.name.clone();
@@ -210,15 +209,20 @@ impl Laid<'_> {
     }
 
     /// The CPUs of RPS before the kernel takes isolated ones out, and why; `None` to leave it.
-    fn rps_of(&self, policy: RpsPolicy, queue: QueueIndex, layout: &Layout) -> Option<(CpuSet, String)> {
+    fn rps_of(&self, wishes: &Queues, queue: QueueIndex, layout: &Layout) -> Option<(CpuSet, String)> {
         let own_irq = self.on.queue_irqs.rx(queue).is_some_and(|row| row.serves != Serves::All);
-        let counts = format!("{} RX queues for {} CPUs", self.rx.len(), self.cpus);
-        Some(match policy {
+        let counts = for_cpus(self.rx.len(), "RX queue", self.cpus);
+        let fires_there = own_irq && wishes.irq == IrqPolicy::QueueCpu;
+        Some(match wishes.rps {
             RpsPolicy::Auto if own_irq && self.has_a_queue_for_each_cpu() => (
                 CpuSet::new(),
                 format!(
                     "{counts}: each has an interrupt on a CPU of its own, and RPS would take new flows away from it"
                 ),
+            ),
+            RpsPolicy::Auto if fires_there && layout.group.len() == 1 => (
+                CpuSet::new(),
+                format!("{counts}: its group is CPU {} alone, where its interrupt fires", layout.cpu),
             ),
             RpsPolicy::Auto if self.has_a_queue_for_each_cpu() => (
                 layout.group.clone(),
@@ -226,7 +230,11 @@ impl Laid<'_> {
             ),
             RpsPolicy::Auto => (
                 layout.group.clone(),
-                format!("{counts}: its packets are spread over the group of {}", layout.why),
+                format!(
+                    "{counts}: its packets are spread over its group {} ({})",
+                    layout.group,
+                    extent_of(self.topology, &layout.group)
+                ),
             ),
             RpsPolicy::QueueCpu => {
                 let reason = format!("queues.rps = \"queue-cpu\": {}", layout.why);

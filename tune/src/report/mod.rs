@@ -1,5 +1,7 @@
 //! What the commands print, as text and as JSON with `"schema": 1`. Takes data and an `impl Write`.
 
+mod asides;
+mod explain;
 mod show;
 mod table;
 
@@ -7,6 +9,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+pub use asides::{kept, notes, skipped};
 pub use show::show;
 
 use crate::host::InterfaceName;
@@ -38,6 +41,8 @@ struct ChangesJson<'a> {
     notes: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     pending: Option<Vec<PendingJson>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settings: Option<Vec<explain::Explained<'a>>>,
 }
 
 /// A sysctl that stays above what the profile asks for.
@@ -75,12 +80,13 @@ struct RestoreJson<'a> {
     elsewhere: Vec<String>,
 }
 
-/// The differences, one a line, and nothing else.
+/// The differences, one a line, and nothing else; with `explain` every setting and the reason for it.
 ///
 /// # Errors
 /// As `out` gives them.
-pub fn plan(out: &mut impl Write, format: Format, planned: &Planned) -> io::Result<()> {
+pub fn plan(out: &mut impl Write, format: Format, planned: &Planned, explain: bool) -> io::Result<()> {
     match format {
+        Format::Text if explain => explain::write_text(out, planned),
         Format::Text => write_changes(out, &texts(&planned.changes)),
         Format::Json => write_json(
             out,
@@ -92,50 +98,10 @@ pub fn plan(out: &mut impl Write, format: Format, planned: &Planned) -> io::Resu
                 skipped: planned.desired.skipped.iter().map(skipped_json).collect(),
                 notes: &planned.desired.notes,
                 pending: None,
+                settings: explain.then(|| explain::explained(planned)),
             },
         ),
     }
-}
-
-/// The sysctls of which the profile asks less than they hold, one a line: no differences, so not for the same stream.
-/// JSON has them among the rest.
-///
-/// # Errors
-/// As `err` gives them.
-pub fn kept(err: &mut impl Write, format: Format, kept: &[Kept]) -> io::Result<()> {
-    if format == Format::Json {
-        return Ok(());
-    }
-    kept.iter().try_for_each(|Kept { name, value, asked }| {
-        writeln!(
-            err,
-            "tune: kept {}: {value}: the profile asks for less; write {{ exact = {} }} to lower it",
-            name.path(),
-            asked.in_toml()
-        )
-    })
-}
-
-/// The wishes that the host cannot have, one a line, for stderr. JSON has them among the rest.
-///
-/// # Errors
-/// As `err` gives them.
-pub fn skipped(err: &mut impl Write, format: Format, skipped: &[Skipped]) -> io::Result<()> {
-    if format == Format::Json {
-        return Ok(());
-    }
-    skipped.iter().try_for_each(|Skipped { wish, reason }| writeln!(err, "tune: skipped {wish}: {reason}"))
-}
-
-/// What who applies the profile should know, one a line, for stderr. JSON has it among the rest.
-///
-/// # Errors
-/// As `err` gives them.
-pub fn notes(err: &mut impl Write, format: Format, notes: &[String]) -> io::Result<()> {
-    if format == Format::Json {
-        return Ok(());
-    }
-    notes.iter().try_for_each(|note| writeln!(err, "tune: note: {note}"))
 }
 
 /// What was written, and `way_back`, the command that puts it back.
@@ -149,8 +115,16 @@ pub fn apply(out: &mut impl Write, format: Format, applied: &Applied, way_back: 
         let kept = applied.kept.iter().map(kept_json).collect();
         let skipped = applied.skipped.iter().map(skipped_json).collect();
         let (interfaces, notes) = (&applied.interfaces, &applied.notes);
-        let json =
-            ChangesJson { schema: SCHEMA, interfaces, changes, kept, skipped, notes, pending: Some(pending) };
+        let json = ChangesJson {
+            schema: SCHEMA,
+            interfaces,
+            changes,
+            kept,
+            skipped,
+            notes,
+            pending: Some(pending),
+            settings: None,
+        };
         return write_json(out, &json);
     }
     if changes.is_empty() {

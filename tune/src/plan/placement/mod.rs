@@ -156,8 +156,9 @@ impl<'a> Ground<'a> {
     fn alone(&self, place: &CpuPlace, queues: usize, cpus: usize, taken: &Occupancy) -> Layout {
         let group = CpuSet::from_iter([place.cpu]);
         let why = format!(
-            "{}, {queues} queues for {cpus} CPUs, {}{}",
+            "{}: {}, {}{}",
             self.describe(place),
+            for_cpus(queues, "queue", cpus),
             self.describe_order(),
             others(taken.of(place.cpu))
         );
@@ -170,9 +171,10 @@ impl<'a> Ground<'a> {
             .min_by_key(|place| (taken.of(place.cpu), taken.of_core(place.core), place.thread, place.cpu))?;
         let set: CpuSet = group.iter().map(|place| place.cpu).collect();
         let why = format!(
-            "{} of its group {set} ({}), {queues} queues for {cpus} CPUs{}",
+            "{} of its group {set} ({}): {}{}",
             self.describe(own),
             extent(group),
+            for_cpus(queues, "queue", cpus),
             others(taken.of(own.cpu))
         );
         Some(Layout { cpu: own.cpu, senders: set.clone(), group: set, why })
@@ -197,12 +199,24 @@ impl<'a> Ground<'a> {
     }
 }
 
+/// `2 queues for 8 CPUs`.
+pub(super) fn for_cpus(queues: usize, noun: &str, cpus: usize) -> String {
+    let plural = |number: usize| if number == 1 { "" } else { "s" };
+    format!("{queues} {noun}{} for {cpus} CPU{}", plural(queues), plural(cpus))
+}
+
 fn others(taken: usize) -> String {
     match taken {
         0 => String::new(),
         1 => "; 1 queue of the interfaces before is there too".to_owned(),
         taken => format!("; {taken} queues of the interfaces before are there too"),
     }
+}
+
+/// What holds all of these CPUs.
+pub(super) fn extent_of(topology: &Topology, cpus: &CpuSet) -> &'static str {
+    let places: Vec<&CpuPlace> = topology.cpus.iter().filter(|place| cpus.contains(place.cpu)).collect();
+    extent(&places)
 }
 
 /// What holds all CPUs of a group.

@@ -27,6 +27,9 @@ fn more_queues_than_cpus_begin_again_and_fewer_have_groups() {
     let host = nic_host(4, 6);
     assert_eq!(values(&host, "", "smp_affinity_list"), ["0", "1", "2", "3", "0", "1"]);
     assert_eq!(values(&host, "", "rps_cpus"), ["0"; 6]);
+    let host = nic_host(3, 2);
+    assert_eq!(values(&host, "", "rps_cpus"), ["0", "6"], "a group of one CPU is where the interrupt fires");
+    assert_eq!(values(&host, "[queues]\nirq = \"keep\"", "rps_cpus"), ["1", "6"]);
     let host = nic_host(8, 2);
     assert_eq!(values(&host, "", "smp_affinity_list"), ["0", "4"]);
     assert_eq!(values(&host, "", "xps_cpus"), ["f", "f0"]);
@@ -186,7 +189,7 @@ fn packed_queues_leave_the_workers_alone_who_send_on_the_nearest() {
     assert_eq!(values(&host, &pack("0-1"), "smp_affinity_list"), ["0", "1", "0", "1"]);
     assert_eq!(values(&host, &pack("0-1"), "rps_cpus"), ["0"; 4]);
     assert_eq!(values(&host, &pack("0-1"), "xps_cpus"), ["45", "8a", "11", "22"]);
-    assert_eq!(values(&host, &pack("0-6"), "rps_cpus"), ["1", "6", "18", "60"]);
+    assert_eq!(values(&host, &pack("0-6"), "rps_cpus"), ["0", "6", "18", "60"]);
 }
 
 #[test]
@@ -248,7 +251,7 @@ fn every_setting_has_a_reason_with_the_facts_that_decide() {
     host.nics[0].nic.numa_node = Some(0);
     assert_eq!(
         reasons(&host, "", "smp_affinity_list")[1],
-        "eth0-TxRx-1 (RX and TX queue 1 of eth0) fires on CPU 1 (thread 0 of core 1, node 0, the NIC's), 4 queues for 4 \
+        "eth0-TxRx-1 (RX and TX queue 1 of eth0) fires on CPU 1 (thread 0 of core 1, node 0, the NIC's): 4 queues for 4 \
          CPUs, the NIC's node first, one thread of each core first"
     );
     assert_eq!(
@@ -258,8 +261,7 @@ fn every_setting_has_a_reason_with_the_facts_that_decide() {
     assert_eq!(reasons(&host, "", "xps_cpus")[2], "tx-2 completes on CPU 2, which sends on it alone");
     assert_eq!(
         reasons(&nic_host(4, 2), "", "rps_cpus")[1],
-        "2 RX queues for 4 CPUs: its packets are spread over the group of CPU 2 (thread 0 of core 2, node 0) of its group \
-         2-3 (one last level cache), 2 queues for 4 CPUs"
+        "2 RX queues for 4 CPUs: its packets are spread over its group 2-3 (one last level cache)"
     );
     let second = reasons(&two_nics(4, 4, 4), "", "smp_affinity_list");
     assert!(second[4].ends_with("; 1 queue of the interfaces before is there too"), "{second:?}");
