@@ -2,16 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use common::run;
 use tune::cpu_set::{Cpu, CpuSet};
+use tune::host::{Host, InterfaceChoice, InterfaceName, Irq, QueueIndex};
+use tune::kernel_files::KernelFiles;
+use tune::profile::Profile;
+use tune::setting::Setting;
 
 /// A host of `nodes` nodes of `caches` caches of `cores` cores of two threads, with `nics` ixgbe interfaces of `queues`
 /// queues, on the nodes in turn. Thread t of core c is CPU c + t * cores of the host.
@@ -64,13 +65,14 @@ impl Machine {
         for file in ["online", "possible"] {
             write(root, &format!("sys/devices/system/cpu/{file}"), &all);
         }
+        let of_cache = |cache| self.set(|cpu| self.cache(cpu) == cache).to_string();
+        let shared: Vec<String> = (0..self.nodes * self.caches).map(of_cache).collect();
         for cpu in 0..self.cpus() {
             let base = format!("sys/devices/system/cpu/cpu{cpu}");
             let core = cpu % self.all_cores();
             let siblings = format!("{core},{}", core + self.all_cores());
             write(root, &format!("{base}/topology/thread_siblings_list"), &siblings);
-            let shared = self.set(|other| self.cache(other) == self.cache(cpu)).to_string();
-            write(root, &format!("{base}/cache/index3/shared_cpu_list"), &shared);
+            write(root, &format!("{base}/cache/index3/shared_cpu_list"), &shared[self.cache(cpu) as usize]);
         }
         for node in 0..self.nodes {
             let base = format!("sys/devices/system/node/node{node}");
@@ -82,6 +84,7 @@ impl Machine {
     }
 
     fn write_nic(self, root: &Path, nic: u32, interrupts: &mut String) {
+        let counts = "          0".repeat(self.cpus() as usize);
         let pci = format!("pci0000:{nic:02x}/0000:{nic:02x}:00.0");
         let device = format!("sys/devices/{pci}");
         let net = format!("{device}/net/eth{nic}");
@@ -90,7 +93,6 @@ impl Machine {
             let irq = self.irq(nic, queue);
             write(root, &format!("{device}/msi_irqs/{irq}"), "msix");
             write(root, &format!("proc/irq/{irq}/smp_affinity_list"), &format!("0-{}", self.cpus() - 1));
-            let counts = "          0".repeat(self.cpus() as usize);
             writeln!(
                 interrupts,
                 "{irq:>5}:{counts}  IR-PCI-MSIX-0000:{nic:02x}:00.0 {queue}-edge eth{nic}-TxRx-{queue}"
@@ -122,28 +124,24 @@ struct Placed {
     rps: Vec<CpuSet>,
 }
 
-fn plan(machine: Machine, root: &Path, profile: &str) -> Vec<Placed> {
-    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-    let names: Vec<String> = (0..machine.nics).map(|nic| format!("\"eth{nic}\"")).collect();
-    fs::write(file.path(), format!("interface = [{}]\n{profile}", names.join(", "))).unwrap();
-    let plan = run(root, ["plan", "--explain", "--json", file.path().to_str().unwrap()]).expect(2).json();
-    let after: BTreeMap<&str, &str> = plan["settings"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|setting| (setting["path"].as_str().unwrap(), setting["after"].as_str().unwrap()))
-        .collect();
+fn plan(machine: Machine, host: &Host, profile: &str) -> Vec<Placed> {
+    let desired = tune::plan::plan(&Profile::parse(profile, "p").unwrap(), host).unwrap();
+    assert!(desired.settings.keys().all(|setting| desired.reasons.contains_key(setting)));
+    let cpus = |setting: &Setting| desired.settings[setting].cpus().unwrap().clone();
     (0..machine.nics)
         .map(|nic| {
-            let masks = |kind: &str, file: &str| {
-                let path = |queue| format!("/sys/class/net/eth{nic}/queues/{kind}-{queue}/{file}");
-                (0..machine.queues)
-                    .map(|queue| CpuSet::parse_mask(after[path(queue).as_str()]).unwrap())
-                    .collect()
-            };
-            let irq = |queue| format!("/proc/irq/{}/smp_affinity_list", machine.irq(nic, queue));
-            let own = (0..machine.queues).map(|queue| after[irq(queue).as_str()].parse().unwrap());
-            Placed { own: own.collect(), xps: masks("tx", "xps_cpus"), rps: masks("rx", "rps_cpus") }
+            let name: InterfaceName = format!("eth{nic}").parse().unwrap();
+            let queues = || (0..machine.queues).map(QueueIndex);
+            let own = queues().map(|queue| {
+                let cpus = cpus(&Setting::IrqAffinity(Irq(machine.irq(nic, queue.0))));
+                assert_eq!(cpus.len(), 1);
+                cpus.first().unwrap()
+            });
+            Placed {
+                own: own.collect(),
+                xps: queues().map(|queue| cpus(&Setting::XpsCpus(name.clone(), queue))).collect(),
+                rps: queues().map(|queue| cpus(&Setting::RpsCpus(name.clone(), queue))).collect(),
+            }
         })
         .collect()
 }
@@ -186,7 +184,11 @@ fn every_policy_on_128_256_and_1152_cpus() {
         let tree = tempfile::tempdir().unwrap();
         machine.write_tree(tree.path());
         let all = machine.set(|_| true);
-        let placed = |profile: &str| plan(machine, tree.path(), profile);
+        let names = (0..machine.nics).map(|nic| format!("eth{nic}").parse().unwrap()).collect();
+        let files = KernelFiles::open(tree.path()).unwrap();
+        let host = Host::read(&files, &InterfaceChoice::Several(names), &[]).unwrap();
+        assert_eq!(host.topology.cpus.len(), cpus as usize);
+        let placed = |profile: &str| plan(machine, &host, profile);
         let policy = |placement: &str| placed(&format!("[queues]\nplacement = {placement}"));
 
         check(machine, &policy("\"one-per-core\""), |_| all.clone(), &all);
