@@ -1,7 +1,7 @@
 //! What the commands print, as text and as JSON with `"schema": 1`. Takes data and an `impl Write`.
 
 mod asides;
-mod explain;
+mod reasons;
 mod show;
 mod table;
 
@@ -42,7 +42,7 @@ struct ChangesJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pending: Option<Vec<PendingJson>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    settings: Option<Vec<explain::Explained<'a>>>,
+    settings: Option<Vec<reasons::Explained<'a>>>,
 }
 
 /// A sysctl that stays above what the profile asks for.
@@ -86,7 +86,7 @@ struct RestoreJson<'a> {
 /// As `out` gives them.
 pub fn plan(out: &mut impl Write, format: Format, planned: &Planned, explain: bool) -> io::Result<()> {
     match format {
-        Format::Text if explain => explain::write_text(out, planned),
+        Format::Text if explain => reasons::write_text(out, planned),
         Format::Text => write_changes(out, &texts(&planned.changes)),
         Format::Json => write_json(
             out,
@@ -98,7 +98,7 @@ pub fn plan(out: &mut impl Write, format: Format, planned: &Planned, explain: bo
                 skipped: planned.desired.skipped.iter().map(skipped_json).collect(),
                 notes: &planned.desired.notes,
                 pending: None,
-                settings: explain.then(|| explain::explained(planned)),
+                settings: explain.then(|| reasons::explained(planned)),
             },
         ),
     }
