@@ -84,8 +84,11 @@ fn every_object_has_the_schema_its_command_and_these_fields() {
     let tree = copy_of("virtio-2cpu");
     let mut objects = Vec::new();
     for (command, expected) in [
-        ("plan", &["changes", "command", "interfaces", "kept", "schema", "skipped"][..]),
-        ("apply", &["changes", "command", "failed", "interfaces", "kept", "pending", "schema", "skipped"]),
+        ("plan", &["changes", "command", "interfaces", "kept", "notes", "schema", "skipped"][..]),
+        (
+            "apply",
+            &["changes", "command", "failed", "interfaces", "kept", "notes", "pending", "schema", "skipped"],
+        ),
         (
             "restore",
             &[
@@ -279,4 +282,36 @@ fn a_reader_that_goes_away_is_no_error() {
     drop(child.stdout.take());
     let result = common::Run::from(child.wait_with_output().unwrap());
     assert_eq!((result.code, result.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn plan_explains_every_setting_in_text_and_json() {
+    let tree = host("i40e-48cpu");
+    let plain = run(&tree, ["plan", "--json", &auto()]).expect(2).json();
+    assert_eq!(plain["settings"], serde_json::Value::Null);
+    let json = run(&tree, ["plan", "--explain", "--json", &auto()]).expect(2).json();
+    assert_eq!((&json["schema"], &json["changes"]), (&1.into(), &plain["changes"]));
+    let settings = json["settings"].as_array().unwrap();
+    let changed: Vec<_> = settings.iter().filter(|setting| setting["change"] == true).collect();
+    assert_eq!(changed.len(), plain["changes"].as_array().unwrap().len());
+    for (setting, change) in changed.iter().zip(plain["changes"].as_array().unwrap()) {
+        for key in ["path", "before", "after"] {
+            assert_eq!(setting[key], change[key]);
+        }
+    }
+    for setting in settings {
+        let reason = setting["reason"].as_str().unwrap();
+        assert!(reason.len() > 10 && !reason.contains('\n'), "{setting}");
+        assert_eq!(setting["change"] == true, setting["before"] != setting["after"], "{setting}");
+    }
+    let text = run(&tree, ["plan", &auto(), "--explain"]).expect(2).stdout;
+    assert_eq!(text.lines().count(), 2 * settings.len());
+    let first = settings[0]["reason"].as_str().unwrap();
+    assert!(text.contains(&format!("\n    {first}\n")), "{text}");
+    assert!(
+        first.contains("i40e-eth0-TxRx-0")
+            && first.contains("CPU 12 (thread 0 of core 12, node 1, the NIC's)"),
+        "{first}"
+    );
+    assert_eq!(run(&tree, ["show", "--explain"]).code, Some(2));
 }

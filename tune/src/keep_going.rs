@@ -63,6 +63,7 @@ fn applied(planned: Planned, changes: Vec<Change>, failed: &BTreeMap<Setting, St
         changes,
         kept: planned.desired.kept,
         skipped: planned.desired.skipped,
+        notes: planned.desired.notes,
         pending,
         replaced_journal: false,
         failed: failed.values().cloned().collect(),

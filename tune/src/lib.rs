@@ -113,6 +113,8 @@ pub struct Applied {
     pub kept: Vec<Kept>,
     /// What the profile asks for and the host does not have.
     pub skipped: Vec<Skipped>,
+    /// What who applied it should know.
+    pub notes: Vec<String>,
     /// Interrupts that move to their new CPU when they fire next.
     pub pending: Vec<PendingMove>,
     /// A journal of another boot was there; it no longer counted and was replaced.
@@ -165,6 +167,7 @@ pub fn apply_profile(
         changes,
         kept: desired.kept.clone(),
         skipped: desired.skipped.clone(),
+        notes: desired.notes.clone(),
         pending: Vec::new(),
         replaced_journal: false,
         failed: Vec::new(),

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::cpu_set::{CpuSet, CpuSetError};
 use crate::host::{InterfaceName, Irq, NapiId, QueueIndex, SysctlName};
 
+const RPS_DEFAULT_MASK: &str = "/proc/sys/net/core/rps_default_mask";
+
 /// A kernel file that `tune` sets.
 ///
 /// The order of the variants, and of the numbers in them, is the order of writing: interrupts first, since a
@@ -19,10 +21,14 @@ pub enum Setting {
     NapiThread(InterfaceName, NapiId),
     /// `/sys/class/net/IF/queues/tx-Q/xps_cpus`: the CPUs that transmit on this TX queue.
     XpsCpus(InterfaceName, QueueIndex),
+    /// `/sys/class/net/IF/queues/tx-Q/xps_rxqs`: the RX queues whose connections transmit on this TX queue.
+    XpsRxqs(InterfaceName, QueueIndex),
     /// `/sys/class/net/IF/queues/rx-Q/rps_cpus`: the CPUs that packets of this RX queue are spread over.
     RpsCpus(InterfaceName, QueueIndex),
     /// `/sys/class/net/IF/queues/rx-Q/rps_flow_cnt`: entries of this RX queue's RFS table, a power of two.
     RpsFlowCount(InterfaceName, QueueIndex),
+    /// `/proc/sys/net/core/rps_default_mask`: the `rps_cpus` of queues that are made from now on.
+    RpsDefaultMask,
     /// `/proc/sys/…`: a sysctl.
     Sysctl(SysctlName),
 }
@@ -39,12 +45,16 @@ impl Setting {
             Self::XpsCpus(interface, queue) => {
                 format!("/sys/class/net/{interface}/queues/tx-{queue}/xps_cpus")
             }
+            Self::XpsRxqs(interface, queue) => {
+                format!("/sys/class/net/{interface}/queues/tx-{queue}/xps_rxqs")
+            }
             Self::RpsCpus(interface, queue) => {
                 format!("/sys/class/net/{interface}/queues/rx-{queue}/rps_cpus")
             }
             Self::RpsFlowCount(interface, queue) => {
                 format!("/sys/class/net/{interface}/queues/rx-{queue}/rps_flow_cnt")
             }
+            Self::RpsDefaultMask => RPS_DEFAULT_MASK.to_owned(),
             Self::Sysctl(name) => name.path(),
         }
     }
@@ -53,12 +63,13 @@ impl Setting {
     #[must_use]
     pub fn interface(&self) -> Option<InterfaceName> {
         match self {
-            Self::XpsCpus(interface, _) | Self::RpsCpus(interface, _) | Self::RpsFlowCount(interface, _) => {
-                Some(interface.clone())
-            }
-            Self::NapiThread(interface, _) => Some(interface.clone()),
+            Self::NapiThread(interface, _)
+            | Self::XpsCpus(interface, _)
+            | Self::XpsRxqs(interface, _)
+            | Self::RpsCpus(interface, _)
+            | Self::RpsFlowCount(interface, _) => Some(interface.clone()),
             Self::Sysctl(name) => name.interface(),
-            Self::IrqAffinity(_) => None,
+            Self::IrqAffinity(_) | Self::RpsDefaultMask => None,
         }
     }
 
@@ -68,10 +79,12 @@ impl Setting {
         match self {
             Self::NapiThread(_, id) => Self::NapiThread(interface.clone(), *id),
             Self::XpsCpus(_, queue) => Self::XpsCpus(interface.clone(), *queue),
+            Self::XpsRxqs(_, queue) => Self::XpsRxqs(interface.clone(), *queue),
             Self::RpsCpus(_, queue) => Self::RpsCpus(interface.clone(), *queue),
             Self::RpsFlowCount(_, queue) => Self::RpsFlowCount(interface.clone(), *queue),
             Self::Sysctl(name) => Self::Sysctl(name.with_interface(interface)),
             Self::IrqAffinity(irq) => Self::IrqAffinity(*irq),
+            Self::RpsDefaultMask => Self::RpsDefaultMask,
         }
     }
 
@@ -82,7 +95,12 @@ impl Setting {
         match self {
             Self::IrqAffinity(_) => true,
             Self::Sysctl(name) => !name.as_str().starts_with("net."),
-            Self::NapiThread(..) | Self::XpsCpus(..) | Self::RpsCpus(..) | Self::RpsFlowCount(..) => false,
+            Self::NapiThread(..)
+            | Self::XpsCpus(..)
+            | Self::XpsRxqs(..)
+            | Self::RpsCpus(..)
+            | Self::RpsFlowCount(..)
+            | Self::RpsDefaultMask => false,
         }
     }
 
@@ -101,10 +119,13 @@ impl Setting {
             let index = |prefix| queue.strip_prefix(prefix)?.parse().ok();
             match file {
                 "xps_cpus" => Self::XpsCpus(interface, index("tx-")?),
+                "xps_rxqs" => Self::XpsRxqs(interface, index("tx-")?),
                 "rps_cpus" => Self::RpsCpus(interface, index("rx-")?),
                 "rps_flow_cnt" => Self::RpsFlowCount(interface, index("rx-")?),
                 _ => return None,
             }
+        } else if path == RPS_DEFAULT_MASK {
+            Self::RpsDefaultMask
         } else {
             Self::Sysctl(SysctlName::from_path(path)?)
         };
@@ -121,7 +142,10 @@ impl Setting {
             Self::IrqAffinity(_) | Self::NapiThread(..) => {
                 CpuSet::parse_list(text).map(Value::List).map_err(error)
             }
-            Self::XpsCpus(..) | Self::RpsCpus(..) => CpuSet::parse_mask(text).map(Value::Mask).map_err(error),
+            Self::XpsCpus(..) | Self::RpsCpus(..) | Self::RpsDefaultMask => {
+                CpuSet::parse_mask(text).map(Value::Mask).map_err(error)
+            }
+            Self::XpsRxqs(..) => CpuSet::parse_mask(text).map(Value::Queues).map_err(error),
             Self::RpsFlowCount(..) => Ok(Value::from_sysctl(text)),
             Self::Sysctl(name) => Ok(name.parse_value(text)),
         }
@@ -148,6 +172,8 @@ pub enum Value {
     List(CpuSet),
     /// CPUs in a file that takes a hexadecimal mask.
     Mask(CpuSet),
+    /// Queues in a file that takes a hexadecimal mask.
+    Queues(CpuSet),
     /// One or several integers, signed or unsigned 64-bit ones (`kernel.shmmax`).
     Numbers(Vec<i128>),
     /// Anything else, as words with single spaces.
@@ -180,7 +206,7 @@ impl Value {
     pub fn cpus(&self) -> Option<&CpuSet> {
         match self {
             Self::List(cpus) | Self::Mask(cpus) => Some(cpus),
-            Self::Numbers(_) | Self::Words(_) => None,
+            Self::Queues(_) | Self::Numbers(_) | Self::Words(_) => None,
         }
     }
 }
@@ -189,7 +215,7 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::List(cpus) => cpus.fmt(f),
-            Self::Mask(cpus) => f.write_str(&cpus.to_mask()),
+            Self::Mask(bits) | Self::Queues(bits) => f.write_str(&bits.to_mask()),
             Self::Numbers(numbers) => {
                 let words: Vec<String> = numbers.iter().map(ToString::to_string).collect();
                 f.write_str(&words.join(" "))
@@ -244,6 +270,8 @@ mod tests {
             (0u32..100_000).prop_map(|irq| Setting::IrqAffinity(Irq(irq))),
             (interface(), queue()).prop_map(|(i, q)| Setting::NapiThread(i, NapiId(q.0))),
             (interface(), queue()).prop_map(|(i, q)| Setting::XpsCpus(i, q)),
+            (interface(), queue()).prop_map(|(i, q)| Setting::XpsRxqs(i, q)),
+            Just(Setting::RpsDefaultMask),
             (interface(), queue()).prop_map(|(i, q)| Setting::RpsCpus(i, q)),
             (interface(), queue()).prop_map(|(i, q)| Setting::RpsFlowCount(i, q)),
             "(net|kernel)\\.[a-z_]{1,12}(\\.[a-z_]{1,8})?".prop_map(|n| Setting::Sysctl(n.parse().unwrap())),
@@ -265,7 +293,8 @@ mod tests {
             let cpus: CpuSet = cpus.into_iter().collect();
             let value = match &setting {
                 Setting::IrqAffinity(_) | Setting::NapiThread(..) => Value::List(cpus),
-                Setting::XpsCpus(..) | Setting::RpsCpus(..) => Value::Mask(cpus),
+                Setting::XpsCpus(..) | Setting::RpsCpus(..) | Setting::RpsDefaultMask => Value::Mask(cpus),
+                Setting::XpsRxqs(..) => Value::Queues(cpus),
                 Setting::RpsFlowCount(..) | Setting::Sysctl(_) => Value::Numbers(numbers),
             };
             prop_assert_eq!(setting.parse(&value.to_string()).unwrap(), value);

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 pub use archive::{ArchiveError, Format, pack, unpack};
 
-use crate::host::{Host, HostError, InterfaceChoice, InterfaceName, SysctlName, ToldMap, nic};
+use crate::host::{Host, HostError, InterfaceChoice, InterfaceName, SysctlName, ToldMap, netdev, nic};
 use crate::kernel_files::{KernelFiles, Node, Tree};
 
 /// Sysctls outside of `net` that a profile may well name.
@@ -72,6 +72,10 @@ pub fn capture(
         let _ = files.read_optional(&name.path());
     }
     let kernel = files.read_optional("/proc/sys/kernel/osrelease").ok().flatten();
+    let extras = extras(&files).unwrap_or_else(|error| {
+        failed.push(error.to_string());
+        Vec::new()
+    });
     let mut tree = private::without_private(files.recorded());
     let about = About {
         schema: 1,
@@ -83,16 +87,22 @@ pub fn capture(
     let mut text = serde_json::to_vec_pretty(&about).expect("strings and a number");
     text.push(b'\n');
     tree.insert("/corelocal/capture.json".into(), Node::File { mode: 0o644, text });
-    for (path, text) in extras(&files, &read) {
+    for (path, text) in extras {
         tree.insert(path, Node::File { mode: 0o644, text: text.into_bytes() });
     }
     Ok(Capture { tree, interfaces: read, failed })
 }
 
-/// What the kernel says by other ways than files, as JSON under `/corelocal/`: each with its path and text.
-#[must_use]
-pub fn extras(_files: &KernelFiles, _interfaces: &[InterfaceName]) -> Vec<(String, String)> {
-    Vec::new()
+/// What the kernel says by other ways than files, as JSON below `/corelocal/`: each with its path and text. Of a captured
+/// tree that is a file, which is kept like any other.
+///
+/// # Errors
+/// If the kernel cannot be asked.
+pub fn extras(files: &KernelFiles) -> Result<Vec<(String, String)>, HostError> {
+    if !files.is_live() {
+        return Ok(Vec::new());
+    }
+    Ok(vec![("/corelocal/netdev.json".to_owned(), netdev::capture(files)?)])
 }
 
 /// The sysctls of a host that a profile for it may name: those of `net.core`, and of `net.ipv4` those of TCP and the port

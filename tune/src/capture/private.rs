@@ -1,4 +1,4 @@
-//! What does not leave the host in a capture: hardware addresses, routes but the default ones, gateways, keys. Pure.
+//! What does not leave the host in a capture: processes, hardware addresses, routes but the default ones, gateways, keys. Pure.
 
 use crate::kernel_files::{Node, Tree};
 
@@ -11,6 +11,9 @@ const SOME_GATEWAY_V6: &str = "20010db8000000000000000000000001";
 pub(super) fn without_private(tree: Tree) -> Tree {
     let keep = |(path, node): (String, Node)| {
         let name = path.rsplit('/').next().unwrap_or_default();
+        if is_of_process(&path) {
+            return None;
+        }
         let node = match node {
             Node::File { .. } if matches!(name, "address" | "permaddr" | "broadcast") || is_secret(name) => {
                 return None;
@@ -26,6 +29,12 @@ pub(super) fn without_private(tree: Tree) -> Tree {
         Some((path, node))
     };
     tree.into_iter().filter_map(keep).collect()
+}
+
+/// `/proc/PID`: of the processes only those that poll for the network matter, and they are in `corelocal/netdev.json`.
+fn is_of_process(path: &str) -> bool {
+    let first = path.strip_prefix("/proc/").and_then(|below| below.split('/').next());
+    first.is_some_and(|first| first.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// True for a sysctl or file that holds a key.
@@ -85,6 +94,7 @@ mod tests {
             ("/sys/devices/virtual/net/veth0/address".to_owned(), file("02:00:00:00:00:01\n")),
             ("/proc/sys/net/ipv4/tcp_fastopen_key".to_owned(), file("0-1-2-3\n")),
             ("/proc/sys/net/core/somaxconn".to_owned(), file("4096\n")),
+            ("/proc/4711/comm".to_owned(), file("somebody\n")),
         ]);
         let expected = Tree::from([
             (

@@ -28,7 +28,7 @@ pub(super) fn apply(session: &Session, profile: &Path, keep_going: bool) -> Resu
         _ => error.into(),
     })?;
     print(|out| report::apply(out, session.format, &applied, &way_back))?;
-    session.print_asides(&applied.kept, &applied.skipped);
+    session.print_asides(&applied.kept, &applied.skipped, &applied.notes);
     applied.failed.iter().for_each(|failure| complain(&anyhow!("not set: {failure}")));
     Ok(if applied.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -58,6 +58,9 @@ pub(super) enum Command {
     Plan {
         /// TOML, see profiles/README.md
         profile: PathBuf,
+        /// Print every setting, also those that hold their value, and why
+        #[arg(long)]
+        explain: bool,
     },
     /// Write the differences, all of them or none, and keep the old values for restore
     Apply {

@@ -90,9 +90,10 @@ impl Session<'_> {
     }
 
     /// What is no difference and is said all the same, on stderr; JSON has it among the rest.
-    fn print_asides(&self, kept: &[Kept], skipped: &[Skipped]) {
+    fn print_asides(&self, kept: &[Kept], skipped: &[Skipped], notes: &[String]) {
         let _ = report::kept(&mut io::stderr(), self.format, kept);
         let _ = report::skipped(&mut io::stderr(), self.format, skipped);
+        let _ = report::notes(&mut io::stderr(), self.format, notes);
     }
 }
 
@@ -125,10 +126,10 @@ fn run_on_host(session: &Session, command: &Command) -> Result<ExitCode> {
             failed.iter().for_each(complain);
             return Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
-        Command::Plan { profile } => {
+        Command::Plan { profile, explain } => {
             let planned = crate::plan_profile(files, &session.profile(profile)?)?;
-            print(|out| report::plan(out, format, &planned))?;
-            session.print_asides(&planned.desired.kept, &planned.desired.skipped);
+            print(|out| report::plan(out, format, &planned, *explain))?;
+            session.print_asides(&planned.desired.kept, &planned.desired.skipped, &planned.desired.notes);
             return Ok(if planned.changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) });
         }
         Command::Apply { profile, keep_going } => return acts::apply(session, profile, *keep_going),
@@ -153,7 +154,7 @@ fn run_on_host(session: &Session, command: &Command) -> Result<ExitCode> {
             let planned = crate::plan_profile(files, &session.profile(profile)?)?;
             let text = crate::script::script(&planned, &session.options.command_line("script", profile))?;
             print(|out| report::script(out, format, &planned.host.interfaces(), &text))?;
-            session.print_asides(&planned.desired.kept, &planned.desired.skipped);
+            session.print_asides(&planned.desired.kept, &planned.desired.skipped, &planned.desired.notes);
         }
         Command::Capture { file, interfaces, profile } => {
             return captures::capture(session, file, interfaces, profile.as_deref());
@@ -182,7 +183,7 @@ fn read_host(session: &Session, name: Option<&str>) -> Result<(Host, Vec<anyhow:
             Err(error) => failed.push(error.into()),
         }
     }
-    Ok((Host { topology, nics, sysctls: Sysctls::new() }, failed))
+    Ok((Host { topology, nics, sysctls: Sysctls::new(), rps_default_mask: None }, failed))
 }
 
 /// Writes a report to stdout at once. A reader that has gone away is no error.

@@ -41,13 +41,18 @@ pub(crate) fn veth_host(cpus: u32, queues: u32) -> Host {
     let place = |cpu| CpuPlace { cpu, node: Some(0), core: cpu, thread: 0, llc: 0 };
     let rx =
         |index| RxQueue { index: QueueIndex(index), rps_cpus: Some(CpuSet::new()), rps_flow_cnt: Some(0) };
-    let tx = |index| TxQueue { index: QueueIndex(index), xps_cpus: (queues > 1).then(CpuSet::new) };
+    let tx = |index| TxQueue {
+        index: QueueIndex(index),
+        xps_cpus: (queues > 1).then(CpuSet::new),
+        xps_rxqs: None,
+    };
     Host {
         topology: Topology {
             housekeeping: online.clone(),
             cpus: online.iter().map(place).collect(),
             online,
             distances: BTreeMap::from([(0, vec![10])]),
+            ..Topology::default()
         },
         nics: vec![NicHost {
             nic: Nic {
@@ -61,8 +66,10 @@ pub(crate) fn veth_host(cpus: u32, queues: u32) -> Host {
             netdev: Netdev::default(),
             queue_irqs: QueueIrqs::default(),
             irqs: BTreeMap::new(),
+            sriov: super::Sriov::default(),
         }],
         sysctls: BTreeMap::from([("net.core.somaxconn".parse().unwrap(), Value::Numbers(vec![4096]))]),
+        rps_default_mask: None,
     }
 }
 
@@ -82,6 +89,8 @@ pub(crate) fn device_nic(driver: &str, device: &str, rx: u32, tx: u32) -> Nic {
         rx_queues: (0..rx)
             .map(|index| RxQueue { index: QueueIndex(index), rps_cpus: None, rps_flow_cnt: None })
             .collect(),
-        tx_queues: (0..tx).map(|index| TxQueue { index: QueueIndex(index), xps_cpus: None }).collect(),
+        tx_queues: (0..tx)
+            .map(|index| TxQueue { index: QueueIndex(index), xps_cpus: None, xps_rxqs: None })
+            .collect(),
     }
 }

@@ -3,6 +3,7 @@
 //! Every part has a parser that takes text and a reader that opens files through [`KernelFiles`] and adds the
 //! path to the error.
 
+pub mod allowed;
 mod carriers;
 mod default_route;
 mod driver_names;
@@ -17,6 +18,7 @@ pub mod nic;
 mod queue_irqs;
 mod queue_map;
 mod settings;
+pub mod sriov;
 mod sysctls;
 mod told_map;
 mod topology;
@@ -31,10 +33,12 @@ pub use names::{InterfaceChoice, InterfaceName, InterfaceNameError, PciAddress};
 pub use netdev::{Direction, Napi, NapiId, NapiThread, Netdev};
 pub use nic::{Nic, QueueIndex, RxQueue, TxQueue};
 pub use queue_irqs::{HowKnown, QueueIrq, QueueIrqs, Serves};
+pub use sriov::Sriov;
 pub use sysctls::{SysctlName, SysctlNameError, Sysctls};
 pub use told_map::{ToldMap, ToldMapError};
 pub use topology::{CpuPlace, Topology};
 
+use crate::cpu_set::CpuSet;
 use crate::kernel_files::{KernelFileError, KernelFiles};
 use crate::setting::{Setting, Value};
 
@@ -47,6 +51,9 @@ pub struct Host {
     pub nics: Vec<NicHost>,
     /// The sysctls that were asked for and exist.
     pub sysctls: Sysctls,
+    /// `net.core.rps_default_mask`: the `rps_cpus` of queues that are made from now on, in this network namespace. `None`
+    /// where it does not exist (before Linux 6.3), or the kernel prints only the end of it (see [`Topology::prints_whole_mask`]).
+    pub rps_default_mask: Option<CpuSet>,
 }
 
 /// What the snapshot holds of one interface.
@@ -60,6 +67,8 @@ pub struct NicHost {
     pub queue_irqs: QueueIrqs,
     /// Affinity of the interrupts in `queue_irqs`.
     pub irqs: BTreeMap<Irq, IrqState>,
+    /// Its physical or virtual functions.
+    pub sriov: Sriov,
 }
 
 impl Host {
@@ -106,7 +115,11 @@ impl Host {
         let nics =
             interfaces.iter().map(|name| NicHost::read(files, name, told)).collect::<Result<_, _>>()?;
         let sysctls = sysctls::read(files, sysctls)?;
-        Ok(Self { topology, nics, sysctls })
+        let mut rps_default_mask = None;
+        if topology.prints_whole_mask() {
+            rps_default_mask = read_optional_as(files, &Setting::RpsDefaultMask.path(), CpuSet::parse_mask)?;
+        }
+        Ok(Self { topology, nics, sysctls, rps_default_mask })
     }
 
     /// The names of its interfaces.
@@ -120,6 +133,7 @@ impl Host {
     pub fn value(&self, setting: &Setting) -> Option<Value> {
         match setting {
             Setting::Sysctl(name) => self.sysctls.get(name).cloned(),
+            Setting::RpsDefaultMask => self.rps_default_mask.clone().map(Value::Mask),
             _ => self.nics.iter().find_map(|on| on.value(setting)),
         }
     }
@@ -144,7 +158,8 @@ impl NicHost {
         for row in &queue_irqs.rows {
             irqs.insert(row.irq, IrqState::read(files, row.irq)?);
         }
-        Ok(Self { nic, netdev, queue_irqs, irqs })
+        let sriov = Sriov::read(files, nic.device.as_ref())?;
+        Ok(Self { nic, netdev, queue_irqs, irqs, sriov })
     }
 
     /// What a setting of this interface holds; `None` if it is of another one, or of none.
@@ -160,6 +175,10 @@ impl NicHost {
                 let queue = self.nic.tx_queue(interface, *queue)?;
                 queue.xps_cpus.clone().map(Value::Mask)
             }
+            Setting::XpsRxqs(interface, queue) => {
+                let queue = self.nic.tx_queue(interface, *queue)?;
+                queue.xps_rxqs.clone().map(Value::Queues)
+            }
             Setting::RpsCpus(interface, queue) => {
                 let queue = self.nic.rx_queue(interface, *queue)?;
                 queue.rps_cpus.clone().map(Value::Mask)
@@ -168,7 +187,7 @@ impl NicHost {
                 let queue = self.nic.rx_queue(interface, *queue)?;
                 queue.rps_flow_cnt.map(|count| Value::Numbers(vec![i128::from(count)]))
             }
-            Setting::Sysctl(_) => None,
+            Setting::RpsDefaultMask | Setting::Sysctl(_) => None,
         }
     }
 }
@@ -239,6 +258,9 @@ pub enum HostError {
     /// The kernel did not list the interfaces of this process's network namespace.
     #[error("list the interfaces by rtnetlink: {0}")]
     Links(String),
+    /// The kernel did not say where this process may run.
+    #[error("sched_getaffinity of this process: {0}")]
+    Allowed(String),
     /// `interface = "auto"` without a default route.
     #[error(
         "no default route in /proc/net/route or /proc/net/ipv6_route to choose the interface by; name it with --interface"

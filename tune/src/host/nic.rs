@@ -54,6 +54,9 @@ pub struct TxQueue {
     /// `xps_cpus`; `None` where the queue has no XPS: reading gives ENOENT on a device with one TX queue, EINVAL for a
     /// queue outside of all traffic classes (mqprio) and on a subordinate device (`xps_cpus_show()`).
     pub xps_cpus: Option<CpuSet>,
+    /// `xps_rxqs`: the RX queues whose connections transmit on it, before `xps_cpus` is asked; `None` as above, but it is
+    /// there with one TX queue.
+    pub xps_rxqs: Option<CpuSet>,
 }
 
 /// The device under an interface.
@@ -125,11 +128,11 @@ impl Nic {
             Ok(RxQueue { index, rps_cpus, rps_flow_cnt })
         });
         let tx_queues = tx.into_iter().map(|index| -> Result<_, HostError> {
-            let xps_cpus = read_optional_as(files, &queue("tx", index, "xps_cpus"), CpuSet::parse_mask);
-            match xps_cpus {
-                Err(HostError::File(error)) if error.is_invalid() => Ok(TxQueue { index, xps_cpus: None }),
-                xps_cpus => Ok(TxQueue { index, xps_cpus: xps_cpus? }),
-            }
+            let read = |file| match read_optional_as(files, &queue("tx", index, file), CpuSet::parse_mask) {
+                Err(HostError::File(error)) if error.is_invalid() => Ok(None),
+                mask => mask,
+            };
+            Ok(TxQueue { index, xps_cpus: read("xps_cpus")?, xps_rxqs: read("xps_rxqs")? })
         });
         Ok(Self {
             name: name.clone(),

@@ -24,6 +24,7 @@ impl NicHost {
         let rx = self.nic.rx_queues.iter().flat_map(|queue| {
             [Setting::RpsCpus(name.clone(), queue.index), Setting::RpsFlowCount(name.clone(), queue.index)]
         });
-        irqs.chain(tx).chain(rx).collect()
+        let threads = self.netdev.napis.iter().map(|napi| Setting::NapiThread(name.clone(), napi.id));
+        irqs.chain(threads).chain(tx).chain(rx).collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{HostError, read_optional_as};
+use super::{HostError, allowed, read_optional_as};
 use crate::cpu_set::{Cpu, CpuSet};
 use crate::kernel_files::KernelFiles;
 
@@ -25,10 +25,18 @@ pub struct CpuPlace {
 }
 
 /// The CPUs of the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Topology {
     /// `online`.
     pub online: CpuSet,
+    /// `possible`: all that may ever come online; masks have a bit for each.
+    pub possible: CpuSet,
+    /// `isolated` (`isolcpus=domain`).
+    pub isolated: CpuSet,
+    /// `nohz_full`.
+    pub nohz_full: CpuSet,
+    /// Where this process may run, see [`allowed`](super::allowed); `None` if that is not known.
+    pub allowed: Option<CpuSet>,
     /// CPUs to which the kernel lets RPS send packets: without `isolated` (`isolcpus=domain`) and `nohz_full`.
     pub housekeeping: CpuSet,
     /// The online CPUs in ascending order.
@@ -53,7 +61,15 @@ impl Topology {
         let cpus = online.iter().map(|cpu| read_cpu(files, cpu, &nodes)).collect::<Result<_, _>>()?;
         let distances = read_distances(files, &nodes)?;
         let housekeeping = possible.difference(&isolated).difference(&nohz_full);
-        Ok(Self { online, housekeeping, cpus, distances })
+        let allowed = allowed::read(files)?;
+        Ok(Self { online, possible, isolated, nohz_full, allowed, housekeeping, cpus, distances })
+    }
+
+    /// True if a CPU mask sysctl prints all of its value: `dump_cpumask()` in `net/core/sysctl_net_core.c` has room for
+    /// 126 characters, and prints a digit for every 4 possible CPUs and a comma for every 32.
+    #[must_use]
+    pub fn prints_whole_mask(&self) -> bool {
+        self.possible.iter().last().is_none_or(|last| last < 448)
     }
 
     /// How far a CPU's node is from `node`: 0 for the node itself or if either is not known, else the kernel's
@@ -132,8 +148,8 @@ mod tests {
         Topology {
             online: "0-3".parse().unwrap(),
             housekeeping: "0-3".parse().unwrap(),
-            cpus: Vec::new(),
             distances: BTreeMap::from([(0, vec![10, 21]), (2, vec![21, 10])]),
+            ..Topology::default()
         }
     }
 

@@ -1,7 +1,9 @@
 //! What the commands print, as text and as JSON with `"schema": 1`. Takes data and an `impl Write`.
 
+mod asides;
 mod check;
 mod compare;
+mod reasons;
 mod show;
 mod table;
 #[cfg(test)]
@@ -12,6 +14,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+pub use asides::{kept, notes, skipped};
 pub use check::{check, profile, script};
 pub use compare::{capture, diff};
 pub use show::show;
@@ -44,10 +47,13 @@ struct ChangesJson<'a> {
     changes: Vec<ChangeText>,
     kept: Vec<KeptJson>,
     skipped: Vec<SkippedJson<'a>>,
+    notes: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     pending: Option<Vec<PendingJson>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failed: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settings: Option<Vec<reasons::Explained<'a>>>,
 }
 
 /// A sysctl that stays above what the profile asks for.
@@ -86,12 +92,13 @@ struct RestoreJson<'a> {
     elsewhere: Vec<String>,
 }
 
-/// The differences, one a line, and nothing else.
+/// The differences, one a line, and nothing else; with `explain` every setting and the reason for it.
 ///
 /// # Errors
 /// As `out` gives them.
-pub fn plan(out: &mut impl Write, format: Format, planned: &Planned) -> io::Result<()> {
+pub fn plan(out: &mut impl Write, format: Format, planned: &Planned, explain: bool) -> io::Result<()> {
     match format {
+        Format::Text if explain => reasons::write_text(out, planned),
         Format::Text => write_changes(out, &texts(&planned.changes)),
         Format::Json => write_json(
             out,
@@ -102,41 +109,13 @@ pub fn plan(out: &mut impl Write, format: Format, planned: &Planned) -> io::Resu
                 changes: texts(&planned.changes),
                 kept: planned.desired.kept.iter().map(kept_json).collect(),
                 skipped: planned.desired.skipped.iter().map(skipped_json).collect(),
+                notes: &planned.desired.notes,
                 pending: None,
                 failed: None,
+                settings: explain.then(|| reasons::explained(planned)),
             },
         ),
     }
-}
-
-/// The sysctls of which the profile asks less than they hold, one a line: no differences, so not for the same stream.
-/// JSON has them among the rest.
-///
-/// # Errors
-/// As `err` gives them.
-pub fn kept(err: &mut impl Write, format: Format, kept: &[Kept]) -> io::Result<()> {
-    if format == Format::Json {
-        return Ok(());
-    }
-    kept.iter().try_for_each(|Kept { name, value, asked }| {
-        writeln!(
-            err,
-            "tune: kept {}: {value}: the profile asks for less; write {{ exact = {} }} to lower it",
-            name.path(),
-            asked.in_toml()
-        )
-    })
-}
-
-/// The wishes that the host cannot have, one a line, for stderr. JSON has them among the rest.
-///
-/// # Errors
-/// As `err` gives them.
-pub fn skipped(err: &mut impl Write, format: Format, skipped: &[Skipped]) -> io::Result<()> {
-    if format == Format::Json {
-        return Ok(());
-    }
-    skipped.iter().try_for_each(|Skipped { wish, reason }| writeln!(err, "tune: skipped {wish}: {reason}"))
 }
 
 /// What was written, and `way_back`, the command that puts it back.
@@ -149,7 +128,7 @@ pub fn apply(out: &mut impl Write, format: Format, applied: &Applied, way_back: 
         let pending = applied.pending.iter().map(pending_json).collect();
         let kept = applied.kept.iter().map(kept_json).collect();
         let skipped = applied.skipped.iter().map(skipped_json).collect();
-        let interfaces = &applied.interfaces;
+        let (interfaces, notes) = (&applied.interfaces, &applied.notes);
         let json = ChangesJson {
             schema: SCHEMA,
             command: "apply",
@@ -157,8 +136,10 @@ pub fn apply(out: &mut impl Write, format: Format, applied: &Applied, way_back: 
             changes,
             kept,
             skipped,
+            notes,
             pending: Some(pending),
             failed: Some(&applied.failed),
+            settings: None,
         };
         return write_json(out, &json);
     }

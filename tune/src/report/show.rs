@@ -10,6 +10,7 @@ use super::table::write_table;
 use super::{Format, SCHEMA, count, write_json};
 use crate::cpu_set::CpuSet;
 use crate::host::names::list;
+use crate::host::sriov::Function;
 use crate::host::{
     Direction, Host, HowKnown, InterfaceName, Irq, Napi, NapiId, Nic, NicHost, QueueIndex, QueueIrq, RxQueue,
     Topology, TxQueue,
@@ -29,6 +30,10 @@ struct InterfaceReport {
     /// For an interface on others, which carry its packets: the lowest of them; `apply` takes those and not this one.
     /// Null for one that carries them itself.
     lower: Option<BTreeSet<InterfaceName>>,
+    /// For a virtual function of SR-IOV, the physical one.
+    physical_function: Option<Function>,
+    /// For a physical function of SR-IOV, the virtual ones.
+    virtual_functions: Vec<Function>,
     /// NUMA node.
     numa_node: Option<u32>,
     /// Number of RX queues.
@@ -156,6 +161,13 @@ fn write_interface(out: &mut impl Write, report: &InterfaceReport) -> io::Result
         }
         Some(lower) => writeln!(out, "it stands on {lower}: plan and apply take those")?,
     }
+    if let Some(physical) = &report.physical_function {
+        writeln!(out, "it is a virtual function of {}", name_of(physical))?;
+    }
+    if !report.virtual_functions.is_empty() {
+        let names: Vec<String> = report.virtual_functions.iter().map(name_of).collect();
+        writeln!(out, "its virtual functions are {}", names.join(", "))?;
+    }
     if let Some(doubt) = &report.doubt {
         writeln!(out, "its interrupts are not set, since {doubt}")?;
     }
@@ -171,6 +183,13 @@ fn with_cell((row, cell): ([String; 9], String)) -> [String; 10] {
 fn describe(thread: &ThreadReport) -> String {
     let cpus = thread.cpus.as_ref().map_or_else(|| "is gone".to_owned(), |cpus| format!("on {cpus}"));
     format!("{} {cpus}", thread.pid)
+}
+
+fn name_of(function: &Function) -> String {
+    match list(&function.interfaces).as_str() {
+        "" => format!("{} (no interface here)", function.pci),
+        names => format!("{} ({names})", function.pci),
+    }
 }
 
 fn cells(queue: &QueueReport) -> [String; 9] {
@@ -209,6 +228,8 @@ impl InterfaceReport {
             device: device.map(|device| device.name().to_owned()),
             pci: device.and_then(|device| device.pci.as_ref()).map(ToString::to_string),
             lower: nic.lower.clone(),
+            physical_function: host.sriov.physical.clone(),
+            virtual_functions: host.sriov.virtuals.clone(),
             numa_node: nic.numa_node,
             rx_queues: nic.rx_queues.len(),
             tx_queues: nic.tx_queues.len(),

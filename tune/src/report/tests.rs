@@ -18,6 +18,7 @@ fn applied() -> Applied {
         changes: vec![Change { setting, before, after }],
         pending: vec![PendingMove { irq: crate::host::Irq(40), affinity, effective }],
         skipped: Vec::new(),
+        notes: Vec::new(),
         kept: vec![Kept {
             name: "net.ipv4.tcp_rmem".parse().unwrap(),
             value: crate::setting::Value::from_sysctl("4096 131072 33554432"),
@@ -50,7 +51,7 @@ fn apply_prints_changes_lagging_interrupts_and_the_way_back() {
         text(|out| apply(out, Format::Json, &applied(), "tune restore")),
         "{\"schema\":1,\"command\":\"apply\",\"interfaces\":[\"eth0\"],\"changes\":[{\"path\":\"/proc/irq/40/smp_affinity_list\",\
          \"before\":\"0-1\",\"after\":\"0\"}],\"kept\":[{\"path\":\"/proc/sys/net/ipv4/tcp_rmem\",\
-         \"value\":\"4096 131072 33554432\",\"asked\":\"4096 131072 16777216\"}],\"skipped\":[],\"pending\":[{\"irq\":40,\"affinity\":\"0\",\"effective\":\"1\"}],\"failed\":[]}\n"
+         \"value\":\"4096 131072 33554432\",\"asked\":\"4096 131072 16777216\"}],\"skipped\":[],\"notes\":[],\"pending\":[{\"irq\":40,\"affinity\":\"0\",\"effective\":\"1\"}],\"failed\":[]}\n"
     );
     let nothing = Applied { changes: Vec::new(), ..applied() };
     assert_eq!(text(|out| apply(out, Format::Text, &nothing, "tune restore")), "nothing to do\n");

@@ -293,10 +293,10 @@ fn kind(setting: &Setting) -> &'static str {
     match setting {
         Setting::IrqAffinity(_) => "interrupt affinity setting",
         Setting::NapiThread(..) => "NAPI thread affinity",
-        Setting::XpsCpus(..) => "XPS map",
+        Setting::XpsCpus(..) | Setting::XpsRxqs(..) => "XPS map",
         Setting::RpsCpus(..) => "RPS map",
         Setting::RpsFlowCount(..) => "RFS table",
-        Setting::Sysctl(_) => "sysctl",
+        Setting::RpsDefaultMask | Setting::Sysctl(_) => "sysctl",
     }
 }
 
