@@ -1,5 +1,6 @@
 //! The command line: parse, run, print, exit code.
 
+mod explain;
 mod map;
 
 use std::ffi::OsString;
@@ -43,13 +44,13 @@ struct Options {
     /// Print one JSON object
     #[arg(long, global = true)]
     json: bool,
-    /// plan, apply: the CPUs of the workers, such as 0-3,8 or "online", instead of the profile's
+    /// plan, apply, explain: the CPUs of the workers, such as 0-3,8 or "online", instead of the profile's
     #[arg(long, global = true, value_name = "LIST")]
     cpus: Option<String>,
     /// show, plan, apply: the interface instead of the profile's; "auto" is that of the default route
     #[arg(long, global = true, value_name = "IFACE")]
     interface: Option<String>,
-    /// show, plan, apply: which interrupt serves which queue, such as "rx-0=irq 42,tx-0=irq 43", or a file with that
+    /// show, explain, plan, apply: which interrupt serves which queue, such as "rx-0=irq 42,tx-0=irq 43", or a file with that
     #[arg(long, global = true, value_name = "MAP")]
     map: Option<String>,
     /// apply, restore: where the journal is [default: run/corelocal below the root]
@@ -65,6 +66,8 @@ enum Command {
         #[arg(value_name = "IFACE")]
         name: Option<String>,
     },
+    /// Print the way of a packet through each queue: NAPI, interrupt, CPUs, XPS, RPS, and what breaks it
+    Explain(explain::Asked),
     /// Print what apply would change, and nothing else
     #[command(after_help = "Exit status: 0 nothing to do, 2 there are changes (and usage errors), 1 error")]
     Plan {
@@ -167,6 +170,7 @@ impl Command {
     fn name(&self) -> &'static str {
         match self {
             Self::Show { .. } => "show",
+            Self::Explain(_) => "explain",
             Self::Plan { .. } => "plan",
             Self::Apply { .. } => "apply",
             Self::Restore => "restore",
@@ -177,6 +181,7 @@ impl Command {
     fn takes(&self, option: &str) -> bool {
         match self {
             Self::Show { .. } => ["--interface", "--map"].contains(&option),
+            Self::Explain(asked) => asked.takes(option),
             Self::Plan { .. } => option != "--state-dir",
             Self::Apply { .. } => true,
             Self::Restore => option == "--state-dir",
@@ -218,6 +223,7 @@ fn execute(cli: &Cli) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Command::Explain(asked) => explain::run(&files, format, asked, overrides)?,
         Command::Plan { profile } => {
             let planned = crate::plan_profile(&files, &read_profile(profile, overrides)?)?;
             print(|out| report::plan(out, format, &planned))?;

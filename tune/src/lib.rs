@@ -36,6 +36,7 @@ pub mod restore;
 
 pub mod verify;
 
+pub mod explain;
 pub mod measure;
 
 pub mod cli;

@@ -1,5 +1,6 @@
 //! What the commands print, as text and as JSON with `"schema": 1`. Takes data and an `impl Write`.
 
+mod explain;
 mod show;
 mod table;
 
@@ -7,6 +8,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+pub use explain::{Explained, explain};
 pub use show::show;
 
 use crate::host::InterfaceName;
