@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use common::{contents, copy_of, host, profile, run, tune};
+use common::{assert_same_values, contents, copy_of, host, profile, run, tune};
 
 fn auto() -> String {
     profile("auto.toml").to_str().unwrap().to_owned()
@@ -56,7 +56,7 @@ fn json_of_plan_apply_and_restore() {
     let tree = copy_of("virtio-2cpu");
     let plan = run(tree.path(), ["plan", "--json", &auto()]).expect(2).json();
     assert_eq!(plan["schema"], 1);
-    assert_eq!(plan["interface"], "eth0");
+    assert_eq!(plan["interfaces"], serde_json::json!(["eth0"]));
     let keys: Vec<&String> = plan["changes"][0].as_object().unwrap().keys().collect();
     assert_eq!(keys, ["after", "before", "path"]);
     assert!(plan["changes"].as_array().unwrap().iter().all(|c| c["path"].as_str().unwrap().starts_with('/')));
@@ -145,22 +145,35 @@ fn bonded() -> tempfile::TempDir {
 }
 
 #[test]
-fn an_interface_that_stands_on_others_is_refused_and_names_them() {
+fn an_interface_that_stands_on_others_gives_way_to_them() {
+    let tree = bonded();
+    let lower = serde_json::json!(["enp59s0f0np0", "enp59s0f1np1"]);
+    for interface in ["bond0", "bond0.7", "bond0.7,enp59s0f0np0,bond0", "enp59s0f0np0,enp59s0f1np1"] {
+        let plan = run(tree.path(), ["plan", "--json", "--interface", interface, &auto()]).expect(2).json();
+        assert_eq!(plan["interfaces"], lower, "{interface}");
+        for port in ["enp59s0f0np0", "enp59s0f1np1"] {
+            let queues = format!("/sys/class/net/{port}/queues/");
+            let changes = plan["changes"].as_array().unwrap().iter();
+            assert!(changes.filter(|c| c["path"].as_str().unwrap().starts_with(&queues)).count() > 0);
+        }
+    }
+    for interface in ["bond0", "bond0.7"] {
+        let show = run(tree.path(), ["show", interface, "--json"]).expect(0).json();
+        assert_eq!(show["interfaces"][0]["lower"], lower);
+        let text = run(tree.path(), ["show", interface]).expect(0).stdout;
+        let last = "it stands on enp59s0f0np0, enp59s0f1np1: plan and apply take those\n";
+        assert!(text.ends_with(last), "{text}");
+    }
+}
+
+#[test]
+fn several_interfaces_are_applied_verified_and_restored_as_one() {
     let tree = bonded();
     let before = contents(tree.path());
-    for interface in ["bond0", "bond0.7"] {
-        for subcommand in ["plan", "apply"] {
-            let result = run(tree.path(), [subcommand, "--interface", interface, &auto()]);
-            let expected = format!("interface {interface} stands on enp59s0f0np0, enp59s0f1np1: ");
-            assert!(result.refusal().contains(&expected), "{}", result.stderr);
-        }
-        let show = run(tree.path(), ["show", interface, "--json"]).expect(0).json();
-        assert_eq!(show["interfaces"][0]["lower"], serde_json::json!(["enp59s0f0np0", "enp59s0f1np1"]));
-        let text = run(tree.path(), ["show", interface]).expect(0).stdout;
-        assert!(text.ends_with("it stands on enp59s0f0np0, enp59s0f1np1: tune each of them\n"), "{text}");
-    }
-    assert_eq!(contents(tree.path()), before);
-    run(tree.path(), ["plan", "--interface", "enp59s0f1np1", &auto()]).expect(2);
+    run(tree.path(), ["apply", "--interface", "bond0.7", &auto()]).expect(0);
+    run(tree.path(), ["plan", "--interface", "bond0", &auto()]).expect(0);
+    run(tree.path(), ["restore"]).expect(0);
+    assert_same_values(&contents(tree.path()), &before);
 }
 
 #[test]

@@ -177,11 +177,11 @@ fn explain_tells_each_queue_of_a_tree_with_what_breaks_it() {
     let tree = host("bnxt-threaded");
     let json = run(&tree, ["explain", "eth1", "--json", "--profile", &auto()]).expect(0).json();
     assert_eq!(
-        (&json["schema"], &json["command"], &json["interface"]),
+        (&json["schema"], &json["command"], &json["interfaces"][0]["interface"]),
         (&json!(1), &json!("explain"), &json!("eth1"))
     );
-    assert_eq!((&json["refused"], &json["notes"]), (&json!(null), &json!([])));
-    let chain = &json["chains"][0];
+    assert_eq!((&json["refused"], &json["interfaces"][0]["notes"]), (&json!(null), &json!([])));
+    let chain = &json["interfaces"][0]["chains"][0];
     let expected = json!({
         "rx": 0, "tx": 0, "napi": 513,
         "thread": {"pid": 900, "name": "napi/eth0-513", "cpus": "0-3", "wanted": "0"},
@@ -200,7 +200,7 @@ fn explain_tells_each_queue_of_a_tree_with_what_breaks_it() {
         kinds(chain),
         ["irq_on_several_cpus", "not_as_wanted", "napi_thread_on_several_cpus", "xps_elsewhere"]
     );
-    assert!(kinds(&json["chains"][3]).contains(&"napi_thread_gone".to_owned()));
+    assert!(kinds(&json["interfaces"][0]["chains"][3]).contains(&"napi_thread_gone".to_owned()));
 
     let text = run(&tree, ["explain", "eth1"]).expect(0).stdout;
     assert_eq!(text.lines().count(), 5, "{text}");
@@ -226,9 +226,9 @@ fn explain_shows_a_refused_profile_and_what_is_not_known_too() {
     let tree = host("ambiguous-4cpu");
     let json = run(&tree, ["explain", "eth0", "--json", "--profile", &auto()]).expect(0).json();
     assert!(json["refused"].as_str().unwrap().contains("cannot be placed"), "{json}");
-    assert!(json["notes"][0].as_str().unwrap().contains("both claim RX queue 0"), "{json}");
-    assert_eq!(json["chains"][0]["known_by"], "name_only");
-    assert_eq!(json["chains"][0]["wanted"], json!(null));
+    assert!(json["interfaces"][0]["notes"][0].as_str().unwrap().contains("both claim RX queue 0"), "{json}");
+    assert_eq!(json["interfaces"][0]["chains"][0]["known_by"], "name_only");
+    assert_eq!(json["interfaces"][0]["chains"][0]["wanted"], json!(null));
     let text = run(&tree, ["explain", "eth0", "rx-1", "--profile", &auto()]).expect(0).stdout;
     assert!(text.contains("nothing is wanted, since the profile is refused: "), "{text}");
 }

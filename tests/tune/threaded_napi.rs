@@ -127,8 +127,8 @@ fn explain_draws_the_thread_and_says_that_it_may_run_anywhere() {
     let several = format!("broken: its NAPI thread {pid} may run on each of the CPUs {cpus}");
     assert_eq!(text.contains(&several), cpus.len() > 1, "{text}");
     let json = explain(&["--json", "--profile", &lab_toml()]).json();
-    assert_eq!(json["chains"].as_array().unwrap().len(), QUEUES as usize);
-    assert_eq!(json["chains"][0]["irq"], json!(null));
-    assert!(json["notes"][0].as_str().unwrap().contains("virtual"), "{json}");
-    assert!(json["chains"][1]["thread"]["wanted"].is_string(), "{json}");
+    assert_eq!(json["interfaces"][0]["chains"].as_array().unwrap().len(), QUEUES as usize);
+    assert_eq!(json["interfaces"][0]["chains"][0]["irq"], json!(null));
+    assert!(json["interfaces"][0]["notes"][0].as_str().unwrap().contains("virtual"), "{json}");
+    assert!(json["interfaces"][0]["chains"][1]["thread"]["wanted"].is_string(), "{json}");
 }

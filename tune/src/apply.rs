@@ -168,9 +168,11 @@ fn check(files: &KernelFiles, host: &Host, links: &Links, change: &Change) -> Re
 
 fn owner(host: &Host, links: &Links, setting: &Setting) -> Option<Owner> {
     if let Setting::IrqAffinity(irq) = setting {
-        let row = host.queue_irqs.rows.iter().find(|row| row.irq == *irq)?;
-        let device = host.nic.device.as_ref()?.interrupt_directory().to_owned();
-        return Some(Owner::Interrupt { name: row.name.clone(), device });
+        return host.nics.iter().find_map(|on| {
+            let row = on.queue_irqs.rows.iter().find(|row| row.irq == *irq)?;
+            let device = on.nic.device.as_ref()?.interrupt_directory().to_owned();
+            Some(Owner::Interrupt { name: row.name.clone(), device })
+        });
     }
     links.get(&setting.interface()?).cloned().map(Owner::Interface)
 }

@@ -15,7 +15,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::errno::describe;
-use crate::host::{Host, InterfaceChoice, ToldMap, nic};
+use crate::host::{Host, InterfaceChoice, NicReader, Sysctls, ToldMap, Topology, nic};
 use crate::journal::State;
 use crate::kernel_files::KernelFiles;
 use crate::profile::{CpuChoice, Profile};
@@ -214,9 +214,9 @@ fn execute(cli: &Cli) -> Result<ExitCode> {
     let state_dir = || options.state_dir.clone().map_or_else(|| State::default_directory(&files), Ok);
     match &cli.command {
         Command::Show { name } => {
-            let (hosts, failed) = read_hosts(&files, overrides, name.as_deref())?;
-            if !hosts.is_empty() || failed.is_empty() {
-                print(|out| report::show(out, format, &hosts))?;
+            let (host, failed) = read_host(&files, overrides, name.as_deref())?;
+            if !host.nics.is_empty() || failed.is_empty() {
+                print(|out| report::show(out, format, &host))?;
             }
             failed.iter().for_each(complain);
             if !failed.is_empty() {
@@ -271,28 +271,30 @@ fn finish_what_is_begun() -> Result<()> {
     Ok(())
 }
 
-/// The hosts that `show` prints, one for each interface, and why others cannot be read.
-fn read_hosts(
+/// The interfaces that `show` prints, and why others cannot be read.
+fn read_host(
     files: &KernelFiles,
     overrides: Overrides,
     name: Option<&str>,
-) -> Result<(Vec<Host>, Vec<anyhow::Error>)> {
-    let named = name.map(str::parse).transpose()?;
-    let choices = match named.or(overrides.interface) {
-        Some(choice) => vec![choice],
-        None if !overrides.map.is_empty() => {
-            bail!("--map is of one interface; name it: tune show IFACE --map …")
-        }
-        None => nic::interesting(files)?.into_iter().map(InterfaceChoice::Named).collect(),
+) -> Result<(Host, Vec<anyhow::Error>)> {
+    let topology = Topology::read(files)?;
+    let named: Option<InterfaceChoice> = name.map(str::parse).transpose()?;
+    let names = match named.or(overrides.interface.clone()) {
+        Some(choice) => choice.names(files)?,
+        None => nic::interesting(files)?,
     };
-    let (mut hosts, mut failed) = (Vec::new(), Vec::new());
-    for choice in &choices {
-        match Host::read_told(files, choice, &[], &overrides.map) {
-            Ok(host) => hosts.push(host),
+    if !overrides.map.is_empty() && names.len() != 1 {
+        bail!("--map is of one interface; name it: tune show IFACE --map …");
+    }
+    let reader = NicReader::new(files, overrides.map);
+    let (mut nics, mut failed) = (Vec::new(), Vec::new());
+    for name in &names {
+        match reader.read(name) {
+            Ok(nic) => nics.push(nic),
             Err(error) => failed.push(error.into()),
         }
     }
-    Ok((hosts, failed))
+    Ok((Host { topology, nics, sysctls: Sysctls::new() }, failed))
 }
 
 /// Bytes of a profile file. The largest that could make sense has a line for each sysctl.

@@ -95,8 +95,8 @@ pub struct Planned {
 /// A profile applied to a host.
 #[derive(Debug)]
 pub struct Applied {
-    /// The interface.
-    pub interface: InterfaceName,
+    /// The interfaces.
+    pub interfaces: Vec<InterfaceName>,
     /// What was written; empty is nothing to do.
     pub changes: Vec<Change>,
     /// The sysctls that stay above what the profile asks for.
@@ -149,7 +149,7 @@ pub fn apply_profile(
     }
     let Planned { host, desired, changes } = planned;
     let mut applied = Applied {
-        interface: host.nic.name.clone(),
+        interfaces: host.interfaces(),
         changes,
         kept: desired.kept.clone(),
         skipped: desired.skipped.clone(),
@@ -157,7 +157,7 @@ pub fn apply_profile(
         replaced_journal: false,
     };
     let Some(state) = state else { return Ok(applied) };
-    let choice = InterfaceChoice::Named(applied.interface.clone());
+    let choice = InterfaceChoice::Several(applied.interfaces.clone());
     applied.replaced_journal = apply::apply(files, &state, &host, &applied.changes, || {
         let now = Host::read_told(files, &choice, &profile.sysctl_names(), &profile.map)
             .map_err(|error| error.to_string())?;

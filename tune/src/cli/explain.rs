@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow, bail};
 
 use super::{Overrides, print, read_profile};
-use crate::explain::{QueueChoice, explain};
+use crate::explain::{Explanation, QueueChoice, explain};
 use crate::host::{Host, InterfaceChoice};
 use crate::kernel_files::KernelFiles;
 use crate::report::{self, Explained, Format};
@@ -45,25 +45,25 @@ pub(super) fn run(files: &KernelFiles, format: Format, asked: &Asked, overrides:
         Some(Ok(planned)) => (Some(planned), None),
         Some(Err(error)) => (None, Some(error.to_string())),
     };
-    let mut explanation = match &planned {
-        Some(planned) => explain(&planned.host, Some(&planned.desired)),
-        None => explain(&Host::read_told(files, &choice, &[], &told)?, None),
+    let mut interfaces: Vec<Explanation> = match &planned {
+        Some(planned) => planned.host.nics.iter().map(|nic| explain(nic, Some(&planned.desired))).collect(),
+        None => {
+            Host::read_told(files, &choice, &[], &told)?.nics.iter().map(|nic| explain(nic, None)).collect()
+        }
     };
     if let Some(queue) = queue {
-        let count = explanation.chains.len();
-        explanation.chains.retain(|chain| queue.is(chain));
-        if explanation.chains.is_empty() {
-            let name = asked.queue.as_deref().unwrap_or_default();
-            bail!(
-                "{} has no queue {name}; \"tune explain {}\" shows its {count}",
-                explanation.interface,
-                explanation.interface
-            );
+        for explanation in &mut interfaces {
+            let (name, count) = (&explanation.interface, explanation.chains.len());
+            explanation.chains.retain(|chain| queue.is(chain));
+            if explanation.chains.is_empty() {
+                let queue = asked.queue.as_deref().unwrap_or_default();
+                bail!("{name} has no queue {queue}; \"tune explain {name}\" shows its {count}");
+            }
         }
     }
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let explained = Explained {
-        explanation: &explanation,
+        interfaces: &interfaces,
         refused: refused.as_deref(),
         one: queue.is_some(),
         colour: io::stdout().is_terminal() && !no_colour,

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Chain;
 use crate::cpu_set::{Cpu, CpuSet};
-use crate::host::{Host, HowKnown, QueueIndex};
+use crate::host::{HowKnown, NicHost, QueueIndex};
 
 /// One thing that breaks a chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -20,7 +20,7 @@ fn broken(kind: &'static str, says: String) -> Option<Break> {
 }
 
 /// Fills in what breaks each of the chains.
-pub(super) fn find(host: &Host, chains: &mut [Chain]) {
+pub(super) fn find(host: &NicHost, chains: &mut [Chain]) {
     let tx_cpus: Vec<(QueueIndex, Option<Cpu>)> = chains
         .iter()
         .filter(|chain| chain.rx.is_none())
@@ -47,7 +47,7 @@ pub(super) fn find(host: &Host, chains: &mut [Chain]) {
     }
 }
 
-fn unknown_interrupt(host: &Host, chain: &Chain) -> Option<Break> {
+fn unknown_interrupt(host: &NicHost, chain: &Chain) -> Option<Break> {
     host.nic.device.as_ref().filter(|_| chain.irq.is_none())?;
     let why = host.queue_irqs.doubt.as_deref().unwrap_or("no step of the ladder found one");
     broken("interrupt_not_known", format!("its interrupt is not known: {why}; tell it with --map"))
@@ -85,7 +85,7 @@ fn wanted_differs(chain: &Chain) -> Option<Break> {
     broken("not_as_wanted", format!("the profile wants IRQ {irq} on CPU {wanted}, and it is set to {set}"))
 }
 
-fn shared(host: &Host, chain: &Chain) -> Option<Break> {
+fn shared(host: &NicHost, chain: &Chain) -> Option<Break> {
     let irq = chain.irq?;
     let others = host.queue_irqs.shared.get(&irq)?.join(", ");
     broken("interrupt_shared", format!("IRQ {irq} is shared with {others}, which move with it"))
@@ -127,7 +127,7 @@ fn rps(chain: &Chain) -> Option<Break> {
     }
 }
 
-fn xps(host: &Host, chain: &Chain) -> Option<Break> {
+fn xps(host: &NicHost, chain: &Chain) -> Option<Break> {
     let xps = chain.xps.as_ref()?;
     if xps.is_empty() {
         let several = host.nic.tx_queues.len() > 1;

@@ -1,4 +1,4 @@
-//! `explain(&Host, wanted) -> Explanation`: the way of a packet, queue by queue, and what breaks it. Pure.
+//! `explain(&NicHost, wanted) -> Explanation`: the way of a packet, queue by queue, and what breaks it. Pure.
 //!
 //! ```text
 //!  RX queue ─► NAPI instance (and its thread) ─► interrupt ─► CPU it is set to, and fires on ─► RPS
@@ -13,7 +13,7 @@ pub use breaks::Break;
 
 use crate::cpu_set::{Cpu, CpuSet};
 use crate::host::{
-    Direction, Host, HowKnown, Irq, Napi, NapiId, QueueIndex, QueueIrq, RxQueue, Serves, TxQueue,
+    Direction, HowKnown, Irq, Napi, NapiId, NicHost, QueueIndex, QueueIrq, RxQueue, Serves, TxQueue,
 };
 use crate::plan::Desired;
 use crate::setting::{Setting, Value};
@@ -143,9 +143,9 @@ impl std::str::FromStr for QueueChoice {
     }
 }
 
-/// Explains every queue of the host's interface; `wanted` is what a profile wants there.
+/// Explains every queue of an interface; `wanted` is what a profile wants there.
 #[must_use]
-pub fn explain(host: &Host, wanted: Option<&Desired>) -> Explanation {
+pub fn explain(host: &NicHost, wanted: Option<&Desired>) -> Explanation {
     let mut chains = Vec::new();
     let mut tx_queues = host.nic.tx_queues.iter().peekable();
     for rx in &host.nic.rx_queues {
@@ -167,7 +167,7 @@ pub fn explain(host: &Host, wanted: Option<&Desired>) -> Explanation {
     Explanation { interface: host.nic.name.to_string(), notes: notes(host), chains }
 }
 
-fn chain(host: &Host, wanted: Option<&Desired>, rx: Option<&RxQueue>, tx: Option<&TxQueue>) -> Chain {
+fn chain(host: &NicHost, wanted: Option<&Desired>, rx: Option<&RxQueue>, tx: Option<&TxQueue>) -> Chain {
     let name = &host.nic.name;
     let want = |setting: Setting| wanted?.settings.get(&setting).and_then(Value::cpus).cloned();
     let row = rx.and_then(|rx| host.queue_irqs.rx(rx.index));
@@ -203,7 +203,7 @@ fn chain(host: &Host, wanted: Option<&Desired>, rx: Option<&RxQueue>, tx: Option
     }
 }
 
-fn notes(host: &Host) -> Vec<String> {
+fn notes(host: &NicHost) -> Vec<String> {
     let nic = &host.nic;
     let mut notes = Vec::new();
     match nic.lower.as_ref().map(crate::host::names::list).as_deref() {

@@ -1,7 +1,7 @@
 use super::*;
-use crate::host::fixture::{nic_host, veth_host};
+use crate::host::fixture;
 use crate::host::netdev::NetdevQueue;
-use crate::host::{NapiThread, QueueIrqs};
+use crate::host::{Host, NapiThread, QueueIrqs};
 use crate::plan::plan;
 use crate::profile::Profile;
 
@@ -10,8 +10,8 @@ fn set(cpus: &str) -> CpuSet {
 }
 
 /// Four CPUs, four queues, each of them whole on the CPU of its number.
-fn whole() -> Host {
-    let mut host = nic_host(4, 4);
+fn whole() -> NicHost {
+    let mut host = fixture::nic_host(4, 4).nics.remove(0);
     for (cpu, state) in (0..).zip(host.irqs.values_mut()) {
         (state.affinity, state.effective) = (CpuSet::from_iter([cpu]), Some(CpuSet::from_iter([cpu])));
     }
@@ -21,7 +21,7 @@ fn whole() -> Host {
     host
 }
 
-fn with_thread(mut host: Host, cpus: Option<&str>) -> Host {
+fn with_thread(mut host: NicHost, cpus: Option<&str>) -> NicHost {
     let id = NapiId(513);
     host.netdev.queues.push(NetdevQueue { direction: Direction::Rx, index: QueueIndex(1), napi: Some(id) });
     let thread = cpus.map(|cpus| NapiThread { pid: 900, name: "napi/eth0-513".into(), cpus: set(cpus) });
@@ -30,20 +30,20 @@ fn with_thread(mut host: Host, cpus: Option<&str>) -> Host {
 }
 
 /// What breaks queue 1.
-fn breaks(host: &Host) -> Vec<(&'static str, String)> {
+fn breaks(host: &NicHost) -> Vec<(&'static str, String)> {
     let explanation = explain(host, None);
     let chain = explanation.chains.into_iter().find(|chain| chain.rx == Some(QueueIndex(1))).unwrap();
     chain.breaks.into_iter().map(|found| (found.kind, found.says)).collect()
 }
 
 #[track_caller]
-fn assert_one(host: &Host, kind: &str, words: &[&str]) {
+fn assert_one(host: &NicHost, kind: &str, words: &[&str]) {
     let found = breaks(host);
     assert!(found.len() == 1 && found[0].0 == kind, "{kind}: {found:?}");
     words.iter().for_each(|word| assert!(found[0].1.contains(word), "{word}: {found:?}"));
 }
 
-fn changed(change: impl FnOnce(&mut Host)) -> Host {
+fn changed(change: impl FnOnce(&mut NicHost)) -> NicHost {
     let mut host = whole();
     change(&mut host);
     host
@@ -108,7 +108,8 @@ fn rx_and_tx_vectors_are_two_chains_that_may_be_apart() {
 #[test]
 fn what_is_wanted_stands_beside_what_is() {
     let host = changed(|host| host.irqs.get_mut(&Irq(41)).unwrap().affinity = set("1-2"));
-    let wanted = plan(&Profile::parse("cpus = \"0,2-3\"", "p").unwrap(), &host).unwrap();
+    let whole = Host { nics: vec![host.clone()], ..fixture::nic_host(4, 4) };
+    let wanted = plan(&Profile::parse("cpus = \"0,2-3\"", "p").unwrap(), &whole).unwrap();
     let explanation = explain(&host, Some(&wanted));
     let chain = &explanation.chains[1];
     assert_eq!(chain.wanted, Some(set("2")));
@@ -120,7 +121,7 @@ fn what_is_wanted_stands_beside_what_is() {
 
 #[test]
 fn a_virtual_interface_is_held_by_its_threads_or_rps() {
-    let mut host = veth_host(4, 4);
+    let mut host = fixture::veth_host(4, 4).nics.remove(0);
     host.nic.tx_queues.iter_mut().for_each(|tx| tx.xps_cpus = None);
     host.nic.rx_queues[1].rps_cpus = Some(set("1"));
     assert_eq!(breaks(&host), []);

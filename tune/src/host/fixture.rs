@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::nic::Device;
 use super::{
-    CpuPlace, Host, HowKnown, Irq, IrqState, Netdev, Nic, QueueIndex, QueueIrq, QueueIrqs, RxQueue, Serves,
-    Topology, TxQueue,
+    CpuPlace, Host, HowKnown, Irq, IrqState, Netdev, Nic, NicHost, QueueIndex, QueueIrq, QueueIrqs, RxQueue,
+    Serves, Topology, TxQueue,
 };
 use crate::cpu_set::CpuSet;
 use crate::setting::Value;
@@ -13,7 +13,8 @@ use crate::setting::Value;
 /// `cpus` CPUs on one node, `eth0` with `queues` combined queues on IRQ 40 and up, everything untouched.
 pub(crate) fn nic_host(cpus: u32, queues: u32) -> Host {
     let mut host = veth_host(cpus, queues);
-    host.nic.device = Some(Device {
+    let on = &mut host.nics[0];
+    on.nic.device = Some(Device {
         path: "/sys/devices/pci0000:3a/0000:3b:00.0".into(),
         parent: "/sys/devices/pci0000:3a".into(),
         driver: Some("ixgbe".into()),
@@ -21,7 +22,7 @@ pub(crate) fn nic_host(cpus: u32, queues: u32) -> Host {
     });
     for queue in 0..queues {
         let irq = Irq(40 + queue);
-        host.queue_irqs.rows.push(QueueIrq {
+        on.queue_irqs.rows.push(QueueIrq {
             irq,
             name: format!("eth0-TxRx-{queue}"),
             serves: Serves::Both(QueueIndex(queue)),
@@ -29,7 +30,7 @@ pub(crate) fn nic_host(cpus: u32, queues: u32) -> Host {
         });
         let affinity = host.topology.online.clone();
         let effective = Some(CpuSet::from_iter([queue % cpus]));
-        host.irqs.insert(irq, IrqState { affinity, effective, node: None });
+        on.irqs.insert(irq, IrqState { affinity, effective, node: None });
     }
     host
 }
@@ -48,17 +49,19 @@ pub(crate) fn veth_host(cpus: u32, queues: u32) -> Host {
             online,
             distances: BTreeMap::from([(0, vec![10])]),
         },
-        nic: Nic {
-            name: "eth0".parse().unwrap(),
-            device: None,
-            lower: None,
-            numa_node: None,
-            rx_queues: (0..queues).map(rx).collect(),
-            tx_queues: (0..queues).map(tx).collect(),
-        },
-        netdev: Netdev::default(),
-        queue_irqs: QueueIrqs::default(),
-        irqs: BTreeMap::new(),
+        nics: vec![NicHost {
+            nic: Nic {
+                name: "eth0".parse().unwrap(),
+                device: None,
+                lower: None,
+                numa_node: None,
+                rx_queues: (0..queues).map(rx).collect(),
+                tx_queues: (0..queues).map(tx).collect(),
+            },
+            netdev: Netdev::default(),
+            queue_irqs: QueueIrqs::default(),
+            irqs: BTreeMap::new(),
+        }],
         sysctls: BTreeMap::from([("net.core.somaxconn".parse().unwrap(), Value::Numbers(vec![4096]))]),
     }
 }

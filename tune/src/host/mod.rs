@@ -3,6 +3,7 @@
 //! Every part has a parser that takes text and a reader that opens files through [`KernelFiles`] and adds the
 //! path to the error.
 
+mod carriers;
 mod default_route;
 mod driver_names;
 #[cfg(test)]
@@ -13,6 +14,7 @@ pub mod irq_owner;
 pub mod names;
 pub mod netdev;
 pub mod nic;
+mod nic_reader;
 mod queue_irqs;
 mod queue_map;
 mod sysctls;
@@ -28,6 +30,7 @@ pub use irq::{Irq, IrqState};
 pub use names::{InterfaceChoice, InterfaceName, InterfaceNameError, PciAddress};
 pub use netdev::{Direction, Napi, NapiId, NapiThread, Netdev};
 pub use nic::{Nic, QueueIndex, RxQueue, TxQueue};
+pub use nic_reader::NicReader;
 pub use queue_irqs::{HowKnown, QueueIrq, QueueIrqs, Serves};
 pub use sysctls::{SysctlName, SysctlNameError, Sysctls};
 pub use told_map::{ToldMap, ToldMapError};
@@ -36,11 +39,20 @@ pub use topology::{CpuPlace, Topology};
 use crate::kernel_files::{KernelFileError, KernelFiles};
 use crate::setting::{Setting, Value};
 
-/// A snapshot of one interface, its interrupts, the CPUs, and the sysctls that were asked for.
+/// A snapshot of the interfaces that were asked for, the CPUs, and the sysctls that were asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     /// CPUs, cores, caches and NUMA nodes.
     pub topology: Topology,
+    /// The interfaces, each once, in the order in which they were asked for.
+    pub nics: Vec<NicHost>,
+    /// The sysctls that were asked for and exist.
+    pub sysctls: Sysctls,
+}
+
+/// What the snapshot holds of one interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicHost {
     /// The interface and its queues.
     pub nic: Nic,
     /// What the kernel says of its queues and NAPI instances.
@@ -49,15 +61,15 @@ pub struct Host {
     pub queue_irqs: QueueIrqs,
     /// Affinity of the interrupts in `queue_irqs`.
     pub irqs: BTreeMap<Irq, IrqState>,
-    /// The sysctls that were asked for and exist.
-    pub sysctls: Sysctls,
 }
 
 impl Host {
-    /// Reads the snapshot. `sysctls` are the names that the profile sets; one that does not exist is left out.
+    /// Reads the snapshot of the interfaces that carry what is asked for: an interface that stands on others (bond,
+    /// team, bridge, VLAN, macvlan) gives way to the lowest of them. `sysctls` are the names that the profile sets;
+    /// one that does not exist is left out.
     ///
     /// # Errors
-    /// If the interface or a default route does not exist, or a file that every supported kernel has cannot be read
+    /// If an interface or a default route does not exist, or a file that every supported kernel has cannot be read
     /// or understood.
     pub fn read(
         files: &KernelFiles,
@@ -78,21 +90,69 @@ impl Host {
         told: &ToldMap,
     ) -> Result<Self, HostError> {
         let topology = Topology::read(files)?;
-        let nic = match interface {
-            InterfaceChoice::Named(name) => Nic::read(files, name)?,
-            InterfaceChoice::Auto => Nic::read(files, &default_route::read(files)?)?,
-        };
-        let netdev = Netdev::read(files, &nic.name)?;
-        let queue_irqs = QueueIrqs::read(files, &nic, &netdev, told)?;
-        let mut irqs = BTreeMap::new();
-        for row in &queue_irqs.rows {
-            irqs.insert(row.irq, IrqState::read(files, row.irq)?);
+        Self::with(files, topology, &carriers::find(files, interface)?, sysctls, told)
+    }
+
+    /// Reads the snapshot of these interfaces, whatever they stand on.
+    ///
+    /// # Errors
+    /// As [`Host::read`].
+    pub fn read_nics(
+        files: &KernelFiles,
+        interfaces: &[InterfaceName],
+        sysctls: &[SysctlName],
+    ) -> Result<Self, HostError> {
+        Self::with(files, Topology::read(files)?, interfaces, sysctls, &ToldMap::default())
+    }
+
+    fn with(
+        files: &KernelFiles,
+        topology: Topology,
+        interfaces: &[InterfaceName],
+        sysctls: &[SysctlName],
+        told: &ToldMap,
+    ) -> Result<Self, HostError> {
+        if !told.is_empty() && interfaces.len() != 1 {
+            return Err(HostError::MapOfSeveral(names::list(interfaces)));
         }
+        let reader = NicReader::new(files, told.clone());
+        let nics = interfaces.iter().map(|name| reader.read(name)).collect::<Result<_, _>>()?;
         let sysctls = sysctls::read(files, sysctls)?;
-        Ok(Self { topology, nic, netdev, queue_irqs, irqs, sysctls })
+        Ok(Self { topology, nics, sysctls })
+    }
+
+    /// The names of its interfaces.
+    #[must_use]
+    pub fn interfaces(&self) -> Vec<InterfaceName> {
+        self.nics.iter().map(|on| on.nic.name.clone()).collect()
     }
 
     /// What a setting holds in this snapshot; `None` if the snapshot has no such file.
+    #[must_use]
+    pub fn value(&self, setting: &Setting) -> Option<Value> {
+        match setting {
+            Setting::Sysctl(name) => self.sysctls.get(name).cloned(),
+            _ => self.nics.iter().find_map(|on| on.value(setting)),
+        }
+    }
+
+    /// The state of an interrupt of one of its interfaces.
+    #[must_use]
+    pub fn irq(&self, irq: Irq) -> Option<&IrqState> {
+        self.nics.iter().find_map(|on| on.irqs.get(&irq))
+    }
+}
+
+impl NicHost {
+    /// Reads one interface and its interrupts.
+    ///
+    /// # Errors
+    /// As [`Host::read`].
+    pub fn read(files: &KernelFiles, name: &InterfaceName) -> Result<Self, HostError> {
+        NicReader::new(files, ToldMap::default()).read(name)
+    }
+
+    /// What a setting of this interface holds; `None` if it is of another one, or of none.
     #[must_use]
     pub fn value(&self, setting: &Setting) -> Option<Value> {
         match setting {
@@ -113,7 +173,7 @@ impl Host {
                 let queue = self.nic.rx_queue(interface, *queue)?;
                 queue.rps_flow_cnt.map(|count| Value::Numbers(vec![i128::from(count)]))
             }
-            Setting::Sysctl(name) => self.sysctls.get(name).cloned(),
+            Setting::Sysctl(_) => None,
         }
     }
 }
@@ -160,6 +220,9 @@ pub enum HostError {
     /// `--map` contradicts the host, or itself.
     #[error("{0}")]
     Map(ToldMapError),
+    /// `--map` for several interfaces.
+    #[error("--map is of one interface, and these are asked for: {0}; name one with --interface")]
+    MapOfSeveral(String),
     /// `--map` for an interface without a device.
     #[error("interface {0} is virtual and has no interrupts; --map is for one with a device")]
     MapOfVirtual(InterfaceName),

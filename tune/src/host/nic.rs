@@ -92,8 +92,9 @@ pub struct Nic {
     pub name: InterfaceName,
     /// The device; `None` for a virtual interface such as veth.
     pub device: Option<Device>,
-    /// For an interface that stands on others (the ports of a bond, team or bridge, what a VLAN is on), which carry its
-    /// packets: the lowest of them that have a device. `None` for an interface that carries them itself.
+    /// For an interface that stands on others (the ports of a bond, team or bridge, what a VLAN or macvlan is on), which
+    /// carry its packets: the lowest of them, without the ports of a bridge that have no device, which are those of
+    /// guests. `None` for an interface that carries them itself.
     pub lower: Option<BTreeSet<InterfaceName>>,
     /// NUMA node of the device or of the one above it; `None` where the kernel says -1 or nothing.
     pub numa_node: Option<u32>,
@@ -133,7 +134,7 @@ impl Nic {
         Ok(Self {
             name: name.clone(),
             device,
-            lower: lowest_devices(files, name)?,
+            lower: lowest(files, name)?,
             numa_node,
             rx_queues: rx_queues.collect::<Result<_, _>>()?,
             tx_queues: tx_queues.collect::<Result<_, _>>()?,
@@ -198,30 +199,41 @@ fn has_device(files: &KernelFiles, name: &InterfaceName) -> bool {
     files.exists(&format!("{NET}/{name}/device"))
 }
 
-/// The interfaces at the end of the `lower_*` links that begin at this one, as far as they have a device (beside a NIC
-/// a bridge has the virtual interfaces of guests as ports); `None` if there is no such link.
-fn lowest_devices(
+/// The interfaces at the end of the `lower_*` links that begin at this one; `None` if there is no such link. Beside a NIC
+/// a bridge has the virtual interfaces of guests as ports: those are left out.
+pub(super) fn lowest(
     files: &KernelFiles,
     name: &InterfaceName,
 ) -> Result<Option<BTreeSet<InterfaceName>>, HostError> {
     let mut found = BTreeSet::new();
     let mut level = BTreeSet::from([name.clone()]);
     let mut stands_on_others = false;
-    for _ in 0..MAX_NESTING {
+    for _ in 0..=MAX_NESTING {
         let mut below = BTreeSet::new();
         for interface in level {
             let names = files.list_optional(&format!("{NET}/{interface}"))?.unwrap_or_default();
             let links = names.iter().filter_map(|file| file.strip_prefix("lower_")?.parse().ok());
             let links: Vec<InterfaceName> = links.collect();
             stands_on_others |= !links.is_empty();
-            if links.is_empty() && interface != *name && has_device(files, &interface) {
-                found.insert(interface);
+            let is_bridge = names.iter().any(|file| file == "bridge");
+            for link in links {
+                if !stands_on_any(files, &link)? {
+                    if !is_bridge || has_device(files, &link) {
+                        found.insert(link);
+                    }
+                } else {
+                    below.insert(link);
+                }
             }
-            below.extend(links);
         }
         level = below;
     }
     Ok(stands_on_others.then_some(found))
+}
+
+fn stands_on_any(files: &KernelFiles, name: &InterfaceName) -> Result<bool, HostError> {
+    let names = files.list_optional(&format!("{NET}/{name}"))?.unwrap_or_default();
+    Ok(names.iter().any(|file| file.starts_with("lower_")))
 }
 
 fn read_device(files: &KernelFiles, name: &InterfaceName) -> Result<Option<Device>, HostError> {

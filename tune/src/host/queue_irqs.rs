@@ -150,7 +150,13 @@ impl QueueIrqs {
     /// # Errors
     /// If a directory exists and cannot be read, `/proc/interrupts` is not understood, or what was told contradicts the
     /// host.
-    pub fn read(files: &KernelFiles, nic: &Nic, netdev: &Netdev, told: &ToldMap) -> Result<Self, HostError> {
+    pub fn read<'a>(
+        files: &KernelFiles,
+        nic: &Nic,
+        netdev: &Netdev,
+        told: &ToldMap,
+        interrupts: impl FnOnce() -> Result<&'a Interrupts, HostError>,
+    ) -> Result<Self, HostError> {
         let Some(device) = &nic.device else {
             return match told.is_empty() {
                 true => Ok(Self::default()),
@@ -158,19 +164,21 @@ impl QueueIrqs {
             };
         };
         let unserved = driver_names::served_by(device).map(|_| map(nic, device, &[], HowKnown::NameOnly));
-        let interrupts = match (unserved, Interrupts::read(files)) {
-            (Some(unserved), _) if told.is_empty() => return Ok(unserved),
-            (_, Err(masked @ HostError::NoInterrupts)) if told.is_empty() => {
+        if let Some(unserved) = unserved.filter(|_| told.is_empty()) {
+            return Ok(unserved);
+        }
+        let interrupts = match interrupts() {
+            Err(masked @ HostError::NoInterrupts) if told.is_empty() => {
                 return Ok(Self { doubt: Some(masked.to_string()), ..Self::default() });
             }
-            (_, interrupts) => interrupts?,
+            interrupts => interrupts?,
         };
-        let mut found = climb(files, nic, device, netdev, &interrupts)?;
+        let mut found = climb(files, nic, device, netdev, interrupts)?;
         if !told.is_empty() {
-            let known = OfHost { files, interrupts: &interrupts, interface: &nic.name };
+            let known = OfHost { files, interrupts, interface: &nic.name };
             found = told.complete(nic, found, netdev, &known).map_err(HostError::Map)?;
         }
-        found.shared = found.others(&interrupts);
+        found.shared = found.others(interrupts);
         Ok(found)
     }
 

@@ -82,7 +82,7 @@ pub enum PlanError {
     Stacked {
         /// The interface.
         interface: InterfaceName,
-        /// The lowest interfaces under it that have a device.
+        /// The lowest interfaces under it.
         lower: BTreeSet<InterfaceName>,
     },
     /// The interface has no queues in sysfs.

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use super::placement::Layout;
 use super::{Desired, Skipped};
 use crate::cpu_set::{Cpu, CpuSet};
-use crate::host::{Direction, Host, Napi, NapiId};
+use crate::host::{Direction, Napi, NapiId, NicHost};
 use crate::profile::NapiThreadPolicy;
 use crate::setting::{Setting, Value};
 
 /// `rx` and `tx` are the layouts by position in `Nic::rx_queues` and `Nic::tx_queues`.
 pub(super) fn plan(
     policy: NapiThreadPolicy,
-    host: &Host,
+    host: &NicHost,
     rx: &[Layout],
     tx: &[Layout],
     desired: &mut Desired,
@@ -51,7 +51,7 @@ fn unseen(napi: &Napi) -> Option<String> {
     ))
 }
 
-fn because(host: &Host) -> String {
+fn because(host: &NicHost) -> String {
     host.netdev.unknown.as_ref().map_or_else(
         || ": the driver does not tell which NAPI instance serves a queue".to_owned(),
         |reason| format!(": {reason}"),
@@ -59,7 +59,7 @@ fn because(host: &Host) -> String {
 }
 
 /// The CPU of the first queue of each instance, of its RX queues if it has any.
-fn cpus_of_instances(host: &Host, rx: &[Layout], tx: &[Layout]) -> BTreeMap<NapiId, Cpu> {
+fn cpus_of_instances(host: &NicHost, rx: &[Layout], tx: &[Layout]) -> BTreeMap<NapiId, Cpu> {
     let rx = host.nic.rx_queues.iter().map(|queue| (Direction::Rx, queue.index)).zip(rx);
     let tx = host.nic.tx_queues.iter().map(|queue| (Direction::Tx, queue.index)).zip(tx);
     let mut cpus = BTreeMap::new();
@@ -86,11 +86,15 @@ mod tests {
         for queue in 0..2 {
             let id = NapiId(513 + queue);
             for direction in [Direction::Rx, Direction::Tx] {
-                host.netdev.queues.push(NetdevQueue { direction, index: QueueIndex(queue), napi: Some(id) });
+                host.nics[0].netdev.queues.push(NetdevQueue {
+                    direction,
+                    index: QueueIndex(queue),
+                    napi: Some(id),
+                });
             }
             let name = format!("napi/eth0-{id}");
             let thread = Some(NapiThread { pid: 900 + queue, name, cpus: "0-1".parse().unwrap() });
-            host.netdev.napis.push(Napi { id, irq: None, pid: Some(900 + queue), thread });
+            host.nics[0].netdev.napis.push(Napi { id, irq: None, pid: Some(900 + queue), thread });
         }
         host
     }
@@ -117,7 +121,7 @@ mod tests {
     #[test]
     fn a_thread_that_is_gone_or_polls_who_knows_what_is_skipped_and_said() {
         let mut host = threaded();
-        host.netdev.napis[1].thread = None;
+        host.nics[0].netdev.napis[1].thread = None;
         let (threads, skipped) = planned(&host, "");
         assert_eq!(threads, [(513, "0".to_owned())]);
         assert!(
@@ -125,7 +129,7 @@ mod tests {
         );
 
         let mut host = threaded();
-        host.netdev.queues.clear();
+        host.nics[0].netdev.queues.clear();
         let (threads, skipped) = planned(&host, "");
         assert_eq!((threads.len(), skipped.len()), (0, 2));
         assert!(skipped[0].contains("which queue napi/eth0-513 (900) polls is not known"), "{}", skipped[0]);

@@ -3,7 +3,7 @@
 use super::placement::{Layout, fold, layout};
 use super::{Desired, PlanError};
 use crate::cpu_set::CpuSet;
-use crate::host::{Host, QueueIrq, Serves};
+use crate::host::{Host, NicHost, QueueIrq, Serves, Topology};
 use crate::profile::{IrqPolicy, Placement, Profile, RpsPolicy, XpsPolicy};
 use crate::setting::{Setting, Value};
 
@@ -21,6 +21,16 @@ pub(super) fn plan(
     cpus: &CpuSet,
     desired: &mut Desired,
 ) -> Result<(), PlanError> {
+    host.nics.iter().try_for_each(|on| plan_nic(profile, on, &host.topology, cpus, desired))
+}
+
+fn plan_nic(
+    profile: &Profile,
+    host: &NicHost,
+    topology: &Topology,
+    cpus: &CpuSet,
+    desired: &mut Desired,
+) -> Result<(), PlanError> {
     let nic = &host.nic;
     if let Some(lower) = nic.lower.clone() {
         return Err(PlanError::Stacked { interface: nic.name.clone(), lower });
@@ -30,7 +40,7 @@ pub(super) fn plan(
     }
     let queues = profile.queues;
     let layouts = match queues.placement {
-        Placement::OnePerCore => lay_out(host, cpus),
+        Placement::OnePerCore => lay_out(host, topology, cpus),
     };
     match queues.irq {
         IrqPolicy::QueueCpu => {
@@ -51,7 +61,7 @@ pub(super) fn plan(
     }
     super::napi_threads::plan(queues.napi_threads, host, &layouts.rx, &layouts.tx, desired);
     plan_xps(queues.xps, host, &layouts, desired);
-    plan_rps(queues.rps, host, &layouts, desired)?;
+    plan_rps(queues.rps, host, topology, &layouts, desired)?;
     if let Some(count) = queues.rps_flow_cnt {
         let rounded = if count == 0 { 0 } else { count.next_power_of_two() };
         let value = Value::Numbers(vec![i128::from(rounded)]);
@@ -65,9 +75,9 @@ pub(super) fn plan(
 
 /// RX and TX queues are laid out each for themselves, except where one interrupt serves both of a number: then they
 /// must agree, the larger number of queues decides, and the fewer queues of the other direction share its CPUs.
-fn lay_out(host: &Host, cpus: &CpuSet) -> Layouts {
+fn lay_out(host: &NicHost, topology: &Topology, cpus: &CpuSet) -> Layouts {
     let (rx, tx) = (host.nic.rx_queues.len(), host.nic.tx_queues.len());
-    let lay = |queues| layout(&host.topology, host.nic.numa_node, cpus, queues);
+    let lay = |queues| layout(topology, host.nic.numa_node, cpus, queues);
     let combined = host.queue_irqs.rows.iter().any(|row| matches!(row.serves, Serves::Both(_)));
     let (rx, tx) = if combined {
         let both = lay(rx.max(tx));
@@ -78,7 +88,7 @@ fn lay_out(host: &Host, cpus: &CpuSet) -> Layouts {
     Layouts { rx, tx, cpus: cpus.len() }
 }
 
-fn plan_irqs(host: &Host, layouts: &Layouts, desired: &mut Desired) {
+fn plan_irqs(host: &NicHost, layouts: &Layouts, desired: &mut Desired) {
     let rx = host.nic.rx_queues.iter().zip(&layouts.rx);
     let rx = rx.filter_map(|(queue, layout)| Some((host.queue_irqs.rx(queue.index)?, layout)));
     let tx = host.nic.tx_queues.iter().zip(&layouts.tx);
@@ -94,7 +104,7 @@ fn plan_irqs(host: &Host, layouts: &Layouts, desired: &mut Desired) {
 }
 
 /// A device with one TX queue has no XPS.
-fn plan_xps(policy: XpsPolicy, host: &Host, layouts: &Layouts, desired: &mut Desired) {
+fn plan_xps(policy: XpsPolicy, host: &NicHost, layouts: &Layouts, desired: &mut Desired) {
     let nic = &host.nic;
     for (queue, layout) in nic.tx_queues.iter().zip(&layouts.tx).filter(|(queue, _)| queue.xps_cpus.is_some())
     {
@@ -109,7 +119,8 @@ fn plan_xps(policy: XpsPolicy, host: &Host, layouts: &Layouts, desired: &mut Des
 
 fn plan_rps(
     policy: RpsPolicy,
-    host: &Host,
+    host: &NicHost,
+    topology: &Topology,
     layouts: &Layouts,
     desired: &mut Desired,
 ) -> Result<(), PlanError> {
@@ -128,7 +139,7 @@ fn plan_rps(
             RpsPolicy::Off => (CpuSet::new(), "queues.rps = \"off\""),
             RpsPolicy::Keep => continue,
         };
-        let allowed = cpus.intersection(&host.topology.housekeeping);
+        let allowed = cpus.intersection(&topology.housekeeping);
         if allowed.is_empty() && !cpus.is_empty() {
             return Err(PlanError::IsolatedCpus { interface: nic.name.clone(), queue: queue.index, cpus });
         }
@@ -193,8 +204,8 @@ mod tests {
     #[test]
     fn one_interrupt_for_all_queues_leaves_their_cpus_to_rps() {
         let mut host = nic_host(2, 2);
-        host.queue_irqs.rows.truncate(1);
-        host.queue_irqs.rows[0].serves = Serves::All;
+        host.nics[0].queue_irqs.rows.truncate(1);
+        host.nics[0].queue_irqs.rows[0].serves = Serves::All;
         assert_eq!(values(&host, "", "smp_affinity_list"), ["0"]);
         assert_eq!(values(&host, "", "rps_cpus"), ["1", "2"]);
     }
@@ -221,7 +232,7 @@ mod tests {
     #[test]
     fn a_map_in_doubt_is_refused_unless_it_does_not_matter() {
         let mut host = nic_host(2, 2);
-        host.queue_irqs.doubt = Some("two say so".into());
+        host.nics[0].queue_irqs.doubt = Some("two say so".into());
         assert!(refusal(&host, "").contains("two say so"));
         assert_eq!(values(&host, "[queues]\nirq = \"keep\"\nrps = \"off\"", "smp_affinity_list"), [""; 0]);
     }
@@ -236,7 +247,7 @@ mod tests {
         // With fewer queues the groups do not depend on the interrupts, known or not.
         let mut fewer = nic_host(4, 2);
         assert_eq!(values(&fewer, &keep("auto"), "rps_cpus"), ["3", "c"]);
-        fewer.queue_irqs = QueueIrqs { doubt: Some("USB".into()), ..QueueIrqs::default() };
+        fewer.nics[0].queue_irqs = QueueIrqs { doubt: Some("USB".into()), ..QueueIrqs::default() };
         assert_eq!(values(&fewer, &keep("auto"), "rps_cpus"), ["3", "c"]);
         assert_eq!(values(&nic_host(4, 1), &keep("auto"), "rps_cpus"), ["f"]);
         assert_eq!(values(&veth_host(2, 2), &keep("auto"), "rps_cpus"), ["1", "2"], "no interrupts to keep");
@@ -245,8 +256,8 @@ mod tests {
     #[test]
     fn fewer_tx_than_rx_queues_on_the_same_interrupts_still_serve_every_cpu() {
         let mut host = nic_host(8, 8);
-        host.nic.tx_queues.truncate(6);
-        for row in &mut host.queue_irqs.rows[6..] {
+        host.nics[0].nic.tx_queues.truncate(6);
+        for row in &mut host.nics[0].queue_irqs.rows[6..] {
             row.serves = Serves::Rx(QueueIndex(row.irq.0 - 40));
         }
         assert_eq!(values(&host, "", "xps_cpus"), ["41", "82", "4", "8", "10", "20"]);
@@ -257,11 +268,11 @@ mod tests {
     #[test]
     fn an_interface_on_others_is_refused_with_their_names() {
         let mut host = veth_host(2, 2);
-        host.nic.name = "bond0".parse().unwrap();
-        host.nic.lower = Some(["eth0", "eth1"].map(|name| name.parse().unwrap()).into());
+        host.nics[0].nic.name = "bond0".parse().unwrap();
+        host.nics[0].nic.lower = Some(["eth0", "eth1"].map(|name| name.parse().unwrap()).into());
         let error = refusal(&host, "");
         assert!(error.starts_with("interface bond0 stands on eth0, eth1: "), "{error}");
-        host.nic.lower = Some(std::collections::BTreeSet::new());
+        host.nics[0].nic.lower = Some(std::collections::BTreeSet::new());
         let error = refusal(&host, "");
         assert!(error.ends_with("of which none has a device: there is nothing to tune"), "{error}");
     }
@@ -269,9 +280,9 @@ mod tests {
     #[test]
     fn an_interface_without_queues_is_refused() {
         let mut host = veth_host(2, 2);
-        host.nic.tx_queues.clear();
+        host.nics[0].nic.tx_queues.clear();
         assert!(refusal(&host, "").contains("has no RX and TX queues"));
-        host.nic.rx_queues.retain(|rx| rx.index == QueueIndex(9));
+        host.nics[0].nic.rx_queues.retain(|rx| rx.index == QueueIndex(9));
         assert!(refusal(&host, "").contains("has no RX and TX queues"));
     }
 

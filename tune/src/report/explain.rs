@@ -17,8 +17,8 @@ const PLAIN: &str = "\x1b[0m";
 struct ExplainJson<'a> {
     schema: u32,
     command: &'static str,
-    #[serde(flatten)]
-    explanation: &'a Explanation,
+    /// Each of the interfaces that carry what was asked for.
+    interfaces: &'a [Explanation],
     /// Why the profile cannot be had here; null where it can, or none was given.
     refused: Option<&'a str>,
 }
@@ -26,8 +26,8 @@ struct ExplainJson<'a> {
 /// What is explained, and how it is shown.
 #[derive(Debug, Clone, Copy)]
 pub struct Explained<'a> {
-    /// The queues.
-    pub explanation: &'a Explanation,
+    /// The interfaces, each with its queues.
+    pub interfaces: &'a [Explanation],
     /// Why the profile cannot be had here.
     pub refused: Option<&'a str>,
     /// One queue was asked for: draw it.
@@ -41,27 +41,39 @@ pub struct Explained<'a> {
 /// # Errors
 /// As `out` gives them.
 pub fn explain(out: &mut impl Write, format: Format, explained: Explained) -> io::Result<()> {
-    let Explained { explanation, refused, one, colour } = explained;
+    let Explained { interfaces, refused, one, colour } = explained;
     if format == Format::Json {
-        return write_json(out, &ExplainJson { schema: SCHEMA, command: "explain", explanation, refused });
+        return write_json(out, &ExplainJson { schema: SCHEMA, command: "explain", interfaces, refused });
     }
-    if one {
-        for chain in &explanation.chains {
-            draw(out, &explanation.interface, chain, colour)?;
+    for (position, explanation) in interfaces.iter().enumerate() {
+        if position > 0 {
+            writeln!(out)?;
         }
-    } else {
-        let text = table(explanation)?;
-        for line in text.lines() {
-            writeln!(out, "{}", if colour { coloured(line) } else { line.to_owned() })?;
+        if one {
+            explanation
+                .chains
+                .iter()
+                .try_for_each(|chain| draw(out, &explanation.interface, chain, colour))?;
+        } else {
+            if interfaces.len() > 1 {
+                writeln!(out, "{}", explanation.interface)?;
+            }
+            write_lines(out, explanation, colour)?;
         }
-    }
-    for note in &explanation.notes {
-        writeln!(out, "{}: {note}", explanation.interface)?;
+        for note in &explanation.notes {
+            writeln!(out, "{}: {note}", explanation.interface)?;
+        }
     }
     match refused {
         Some(refused) => writeln!(out, "nothing is wanted, since the profile is refused: {refused}"),
         None => Ok(()),
     }
+}
+
+fn write_lines(out: &mut impl Write, explanation: &Explanation, colour: bool) -> io::Result<()> {
+    let text = table(explanation)?;
+    text.lines()
+        .try_for_each(|line| writeln!(out, "{}", if colour { coloured(line) } else { line.to_owned() }))
 }
 
 /// The last words of a line are the state of its chain.
@@ -187,12 +199,13 @@ mod tests {
     use crate::host::fixture::nic_host;
 
     fn text(one: bool, colour: bool) -> String {
-        let mut explanation = explain::explain(&nic_host(2, 2), None);
+        let mut explanation = explain::explain(&nic_host(2, 2).nics[0], None);
         if one {
             explanation.chains.truncate(1);
         }
+        let interfaces = [explanation];
         let mut out = Vec::new();
-        let explained = Explained { explanation: &explanation, refused: Some("no"), one, colour };
+        let explained = Explained { interfaces: &interfaces, refused: Some("no"), one, colour };
         explain(&mut out, Format::Text, explained).unwrap();
         String::from_utf8(out).unwrap()
     }

@@ -33,7 +33,7 @@ pub enum Format {
 #[derive(Serialize)]
 struct ChangesJson<'a> {
     schema: u32,
-    interface: &'a InterfaceName,
+    interfaces: &'a [InterfaceName],
     changes: Vec<ChangeText>,
     kept: Vec<KeptJson>,
     skipped: Vec<SkippedJson<'a>>,
@@ -87,7 +87,7 @@ pub fn plan(out: &mut impl Write, format: Format, planned: &Planned) -> io::Resu
             out,
             &ChangesJson {
                 schema: SCHEMA,
-                interface: &planned.host.nic.name,
+                interfaces: &planned.host.interfaces(),
                 changes: texts(&planned.changes),
                 kept: planned.desired.kept.iter().map(kept_json).collect(),
                 skipped: planned.desired.skipped.iter().map(skipped_json).collect(),
@@ -137,8 +137,8 @@ pub fn apply(out: &mut impl Write, format: Format, applied: &Applied, way_back: 
         let pending = applied.pending.iter().map(pending_json).collect();
         let kept = applied.kept.iter().map(kept_json).collect();
         let skipped = applied.skipped.iter().map(skipped_json).collect();
-        let interface = &applied.interface;
-        let json = ChangesJson { schema: SCHEMA, interface, changes, kept, skipped, pending: Some(pending) };
+        let interfaces = &applied.interfaces;
+        let json = ChangesJson { schema: SCHEMA, interfaces, changes, kept, skipped, pending: Some(pending) };
         return write_json(out, &json);
     }
     if changes.is_empty() {
@@ -253,7 +253,7 @@ mod tests {
         let setting = crate::setting::Setting::IrqAffinity(crate::host::Irq(40));
         let (affinity, effective) = ("0".parse().unwrap(), "1".parse().unwrap());
         Applied {
-            interface: host.nic.name,
+            interfaces: host.interfaces(),
             changes: vec![Change { setting, before, after }],
             pending: vec![PendingMove { irq: crate::host::Irq(40), affinity, effective }],
             skipped: Vec::new(),
@@ -286,7 +286,7 @@ mod tests {
         );
         assert_eq!(
             text(|out| apply(out, Format::Json, &applied(), "tune restore")),
-            "{\"schema\":1,\"interface\":\"eth0\",\"changes\":[{\"path\":\"/proc/irq/40/smp_affinity_list\",\
+            "{\"schema\":1,\"interfaces\":[\"eth0\"],\"changes\":[{\"path\":\"/proc/irq/40/smp_affinity_list\",\
              \"before\":\"0-1\",\"after\":\"0\"}],\"kept\":[{\"path\":\"/proc/sys/net/ipv4/tcp_rmem\",\
              \"value\":\"4096 131072 33554432\",\"asked\":\"4096 131072 16777216\"}],\"skipped\":[],\"pending\":[{\"irq\":40,\"affinity\":\"0\",\"effective\":\"1\"}]}\n"
         );
@@ -318,10 +318,10 @@ mod tests {
     #[test]
     fn show_has_a_row_for_each_queue() {
         let mut host = nic_host(2, 2);
-        host.nic.tx_queues[1].xps_cpus = Some("1".parse().unwrap());
-        host.queue_irqs.doubt = Some("it is doubtful".into());
+        host.nics[0].nic.tx_queues[1].xps_cpus = Some("1".parse().unwrap());
+        host.nics[0].queue_irqs.doubt = Some("it is doubtful".into());
         assert_eq!(
-            text(|out| show(out, Format::Text, &[host])),
+            text(|out| show(out, Format::Text, &host)),
             "eth0: ixgbe (0000:3b:00.0), NUMA node none, 2 RX queues, 2 TX queues, online CPUs 0-1\n\
              QUEUE  IRQ  SET  EFFECTIVE  NODE  RPS  XPS  KNOWN BY  INTERRUPT\n\
              0      40   0-1  0          -     off  off  msi_irqs  eth0-TxRx-0\n\
@@ -332,11 +332,11 @@ mod tests {
 
     #[test]
     fn show_of_a_virtual_interface_says_so() {
-        let shown = text(|out| show(out, Format::Text, &[veth_host(2, 1)]));
+        let shown = text(|out| show(out, Format::Text, &veth_host(2, 1)));
         assert!(shown.contains("eth0: virtual, NUMA node none, 1 RX queue, 1 TX queue"), "{shown}");
         assert!(shown.contains("0      -    -    -          -     off  -    no interrupt  -"), "{shown}");
         let json: serde_json::Value =
-            serde_json::from_str(&text(|out| show(out, Format::Json, &[veth_host(2, 1)]))).unwrap();
+            serde_json::from_str(&text(|out| show(out, Format::Json, &veth_host(2, 1)))).unwrap();
         assert_eq!(
             (&json["schema"], &json["interfaces"][0]["driver"]),
             (&1.into(), &serde_json::Value::Null)

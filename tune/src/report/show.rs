@@ -11,7 +11,8 @@ use super::{Format, SCHEMA, count, write_json};
 use crate::cpu_set::CpuSet;
 use crate::host::names::list;
 use crate::host::{
-    Direction, Host, HowKnown, InterfaceName, Irq, Napi, NapiId, Nic, QueueIndex, QueueIrq, RxQueue, TxQueue,
+    Direction, Host, HowKnown, InterfaceName, Irq, Napi, NapiId, Nic, NicHost, QueueIndex, QueueIrq, RxQueue,
+    Topology, TxQueue,
 };
 
 /// An interface as `show` prints it. CPUs are lists; a NUMA node that the kernel does not know is null.
@@ -25,8 +26,8 @@ struct InterfaceReport {
     device: Option<String>,
     /// PCI function.
     pci: Option<String>,
-    /// For an interface on others, which carry its packets: the lowest of them that have a device; `apply` takes those
-    /// and not this one. Null for one that carries them itself.
+    /// For an interface on others, which carry its packets: the lowest of them; `apply` takes those and not this one.
+    /// Null for one that carries them itself.
     lower: Option<BTreeSet<InterfaceName>>,
     /// NUMA node.
     numa_node: Option<u32>,
@@ -92,12 +93,13 @@ struct ShowJson {
     interfaces: Vec<InterfaceReport>,
 }
 
-/// Writes the tables of these hosts, each read for one interface.
+/// Writes the tables of the host's interfaces.
 ///
 /// # Errors
 /// As `out` gives them.
-pub fn show(out: &mut impl Write, format: Format, hosts: &[Host]) -> io::Result<()> {
-    let interfaces: Vec<InterfaceReport> = hosts.iter().map(InterfaceReport::from).collect();
+pub fn show(out: &mut impl Write, format: Format, host: &Host) -> io::Result<()> {
+    let interfaces: Vec<InterfaceReport> =
+        host.nics.iter().map(|on| InterfaceReport::of(on, &host.topology)).collect();
     if format == Format::Json {
         return write_json(out, &ShowJson { schema: SCHEMA, interfaces });
     }
@@ -151,7 +153,7 @@ fn write_interface(out: &mut impl Write, report: &InterfaceReport) -> io::Result
         Some("") => {
             writeln!(out, "it stands on others, of which none has a device: there is nothing to tune")?;
         }
-        Some(lower) => writeln!(out, "it stands on {lower}: tune each of them")?,
+        Some(lower) => writeln!(out, "it stands on {lower}: plan and apply take those")?,
     }
     if let Some(doubt) = &report.doubt {
         writeln!(out, "its interrupts are not set, since {doubt}")?;
@@ -196,8 +198,8 @@ fn cells(queue: &QueueReport) -> [String; 9] {
     ]
 }
 
-impl From<&Host> for InterfaceReport {
-    fn from(host: &Host) -> Self {
+impl InterfaceReport {
+    fn of(host: &NicHost, topology: &Topology) -> Self {
         let nic = &host.nic;
         let device = nic.device.as_ref();
         Self {
@@ -209,7 +211,7 @@ impl From<&Host> for InterfaceReport {
             numa_node: nic.numa_node,
             rx_queues: nic.rx_queues.len(),
             tx_queues: nic.tx_queues.len(),
-            cpus: host.topology.online.clone(),
+            cpus: topology.online.clone(),
             doubt: host.queue_irqs.doubt.clone(),
             netlink_unknown: host.netdev.unknown.clone(),
             threads_of_unknown_queues: idle_threads(host),
@@ -218,7 +220,7 @@ impl From<&Host> for InterfaceReport {
     }
 }
 
-fn queue_reports(host: &Host) -> Vec<QueueReport> {
+fn queue_reports(host: &NicHost) -> Vec<QueueReport> {
     let Nic { rx_queues, tx_queues, .. } = &host.nic;
     let mut indexes: Vec<QueueIndex> =
         rx_queues.iter().map(|rx| rx.index).chain(tx_queues.iter().map(|tx| tx.index)).collect();
@@ -241,9 +243,9 @@ fn queue_reports(host: &Host) -> Vec<QueueReport> {
 }
 
 /// The threads of NAPI instances of which no queue is known.
-fn idle_threads(host: &Host) -> Vec<ThreadReport> {
-    let served = |napi: &&Napi| !host.netdev.queues.iter().any(|queue| queue.napi == Some(napi.id));
-    host.netdev.napis.iter().filter(served).filter_map(thread_report).collect()
+fn idle_threads(host: &NicHost) -> Vec<ThreadReport> {
+    let unserved = |napi: &&Napi| !host.netdev.queues.iter().any(|queue| queue.napi == Some(napi.id));
+    host.netdev.napis.iter().filter(unserved).filter_map(thread_report).collect()
 }
 
 fn thread_report(napi: &Napi) -> Option<ThreadReport> {
@@ -256,7 +258,7 @@ fn thread_report(napi: &Napi) -> Option<ThreadReport> {
 }
 
 fn queue_report(
-    host: &Host,
+    host: &NicHost,
     rx: Option<&RxQueue>,
     tx: Option<&TxQueue>,
     row: Option<&QueueIrq>,

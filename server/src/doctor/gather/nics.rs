@@ -149,7 +149,7 @@ mod tests {
         let names = receiving(&tree("i40e-48cpu"), &mut errors);
         assert_eq!(names, ["eth0".parse::<InterfaceName>().unwrap()]);
         let hosts = read(&tree("i40e-48cpu"), names.into_iter().collect(), &mut errors);
-        assert_eq!((hosts.len(), hosts[0].nic.rx_queues.len(), errors.len()), (1, 48, 0));
+        assert_eq!((hosts.len(), hosts[0].nics[0].nic.rx_queues.len(), errors.len()), (1, 48, 0));
     }
 
     #[test]

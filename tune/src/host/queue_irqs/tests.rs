@@ -2,7 +2,12 @@ use super::*;
 use crate::host::fixture::device_nic;
 
 fn read_map(files: &KernelFiles, nic: &Nic) -> Result<QueueIrqs, HostError> {
-    QueueIrqs::read(files, nic, &Netdev::default(), &ToldMap::default())
+    let read = std::cell::OnceCell::new();
+    let interrupts = || {
+        let interrupts = Interrupts::read(files)?;
+        Ok(read.get_or_init(|| interrupts))
+    };
+    QueueIrqs::read(files, nic, &Netdev::default(), &ToldMap::default(), interrupts)
 }
 
 /// 40 is an interrupt that has gone: it has a line and an entry in `msi_irqs`, and no `/proc/irq/40` any more.
