@@ -5,12 +5,14 @@
 //! as the kernel follows them (`/sys/class/net/eth0/device/..` is the parent of the device, not `eth0`), but
 //! never out of the root.
 
+mod beneath;
 mod errors;
 mod write;
 
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -28,6 +30,7 @@ const BUSY_POLL: Duration = Duration::from_millis(10);
 /// Kernel files below a root directory.
 pub struct KernelFiles {
     root: PathBuf,
+    directory: OwnedFd,
     live: bool,
     writer: Box<dyn KernelWrite>,
 }
@@ -53,7 +56,8 @@ impl KernelFiles {
         let given = root.as_ref();
         let error = |source| KernelFileError::new(Operation::OpenRoot, given, source);
         let root = canonical_root(given).map_err(error)?;
-        let mut files = Self { root, live: false, writer: Box::new(writer) };
+        let directory = beneath::open_root(&root).map_err(error)?;
+        let mut files = Self { root, directory, live: false, writer: Box::new(writer) };
         files.live = ["/proc", "/sys"].iter().any(|path| files.is_of_kernel(path));
         Ok(files)
     }
@@ -82,9 +86,9 @@ impl KernelFiles {
     /// # Errors
     /// If the file cannot be found below the root or read.
     pub fn read(&self, path: &str) -> Result<String, KernelFileError> {
-        let read = || fs::read(self.locate(path)?);
-        let bytes = read().map_err(|source| KernelFileError::new(Operation::Read, path, source))?;
-        let mut text = String::from_utf8_lossy(&bytes).into_owned();
+        let bytes = self.bytes(path).map_err(|source| KernelFileError::new(Operation::Read, path, source))?;
+        let mut text = String::from_utf8(bytes)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         text.truncate(text.trim_end_matches('\n').len());
         Ok(text)
     }
@@ -103,15 +107,7 @@ impl KernelFiles {
     /// # Errors
     /// If the directory cannot be found below the root or read.
     pub fn list(&self, path: &str) -> Result<Vec<String>, KernelFileError> {
-        let list = || -> io::Result<Vec<String>> {
-            let mut names = Vec::new();
-            for entry in fs::read_dir(self.locate(path)?)? {
-                names.push(entry?.file_name().to_string_lossy().into_owned());
-            }
-            names.sort_unstable();
-            Ok(names)
-        };
-        list().map_err(|source| KernelFileError::new(Operation::List, path, source))
+        self.names(path).map_err(|source| KernelFileError::new(Operation::List, path, source))
     }
 
     /// As [`KernelFiles::list`]; `None` if there is no such directory.
@@ -125,7 +121,7 @@ impl KernelFiles {
     /// True if the file or directory exists below the root.
     #[must_use]
     pub fn exists(&self, path: &str) -> bool {
-        self.locate(path).is_ok()
+        self.reaches(path)
     }
 
     /// The kernel path of a file or directory with every symbolic link and `..` resolved.
