@@ -9,7 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use tune::cpu_set::{Cpu, CpuSet};
-use tune::host::{Host, InterfaceChoice, InterfaceName, Irq, QueueIndex};
+use tune::host::{Host, InterfaceChoice, InterfaceName, Irq, QueueIndex, ToldMap};
 use tune::kernel_files::KernelFiles;
 use tune::profile::Profile;
 use tune::setting::Setting;
@@ -186,7 +186,7 @@ fn every_policy_on_128_256_and_1152_cpus() {
         let all = machine.set(|_| true);
         let names = (0..machine.nics).map(|nic| format!("eth{nic}").parse().unwrap()).collect();
         let files = KernelFiles::open(tree.path()).unwrap();
-        let host = Host::read(&files, &InterfaceChoice::Several(names), &[]).unwrap();
+        let host = Host::read(&files, &InterfaceChoice::Several(names), &[], &ToldMap::default()).unwrap();
         assert_eq!(host.topology.cpus.len(), cpus as usize);
         let placed = |profile: &str| plan(machine, &host, profile);
         let policy = |placement: &str| placed(&format!("[queues]\nplacement = {placement}"));

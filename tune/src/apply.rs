@@ -12,6 +12,7 @@ use crate::kernel_files::KernelFiles;
 use crate::netns::{self, Links};
 use crate::restore::{Restored, put_back_all, set};
 use crate::setting::{Change, Setting, Value};
+use crate::setting_io;
 
 /// Why a profile was not applied. In every case but [`Undo::is_complete`] being false, nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -156,8 +157,8 @@ pub(crate) fn preflight<'a>(
 fn check(files: &KernelFiles, host: &Host, links: &Links, change: &Change) -> Result<Entry, String> {
     let path = change.setting.path();
     check_value(change, &host.topology)?;
-    files.check_writable(&path).map_err(|error| error.to_string())?;
-    let text = files.read(&path).map_err(|error| error.to_string())?;
+    setting_io::check_writable(files, &change.setting).map_err(|error| error.to_string())?;
+    let text = setting_io::read(files, &change.setting).map_err(|error| error.to_string())?;
     let found = change.setting.parse(&text).map_err(|error| error.to_string())?;
     if found != change.before {
         return Err(format!("{path} changed from \"{}\" to \"{found}\" meanwhile; run again", change.before));

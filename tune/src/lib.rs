@@ -15,12 +15,14 @@
 
 pub mod errno;
 pub mod kernel_files;
+pub mod named_netns;
 pub mod netns;
 
 pub mod affinity;
 pub mod cpu_set;
 pub mod host;
 pub mod setting;
+mod setting_io;
 
 pub mod profile;
 
@@ -34,6 +36,13 @@ pub mod apply;
 pub mod restore;
 
 pub mod verify;
+
+pub mod check;
+
+pub mod script;
+
+pub mod capture;
+pub mod compare;
 
 pub mod measure;
 
@@ -114,7 +123,7 @@ pub struct Applied {
 /// # Errors
 /// If the host cannot be read or cannot have what the profile asks for, or not from this network namespace.
 pub fn plan_profile(files: &KernelFiles, profile: &Profile) -> Result<Planned, Error> {
-    let host = Host::read(files, &profile.interface, &profile.sysctl_names())?;
+    let host = Host::read(files, &profile.interface, &profile.sysctl_names(), &profile.map)?;
     let desired = plan::plan(profile, &host)?;
     let changes = diff::diff(&host, &desired);
     let mut host_wide = changes.iter().filter(|change| change.setting.is_host_wide());
@@ -159,7 +168,7 @@ pub fn apply_profile(
     };
     let Some(state) = state else { return Ok(applied) };
     applied.replaced_journal = apply::apply(files, &state, &host, &applied.changes, || {
-        let now = Host::read_nics(files, &applied.interfaces, &profile.sysctl_names())
+        let now = Host::read_nics(files, &applied.interfaces, &profile.sysctl_names(), &profile.map)
             .map_err(|error| error.to_string())?;
         let verification = verify::verify(&desired, &now);
         applied.pending = verification.pending;

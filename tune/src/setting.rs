@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::cpu_set::{CpuSet, CpuSetError};
-use crate::host::{InterfaceName, Irq, QueueIndex, SysctlName};
+use crate::host::{InterfaceName, Irq, NapiId, QueueIndex, SysctlName};
 
 const RPS_DEFAULT_MASK: &str = "/proc/sys/net/core/rps_default_mask";
 
@@ -17,6 +17,8 @@ const RPS_DEFAULT_MASK: &str = "/proc/sys/net/core/rps_default_mask";
 pub enum Setting {
     /// `/proc/irq/N/smp_affinity_list`: the CPUs on which an interrupt may fire.
     IrqAffinity(Irq),
+    /// `napi_thread/IF/ID`, no file: the CPUs of the thread that polls this NAPI instance (`sched_setaffinity(2)`).
+    NapiThread(InterfaceName, NapiId),
     /// `/sys/class/net/IF/queues/tx-Q/xps_cpus`: the CPUs that transmit on this TX queue.
     XpsCpus(InterfaceName, QueueIndex),
     /// `/sys/class/net/IF/queues/tx-Q/xps_rxqs`: the RX queues whose connections transmit on this TX queue.
@@ -31,12 +33,15 @@ pub enum Setting {
     Sysctl(SysctlName),
 }
 
+const NAPI_THREAD: &str = "napi_thread/";
+
 impl Setting {
     /// The kernel path, without a root.
     #[must_use]
     pub fn path(&self) -> String {
         match self {
             Self::IrqAffinity(irq) => format!("/proc/irq/{irq}/smp_affinity_list"),
+            Self::NapiThread(interface, id) => format!("{NAPI_THREAD}{interface}/{id}"),
             Self::XpsCpus(interface, queue) => {
                 format!("/sys/class/net/{interface}/queues/tx-{queue}/xps_cpus")
             }
@@ -62,6 +67,7 @@ impl Setting {
             | Self::XpsRxqs(interface, _)
             | Self::RpsCpus(interface, _)
             | Self::RpsFlowCount(interface, _) => Some(interface.clone()),
+            Self::NapiThread(interface, _) => Some(interface.clone()),
             Self::Sysctl(name) => name.interface(),
             Self::IrqAffinity(_) | Self::RpsDefaultMask => None,
         }
@@ -71,6 +77,7 @@ impl Setting {
     #[must_use]
     pub fn with_interface(&self, interface: &InterfaceName) -> Self {
         match self {
+            Self::NapiThread(_, id) => Self::NapiThread(interface.clone(), *id),
             Self::XpsCpus(_, queue) => Self::XpsCpus(interface.clone(), *queue),
             Self::XpsRxqs(_, queue) => Self::XpsRxqs(interface.clone(), *queue),
             Self::RpsCpus(_, queue) => Self::RpsCpus(interface.clone(), *queue),
@@ -88,7 +95,8 @@ impl Setting {
         match self {
             Self::IrqAffinity(_) => true,
             Self::Sysctl(name) => !name.as_str().starts_with("net."),
-            Self::XpsCpus(..)
+            Self::NapiThread(..)
+            | Self::XpsCpus(..)
             | Self::XpsRxqs(..)
             | Self::RpsCpus(..)
             | Self::RpsFlowCount(..)
@@ -101,6 +109,9 @@ impl Setting {
     pub fn from_path(path: &str) -> Option<Self> {
         let setting = if let Some(rest) = path.strip_prefix("/proc/irq/") {
             Self::IrqAffinity(rest.strip_suffix("/smp_affinity_list")?.parse().ok()?)
+        } else if let Some(rest) = path.strip_prefix(NAPI_THREAD) {
+            let (interface, id) = rest.split_once('/')?;
+            Self::NapiThread(interface.parse().ok()?, id.parse().ok()?)
         } else if let Some(rest) = path.strip_prefix("/sys/class/net/") {
             let (interface, rest) = rest.split_once("/queues/")?;
             let interface = interface.parse().ok()?;
@@ -128,7 +139,9 @@ impl Setting {
     pub fn parse(&self, text: &str) -> Result<Value, ValueError> {
         let error = |source| ValueError::Cpus { path: self.path(), source };
         match self {
-            Self::IrqAffinity(_) => CpuSet::parse_list(text).map(Value::List).map_err(error),
+            Self::IrqAffinity(_) | Self::NapiThread(..) => {
+                CpuSet::parse_list(text).map(Value::List).map_err(error)
+            }
             Self::XpsCpus(..) | Self::RpsCpus(..) | Self::RpsDefaultMask => {
                 CpuSet::parse_mask(text).map(Value::Mask).map_err(error)
             }
@@ -255,6 +268,7 @@ mod tests {
         let queue = || (0u32..5000).prop_map(QueueIndex);
         prop_oneof![
             (0u32..100_000).prop_map(|irq| Setting::IrqAffinity(Irq(irq))),
+            (interface(), queue()).prop_map(|(i, q)| Setting::NapiThread(i, NapiId(q.0))),
             (interface(), queue()).prop_map(|(i, q)| Setting::XpsCpus(i, q)),
             (interface(), queue()).prop_map(|(i, q)| Setting::XpsRxqs(i, q)),
             Just(Setting::RpsDefaultMask),
@@ -278,7 +292,7 @@ mod tests {
         ) {
             let cpus: CpuSet = cpus.into_iter().collect();
             let value = match &setting {
-                Setting::IrqAffinity(_) => Value::List(cpus),
+                Setting::IrqAffinity(_) | Setting::NapiThread(..) => Value::List(cpus),
                 Setting::XpsCpus(..) | Setting::RpsCpus(..) | Setting::RpsDefaultMask => Value::Mask(cpus),
                 Setting::XpsRxqs(..) => Value::Queues(cpus),
                 Setting::RpsFlowCount(..) | Setting::Sysctl(_) => Value::Numbers(numbers),

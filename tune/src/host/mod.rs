@@ -13,11 +13,14 @@ mod interrupts;
 mod irq;
 pub mod irq_owner;
 pub mod names;
+pub mod netdev;
 pub mod nic;
 mod queue_irqs;
 mod queue_map;
+mod settings;
 pub mod sriov;
 mod sysctls;
+mod told_map;
 mod topology;
 #[cfg(test)]
 mod vector_sets;
@@ -27,10 +30,12 @@ use std::collections::BTreeMap;
 pub use interrupts::{InterruptRow, Interrupts};
 pub use irq::{Irq, IrqState};
 pub use names::{InterfaceChoice, InterfaceName, InterfaceNameError, PciAddress};
+pub use netdev::{Direction, Napi, NapiId, NapiThread, Netdev};
 pub use nic::{Nic, QueueIndex, RxQueue, TxQueue};
 pub use queue_irqs::{HowKnown, QueueIrq, QueueIrqs, Serves};
 pub use sriov::Sriov;
 pub use sysctls::{SysctlName, SysctlNameError, Sysctls};
+pub use told_map::{ToldMap, ToldMapError};
 pub use topology::{CpuPlace, Topology};
 
 use crate::cpu_set::CpuSet;
@@ -56,6 +61,8 @@ pub struct Host {
 pub struct NicHost {
     /// The interface and its queues.
     pub nic: Nic,
+    /// What the kernel says of its queues and NAPI instances.
+    pub netdev: Netdev,
     /// Which interrupt serves which queue, and how that is known.
     pub queue_irqs: QueueIrqs,
     /// Affinity of the interrupts in `queue_irqs`.
@@ -67,18 +74,19 @@ pub struct NicHost {
 impl Host {
     /// Reads the snapshot of the interfaces that carry what is asked for: an interface that stands on others (bond,
     /// team, bridge, VLAN, macvlan) gives way to the lowest of them. `sysctls` are the names that the profile sets;
-    /// one that does not exist is left out.
+    /// one that does not exist is left out. `told` is what the user says of the queue map, of one interface only.
     ///
     /// # Errors
-    /// If an interface or a default route does not exist, or a file that every supported kernel has cannot be read
-    /// or understood.
+    /// If an interface or a default route does not exist, a file that every supported kernel has cannot be read
+    /// or understood, or what was told contradicts the host.
     pub fn read(
         files: &KernelFiles,
         interface: &InterfaceChoice,
         sysctls: &[SysctlName],
+        told: &ToldMap,
     ) -> Result<Self, HostError> {
         let topology = Topology::read(files)?;
-        Self::with(files, topology, &carriers::find(files, interface)?, sysctls)
+        Self::with(files, topology, &carriers::find(files, interface)?, sysctls, told)
     }
 
     /// Reads the snapshot of these interfaces, whatever they stand on.
@@ -89,8 +97,9 @@ impl Host {
         files: &KernelFiles,
         interfaces: &[InterfaceName],
         sysctls: &[SysctlName],
+        told: &ToldMap,
     ) -> Result<Self, HostError> {
-        Self::with(files, Topology::read(files)?, interfaces, sysctls)
+        Self::with(files, Topology::read(files)?, interfaces, sysctls, told)
     }
 
     fn with(
@@ -98,8 +107,13 @@ impl Host {
         topology: Topology,
         interfaces: &[InterfaceName],
         sysctls: &[SysctlName],
+        told: &ToldMap,
     ) -> Result<Self, HostError> {
-        let nics = interfaces.iter().map(|name| NicHost::read(files, name)).collect::<Result<_, _>>()?;
+        if !told.is_empty() && interfaces.len() != 1 {
+            return Err(HostError::ToldOfSeveral(names::list(interfaces)));
+        }
+        let nics =
+            interfaces.iter().map(|name| NicHost::read(files, name, told)).collect::<Result<_, _>>()?;
         let sysctls = sysctls::read(files, sysctls)?;
         let mut rps_default_mask = None;
         if topology.prints_whole_mask() {
@@ -136,15 +150,16 @@ impl NicHost {
     ///
     /// # Errors
     /// As [`Host::read`].
-    pub fn read(files: &KernelFiles, name: &InterfaceName) -> Result<Self, HostError> {
+    pub fn read(files: &KernelFiles, name: &InterfaceName, told: &ToldMap) -> Result<Self, HostError> {
         let nic = Nic::read(files, name)?;
-        let queue_irqs = QueueIrqs::read(files, &nic)?;
+        let netdev = Netdev::read(files, &nic.name)?;
+        let queue_irqs = QueueIrqs::read(files, &nic, &netdev, told)?;
         let mut irqs = BTreeMap::new();
         for row in &queue_irqs.rows {
             irqs.insert(row.irq, IrqState::read(files, row.irq)?);
         }
         let sriov = Sriov::read(files, nic.device.as_ref())?;
-        Ok(Self { nic, queue_irqs, irqs, sriov })
+        Ok(Self { nic, netdev, queue_irqs, irqs, sriov })
     }
 
     /// What a setting of this interface holds; `None` if it is of another one, or of none.
@@ -152,6 +167,10 @@ impl NicHost {
     pub fn value(&self, setting: &Setting) -> Option<Value> {
         match setting {
             Setting::IrqAffinity(irq) => self.irqs.get(irq).map(|state| Value::List(state.affinity.clone())),
+            Setting::NapiThread(interface, id) => {
+                let napi = self.netdev.napi(*id).filter(|_| self.nic.name == *interface)?;
+                napi.thread.as_ref().map(|thread| Value::List(thread.cpus.clone()))
+            }
             Setting::XpsCpus(interface, queue) => {
                 let queue = self.nic.tx_queue(interface, *queue)?;
                 queue.xps_cpus.clone().map(Value::Mask)
@@ -190,7 +209,7 @@ pub enum HostError {
     /// No `/sys/devices/system/cpu/online`.
     #[error(
         "read /sys/devices/system/cpu/online: there is none below the root; mount sysfs, or name a tree that \
-         tests/hosts/capture wrote with --root"
+         \"tune capture\" wrote with --root"
     )]
     NoSysfs,
     /// The interface is not in `/sys/class/net`.
@@ -209,9 +228,18 @@ pub enum HostError {
         /// The interface's own.
         real: InterfaceName,
     },
+    /// `--map` with several interfaces.
+    #[error("--map is of one interface, and these are several: {0}; choose one with --interface")]
+    ToldOfSeveral(String),
     /// `/proc/interrupts` is empty.
     #[error("/proc/interrupts is empty here, as where a container masks it; run tune on the host")]
     NoInterrupts,
+    /// `--map` contradicts the host, or itself.
+    #[error("{0}")]
+    Map(ToldMapError),
+    /// `--map` for an interface without a device.
+    #[error("interface {0} is virtual and has no interrupts; --map is for one with a device")]
+    MapOfVirtual(InterfaceName),
     /// `/sys/class/net` and the network namespace of this process do not have the same interface under this name.
     #[error(
         "/sys/class/net/{0} is not interface {0} of this process: /sys was mounted in another network namespace; \

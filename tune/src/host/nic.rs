@@ -182,7 +182,7 @@ pub fn interesting(files: &KernelFiles) -> Result<Vec<InterfaceName>, HostError>
 ///
 /// # Errors
 /// If `/sys/class/net` cannot be read.
-fn list_interfaces(files: &KernelFiles) -> Result<Vec<InterfaceName>, HostError> {
+pub(super) fn list_interfaces(files: &KernelFiles) -> Result<Vec<InterfaceName>, HostError> {
     let names = files.list(NET)?.into_iter().filter_map(|name| name.parse().ok());
     Ok(names.filter(|name: &InterfaceName| files.list(&format!("{NET}/{name}")).is_ok()).collect())
 }

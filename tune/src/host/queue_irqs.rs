@@ -2,13 +2,17 @@
 //!
 //! The ladder, the first step that finds interrupts wins:
 //!
-//! 1. `msi_irqs/` of the device, else of the one above it (virtio), without the vectors that have no
+//! 1. what the kernel says by netlink, if it says it of every queue ([`Netdev`]); what it says of some must agree with
+//!    the step that wins;
+//! 2. `msi_irqs/` of the device, else of the one above it (virtio), without the vectors that have no
 //!    `/proc/irq/N` because no handler was ever asked for, and the driver's naming rule for the number;
-//! 2. the device's PCI address in the chip's name (`PCI-MSIX-0000:00:03.0`, printed by newer kernels);
-//! 3. `irq` of the device, for one without MSI;
-//! 4. the device's own name (`virtio2`), which no other device has: a virtio device that is not on PCI;
-//! 5. the interface's name alone. Names stay as they are when an interface is renamed, and two network namespaces may both have
+//! 3. the device's PCI address in the chip's name (`PCI-MSIX-0000:00:03.0`, printed by newer kernels);
+//! 4. `irq` of the device, for one without MSI;
+//! 5. the device's own name (`virtio2`), which no other device has: a virtio device that is not on PCI;
+//! 6. the interface's name alone. Names stay as they are when an interface is renamed, and two network namespaces may both have
 //!    an `eth0`, so such a row is shown and never written.
+//!
+//! Where none gives a map that is certain, the user can tell it (`--map`, [`ToldMap`]).
 //!
 //! A driver that no naming rule is known for is read as others write their names; that, too, is shown and never written.
 
@@ -18,15 +22,19 @@ use std::fmt;
 use serde::Serialize;
 
 use super::driver_names;
-use super::nic::Device;
-use super::queue_map::{Candidate, map};
-use super::{HostError, InterruptRow, Interrupts, Irq, Nic, QueueIndex};
+use super::netdev::Direction;
+use super::nic::{self, Device};
+use super::queue_map::{Candidate, claimed_twice_or_not_at_all, map};
+use super::told_map::{Known, ToldMap, against_netlink, netlink_rows};
+use super::{HostError, InterfaceName, InterruptRow, Interrupts, Irq, Netdev, Nic, QueueIndex};
 use crate::kernel_files::KernelFiles;
 
 /// How it is known that an interrupt belongs to the queues of the interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HowKnown {
+    /// The kernel says so by netlink.
+    Netlink,
     /// It is in `msi_irqs/` of the device; the number is read from the name as its driver writes it.
     MsiIrqs,
     /// The device's PCI address stands in the chip's name.
@@ -35,6 +43,8 @@ pub enum HowKnown {
     IrqFile,
     /// Its name is the device's own, which no other device has.
     DeviceName,
+    /// The user says so (`--map`).
+    Told,
     /// Only its name says so, or which queues it serves: a guess.
     NameOnly,
 }
@@ -42,6 +52,8 @@ pub enum HowKnown {
 impl fmt::Display for HowKnown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
+            Self::Netlink => "netlink",
+            Self::Told => "--map",
             Self::MsiIrqs => "msi_irqs",
             Self::IrqFile => "irq file",
             Self::ChipAddress => "PCI address",
@@ -121,43 +133,117 @@ impl QueueIrqs {
         self.rows.iter().find(|row| row.serves.tx(queue))
     }
 
-    /// Climbs down the ladder; `/proc/interrupts` is only read if the device may have interrupts. Where no step finds an interrupt of a queue, the first step that found any
-    /// interrupt says why it is none.
+    /// The interrupt of a queue.
+    #[must_use]
+    pub fn of(&self, direction: Direction, queue: QueueIndex) -> Option<&QueueIrq> {
+        match direction {
+            Direction::Rx => self.rx(queue),
+            Direction::Tx => self.tx(queue),
+        }
+    }
+
+    /// Climbs down the ladder; `/proc/interrupts` is only read if the device may have interrupts. What was told must agree
+    /// with what is certain, and completes what is not.
     ///
     /// # Errors
-    /// If a directory exists and cannot be read, or `/proc/interrupts` is not understood.
-    pub fn read(files: &KernelFiles, nic: &Nic) -> Result<Self, HostError> {
-        let Some(device) = &nic.device else { return Ok(Self::default()) };
-        if driver_names::served_by(device).is_some() {
-            return Ok(map(nic, device, &[], HowKnown::NameOnly));
-        }
-        let interrupts = match Interrupts::read(files) {
-            Err(masked @ HostError::NoInterrupts) => {
+    /// If a directory exists and cannot be read, `/proc/interrupts` is not understood, or what was told contradicts the
+    /// host.
+    pub fn read(files: &KernelFiles, nic: &Nic, netdev: &Netdev, told: &ToldMap) -> Result<Self, HostError> {
+        let Some(device) = &nic.device else {
+            return match told.is_empty() {
+                true => Ok(Self::default()),
+                false => Err(HostError::MapOfVirtual(nic.name.clone())),
+            };
+        };
+        let unserved = driver_names::served_by(device).map(|_| map(nic, device, &[], HowKnown::NameOnly));
+        let interrupts = match (unserved, Interrupts::read(files)) {
+            (Some(unserved), _) if told.is_empty() => return Ok(unserved),
+            (_, Err(masked @ HostError::NoInterrupts)) if told.is_empty() => {
                 return Ok(Self { rows: Vec::new(), doubt: Some(masked.to_string()) });
             }
-            interrupts => &interrupts?,
+            (_, interrupts) => interrupts?,
         };
-        let all = || interrupts.rows.iter().map(|row| row.irq).collect();
-        let steps = [
-            (HowKnown::MsiIrqs, msi_irqs(files, device)?),
-            (HowKnown::ChipAddress, irqs_of_chip(interrupts, device)),
-            (HowKnown::IrqFile, irq_file(files, device)?),
-            (HowKnown::NameOnly, all()),
-        ];
-        let mut nothing = None;
-        for (how, irqs) in steps {
-            let irqs = irqs.into_iter().filter(|irq| exists(files, *irq));
-            let candidates: Vec<Candidate> =
-                irqs.filter_map(|irq| interrupts.row(irq).map(candidate)).collect();
-            let found = map(nic, device, &candidates, how);
-            if !found.rows.is_empty() {
-                return Ok(found);
-            }
-            if !candidates.is_empty() && how != HowKnown::NameOnly {
-                nothing.get_or_insert(found);
-            }
+        let found = climb(files, nic, device, netdev, &interrupts)?;
+        if told.is_empty() {
+            return Ok(found);
         }
-        Ok(nothing.unwrap_or_else(|| map(nic, device, &[], HowKnown::NameOnly)))
+        let known = OfHost { files, interrupts: &interrupts, interface: &nic.name };
+        told.complete(nic, found, netdev, &known).map_err(HostError::Map)
+    }
+}
+
+/// The first step that gives every queue its interrupt, or else finds any. Where no step finds an interrupt of a queue,
+/// the first that found any interrupt says why it is none.
+fn climb(
+    files: &KernelFiles,
+    nic: &Nic,
+    device: &Device,
+    netdev: &Netdev,
+    interrupts: &Interrupts,
+) -> Result<QueueIrqs, HostError> {
+    let name = |irq| interrupts.row(irq)?.actions().next().map(str::to_owned);
+    let rows = netlink_rows(nic, netdev, |irq| exists(files, irq), name);
+    if !rows.is_empty() && claimed_twice_or_not_at_all(nic, &rows).is_none() {
+        return Ok(QueueIrqs { rows, doubt: None });
+    }
+    let mut found = climb_names(files, nic, device, interrupts)?;
+    found.doubt = against_netlink(&rows, &found).or(found.doubt);
+    Ok(found)
+}
+
+fn climb_names(
+    files: &KernelFiles,
+    nic: &Nic,
+    device: &Device,
+    interrupts: &Interrupts,
+) -> Result<QueueIrqs, HostError> {
+    let all = || interrupts.rows.iter().map(|row| row.irq).collect();
+    let mut nothing = None;
+    for how in [HowKnown::MsiIrqs, HowKnown::ChipAddress, HowKnown::IrqFile, HowKnown::NameOnly] {
+        let irqs: BTreeSet<Irq> = match how {
+            HowKnown::MsiIrqs => msi_irqs(files, device)?,
+            HowKnown::ChipAddress => irqs_of_chip(interrupts, device),
+            HowKnown::IrqFile => irq_file(files, device)?,
+            _ => all(),
+        };
+        let irqs = irqs.into_iter().filter(|irq| exists(files, *irq));
+        let candidates: Vec<Candidate> = irqs.filter_map(|irq| interrupts.row(irq).map(candidate)).collect();
+        let found = map(nic, device, &candidates, how);
+        if !found.rows.is_empty() {
+            return Ok(found);
+        }
+        if !candidates.is_empty() && how != HowKnown::NameOnly {
+            nothing.get_or_insert(found);
+        }
+    }
+    Ok(nothing.unwrap_or_else(|| map(nic, device, &[], HowKnown::NameOnly)))
+}
+
+/// What a told map is checked against.
+struct OfHost<'a> {
+    files: &'a KernelFiles,
+    interrupts: &'a Interrupts,
+    interface: &'a InterfaceName,
+}
+
+impl Known for OfHost<'_> {
+    fn name(&self, irq: Irq) -> Option<String> {
+        self.interrupts.row(irq)?.actions().next().map(str::to_owned)
+    }
+
+    fn exists(&self, irq: Irq) -> bool {
+        exists(self.files, irq)
+    }
+
+    fn other_owner(&self, irq: Irq) -> Option<String> {
+        let interfaces = nic::list_interfaces(self.files).unwrap_or_default();
+        let others = interfaces.into_iter().filter(|name| name != self.interface);
+        let mut owners = others.filter(|name| {
+            ["device", "device/.."]
+                .iter()
+                .any(|device| self.files.exists(&format!("/sys/class/net/{name}/{device}/msi_irqs/{irq}")))
+        });
+        owners.next().map(|name| name.to_string())
     }
 }
 
@@ -203,6 +289,10 @@ mod tests {
     use super::*;
     use crate::host::fixture::device_nic;
 
+    fn read_map(files: &KernelFiles, nic: &Nic) -> Result<QueueIrqs, HostError> {
+        QueueIrqs::read(files, nic, &Netdev::default(), &ToldMap::default())
+    }
+
     /// 40 is an interrupt that has gone: it has a line and an entry in `msi_irqs`, and no `/proc/irq/40` any more.
     /// The names of virtio2 on the PCI function 0000:3b:00.0, or of an igb on it; `msi_irqs` of that function, and chips
     /// that name it or do not.
@@ -228,7 +318,7 @@ mod tests {
         std::fs::write(dir.path().join("proc/interrupts"), text).unwrap();
         let files = KernelFiles::open(dir.path()).unwrap();
         let device = if driver == "igb" { "" } else { "virtio2" };
-        QueueIrqs::read(&files, &device_nic(driver, device, 1, 1)).unwrap()
+        read_map(&files, &device_nic(driver, device, 1, 1)).unwrap()
     }
 
     #[test]
@@ -251,13 +341,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = KernelFiles::open(dir.path()).unwrap();
         let virtual_interface = Nic { device: None, ..device_nic("", "", 1, 1) };
-        assert_eq!(QueueIrqs::read(&files, &virtual_interface).unwrap(), QueueIrqs::default());
+        assert_eq!(read_map(&files, &virtual_interface).unwrap(), QueueIrqs::default());
         std::fs::create_dir(dir.path().join("proc")).unwrap();
         std::fs::write(dir.path().join("proc/interrupts"), "").unwrap();
-        let masked = QueueIrqs::read(&files, &device_nic("igb", "", 1, 1)).unwrap();
+        let masked = read_map(&files, &device_nic("igb", "", 1, 1)).unwrap();
         let doubt = masked.doubt.unwrap();
         assert!(doubt.contains("/proc/interrupts is empty here") && doubt.contains("on the host"), "{doubt}");
-        let netvsc = QueueIrqs::read(&files, &device_nic("hv_netvsc", "", 1, 1)).unwrap();
+        let netvsc = read_map(&files, &device_nic("hv_netvsc", "", 1, 1)).unwrap();
         assert!(netvsc.doubt.unwrap().contains("VMBus"));
     }
 }

@@ -1,6 +1,7 @@
 //! `plan(&Profile, &Host) -> Desired`: what every setting shall hold. Pure.
 
 mod cpus;
+mod napi_threads;
 mod placement;
 mod queues;
 mod sysctls;

@@ -12,13 +12,13 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-pub use queues::{IrqPolicy, Placement, Queues, RpsDefault, RpsPolicy, XpsPolicy};
+pub use queues::{IrqPolicy, NapiThreadPolicy, Placement, Queues, RpsDefault, RpsPolicy, XpsPolicy};
 pub use section::ProfileError;
 use section::{Section, Source, integer};
 
 use crate::cpu_set::{CpuSet, CpuSetError};
 pub use crate::host::InterfaceChoice;
-use crate::host::SysctlName;
+use crate::host::{SysctlName, ToldMap};
 use crate::setting::Value;
 
 /// Sysctls that hold a CPU mask. A write that the kernel refuses can leave such a file empty, and on a large host
@@ -40,6 +40,8 @@ pub struct Profile {
     pub queues: Queues,
     /// Sysctls in the order of the file.
     pub sysctls: Vec<SysctlWish>,
+    /// What the user says of the queue map; never in the file, which is for more hosts than one.
+    pub map: ToldMap,
 }
 
 /// `cpus`.
@@ -105,6 +107,7 @@ impl Profile {
             cpus: root.text("cpus", parse)?.unwrap_or(CpuChoice::Online),
             queues,
             sysctls,
+            map: ToldMap::default(),
         })
     }
 

@@ -15,6 +15,8 @@ pub struct Queues {
     pub placement: Placement,
     /// What happens to the interrupts.
     pub irq: IrqPolicy,
+    /// What happens to the threads of threaded NAPI.
+    pub napi_threads: NapiThreadPolicy,
     /// What happens to `xps_cpus` and `xps_rxqs`.
     pub xps: XpsPolicy,
     /// What happens to `rps_cpus`.
@@ -43,6 +45,16 @@ pub enum Placement {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum IrqPolicy {
     /// The interrupts of a queue fire on the queue's CPU.
+    #[default]
+    QueueCpu,
+    /// As they are.
+    Keep,
+}
+
+/// `queues.napi_threads`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NapiThreadPolicy {
+    /// The thread of a queue runs on the queue's CPU.
     #[default]
     QueueCpu,
     /// As they are.
@@ -90,11 +102,23 @@ pub enum RpsDefault {
 }
 
 pub(super) fn parse(section: &Section) -> Result<Queues, ProfileError> {
-    section.refuse_unknown(&["placement", "irq", "xps", "rps", "rps_flow_cnt", "rps_default"])?;
+    section.refuse_unknown(&[
+        "placement",
+        "irq",
+        "napi_threads",
+        "xps",
+        "rps",
+        "rps_flow_cnt",
+        "rps_default",
+    ])?;
     let flows = section.integer("rps_flow_cnt", 0..=i128::from(MAX_RPS_FLOW_CNT))?;
     Ok(Queues {
         placement: parse_placement(section)?,
         irq: section.choice("irq", &[("queue-cpu", IrqPolicy::QueueCpu), ("keep", IrqPolicy::Keep)])?,
+        napi_threads: section.choice(
+            "napi_threads",
+            &[("queue-cpu", NapiThreadPolicy::QueueCpu), ("keep", NapiThreadPolicy::Keep)],
+        )?,
         xps: section.choice(
             "xps",
             &[

@@ -1,6 +1,8 @@
 //! What the commands print, as text and as JSON with `"schema": 1`. Takes data and an `impl Write`.
 
 mod asides;
+mod check;
+mod compare;
 mod reasons;
 mod show;
 mod table;
@@ -10,6 +12,8 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 pub use asides::{kept, notes, skipped};
+pub use check::{check, script};
+pub use compare::{capture, diff};
 pub use show::show;
 
 use crate::host::InterfaceName;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
+use std::iter;
 
 use serde::Serialize;
 
@@ -11,7 +12,8 @@ use crate::cpu_set::CpuSet;
 use crate::host::names::list;
 use crate::host::sriov::Function;
 use crate::host::{
-    Host, HowKnown, InterfaceName, Irq, Nic, NicHost, QueueIndex, QueueIrq, RxQueue, Topology, TxQueue,
+    Direction, Host, HowKnown, InterfaceName, Irq, Napi, NapiId, Nic, NicHost, QueueIndex, QueueIrq, RxQueue,
+    Topology, TxQueue,
 };
 
 /// An interface as `show` prints it. CPUs are lists; a NUMA node that the kernel does not know is null.
@@ -42,6 +44,10 @@ struct InterfaceReport {
     cpus: CpuSet,
     /// Why the interrupts would not be set; null if they may.
     doubt: Option<String>,
+    /// Why the kernel does not tell NAPI instances; null where it does.
+    netlink_unknown: Option<String>,
+    /// Threads of which it is not known which queue they poll.
+    threads_of_unknown_queues: Vec<ThreadReport>,
     /// One entry for each queue, or for each direction of it where they have interrupts of their own.
     queues: Vec<QueueReport>,
 }
@@ -69,6 +75,21 @@ struct QueueReport {
     xps: Option<CpuSet>,
     /// How the interrupt is known; null without one.
     known_by: Option<HowKnown>,
+    /// NAPI instance; null where the kernel does not say.
+    napi: Option<NapiId>,
+    /// The thread that polls it; null without one.
+    thread: Option<ThreadReport>,
+}
+
+/// A thread that polls a NAPI instance.
+#[derive(Debug, Serialize)]
+struct ThreadReport {
+    /// Its number.
+    pid: u32,
+    /// Its name; null for one that is gone, or of another PID namespace.
+    name: Option<String>,
+    /// CPUs on which it may run.
+    cpus: Option<CpuSet>,
 }
 
 #[derive(Serialize)]
@@ -121,7 +142,17 @@ fn write_interface(out: &mut impl Write, report: &InterfaceReport) -> io::Result
     let head = ["QUEUE", "IRQ", "SET", "EFFECTIVE", "NODE", "RPS", "XPS", "KNOWN BY", "INTERRUPT"];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(report.queues.iter().map(cells));
-    write_table(out, &rows)?;
+    if report.queues.iter().any(|queue| queue.thread.is_some()) {
+        let thread = |queue: &QueueReport| queue.thread.as_ref().map_or_else(|| "-".to_owned(), describe);
+        let threads = iter::once("NAPI THREAD".to_owned()).chain(report.queues.iter().map(thread));
+        let rows: Vec<[String; 10]> = rows.into_iter().zip(threads).map(with_cell).collect();
+        write_table(out, &rows)?;
+    } else {
+        write_table(out, &rows)?;
+    }
+    for thread in &report.threads_of_unknown_queues {
+        writeln!(out, "NAPI thread {} polls a queue that is not known", describe(thread))?;
+    }
     match report.lower.as_ref().map(list).as_deref() {
         None => {}
         Some("") => {
@@ -147,6 +178,17 @@ fn name_of(function: &Function) -> String {
         "" => format!("{} (no interface here)", function.pci),
         names => format!("{} ({names})", function.pci),
     }
+}
+
+/// A row with one more cell, before the last.
+fn with_cell((row, cell): ([String; 9], String)) -> [String; 10] {
+    let [a, b, c, d, e, f, g, h, last] = row;
+    [a, b, c, d, e, f, g, h, cell, last]
+}
+
+fn describe(thread: &ThreadReport) -> String {
+    let cpus = thread.cpus.as_ref().map_or_else(|| "is gone".to_owned(), |cpus| format!("on {cpus}"));
+    format!("{} {cpus}", thread.pid)
 }
 
 fn cells(queue: &QueueReport) -> [String; 9] {
@@ -192,6 +234,8 @@ impl InterfaceReport {
             tx_queues: nic.tx_queues.len(),
             cpus: topology.online.clone(),
             doubt: host.queue_irqs.doubt.clone(),
+            netlink_unknown: host.netdev.unknown.clone(),
+            threads_of_unknown_queues: idle_threads(host),
             queues: queue_reports(host),
         }
     }
@@ -219,6 +263,21 @@ fn queue_reports(host: &NicHost) -> Vec<QueueReport> {
     reports
 }
 
+/// The threads of NAPI instances of which no queue is known.
+fn idle_threads(host: &NicHost) -> Vec<ThreadReport> {
+    let served = |napi: &&Napi| !host.netdev.queues.iter().any(|queue| queue.napi == Some(napi.id));
+    host.netdev.napis.iter().filter(served).filter_map(thread_report).collect()
+}
+
+fn thread_report(napi: &Napi) -> Option<ThreadReport> {
+    let thread = napi.thread.as_ref();
+    Some(ThreadReport {
+        pid: napi.pid.or(thread.map(|thread| thread.pid))?,
+        name: thread.map(|thread| thread.name.clone()),
+        cpus: thread.map(|thread| thread.cpus.clone()),
+    })
+}
+
 fn queue_report(
     host: &NicHost,
     rx: Option<&RxQueue>,
@@ -226,6 +285,8 @@ fn queue_report(
     row: Option<&QueueIrq>,
 ) -> QueueReport {
     let state = row.and_then(|row| host.irqs.get(&row.irq));
+    let rx_napi = rx.and_then(|rx| host.netdev.of_queue(Direction::Rx, rx.index));
+    let napi = rx_napi.or_else(|| host.netdev.of_queue(Direction::Tx, tx?.index));
     QueueReport {
         rx: rx.map(|rx| rx.index),
         tx: tx.map(|tx| tx.index),
@@ -237,5 +298,7 @@ fn queue_report(
         rps: rx.and_then(|rx| rx.rps_cpus.clone()),
         xps: tx.and_then(|tx| tx.xps_cpus.clone()),
         known_by: row.map(|row| row.how),
+        napi: napi.map(|napi| napi.id),
+        thread: napi.and_then(thread_report),
     }
 }

@@ -11,6 +11,7 @@ use crate::journal::{Entry, Journal, JournalError, Loaded, Owner, State};
 use crate::kernel_files::{KernelFileError, KernelFiles};
 use crate::netns;
 use crate::setting::{ChangeText, Setting, Value, ValueError};
+use crate::setting_io;
 
 /// What a restore did.
 #[derive(Debug, Default)]
@@ -200,8 +201,8 @@ pub enum SetError {
 /// Writes a value and reads it back.
 pub(crate) fn set(files: &KernelFiles, setting: &Setting, text: &str) -> Result<(), SetError> {
     let path = setting.path();
-    files.write_existing(&path, text)?;
-    let found = setting.parse(&files.read(&path)?)?;
+    setting_io::write(files, setting, text)?;
+    let found = setting.parse(&setting_io::read(files, setting)?)?;
     if found == setting.parse(text)? {
         return Ok(());
     }
@@ -210,7 +211,7 @@ pub(crate) fn set(files: &KernelFiles, setting: &Setting, text: &str) -> Result<
 
 /// Writes an old value unless the file holds it.
 fn put_back(files: &KernelFiles, setting: &Setting, before: &str) -> Result<PutBack, SetError> {
-    let Some(text) = files.read_optional(&setting.path())? else { return Ok(PutBack::Gone) };
+    let Some(text) = setting_io::read_optional(files, setting)? else { return Ok(PutBack::Gone) };
     let wanted = setting.parse(before)?;
     // A text that cannot be read as a value is not the old one either, and no reason to leave it there.
     let found = setting.parse(&text).ok();

@@ -292,6 +292,7 @@ impl Case<'_> {
 fn kind(setting: &Setting) -> &'static str {
     match setting {
         Setting::IrqAffinity(_) => "interrupt affinity setting",
+        Setting::NapiThread(..) => "NAPI thread affinity",
         Setting::XpsCpus(..) | Setting::XpsRxqs(..) => "XPS map",
         Setting::RpsCpus(..) => "RPS map",
         Setting::RpsFlowCount(..) => "RFS table",

@@ -14,7 +14,13 @@ fn captured(name: &str) -> Host {
     let names: Vec<_> = AUTO.profile().unwrap().sysctl_names();
     let table = RFS_TABLE.parse().unwrap();
     let names: Vec<_> = names.into_iter().chain([table]).collect();
-    Host::read(&KernelFiles::open(root).unwrap(), &InterfaceChoice::Auto, &names).unwrap()
+    Host::read(
+        &KernelFiles::open(root).unwrap(),
+        &InterfaceChoice::Auto,
+        &names,
+        &tune::host::ToldMap::default(),
+    )
+    .unwrap()
 }
 
 /// The interface of a captured host after `tune apply profiles/auto.toml --cpus CPUS`.
