@@ -154,7 +154,13 @@ pub(crate) fn preflight<'a>(
     }
 }
 
-fn check(files: &KernelFiles, host: &Host, links: &Links, change: &Change) -> Result<Entry, String> {
+/// Checks one change without writing, and reads what the journal must hold.
+pub(crate) fn check(
+    files: &KernelFiles,
+    host: &Host,
+    links: &Links,
+    change: &Change,
+) -> Result<Entry, String> {
     let path = change.setting.path();
     check_value(change, &host.topology)?;
     setting_io::check_writable(files, &change.setting).map_err(|error| error.to_string())?;

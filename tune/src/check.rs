@@ -1,7 +1,7 @@
 //! `check`: is the host as the profile wants it? Reads, and writes nothing.
 
 use crate::Error;
-use crate::host::{Host, InterfaceName};
+use crate::host::Host;
 use crate::kernel_files::KernelFiles;
 use crate::plan::{self, Desired};
 use crate::profile::Profile;
@@ -19,12 +19,6 @@ pub struct Checked {
 }
 
 impl Checked {
-    /// The interfaces.
-    #[must_use]
-    pub fn interfaces(&self) -> Vec<InterfaceName> {
-        self.host.interfaces()
-    }
-
     /// True if every setting holds what it shall.
     #[must_use]
     pub fn is_as_wanted(&self) -> bool {

@@ -41,6 +41,9 @@ pub mod check;
 
 pub mod script;
 
+pub mod keep_going;
+pub mod watch;
+
 pub mod capture;
 pub mod compare;
 
@@ -116,6 +119,8 @@ pub struct Applied {
     pub pending: Vec<PendingMove>,
     /// A journal of another boot was there; it no longer counted and was replaced.
     pub replaced_journal: bool,
+    /// What could not be set, with the error; only where the rest was to be kept all the same.
+    pub failed: Vec<String>,
 }
 
 /// Reads the host and plans the profile on it; writes nothing.
@@ -165,6 +170,7 @@ pub fn apply_profile(
         notes: desired.notes.clone(),
         pending: Vec::new(),
         replaced_journal: false,
+        failed: Vec::new(),
     };
     let Some(state) = state else { return Ok(applied) };
     applied.replaced_journal = apply::apply(files, &state, &host, &applied.changes, || {

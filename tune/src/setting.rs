@@ -63,11 +63,11 @@ impl Setting {
     #[must_use]
     pub fn interface(&self) -> Option<InterfaceName> {
         match self {
-            Self::XpsCpus(interface, _)
+            Self::NapiThread(interface, _)
+            | Self::XpsCpus(interface, _)
             | Self::XpsRxqs(interface, _)
             | Self::RpsCpus(interface, _)
             | Self::RpsFlowCount(interface, _) => Some(interface.clone()),
-            Self::NapiThread(interface, _) => Some(interface.clone()),
             Self::Sysctl(name) => name.interface(),
             Self::IrqAffinity(_) | Self::RpsDefaultMask => None,
         }

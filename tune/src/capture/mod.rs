@@ -57,7 +57,11 @@ pub fn capture(
     let names = sysctl_names(&files);
     let (mut read, mut failed) = (Vec::new(), Vec::new());
     for name in wanted {
-        match Host::read_nics(&files, std::slice::from_ref(name), &[], &ToldMap::default()) {
+        // As show reads it, and then as plan does: what it stands on.
+        let shown = Host::read_nics(&files, std::slice::from_ref(name), &[], &ToldMap::default());
+        match shown
+            .and_then(|_| Host::read(&files, &InterfaceChoice::Named(name.clone()), &[], &ToldMap::default()))
+        {
             Ok(_) => read.push(name.clone()),
             Err(error) => failed.push(error.to_string()),
         }

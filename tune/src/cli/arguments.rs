@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -65,6 +66,9 @@ pub(super) enum Command {
     Apply {
         /// TOML, see profiles/README.md
         profile: PathBuf,
+        /// Report what cannot be set and keep the rest, instead of undoing all; exit status 1 then
+        #[arg(long)]
+        keep_going: bool,
     },
     /// Put back what the first apply found
     Restore,
@@ -78,6 +82,25 @@ pub(super) enum Command {
     Script {
         /// TOML, see profiles/README.md
         profile: PathBuf,
+    },
+    /// Look again and again, and say in one line each what is not as the profile wants it any more, until SIGTERM
+    ///
+    /// A link event leads to a look at once; between them a poll opens few files. Under systemd, Type=notify and WatchdogSec
+    /// work.
+    Watch {
+        /// TOML, see profiles/README.md
+        profile: PathBuf,
+        /// Apply the profile again where it drifted
+        #[arg(long)]
+        repair: bool,
+        /// Time between two polls, such as 500ms or 1m
+        #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_interval)]
+        interval: Duration,
+    },
+    /// Make profiles
+    Profile {
+        #[command(subcommand)]
+        command: ProfileCommand,
     },
     /// Write what tune reads on this host into a file, for --root and diff elsewhere; nothing that is secret
     Capture {
@@ -108,6 +131,27 @@ pub(super) enum Command {
         /// The directory, which must exist
         directory: PathBuf,
     },
+}
+
+#[derive(Subcommand)]
+pub(super) enum ProfileCommand {
+    /// Print a profile for this host with a comment to each key
+    Init {
+        /// The interface; "auto" is that of the default route
+        #[arg(value_name = "IFACE")]
+        name: String,
+    },
+}
+
+/// A poll more often than this is no cheap one.
+const LEAST_INTERVAL: Duration = Duration::from_millis(100);
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if interval < LEAST_INTERVAL || interval > Duration::from_secs(86_400) {
+        return Err("must be from 100ms to 1day".to_owned());
+    }
+    Ok(interval)
 }
 
 /// Parses the arguments, of which the first is the program's name.
@@ -190,6 +234,8 @@ impl Command {
             Self::Restore => "restore",
             Self::Check { .. } => "check",
             Self::Script { .. } => "script",
+            Self::Watch { .. } => "watch",
+            Self::Profile { .. } => "profile",
             Self::Capture { .. } => "capture",
             Self::Diff { .. } => "diff",
             Self::Completions { .. } => "completions",
@@ -202,10 +248,14 @@ impl Command {
         match self {
             Self::Show { .. } => ["--interface", "--map"].contains(&option),
             Self::Plan { .. } => option != "--state-dir",
-            Self::Apply { .. } => true,
+            Self::Apply { .. } | Self::Watch { .. } => true,
             Self::Restore => option == "--state-dir",
             Self::Check { .. } | Self::Script { .. } => option != "--state-dir",
-            Self::Capture { .. } | Self::Diff { .. } | Self::Completions { .. } | Self::Man { .. } => false,
+            Self::Profile { .. }
+            | Self::Capture { .. }
+            | Self::Diff { .. }
+            | Self::Completions { .. }
+            | Self::Man { .. } => false,
         }
     }
 }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use arguments::{Cli, Command, Options, parse};
+use arguments::{Cli, Command, Options, ProfileCommand, parse};
 use profile_file::{Overrides, read_profile};
 use root::Root;
 
@@ -132,7 +132,18 @@ fn run_on_host(session: &Session, command: &Command) -> Result<ExitCode> {
             session.print_asides(&planned.desired.kept, &planned.desired.skipped, &planned.desired.notes);
             return Ok(if planned.changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) });
         }
-        Command::Apply { profile } => acts::apply(session, profile)?,
+        Command::Apply { profile, keep_going } => return acts::apply(session, profile, *keep_going),
+        Command::Watch { profile, repair, interval } => acts::watch(session, profile, *repair, *interval)?,
+        Command::Profile { command: ProfileCommand::Init { name } } => {
+            let host = Host::read(
+                files,
+                &name.parse()?,
+                &crate::profile::init_sysctl_names(),
+                &session.overrides.map,
+            )?;
+            let text = crate::profile::init(&host);
+            print(|out| report::profile(out, format, &host.interfaces(), &text))?;
+        }
         Command::Restore => acts::restore(session)?,
         Command::Check { profile } => {
             let checked = crate::check::check_profile(files, &session.profile(profile)?)?;

@@ -9,7 +9,7 @@ impl Host {
     /// What every setting holds that this snapshot has.
     #[must_use]
     pub fn settings(&self) -> BTreeMap<Setting, Value> {
-        let of_nics = self.nics.iter().flat_map(NicHost::settings);
+        let of_nics = self.nics.iter().flat_map(NicHost::possible_settings);
         let sysctls = self.sysctls.keys().map(|name| Setting::Sysctl(name.clone()));
         let all = of_nics.chain([Setting::RpsDefaultMask]).chain(sysctls);
         all.filter_map(|setting| Some((setting.clone(), self.value(&setting)?))).collect()
@@ -17,7 +17,8 @@ impl Host {
 }
 
 impl NicHost {
-    fn settings(&self) -> Vec<Setting> {
+    /// The settings of one interface, also those that its kernel or driver does not have.
+    fn possible_settings(&self) -> Vec<Setting> {
         let name = &self.nic.name;
         let irqs = self.irqs.keys().map(|irq| Setting::IrqAffinity(*irq));
         let tx = self.nic.tx_queues.iter().flat_map(|queue| {

@@ -1,7 +1,7 @@
 //! Interrupts, XPS and RPS of the interfaces' queues. Pure.
 
 use super::placement::{Ground, Layout, Occupancy, add_senders, extent_of, fold, for_cpus, layout};
-use super::{Desired, PlanError, Skipped, cpus};
+use super::{Desired, PlanError, Skipped, cpus, napi_threads};
 use crate::cpu_set::CpuSet;
 use crate::host::{Host, NicHost, QueueIndex, Serves, Topology};
 use crate::profile::{IrqPolicy, Placement, Profile, Queues, RpsDefault, RpsPolicy, XpsPolicy};
@@ -30,7 +30,7 @@ pub(super) fn plan(
     for on in &host.nics {
         let laid = lay_out(queues, on, &host.topology, workers, &mut taken, desired)?;
         laid.plan_irqs(queues, desired)?;
-        super::napi_threads::plan(queues.napi_threads, on, &laid.rx, &laid.tx, desired);
+        napi_threads::plan(queues.napi_threads, on, &laid.rx, &laid.tx, desired);
         laid.plan_xps(queues.xps, desired);
         laid.plan_rps(queues, desired)?;
         laid.plan_rps_flow_cnt(queues.rps_flow_cnt, desired);

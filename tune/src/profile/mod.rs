@@ -3,6 +3,7 @@
 //! Every key is checked: an unknown key, a wrong type or a value out of range is refused with the file, the line,
 //! the key's path and what may stand there. `profiles/README.md` explains the keys. Pure.
 
+mod init;
 mod queues;
 mod section;
 
@@ -12,6 +13,7 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+pub use init::{init, sysctl_names as init_sysctl_names};
 pub use queues::{IrqPolicy, NapiThreadPolicy, Placement, Queues, RpsDefault, RpsPolicy, XpsPolicy};
 pub use section::ProfileError;
 use section::{Section, Source, integer};

@@ -14,7 +14,7 @@ use crate::verify::Mismatch;
 struct CheckJson<'a> {
     schema: u32,
     command: &'a str,
-    interfaces: &'a [InterfaceName],
+    interfaces: Vec<InterfaceName>,
     settings: usize,
     drift: Vec<DriftJson>,
     kept: Vec<KeptJson>,
@@ -61,7 +61,7 @@ pub fn check(out: &mut impl Write, format: Format, checked: &Checked) -> io::Res
     let json = CheckJson {
         schema: SCHEMA,
         command: "check",
-        interfaces: &checked.interfaces(),
+        interfaces: checked.host.interfaces(),
         settings: desired.settings.len(),
         drift: found.mismatches.iter().map(DriftJson::from).collect(),
         kept: desired.kept.iter().map(kept_json).collect(),
@@ -77,6 +77,30 @@ struct ScriptJson<'a> {
     command: &'a str,
     interfaces: &'a [InterfaceName],
     script: &'a str,
+}
+
+#[derive(Serialize)]
+struct ProfileJson<'a> {
+    schema: u32,
+    command: &'a str,
+    interfaces: &'a [InterfaceName],
+    profile: &'a str,
+}
+
+/// The profile itself.
+///
+/// # Errors
+/// As `out` gives them.
+pub fn profile(
+    out: &mut impl Write,
+    format: Format,
+    interfaces: &[InterfaceName],
+    profile: &str,
+) -> io::Result<()> {
+    if format == Format::Text {
+        return out.write_all(profile.as_bytes());
+    }
+    write_json(out, &ProfileJson { schema: SCHEMA, command: "profile init", interfaces, profile })
 }
 
 /// The script itself.

@@ -6,15 +6,17 @@ mod compare;
 mod reasons;
 mod show;
 mod table;
+mod watch;
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 
 pub use asides::{kept, notes, skipped};
-pub use check::{check, script};
+pub use check::{check, profile, script};
 pub use compare::{capture, diff};
 pub use show::show;
+pub use watch::watch;
 
 use crate::host::InterfaceName;
 use crate::plan::{Kept, Skipped};
@@ -45,6 +47,8 @@ struct ChangesJson<'a> {
     notes: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     pending: Option<Vec<PendingJson>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<&'a [String]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     settings: Option<Vec<reasons::Explained<'a>>>,
 }
@@ -102,6 +106,7 @@ pub fn plan(out: &mut impl Write, format: Format, planned: &Planned, explain: bo
                 skipped: planned.desired.skipped.iter().map(skipped_json).collect(),
                 notes: &planned.desired.notes,
                 pending: None,
+                failed: None,
                 settings: explain.then(|| reasons::explained(planned)),
             },
         ),
@@ -127,9 +132,13 @@ pub fn apply(out: &mut impl Write, format: Format, applied: &Applied, way_back: 
             skipped,
             notes,
             pending: Some(pending),
+            failed: Some(&applied.failed),
             settings: None,
         };
         return write_json(out, &json);
+    }
+    if changes.is_empty() && !applied.failed.is_empty() {
+        return writeln!(out, "nothing was applied");
     }
     if changes.is_empty() {
         return writeln!(out, "nothing to do");
@@ -254,6 +263,7 @@ mod tests {
                 asked: crate::setting::Value::from_sysctl("4096 131072 16777216"),
             }],
             replaced_journal: false,
+            failed: Vec::new(),
         }
     }
 
@@ -279,7 +289,7 @@ mod tests {
             text(|out| apply(out, Format::Json, &applied(), "tune restore")),
             "{\"schema\":1,\"interfaces\":[\"eth0\"],\"changes\":[{\"path\":\"/proc/irq/40/smp_affinity_list\",\
              \"before\":\"0-1\",\"after\":\"0\"}],\"kept\":[{\"path\":\"/proc/sys/net/ipv4/tcp_rmem\",\
-             \"value\":\"4096 131072 33554432\",\"asked\":\"4096 131072 16777216\"}],\"skipped\":[],\"notes\":[],\"pending\":[{\"irq\":40,\"affinity\":\"0\",\"effective\":\"1\"}]}\n"
+             \"value\":\"4096 131072 33554432\",\"asked\":\"4096 131072 16777216\"}],\"skipped\":[],\"notes\":[],\"pending\":[{\"irq\":40,\"affinity\":\"0\",\"effective\":\"1\"}],\"failed\":[]}\n"
         );
         let nothing = Applied { changes: Vec::new(), ..applied() };
         assert_eq!(text(|out| apply(out, Format::Text, &nothing, "tune restore")), "nothing to do\n");

@@ -173,13 +173,6 @@ fn write_interface(out: &mut impl Write, report: &InterfaceReport) -> io::Result
     Ok(())
 }
 
-fn name_of(function: &Function) -> String {
-    match list(&function.interfaces).as_str() {
-        "" => format!("{} (no interface here)", function.pci),
-        names => format!("{} ({names})", function.pci),
-    }
-}
-
 /// A row with one more cell, before the last.
 fn with_cell((row, cell): ([String; 9], String)) -> [String; 10] {
     let [a, b, c, d, e, f, g, h, last] = row;
@@ -189,6 +182,13 @@ fn with_cell((row, cell): ([String; 9], String)) -> [String; 10] {
 fn describe(thread: &ThreadReport) -> String {
     let cpus = thread.cpus.as_ref().map_or_else(|| "is gone".to_owned(), |cpus| format!("on {cpus}"));
     format!("{} {cpus}", thread.pid)
+}
+
+fn name_of(function: &Function) -> String {
+    match list(&function.interfaces).as_str() {
+        "" => format!("{} (no interface here)", function.pci),
+        names => format!("{} ({names})", function.pci),
+    }
 }
 
 fn cells(queue: &QueueReport) -> [String; 9] {

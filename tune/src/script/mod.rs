@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use crate::Planned;
 use crate::host::Irq;
+use crate::host::names::list;
 use crate::setting::{Change, Setting, Value};
 
 /// The functions of every script.
@@ -31,7 +32,7 @@ pub fn script(planned: &Planned, made_by: &str) -> Result<String, ScriptError> {
     let mut text = format!(
         "#!/bin/sh\n# Made by: {}\n# For {} on this host: {changes} of {wanted} settings differ and are written, in this order.\n",
         comment(made_by),
-        crate::host::names::list(&planned.host.interfaces()),
+        list(planned.host.interfaces().iter()),
     );
     text.push_str(
         "#\n# Run it as root: sh FILE. Everything is looked at before the first write, each value is read back after it, and a\n\
@@ -86,7 +87,8 @@ fn push_interrupts(text: &mut String, planned: &Planned) {
         _ => None,
     });
     let name = |irq: Irq| {
-        let row = planned.host.nics.iter().flat_map(|nic| &nic.queue_irqs.rows).find(|row| row.irq == irq)?;
+        let mut rows = planned.host.nics.iter().flat_map(|on| &on.queue_irqs.rows);
+        let row = rows.find(|row| row.irq == irq)?;
         Some((irq, row.name.clone()))
     };
     for (irq, name) in irqs.filter_map(name) {
