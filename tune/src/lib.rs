@@ -47,6 +47,7 @@ pub mod watch;
 pub mod capture;
 pub mod compare;
 
+pub mod explain;
 pub mod measure;
 
 pub mod cli;

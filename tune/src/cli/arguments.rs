@@ -53,6 +53,8 @@ pub(super) enum Command {
         #[arg(value_name = "IFACE")]
         name: Option<String>,
     },
+    /// Print the way of a packet through each queue: NAPI, interrupt, CPUs, XPS, RPS, and what breaks it
+    Explain(super::explain::Asked),
     /// Print what apply would change, and nothing else
     #[command(after_help = "Exit status: 0 nothing to do, 2 there are changes (and usage errors), 1 error")]
     Plan {
@@ -229,6 +231,7 @@ impl Command {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Show { .. } => "show",
+            Self::Explain(_) => "explain",
             Self::Plan { .. } => "plan",
             Self::Apply { .. } => "apply",
             Self::Restore => "restore",
@@ -247,6 +250,7 @@ impl Command {
     fn takes(&self, option: &str) -> bool {
         match self {
             Self::Show { .. } => ["--interface", "--map"].contains(&option),
+            Self::Explain(asked) => asked.takes(option),
             Self::Plan { .. } => option != "--state-dir",
             Self::Apply { .. } | Self::Watch { .. } => true,
             Self::Restore => option == "--state-dir",

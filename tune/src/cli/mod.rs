@@ -3,6 +3,7 @@
 mod acts;
 mod arguments;
 mod captures;
+mod explain;
 mod generated;
 mod map;
 mod profile_file;
@@ -19,7 +20,7 @@ use profile_file::{Overrides, read_profile};
 use root::Root;
 
 use crate::errno::describe;
-use crate::host::{Host, InterfaceChoice, NicHost, Sysctls, Topology, nic};
+use crate::host::{Host, InterfaceChoice, NicReader, Sysctls, Topology, nic};
 use crate::journal::State;
 use crate::kernel_files::KernelFiles;
 use crate::plan::{Kept, Skipped};
@@ -126,6 +127,7 @@ fn run_on_host(session: &Session, command: &Command) -> Result<ExitCode> {
             failed.iter().for_each(complain);
             return Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
+        Command::Explain(asked) => explain::run(session, asked)?,
         Command::Plan { profile, explain } => {
             let planned = crate::plan_profile(files, &session.profile(profile)?)?;
             print(|out| report::plan(out, format, &planned, *explain))?;
@@ -177,8 +179,9 @@ fn read_host(session: &Session, name: Option<&str>) -> Result<(Host, Vec<anyhow:
         bail!("--map is of one interface; name it: tune show IFACE --map …");
     }
     let (mut nics, mut failed) = (Vec::new(), Vec::new());
+    let reader = NicReader::new(files, overrides.map.clone());
     for name in &names {
-        match NicHost::read(files, name, &overrides.map) {
+        match reader.read(name) {
             Ok(nic) => nics.push(nic),
             Err(error) => failed.push(error.into()),
         }

@@ -12,9 +12,10 @@ use crate::host::{InterfaceChoice, ToldMap};
 use crate::profile::{CpuChoice, Profile};
 
 /// What the command line says instead of the profile.
+#[derive(Clone)]
 pub(super) struct Overrides {
     pub(super) interface: Option<InterfaceChoice>,
-    cpus: Option<CpuChoice>,
+    pub(super) cpus: Option<CpuChoice>,
     pub(super) map: ToldMap,
 }
 

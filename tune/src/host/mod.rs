@@ -15,6 +15,7 @@ pub mod irq_owner;
 pub mod names;
 pub mod netdev;
 pub mod nic;
+mod nic_reader;
 mod queue_irqs;
 mod queue_map;
 mod settings;
@@ -32,6 +33,7 @@ pub use irq::{Irq, IrqState};
 pub use names::{InterfaceChoice, InterfaceName, InterfaceNameError, PciAddress};
 pub use netdev::{Direction, Napi, NapiId, NapiThread, Netdev};
 pub use nic::{Nic, QueueIndex, RxQueue, TxQueue};
+pub use nic_reader::NicReader;
 pub use queue_irqs::{HowKnown, QueueIrq, QueueIrqs, Serves};
 pub use sriov::Sriov;
 pub use sysctls::{SysctlName, SysctlNameError, Sysctls};
@@ -110,10 +112,10 @@ impl Host {
         told: &ToldMap,
     ) -> Result<Self, HostError> {
         if !told.is_empty() && interfaces.len() != 1 {
-            return Err(HostError::ToldOfSeveral(names::list(interfaces)));
+            return Err(HostError::MapOfSeveral(names::list(interfaces)));
         }
-        let nics =
-            interfaces.iter().map(|name| NicHost::read(files, name, told)).collect::<Result<_, _>>()?;
+        let reader = NicReader::new(files, told.clone());
+        let nics = interfaces.iter().map(|name| reader.read(name)).collect::<Result<_, _>>()?;
         let sysctls = sysctls::read(files, sysctls)?;
         let mut rps_default_mask = None;
         if topology.prints_whole_mask() {
@@ -146,22 +148,6 @@ impl Host {
 }
 
 impl NicHost {
-    /// Reads one interface and its interrupts.
-    ///
-    /// # Errors
-    /// As [`Host::read`].
-    pub fn read(files: &KernelFiles, name: &InterfaceName, told: &ToldMap) -> Result<Self, HostError> {
-        let nic = Nic::read(files, name)?;
-        let netdev = Netdev::read(files, &nic.name)?;
-        let queue_irqs = QueueIrqs::read(files, &nic, &netdev, told)?;
-        let mut irqs = BTreeMap::new();
-        for row in &queue_irqs.rows {
-            irqs.insert(row.irq, IrqState::read(files, row.irq)?);
-        }
-        let sriov = Sriov::read(files, nic.device.as_ref())?;
-        Ok(Self { nic, netdev, queue_irqs, irqs, sriov })
-    }
-
     /// What a setting of this interface holds; `None` if it is of another one, or of none.
     #[must_use]
     pub fn value(&self, setting: &Setting) -> Option<Value> {
@@ -228,15 +214,15 @@ pub enum HostError {
         /// The interface's own.
         real: InterfaceName,
     },
-    /// `--map` with several interfaces.
-    #[error("--map is of one interface, and these are several: {0}; choose one with --interface")]
-    ToldOfSeveral(String),
     /// `/proc/interrupts` is empty.
     #[error("/proc/interrupts is empty here, as where a container masks it; run tune on the host")]
     NoInterrupts,
     /// `--map` contradicts the host, or itself.
     #[error("{0}")]
     Map(ToldMapError),
+    /// `--map` for several interfaces.
+    #[error("--map is of one interface, and these are asked for: {0}; name one with --interface")]
+    MapOfSeveral(String),
     /// `--map` for an interface without a device.
     #[error("interface {0} is virtual and has no interrupts; --map is for one with a device")]
     MapOfVirtual(InterfaceName),

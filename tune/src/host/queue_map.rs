@@ -30,9 +30,9 @@ pub(super) fn map(nic: &Nic, device: &Device, candidates: &[Candidate], step: Ho
     sort(&mut rows);
     let doubt = doubt(nic, &rows, &readings).or_else(|| guess(nic, &rows, step));
     if rows.is_empty() {
-        return QueueIrqs { rows, doubt: Some(nothing_known(nic, device, candidates)) };
+        return QueueIrqs { doubt: Some(nothing_known(nic, device, candidates)), ..QueueIrqs::default() };
     }
-    QueueIrqs { rows, doubt }
+    QueueIrqs { rows, doubt, ..QueueIrqs::default() }
 }
 
 /// The names that a rule reads, and how certain that is: not more than the name where the rule is not the driver's own.

@@ -106,7 +106,7 @@ impl ToldMap {
         let pairs = self.0.iter().map(|(&(direction, queue), &irq)| (direction, queue, irq));
         let rows = rows(nic, pairs, HowKnown::Told, |irq| known.name(irq));
         match claimed_twice_or_not_at_all(nic, &rows) {
-            None => Ok(QueueIrqs { rows, doubt: None }),
+            None => Ok(QueueIrqs { rows, ..QueueIrqs::default() }),
             Some(missing) => Err(ToldMapError(format!(
                 "--map must name every queue, since of itself the map is not known ({doubt}): {missing}"
             ))),

@@ -58,7 +58,9 @@ impl Topology {
         let isolated = list("isolated")?.unwrap_or_default();
         let nohz_full = list("nohz_full")?.unwrap_or_default();
         let nodes = read_nodes(files)?;
-        let cpus = online.iter().map(|cpu| read_cpu(files, cpu, &nodes)).collect::<Result<_, _>>()?;
+        let mut groups = Groups::default();
+        let cpus = online.iter().map(|cpu| read_cpu(files, cpu, &nodes, &mut groups));
+        let cpus = cpus.collect::<Result<_, _>>()?;
         let distances = read_distances(files, &nodes)?;
         let housekeeping = possible.difference(&isolated).difference(&nohz_full);
         let allowed = allowed::read(files)?;
@@ -120,24 +122,48 @@ fn read_distances(
     Ok(distances)
 }
 
-fn read_cpu(files: &KernelFiles, cpu: Cpu, nodes: &BTreeMap<u32, CpuSet>) -> Result<CpuPlace, HostError> {
-    let path = format!("{CPU}/cpu{cpu}/topology/thread_siblings_list");
-    let siblings = read_optional_as(files, &path, CpuSet::parse_list)?.unwrap_or_default();
-    let core = siblings.first().unwrap_or(cpu);
-    let thread = siblings.iter().take_while(|&sibling| sibling < cpu).fold(0, |count, _| count + 1);
+/// What the CPUs of one core or one cache say alike, so that it is read of the first of them only.
+#[derive(Default)]
+struct Groups {
+    /// The threads of the core of a CPU.
+    siblings: BTreeMap<Cpu, CpuSet>,
+    /// The lowest CPU on the last level cache of a CPU.
+    llc: BTreeMap<Cpu, Cpu>,
+}
+
+fn read_cpu(
+    files: &KernelFiles,
+    cpu: Cpu,
+    nodes: &BTreeMap<u32, CpuSet>,
+    groups: &mut Groups,
+) -> Result<CpuPlace, HostError> {
+    if !groups.siblings.contains_key(&cpu) {
+        let path = format!("{CPU}/cpu{cpu}/topology/thread_siblings_list");
+        let siblings = read_optional_as(files, &path, CpuSet::parse_list)?.unwrap_or_default();
+        groups.siblings.extend(siblings.iter().map(|sibling| (sibling, siblings.clone())));
+    }
+    let siblings = groups.siblings.get(&cpu);
+    let core = siblings.and_then(CpuSet::first).unwrap_or(cpu);
+    let before = siblings.map(|siblings| siblings.iter().take_while(|&sibling| sibling < cpu));
+    let thread = before.into_iter().flatten().fold(0, |count, _| count + 1);
     let node = nodes.iter().find(|(_, cpus)| cpus.contains(cpu)).map(|(node, _)| *node);
-    let llc = read_llc(files, cpu)?.unwrap_or(core);
+    if !groups.llc.contains_key(&cpu) {
+        let shared = read_llc(files, cpu)?.unwrap_or_default();
+        let first = shared.first().unwrap_or(core);
+        groups.llc.extend(shared.iter().chain([cpu]).map(|other| (other, first)));
+    }
+    let llc = groups.llc.get(&cpu).copied().unwrap_or(core);
     Ok(CpuPlace { cpu, node, core, thread, llc })
 }
 
-/// The lowest CPU that shares the cache of the highest index with `cpu`.
-fn read_llc(files: &KernelFiles, cpu: Cpu) -> Result<Option<Cpu>, HostError> {
+/// The CPUs that share the cache of the highest index with `cpu`.
+fn read_llc(files: &KernelFiles, cpu: Cpu) -> Result<Option<CpuSet>, HostError> {
     let directory = format!("{CPU}/cpu{cpu}/cache");
     let names = files.list_optional(&directory)?.unwrap_or_default();
     let last = names.iter().filter_map(|name| name.strip_prefix("index")?.parse::<u32>().ok()).max();
     let Some(last) = last else { return Ok(None) };
     let path = format!("{directory}/index{last}/shared_cpu_list");
-    Ok(read_optional_as(files, &path, CpuSet::parse_list)?.and_then(|cpus| cpus.first()))
+    read_optional_as(files, &path, CpuSet::parse_list)
 }
 
 #[cfg(test)]

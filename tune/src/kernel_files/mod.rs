@@ -5,6 +5,7 @@
 //! as the kernel follows them (`/sys/class/net/eth0/device/..` is the parent of the device, not `eth0`), but
 //! never out of the root.
 
+mod beneath;
 mod errors;
 mod record;
 mod write;
@@ -12,6 +13,7 @@ mod write;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -30,6 +32,7 @@ const BUSY_POLL: Duration = Duration::from_millis(10);
 /// Kernel files below a root directory.
 pub struct KernelFiles {
     root: PathBuf,
+    directory: OwnedFd,
     live: bool,
     writer: Box<dyn KernelWrite>,
     recorder: Option<record::Recorder>,
@@ -56,7 +59,8 @@ impl KernelFiles {
         let given = root.as_ref();
         let error = |source| KernelFileError::new(Operation::OpenRoot, given, source);
         let root = canonical_root(given).map_err(error)?;
-        let mut files = Self { root, live: false, writer: Box::new(writer), recorder: None };
+        let directory = beneath::open_root(&root).map_err(error)?;
+        let mut files = Self { root, directory, live: false, writer: Box::new(writer), recorder: None };
         files.live = ["/proc", "/sys"].iter().any(|path| files.is_of_kernel(path));
         Ok(files)
     }
@@ -85,10 +89,10 @@ impl KernelFiles {
     /// # Errors
     /// If the file cannot be found below the root or read.
     pub fn read(&self, path: &str) -> Result<String, KernelFileError> {
-        let read = || fs::read(self.locate(path)?);
-        let bytes = read().map_err(|source| KernelFileError::new(Operation::Read, path, source))?;
+        let bytes = self.bytes(path).map_err(|source| KernelFileError::new(Operation::Read, path, source))?;
         self.note_file(path, &bytes);
-        let mut text = String::from_utf8_lossy(&bytes).into_owned();
+        let mut text = String::from_utf8(bytes)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         text.truncate(text.trim_end_matches('\n').len());
         Ok(text)
     }
@@ -107,15 +111,7 @@ impl KernelFiles {
     /// # Errors
     /// If the directory cannot be found below the root or read.
     pub fn list(&self, path: &str) -> Result<Vec<String>, KernelFileError> {
-        let list = || -> io::Result<Vec<String>> {
-            let mut names = Vec::new();
-            for entry in fs::read_dir(self.locate(path)?)? {
-                names.push(entry?.file_name().to_string_lossy().into_owned());
-            }
-            names.sort_unstable();
-            Ok(names)
-        };
-        let names = list().map_err(|source| KernelFileError::new(Operation::List, path, source))?;
+        let names = self.names(path).map_err(|source| KernelFileError::new(Operation::List, path, source))?;
         self.note_list(path, &names);
         Ok(names)
     }
@@ -131,7 +127,7 @@ impl KernelFiles {
     /// True if the file or directory exists below the root.
     #[must_use]
     pub fn exists(&self, path: &str) -> bool {
-        let exists = self.locate(path).is_ok();
+        let exists = self.reaches(path);
         if exists {
             self.note_existence(path);
         }

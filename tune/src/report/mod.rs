@@ -3,6 +3,7 @@
 mod asides;
 mod check;
 mod compare;
+mod explain;
 mod reasons;
 mod show;
 mod table;
@@ -15,6 +16,7 @@ use serde::Serialize;
 pub use asides::{kept, notes, skipped};
 pub use check::{check, profile, script};
 pub use compare::{capture, diff};
+pub use explain::{Explained, explain};
 pub use show::show;
 pub use watch::watch;
 

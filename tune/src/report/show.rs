@@ -265,8 +265,8 @@ fn queue_reports(host: &NicHost) -> Vec<QueueReport> {
 
 /// The threads of NAPI instances of which no queue is known.
 fn idle_threads(host: &NicHost) -> Vec<ThreadReport> {
-    let served = |napi: &&Napi| !host.netdev.queues.iter().any(|queue| queue.napi == Some(napi.id));
-    host.netdev.napis.iter().filter(served).filter_map(thread_report).collect()
+    let unserved = |napi: &&Napi| !host.netdev.queues.iter().any(|queue| queue.napi == Some(napi.id));
+    host.netdev.napis.iter().filter(unserved).filter_map(thread_report).collect()
 }
 
 fn thread_report(napi: &Napi) -> Option<ThreadReport> {

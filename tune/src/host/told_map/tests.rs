@@ -22,7 +22,7 @@ impl Known for Host {
 }
 
 fn doubtful() -> QueueIrqs {
-    QueueIrqs { rows: Vec::new(), doubt: Some("nobody knows".into()) }
+    QueueIrqs { doubt: Some("nobody knows".into()), ..QueueIrqs::default() }
 }
 
 fn complete(text: &str, found: QueueIrqs, netdev: &Netdev) -> Result<QueueIrqs, String> {
@@ -55,7 +55,7 @@ fn contradictions_are_refused() {
         serves: Serves::Both(QueueIndex(queue)),
         how: HowKnown::MsiIrqs,
     };
-    let certain = || QueueIrqs { rows: vec![row(42, 0), row(43, 1)], doubt: None };
+    let certain = || QueueIrqs { rows: vec![row(42, 0), row(43, 1)], ..QueueIrqs::default() };
     let netlink = Netdev {
         queues: vec![NetdevQueue { direction: Direction::Rx, index: QueueIndex(0), napi: Some(NapiId(9)) }],
         napis: vec![Napi { id: NapiId(9), irq: Some(Irq(41)), pid: None, thread: None }],
@@ -113,7 +113,7 @@ fn netlink_gives_a_row_for_each_queue_of_an_interrupt() {
     assert_eq!(netlink_rows(&nic, &netdev, |irq| irq.0 != 90, |_| None).len(), 2, "IRQ 90 has no /proc/irq");
     let found = QueueIrqs {
         rows: vec![QueueIrq { irq: Irq(90), how: HowKnown::MsiIrqs, ..rows[0].clone() }],
-        doubt: None,
+        ..QueueIrqs::default()
     };
     let against = against_netlink(&rows, &found).unwrap();
     assert!(against.contains("IRQ 40 () serves RX queue 0, and by msi_irqs it is IRQ 90"), "{against}");

@@ -99,7 +99,7 @@ fn rps_auto_is_refused_where_the_interrupts_of_a_queue_for_each_cpu_are_kept() {
     // With fewer queues the groups do not depend on the interrupts, known or not.
     let mut fewer = nic_host(4, 2);
     assert_eq!(values(&fewer, &keep("auto"), "rps_cpus"), ["3", "c"]);
-    fewer.nics[0].queue_irqs = QueueIrqs { rows: Vec::new(), doubt: Some("USB".into()) };
+    fewer.nics[0].queue_irqs = QueueIrqs { doubt: Some("USB".into()), ..QueueIrqs::default() };
     assert_eq!(values(&fewer, &keep("auto"), "rps_cpus"), ["3", "c"]);
     assert_eq!(values(&nic_host(4, 1), &keep("auto"), "rps_cpus"), ["f"]);
     assert_eq!(values(&veth_host(2, 2), &keep("auto"), "rps_cpus"), ["1", "2"], "no interrupts to keep");
