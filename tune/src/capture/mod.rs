@@ -12,6 +12,7 @@ use serde::Serialize;
 
 pub use archive::{ArchiveError, Format, pack, unpack};
 
+use crate::host::allowed::{self, CapturedCpus};
 use crate::host::{Host, HostError, InterfaceChoice, InterfaceName, SysctlName, ToldMap, netdev, nic};
 use crate::kernel_files::{KernelFiles, Node, Tree};
 
@@ -102,7 +103,12 @@ pub fn extras(files: &KernelFiles) -> Result<Vec<(String, String)>, HostError> {
     if !files.is_live() {
         return Ok(Vec::new());
     }
-    Ok(vec![("/corelocal/netdev.json".to_owned(), netdev::capture(files)?)])
+    let mut extras = vec![("/corelocal/netdev.json".to_owned(), netdev::capture(files)?)];
+    if let Some(cpus) = allowed::read(files)? {
+        let text = serde_json::to_string(&CapturedCpus::of(cpus)).expect("a number and a string");
+        extras.push((allowed::FILE.to_owned(), format!("{text}\n")));
+    }
+    Ok(extras)
 }
 
 /// The sysctls of a host that a profile for it may name: those of `net.core`, and of `net.ipv4` those of TCP and the port

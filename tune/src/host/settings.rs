@@ -10,7 +10,8 @@ impl Host {
     #[must_use]
     pub fn settings(&self) -> BTreeMap<Setting, Value> {
         let of_nics = self.nics.iter().flat_map(NicHost::possible_settings);
-        let all = of_nics.chain(self.sysctls.keys().map(|name| Setting::Sysctl(name.clone())));
+        let sysctls = self.sysctls.keys().map(|name| Setting::Sysctl(name.clone()));
+        let all = of_nics.chain([Setting::RpsDefaultMask]).chain(sysctls);
         all.filter_map(|setting| Some((setting.clone(), self.value(&setting)?))).collect()
     }
 }
@@ -20,7 +21,9 @@ impl NicHost {
     fn possible_settings(&self) -> Vec<Setting> {
         let name = &self.nic.name;
         let irqs = self.irqs.keys().map(|irq| Setting::IrqAffinity(*irq));
-        let tx = self.nic.tx_queues.iter().map(|queue| Setting::XpsCpus(name.clone(), queue.index));
+        let tx = self.nic.tx_queues.iter().flat_map(|queue| {
+            [Setting::XpsCpus(name.clone(), queue.index), Setting::XpsRxqs(name.clone(), queue.index)]
+        });
         let rx = self.nic.rx_queues.iter().flat_map(|queue| {
             [Setting::RpsCpus(name.clone(), queue.index), Setting::RpsFlowCount(name.clone(), queue.index)]
         });
