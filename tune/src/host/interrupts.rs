@@ -197,6 +197,26 @@ MIS:          0
         }
     }
 
+    /// As the kernel prints it for the largest hosts, and a chip whose name has spaces beside that.
+    #[test]
+    fn a_table_as_wide_as_1152_cpus() {
+        let head: String = (0..1152).map(|cpu| format!("{:<11}", format!("CPU{cpu}"))).collect();
+        let counts = |count: u64| format!("{count:>10} ").repeat(1152);
+        let text = format!(
+            "      {head}\n 1189: {}IR-PCI-MSIX-0000:c3:00.1  188-edge      i40e-enp195s0f1-TxRx-187\n\
+             40: {}Hyper-V PCIe MSI 4138200989697-edge      mana_q0@pci:7870:00:00.0\nERR: {}\n",
+            counts(u64::MAX),
+            counts(0),
+            counts(7)
+        );
+        let interrupts = Interrupts::parse(&text).unwrap();
+        assert_eq!(interrupts.rows.len(), 2);
+        let wide = interrupts.row(Irq(1189)).unwrap();
+        assert_eq!(actions(wide), ["i40e-enp195s0f1-TxRx-187"]);
+        assert_eq!(wide.pci().unwrap().as_str(), "0000:c3:00.1");
+        assert_eq!(actions(interrupts.row(Irq(40)).unwrap()), ["mana_q0@pci:7870:00:00.0"]);
+    }
+
     #[test]
     fn a_head_line_is_needed() {
         assert!(Interrupts::parse("").is_err());
