@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use crate::access;
 use crate::host::{Host, HostError, Topology};
 use crate::journal::{Entry, Journal, JournalError, Loaded, Owner, State};
 use crate::kernel_files::KernelFiles;
@@ -156,13 +157,13 @@ pub(crate) fn preflight<'a>(
 fn check(files: &KernelFiles, host: &Host, links: &Links, change: &Change) -> Result<Entry, String> {
     let path = change.setting.path();
     check_value(change, &host.topology)?;
-    files.check_writable(&path).map_err(|error| error.to_string())?;
-    let text = files.read(&path).map_err(|error| error.to_string())?;
+    access::check_writable(files, &change.setting).map_err(|error| error.to_string())?;
+    let text = access::read(files, &change.setting).map_err(|error| error.to_string())?;
     let found = change.setting.parse(&text).map_err(|error| error.to_string())?;
     if found != change.before {
         return Err(format!("{path} changed from \"{}\" to \"{found}\" meanwhile; run again", change.before));
     }
-    Ok(Entry { path, before: text, owner: owner(host, links, &change.setting) })
+    Ok(Entry { path, before: access::journal_text(change, text), owner: owner(host, links, &change.setting) })
 }
 
 fn owner(host: &Host, links: &Links, setting: &Setting) -> Option<Owner> {

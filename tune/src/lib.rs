@@ -20,6 +20,7 @@ pub mod netns;
 pub mod affinity;
 pub mod cpu_set;
 pub mod host;
+pub mod irqbalance;
 pub mod setting;
 
 pub mod profile;
@@ -29,6 +30,8 @@ pub mod plan;
 pub mod diff;
 
 pub mod journal;
+
+pub mod access;
 
 pub mod apply;
 pub mod restore;

@@ -1,11 +1,15 @@
 //! `Setting`: one kernel file that `tune` sets, `Value`: what it holds, `Change`: before and after.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::cpu_set::{CpuSet, CpuSetError};
 use crate::host::{InterfaceName, Irq, QueueIndex, SysctlName};
+use crate::irqbalance::message;
+
+const BANNED_IRQS: &str = "irqbalance/banned_irqs";
 
 /// A kernel file that `tune` sets.
 ///
@@ -13,6 +17,9 @@ use crate::host::{InterfaceName, Irq, QueueIndex, SysctlName};
 /// driver that is asked for another interrupt layout may rewrite XPS, then XPS, RPS, RFS, and sysctls last.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Setting {
+    /// `irqbalance/banned_irqs`, no file: the interrupts that irqbalance leaves alone. Before they are set, so that it
+    /// does not move them in between.
+    IrqbalanceBan,
     /// `/proc/irq/N/smp_affinity_list`: the CPUs on which an interrupt may fire.
     IrqAffinity(Irq),
     /// `/sys/class/net/IF/queues/tx-Q/xps_cpus`: the CPUs that transmit on this TX queue.
@@ -30,6 +37,7 @@ impl Setting {
     #[must_use]
     pub fn path(&self) -> String {
         match self {
+            Self::IrqbalanceBan => BANNED_IRQS.to_owned(),
             Self::IrqAffinity(irq) => format!("/proc/irq/{irq}/smp_affinity_list"),
             Self::XpsCpus(interface, queue) => {
                 format!("/sys/class/net/{interface}/queues/tx-{queue}/xps_cpus")
@@ -52,7 +60,7 @@ impl Setting {
                 Some(interface.clone())
             }
             Self::Sysctl(name) => name.interface(),
-            Self::IrqAffinity(_) => None,
+            Self::IrqbalanceBan | Self::IrqAffinity(_) => None,
         }
     }
 
@@ -64,7 +72,7 @@ impl Setting {
             Self::RpsCpus(_, queue) => Self::RpsCpus(interface.clone(), *queue),
             Self::RpsFlowCount(_, queue) => Self::RpsFlowCount(interface.clone(), *queue),
             Self::Sysctl(name) => Self::Sysctl(name.with_interface(interface)),
-            Self::IrqAffinity(irq) => Self::IrqAffinity(*irq),
+            Self::IrqbalanceBan | Self::IrqAffinity(_) => self.clone(),
         }
     }
 
@@ -73,7 +81,7 @@ impl Setting {
     #[must_use]
     pub fn is_host_wide(&self) -> bool {
         match self {
-            Self::IrqAffinity(_) => true,
+            Self::IrqbalanceBan | Self::IrqAffinity(_) => true,
             Self::Sysctl(name) => !name.as_str().starts_with("net."),
             Self::XpsCpus(..) | Self::RpsCpus(..) | Self::RpsFlowCount(..) => false,
         }
@@ -82,7 +90,9 @@ impl Setting {
     /// The setting of a path that [`Setting::path`] gave; `None` for any other path.
     #[must_use]
     pub fn from_path(path: &str) -> Option<Self> {
-        let setting = if let Some(rest) = path.strip_prefix("/proc/irq/") {
+        let setting = if path == BANNED_IRQS {
+            Self::IrqbalanceBan
+        } else if let Some(rest) = path.strip_prefix("/proc/irq/") {
             Self::IrqAffinity(rest.strip_suffix("/smp_affinity_list")?.parse().ok()?)
         } else if let Some(rest) = path.strip_prefix("/sys/class/net/") {
             let (interface, rest) = rest.split_once("/queues/")?;
@@ -108,6 +118,10 @@ impl Setting {
     pub fn parse(&self, text: &str) -> Result<Value, ValueError> {
         let error = |source| ValueError::Cpus { path: self.path(), source };
         match self {
+            Self::IrqbalanceBan => match message::parse_list(text) {
+                Some(irqs) => Ok(Value::from_irqs(&irqs)),
+                None => Err(ValueError::Irqs(text.to_owned())),
+            },
             Self::IrqAffinity(_) => CpuSet::parse_list(text).map(Value::List).map_err(error),
             Self::XpsCpus(..) | Self::RpsCpus(..) => CpuSet::parse_mask(text).map(Value::Mask).map_err(error),
             Self::RpsFlowCount(..) => Ok(Value::from_sysctl(text)),
@@ -116,9 +130,24 @@ impl Setting {
     }
 }
 
+/// True if `found`, which `setting` holds, is as good as `wanted`: the same, or of irqbalance's list at least that, since
+/// others add to it, too.
+#[must_use]
+pub fn satisfies(setting: &Setting, found: &Value, wanted: &Value) -> bool {
+    match (setting, found, wanted) {
+        (Setting::IrqbalanceBan, Value::Numbers(found), Value::Numbers(wanted)) => {
+            wanted.iter().all(|irq| found.contains(irq))
+        }
+        _ => found == wanted,
+    }
+}
+
 /// A text that does not have the form of its file.
 #[derive(Debug, thiserror::Error)]
 pub enum ValueError {
+    /// A list of interrupts that is none.
+    #[error("{BANNED_IRQS} holds no interrupts: \"{}\"", .0.escape_debug())]
+    Irqs(String),
     /// A CPU list or mask that is none.
     #[error("{path} holds no CPUs: {source}")]
     Cpus {
@@ -143,6 +172,19 @@ pub enum Value {
 }
 
 impl Value {
+    /// Interrupts in ascending order.
+    #[must_use]
+    pub fn from_irqs(irqs: &BTreeSet<Irq>) -> Self {
+        Self::Numbers(irqs.iter().map(|irq| i128::from(irq.0)).collect())
+    }
+
+    /// The interrupts that [`Value::from_irqs`] was given; a number that is none is left out.
+    #[must_use]
+    pub fn irqs(&self) -> BTreeSet<Irq> {
+        let Self::Numbers(numbers) = self else { return BTreeSet::new() };
+        numbers.iter().filter_map(|&number| u32::try_from(number).ok()).map(Irq).collect()
+    }
+
     /// Integers if every word is one, else words. White space between words does not count: the kernel prints
     /// tabs between the three numbers of `tcp_rmem` and takes spaces.
     #[must_use]
@@ -229,6 +271,7 @@ mod tests {
         let interface = || "[a-z][a-z0-9.]{0,10}".prop_map(|name: String| name.parse().unwrap());
         let queue = || (0u32..5000).prop_map(QueueIndex);
         prop_oneof![
+            Just(Setting::IrqbalanceBan),
             (0u32..100_000).prop_map(|irq| Setting::IrqAffinity(Irq(irq))),
             (interface(), queue()).prop_map(|(i, q)| Setting::XpsCpus(i, q)),
             (interface(), queue()).prop_map(|(i, q)| Setting::RpsCpus(i, q)),
@@ -253,6 +296,7 @@ mod tests {
             let value = match &setting {
                 Setting::IrqAffinity(_) => Value::List(cpus),
                 Setting::XpsCpus(..) | Setting::RpsCpus(..) => Value::Mask(cpus),
+                Setting::IrqbalanceBan => Value::Numbers(cpus.iter().map(i128::from).collect()),
                 Setting::RpsFlowCount(..) | Setting::Sysctl(_) => Value::Numbers(numbers),
             };
             prop_assert_eq!(setting.parse(&value.to_string()).unwrap(), value);
@@ -292,6 +336,7 @@ mod tests {
     #[test]
     fn what_is_not_of_a_network_namespace_is_of_the_whole_host() {
         for (path, host_wide) in [
+            ("irqbalance/banned_irqs", true),
             ("/proc/irq/40/smp_affinity_list", true),
             ("/proc/sys/kernel/numa_balancing", true),
             ("/proc/sys/net/core/somaxconn", false),

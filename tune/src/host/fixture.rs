@@ -8,6 +8,7 @@ use super::{
     TxQueue,
 };
 use crate::cpu_set::CpuSet;
+use crate::irqbalance::Irqbalance;
 use crate::setting::Value;
 
 /// `cpus` CPUs on one node, `eth0` with `queues` combined queues on IRQ 40 and up, everything untouched.
@@ -58,6 +59,7 @@ pub(crate) fn veth_host(cpus: u32, queues: u32) -> Host {
         },
         queue_irqs: QueueIrqs::default(),
         irqs: BTreeMap::new(),
+        irqbalance: Irqbalance::Absent,
         sysctls: BTreeMap::from([("net.core.somaxconn".parse().unwrap(), Value::Numbers(vec![4096]))]),
     }
 }

@@ -29,6 +29,7 @@ pub use queue_irqs::{HowKnown, QueueIrq, QueueIrqs, Serves};
 pub use sysctls::{SysctlName, SysctlNameError, Sysctls};
 pub use topology::{CpuPlace, Topology};
 
+use crate::irqbalance::Irqbalance;
 use crate::kernel_files::{KernelFileError, KernelFiles};
 use crate::setting::{Setting, Value};
 
@@ -43,6 +44,8 @@ pub struct Host {
     pub queue_irqs: QueueIrqs,
     /// Affinity of the interrupts in `queue_irqs`.
     pub irqs: BTreeMap<Irq, IrqState>,
+    /// What would move the interrupts again.
+    pub irqbalance: Irqbalance,
     /// The sysctls that were asked for and exist.
     pub sysctls: Sysctls,
 }
@@ -69,13 +72,15 @@ impl Host {
             irqs.insert(row.irq, IrqState::read(files, row.irq)?);
         }
         let sysctls = sysctls::read(files, sysctls)?;
-        Ok(Self { topology, nic, queue_irqs, irqs, sysctls })
+        let irqbalance = Irqbalance::read(files);
+        Ok(Self { topology, nic, queue_irqs, irqs, irqbalance, sysctls })
     }
 
     /// What a setting holds in this snapshot; `None` if the snapshot has no such file.
     #[must_use]
     pub fn value(&self, setting: &Setting) -> Option<Value> {
         match setting {
+            Setting::IrqbalanceBan => self.irqbalance.banned().map(|irqs| Value::from_irqs(&irqs)),
             Setting::IrqAffinity(irq) => self.irqs.get(irq).map(|state| Value::List(state.affinity.clone())),
             Setting::XpsCpus(interface, queue) => {
                 let queue = self.nic.tx_queue(interface, *queue)?;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use errors::JournalError;
 pub use state::State;
 
+use crate::access;
 use crate::netns::{self, Link, Links};
 use crate::setting::Setting;
 
@@ -118,6 +119,12 @@ impl Journal {
             }
         }
         for entry in entries {
+            let setting = Setting::from_path(&entry.path);
+            if let Some((known, setting)) =
+                self.entries.iter_mut().find(|known| known.path == entry.path).zip(setting)
+            {
+                known.before = access::merged(&setting, &known.before, &entry.before);
+            }
             if !self.entries.iter().any(|known| known.path == entry.path && !known.is_of_other(&entry)) {
                 self.entries.retain(|known| known.path != entry.path);
                 self.entries.push(entry);

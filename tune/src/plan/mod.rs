@@ -1,5 +1,6 @@
 //! `plan(&Profile, &Host) -> Desired`: what every setting shall hold. Pure.
 
+mod irqbalance;
 mod placement;
 mod queues;
 mod sysctls;
@@ -118,6 +119,15 @@ pub enum PlanError {
         /// The CPUs.
         cpus: CpuSet,
     },
+    /// `irqbalance = "stop"` while it runs. Stopping a service is the service manager's.
+    #[error(
+        "irqbalance runs (process {pids}) and irqbalance = \"stop\" asks for a host without it: run \"systemctl stop \
+         irqbalance\" (and \"disable\" for the next boot), or set irqbalance = \"ban\""
+    )]
+    IrqbalanceRuns {
+        /// Its processes.
+        pids: String,
+    },
     /// A sysctl does not exist here.
     #[error(
         "sysctl {0} does not exist on this kernel or in this network namespace ({path}); \
@@ -147,6 +157,7 @@ pub fn plan(profile: &Profile, host: &Host) -> Result<Desired, PlanError> {
     let cpus = worker_cpus(&profile.cpus, &host.topology)?;
     let mut desired = Desired::default();
     queues::plan(profile, host, &cpus, &mut desired)?;
+    irqbalance::plan(profile.irqbalance, &host.irqbalance, &mut desired)?;
     sysctls::plan(profile, host, &mut desired)?;
     Ok(desired)
 }

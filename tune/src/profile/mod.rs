@@ -37,6 +37,8 @@ pub struct Profile {
     pub interface: InterfaceChoice,
     /// The CPUs whose workers serve connections.
     pub cpus: CpuChoice,
+    /// What becomes of irqbalance, which would move the interrupts again.
+    pub irqbalance: IrqbalancePolicy,
     /// Queues, interrupts, XPS and RPS.
     pub queues: Queues,
     /// Sysctls in the order of the file.
@@ -77,6 +79,18 @@ pub struct Queues {
     pub rps: RpsPolicy,
     /// Entries of each RX queue's RFS table; `None` leaves them.
     pub rps_flow_cnt: Option<u32>,
+}
+
+/// `irqbalance`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum IrqbalancePolicy {
+    /// It is not touched.
+    Coexist,
+    /// It is told to leave the interrupts alone that are placed.
+    #[default]
+    Ban,
+    /// It must not run.
+    Stop,
 }
 
 /// `queues.placement`.
@@ -151,7 +165,7 @@ impl Profile {
             ));
         }
         let root = Section { source, path: String::new(), table: document.get_ref() };
-        root.refuse_unknown(&["interface", "cpus", "queues", "sysctl"])?;
+        root.refuse_unknown(&["interface", "cpus", "irqbalance", "queues", "sysctl"])?;
         let queues = match root.section("queues")? {
             Some(section) => parse_queues(&section)?,
             None => Queues::default(),
@@ -163,6 +177,14 @@ impl Profile {
         Ok(Self {
             interface: root.text("interface", parse)?.unwrap_or(InterfaceChoice::Auto),
             cpus: root.text("cpus", parse)?.unwrap_or(CpuChoice::Online),
+            irqbalance: root.choice(
+                "irqbalance",
+                &[
+                    ("coexist", IrqbalancePolicy::Coexist),
+                    ("ban", IrqbalancePolicy::Ban),
+                    ("stop", IrqbalancePolicy::Stop),
+                ],
+            )?,
             queues,
             sysctls,
         })

@@ -66,7 +66,10 @@ fn an_empty_profile_is_the_defaults() {
 fn refusals_are_one_line_with_place_and_key() {
     for (text, message) in [
         ("[queues]\nirqs = \"keep\"", "p.toml:2:1: queues.irqs: unknown key; known here: placement, irq, "),
-        ("cpu = \"0\"", "p.toml:1:1: cpu: unknown key; known here: interface, cpus, queues, sysctl"),
+        (
+            "cpu = \"0\"",
+            "p.toml:1:1: cpu: unknown key; known here: interface, cpus, irqbalance, queues, sysctl",
+        ),
         ("\ncpus = \"5-2\"", "p.toml:2:8: cpus: range 5-2 in \"5-2\" runs backwards; write 2-5"),
         ("cpus = \"0-99999999\"", "p.toml:1:8: cpus: CPU 99999999 in"),
         ("cpus = \"\"", "p.toml:1:8: cpus: \"\" names no CPU"),

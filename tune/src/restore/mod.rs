@@ -6,11 +6,12 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use crate::access::{self, AccessError, PutBack};
 use crate::host::{HostError, InterfaceName, Interrupts, irq_owner};
 use crate::journal::{Entry, Journal, JournalError, Loaded, Owner, State};
-use crate::kernel_files::{KernelFileError, KernelFiles};
+use crate::kernel_files::KernelFiles;
 use crate::netns;
-use crate::setting::{ChangeText, Setting, Value, ValueError};
+use crate::setting::{ChangeText, Setting, Value, ValueError, satisfies};
 
 /// What a restore did.
 #[derive(Debug, Default)]
@@ -148,32 +149,15 @@ pub(crate) fn put_back_all<'a>(
     restored: &mut Restored,
 ) {
     for (setting, before) in values {
-        let path = setting.path();
         match put_back(files, &setting, before) {
-            Ok(PutBack::Written { found }) => restored.written.push(ChangeText {
-                path,
-                before: found,
-                after: setting.parse(before).map_or_else(|_| before.to_owned(), |value| value.to_string()),
-            }),
+            Ok(PutBack::Written { found, now }) => {
+                restored.written.push(ChangeText { path: setting.path(), before: found, after: now });
+            }
             Ok(PutBack::Unchanged) => restored.unchanged += 1,
-            Ok(PutBack::Gone) => restored.gone.push(format!("{path} does not exist any more")),
+            Ok(PutBack::Gone(reason)) => restored.gone.push(reason),
             Err(error) => restored.failed.push(error.to_string()),
         }
     }
-}
-
-/// What became of one file.
-#[derive(Debug, PartialEq, Eq)]
-enum PutBack {
-    /// Its old value was written and read back.
-    Written {
-        /// What it held.
-        found: String,
-    },
-    /// It held the old value.
-    Unchanged,
-    /// It does not exist any more.
-    Gone,
 }
 
 /// Why a value was not set.
@@ -181,7 +165,7 @@ enum PutBack {
 pub enum SetError {
     /// Reading or writing failed.
     #[error(transparent)]
-    File(#[from] KernelFileError),
+    Access(#[from] AccessError),
     /// The file's text has another form.
     #[error(transparent)]
     Text(#[from] ValueError),
@@ -199,18 +183,23 @@ pub enum SetError {
 
 /// Writes a value and reads it back.
 pub(crate) fn set(files: &KernelFiles, setting: &Setting, text: &str) -> Result<(), SetError> {
-    let path = setting.path();
-    files.write_existing(&path, text)?;
-    let found = setting.parse(&files.read(&path)?)?;
-    if found == setting.parse(text)? {
+    access::write(files, setting, text)?;
+    let found = setting.parse(&access::read(files, setting)?)?;
+    if satisfies(setting, &found, &setting.parse(text)?) {
         return Ok(());
     }
-    Err(SetError::ReadBack { path, written: text.to_owned(), found })
+    Err(SetError::ReadBack { path: setting.path(), written: text.to_owned(), found })
 }
 
 /// Writes an old value unless the file holds it.
 fn put_back(files: &KernelFiles, setting: &Setting, before: &str) -> Result<PutBack, SetError> {
-    let Some(text) = files.read_optional(&setting.path())? else { return Ok(PutBack::Gone) };
+    if *setting == Setting::IrqbalanceBan {
+        return Ok(access::give_back(files, before)?);
+    }
+    let path = setting.path();
+    let Some(text) = files.read_optional(&path).map_err(AccessError::from)? else {
+        return Ok(PutBack::Gone(format!("{path} does not exist any more")));
+    };
     let wanted = setting.parse(before)?;
     // A text that cannot be read as a value is not the old one either, and no reason to leave it there.
     let found = setting.parse(&text).ok();
@@ -218,5 +207,5 @@ fn put_back(files: &KernelFiles, setting: &Setting, before: &str) -> Result<PutB
         return Ok(PutBack::Unchanged);
     }
     set(files, setting, before)?;
-    Ok(PutBack::Written { found: found.map_or(text, |value| value.to_string()) })
+    Ok(PutBack::Written { found: found.map_or(text, |value| value.to_string()), now: wanted.to_string() })
 }

@@ -289,6 +289,7 @@ impl Case<'_> {
 
 fn kind(setting: &Setting) -> &'static str {
     match setting {
+        Setting::IrqbalanceBan => "irqbalance ban list",
         Setting::IrqAffinity(_) => "interrupt affinity setting",
         Setting::XpsCpus(..) => "XPS map",
         Setting::RpsCpus(..) => "RPS map",

@@ -1,0 +1,108 @@
+//! How a [`Setting`] is read, written, journalled and put back: most are kernel files, irqbalance's list is not.
+
+use crate::irqbalance::{self, GivenBack, IrqbalanceError, message};
+use crate::kernel_files::{KernelFileError, KernelFiles};
+use crate::setting::{Change, Setting, Value};
+
+/// Why a setting was not read or written. `Display` is one line.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// A kernel file.
+    #[error(transparent)]
+    File(#[from] KernelFileError),
+    /// irqbalance.
+    #[error(transparent)]
+    Irqbalance(#[from] IrqbalanceError),
+    /// irqbalance has ended.
+    #[error("irqbalance has ended meanwhile; run again")]
+    NoIrqbalance,
+    /// A text in the journal that is not of the setting's form.
+    #[error("{path}: \"{text}\" in the journal is not what tune writes there")]
+    Journal {
+        /// [`Setting::path`].
+        path: String,
+        /// The text.
+        text: String,
+    },
+}
+
+/// Checks that the setting exists and can be written, without writing.
+pub(crate) fn check_writable(files: &KernelFiles, setting: &Setting) -> Result<(), AccessError> {
+    match setting {
+        Setting::IrqbalanceBan => Ok(irqbalance::check(files)?),
+        _ => Ok(files.check_writable(&setting.path())?),
+    }
+}
+
+/// The setting's text.
+pub(crate) fn read(files: &KernelFiles, setting: &Setting) -> Result<String, AccessError> {
+    match setting {
+        Setting::IrqbalanceBan => {
+            let banned = irqbalance::ask(files)?.banned().ok_or(AccessError::NoIrqbalance)?;
+            Ok(message::list(&banned))
+        }
+        _ => Ok(files.read(&setting.path())?),
+    }
+}
+
+/// Writes a text that [`Setting::parse`] understands.
+pub(crate) fn write(files: &KernelFiles, setting: &Setting, text: &str) -> Result<(), AccessError> {
+    match setting {
+        Setting::IrqbalanceBan => {
+            let irqs = message::parse_list(text).ok_or_else(|| not_ours(setting, text))?;
+            Ok(irqbalance::ban(files, &irqs)?)
+        }
+        _ => Ok(files.write_existing(&setting.path(), text)?),
+    }
+}
+
+/// What the journal holds of a change, for [`put_back`]: the text that was read, and of irqbalance's list, which others
+/// change, too, only what is added to it.
+pub(crate) fn journal_text(change: &Change, read: String) -> String {
+    match change.setting {
+        Setting::IrqbalanceBan => message::without(&(&change.after.irqs() - &change.before.irqs())),
+        _ => read,
+    }
+}
+
+/// A journal's text of two changes of the same setting, of which `first` was made first.
+pub(crate) fn merged(setting: &Setting, first: &str, second: &str) -> String {
+    let both = message::parse_without(first).zip(message::parse_without(second));
+    match (setting, both) {
+        (Setting::IrqbalanceBan, Some((first, second))) => message::without(&(&first | &second)),
+        _ => first.to_owned(),
+    }
+}
+
+/// What became of a setting that was put back.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum PutBack {
+    /// The old value was written and read back.
+    Written {
+        /// What it held.
+        found: String,
+        /// What it holds now.
+        now: String,
+    },
+    /// It held the old value.
+    Unchanged,
+    /// It does not exist any more; the reason.
+    Gone(String),
+}
+
+/// Gives irqbalance back what [`journal_text`] says that it was told to leave alone, whatever else it was told.
+pub(crate) fn give_back(files: &KernelFiles, text: &str) -> Result<PutBack, AccessError> {
+    let ours = message::parse_without(text).ok_or_else(|| not_ours(&Setting::IrqbalanceBan, text))?;
+    let value = |irqs| Value::from_irqs(&irqs).to_string();
+    match irqbalance::give_back(files, &ours)? {
+        GivenBack::Gone => {
+            Ok(PutBack::Gone("irqbalance does not run any more; the bans ended with it".to_owned()))
+        }
+        GivenBack::Unchanged => Ok(PutBack::Unchanged),
+        GivenBack::Done { found, left } => Ok(PutBack::Written { found: value(found), now: value(left) }),
+    }
+}
+
+fn not_ours(setting: &Setting, text: &str) -> AccessError {
+    AccessError::Journal { path: setting.path(), text: text.escape_debug().to_string() }
+}
