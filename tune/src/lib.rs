@@ -115,7 +115,7 @@ pub struct Applied {
 /// # Errors
 /// If the host cannot be read or cannot have what the profile asks for, or not from this network namespace.
 pub fn plan_profile(files: &KernelFiles, profile: &Profile) -> Result<Planned, Error> {
-    let host = Host::read(files, &profile.interface, &profile.sysctl_names())?;
+    let host = read_host(files, &profile.interface, profile)?;
     let desired = plan::plan(profile, &host)?;
     let changes = diff::diff(&host, &desired);
     let mut host_wide = changes.iter().filter(|change| change.setting.is_host_wide());
@@ -125,6 +125,19 @@ pub fn plan_profile(files: &KernelFiles, profile: &Profile) -> Result<Planned, E
         return Err(Error::HostWide(change.setting.path()));
     }
     Ok(Planned { host, desired, changes })
+}
+
+/// Reads of this interface and of the host what the profile sets.
+///
+/// # Errors
+/// As [`Host::read`].
+pub fn read_host(
+    files: &KernelFiles,
+    interface: &InterfaceChoice,
+    profile: &Profile,
+) -> Result<Host, HostError> {
+    let host = Host::read(files, interface, &profile.sysctl_names())?;
+    if profile.cpu.governor.is_some() { host.with_governors(files) } else { Ok(host) }
 }
 
 /// Plans the profile, writes the differences as a transaction with its journal in `state_directory`, reads the host
@@ -160,7 +173,7 @@ pub fn apply_profile(
     let Some(state) = state else { return Ok(applied) };
     let choice = InterfaceChoice::Named(applied.interface.clone());
     applied.replaced_journal = apply::apply(files, &state, &host, &applied.changes, || {
-        let now = Host::read(files, &choice, &profile.sysctl_names()).map_err(|error| error.to_string())?;
+        let now = read_host(files, &choice, profile).map_err(|error| error.to_string())?;
         let verification = verify::verify(&desired, &now);
         applied.pending = verification.pending;
         verification.mismatches.first().map_or(Ok(()), |mismatch| Err(format!("after writing, {mismatch}")))

@@ -5,8 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cpu_set::{CpuSet, CpuSetError};
-use crate::host::{InterfaceName, Irq, QueueIndex, SysctlName};
+use crate::cpu_set::{Cpu, CpuSet, CpuSetError};
+use crate::host::governors;
+use crate::host::{InterfaceName, Irq, NapiFile, QueueIndex, SysctlName};
 use crate::irqbalance::message;
 
 const BANNED_IRQS: &str = "irqbalance/banned_irqs";
@@ -17,6 +18,8 @@ const BANNED_IRQS: &str = "irqbalance/banned_irqs";
 /// driver that is asked for another interrupt layout may rewrite XPS, then XPS, RPS, RFS, and sysctls last.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Setting {
+    /// `/sys/class/net/IF/threaded`, `gro_flush_timeout` or `napi_defer_hard_irqs`: how it polls.
+    Napi(InterfaceName, NapiFile),
     /// `irqbalance/banned_irqs`, no file: the interrupts that irqbalance leaves alone. Before they are set, so that it
     /// does not move them in between.
     IrqbalanceBan,
@@ -28,6 +31,8 @@ pub enum Setting {
     RpsCpus(InterfaceName, QueueIndex),
     /// `/sys/class/net/IF/queues/rx-Q/rps_flow_cnt`: entries of this RX queue's RFS table, a power of two.
     RpsFlowCount(InterfaceName, QueueIndex),
+    /// `/sys/devices/system/cpu/cpuN/cpufreq/scaling_governor`: how the CPU's frequency is chosen.
+    Governor(Cpu),
     /// `/proc/sys/…`: a sysctl.
     Sysctl(SysctlName),
 }
@@ -37,6 +42,8 @@ impl Setting {
     #[must_use]
     pub fn path(&self) -> String {
         match self {
+            Self::Napi(interface, file) => file.path(interface),
+            Self::Governor(cpu) => governors::path(*cpu),
             Self::IrqbalanceBan => BANNED_IRQS.to_owned(),
             Self::IrqAffinity(irq) => format!("/proc/irq/{irq}/smp_affinity_list"),
             Self::XpsCpus(interface, queue) => {
@@ -56,11 +63,12 @@ impl Setting {
     #[must_use]
     pub fn interface(&self) -> Option<InterfaceName> {
         match self {
-            Self::XpsCpus(interface, _) | Self::RpsCpus(interface, _) | Self::RpsFlowCount(interface, _) => {
-                Some(interface.clone())
-            }
+            Self::Napi(interface, _)
+            | Self::XpsCpus(interface, _)
+            | Self::RpsCpus(interface, _)
+            | Self::RpsFlowCount(interface, _) => Some(interface.clone()),
             Self::Sysctl(name) => name.interface(),
-            Self::IrqbalanceBan | Self::IrqAffinity(_) => None,
+            Self::IrqbalanceBan | Self::IrqAffinity(_) | Self::Governor(_) => None,
         }
     }
 
@@ -72,7 +80,8 @@ impl Setting {
             Self::RpsCpus(_, queue) => Self::RpsCpus(interface.clone(), *queue),
             Self::RpsFlowCount(_, queue) => Self::RpsFlowCount(interface.clone(), *queue),
             Self::Sysctl(name) => Self::Sysctl(name.with_interface(interface)),
-            Self::IrqbalanceBan | Self::IrqAffinity(_) => self.clone(),
+            Self::Napi(_, file) => Self::Napi(interface.clone(), *file),
+            Self::IrqbalanceBan | Self::IrqAffinity(_) | Self::Governor(_) => self.clone(),
         }
     }
 
@@ -81,9 +90,9 @@ impl Setting {
     #[must_use]
     pub fn is_host_wide(&self) -> bool {
         match self {
-            Self::IrqbalanceBan | Self::IrqAffinity(_) => true,
+            Self::IrqbalanceBan | Self::IrqAffinity(_) | Self::Governor(_) => true,
             Self::Sysctl(name) => !name.as_str().starts_with("net."),
-            Self::XpsCpus(..) | Self::RpsCpus(..) | Self::RpsFlowCount(..) => false,
+            Self::Napi(..) | Self::XpsCpus(..) | Self::RpsCpus(..) | Self::RpsFlowCount(..) => false,
         }
     }
 
@@ -95,6 +104,11 @@ impl Setting {
         } else if let Some(rest) = path.strip_prefix("/proc/irq/") {
             Self::IrqAffinity(rest.strip_suffix("/smp_affinity_list")?.parse().ok()?)
         } else if let Some(rest) = path.strip_prefix("/sys/class/net/") {
+            if let Some((interface, name)) = rest.split_once('/')
+                && let Some(file) = NapiFile::ALL.into_iter().find(|file| file.name() == name)
+            {
+                return Some(Self::Napi(interface.parse().ok()?, file));
+            }
             let (interface, rest) = rest.split_once("/queues/")?;
             let interface = interface.parse().ok()?;
             let (queue, file) = rest.split_once('/')?;
@@ -105,6 +119,8 @@ impl Setting {
                 "rps_flow_cnt" => Self::RpsFlowCount(interface, index("rx-")?),
                 _ => return None,
             }
+        } else if let Some(cpu) = governors::parse_path(path) {
+            Self::Governor(cpu)
         } else {
             Self::Sysctl(SysctlName::from_path(path)?)
         };
@@ -124,7 +140,8 @@ impl Setting {
             },
             Self::IrqAffinity(_) => CpuSet::parse_list(text).map(Value::List).map_err(error),
             Self::XpsCpus(..) | Self::RpsCpus(..) => CpuSet::parse_mask(text).map(Value::Mask).map_err(error),
-            Self::RpsFlowCount(..) => Ok(Value::from_sysctl(text)),
+            Self::Napi(..) | Self::RpsFlowCount(..) => Ok(Value::from_sysctl(text)),
+            Self::Governor(_) => Ok(Value::Words(text.trim().to_owned())),
             Self::Sysctl(name) => Ok(name.parse_value(text)),
         }
     }
@@ -272,6 +289,9 @@ mod tests {
         let queue = || (0u32..5000).prop_map(QueueIndex);
         prop_oneof![
             Just(Setting::IrqbalanceBan),
+            (0u32..5000).prop_map(Setting::Governor),
+            (interface(), prop::sample::select(NapiFile::ALL.to_vec()))
+                .prop_map(|(i, f)| Setting::Napi(i, f)),
             (0u32..100_000).prop_map(|irq| Setting::IrqAffinity(Irq(irq))),
             (interface(), queue()).prop_map(|(i, q)| Setting::XpsCpus(i, q)),
             (interface(), queue()).prop_map(|(i, q)| Setting::RpsCpus(i, q)),
@@ -297,7 +317,8 @@ mod tests {
                 Setting::IrqAffinity(_) => Value::List(cpus),
                 Setting::XpsCpus(..) | Setting::RpsCpus(..) => Value::Mask(cpus),
                 Setting::IrqbalanceBan => Value::Numbers(cpus.iter().map(i128::from).collect()),
-                Setting::RpsFlowCount(..) | Setting::Sysctl(_) => Value::Numbers(numbers),
+                Setting::Governor(_) => Value::Words("powersave".to_owned()),
+                Setting::Napi(..) | Setting::RpsFlowCount(..) | Setting::Sysctl(_) => Value::Numbers(numbers),
             };
             prop_assert_eq!(setting.parse(&value.to_string()).unwrap(), value);
         }
@@ -312,6 +333,9 @@ mod tests {
     fn other_files_are_no_settings() {
         for path in [
             "/etc/passwd",
+            "/sys/devices/system/cpu/cpu03/cpufreq/scaling_governor",
+            "/sys/devices/system/cpu/cpu3/online",
+            "/sys/class/net/eth0/x/threaded",
             "/proc/irq/../sys/kernel/panic/smp_affinity_list",
             "/proc/irq/007/smp_affinity_list",
             "/sys/class/net/../../x/queues/rx-0/rps_cpus",
@@ -337,6 +361,8 @@ mod tests {
     fn what_is_not_of_a_network_namespace_is_of_the_whole_host() {
         for (path, host_wide) in [
             ("irqbalance/banned_irqs", true),
+            ("/sys/devices/system/cpu/cpu3/cpufreq/scaling_governor", true),
+            ("/sys/class/net/eth0/threaded", false),
             ("/proc/irq/40/smp_affinity_list", true),
             ("/proc/sys/kernel/numa_balancing", true),
             ("/proc/sys/net/core/somaxconn", false),

@@ -54,11 +54,13 @@ pub(crate) fn veth_host(cpus: u32, queues: u32) -> Host {
             device: None,
             lower: None,
             numa_node: None,
+            napi: BTreeMap::new(),
             rx_queues: (0..queues).map(rx).collect(),
             tx_queues: (0..queues).map(tx).collect(),
         },
         queue_irqs: QueueIrqs::default(),
         irqs: BTreeMap::new(),
+        governors: BTreeMap::new(),
         irqbalance: Irqbalance::Absent,
         sysctls: BTreeMap::from([("net.core.somaxconn".parse().unwrap(), Value::Numbers(vec![4096]))]),
     }
@@ -77,6 +79,7 @@ pub(crate) fn device_nic(driver: &str, device: &str, rx: u32, tx: u32) -> Nic {
         }),
         lower: None,
         numa_node: None,
+        napi: BTreeMap::new(),
         rx_queues: (0..rx)
             .map(|index| RxQueue { index: QueueIndex(index), rps_cpus: None, rps_flow_cnt: None })
             .collect(),

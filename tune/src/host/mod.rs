@@ -7,10 +7,12 @@ mod default_route;
 mod driver_names;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod governors;
 mod interrupts;
 mod irq;
 pub mod irq_owner;
 pub mod names;
+mod napi;
 pub mod nic;
 mod queue_irqs;
 mod queue_map;
@@ -21,14 +23,17 @@ mod vector_sets;
 
 use std::collections::BTreeMap;
 
+pub use governors::Governor;
 pub use interrupts::{InterruptRow, Interrupts};
 pub use irq::{Irq, IrqState};
 pub use names::{InterfaceChoice, InterfaceName, InterfaceNameError, PciAddress};
+pub use napi::NapiFile;
 pub use nic::{Nic, QueueIndex, RxQueue, TxQueue};
 pub use queue_irqs::{HowKnown, QueueIrq, QueueIrqs, Serves};
 pub use sysctls::{SysctlName, SysctlNameError, Sysctls};
 pub use topology::{CpuPlace, Topology};
 
+use crate::cpu_set::Cpu;
 use crate::irqbalance::Irqbalance;
 use crate::kernel_files::{KernelFileError, KernelFiles};
 use crate::setting::{Setting, Value};
@@ -44,6 +49,8 @@ pub struct Host {
     pub queue_irqs: QueueIrqs,
     /// Affinity of the interrupts in `queue_irqs`.
     pub irqs: BTreeMap<Irq, IrqState>,
+    /// The CPU governors, if they were asked for ([`Host::with_governors`]).
+    pub governors: BTreeMap<Cpu, Governor>,
     /// What would move the interrupts again.
     pub irqbalance: Irqbalance,
     /// The sysctls that were asked for and exist.
@@ -73,7 +80,17 @@ impl Host {
         }
         let sysctls = sysctls::read(files, sysctls)?;
         let irqbalance = Irqbalance::read(files);
-        Ok(Self { topology, nic, queue_irqs, irqs, irqbalance, sysctls })
+        Ok(Self { topology, nic, queue_irqs, irqs, governors: BTreeMap::new(), irqbalance, sysctls })
+    }
+
+    /// Adds the governors of the online CPUs, which only a profile that sets them asks for: on a large host they are
+    /// thousands of files.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub fn with_governors(mut self, files: &KernelFiles) -> Result<Self, HostError> {
+        self.governors = governors::read(files, &self.topology.online)?;
+        Ok(self)
     }
 
     /// What a setting holds in this snapshot; `None` if the snapshot has no such file.
@@ -94,6 +111,11 @@ impl Host {
                 let queue = self.nic.rx_queue(interface, *queue)?;
                 queue.rps_flow_cnt.map(|count| Value::Numbers(vec![i128::from(count)]))
             }
+            Setting::Napi(interface, file) => {
+                let value = self.nic.napi.get(file).filter(|_| self.nic.name == *interface)?;
+                Some(Value::Numbers(vec![i128::from(*value)]))
+            }
+            Setting::Governor(cpu) => self.governors.get(cpu).map(|found| Value::Words(found.name.clone())),
             Setting::Sysctl(name) => self.sysctls.get(name).cloned(),
         }
     }

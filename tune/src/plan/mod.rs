@@ -2,6 +2,7 @@
 
 mod irqbalance;
 mod placement;
+mod power;
 mod queues;
 mod sysctls;
 
@@ -119,6 +120,14 @@ pub enum PlanError {
         /// The CPUs.
         cpus: CpuSet,
     },
+    /// A section says `require = true`, and the host cannot have what it asks for.
+    #[error("{wish}: {reason}; the profile requires it: leave out require = true to go without")]
+    Required {
+        /// The key of the profile, and of which interface.
+        wish: String,
+        /// Why not.
+        reason: String,
+    },
     /// `irqbalance = "stop"` while it runs. Stopping a service is the service manager's.
     #[error(
         "irqbalance runs (process {pids}) and irqbalance = \"stop\" asks for a host without it: run \"systemctl stop \
@@ -157,6 +166,8 @@ pub fn plan(profile: &Profile, host: &Host) -> Result<Desired, PlanError> {
     let cpus = worker_cpus(&profile.cpus, &host.topology)?;
     let mut desired = Desired::default();
     queues::plan(profile, host, &cpus, &mut desired)?;
+    power::plan_napi(profile, host, &mut desired)?;
+    power::plan_governor(profile, host, &cpus, &mut desired)?;
     irqbalance::plan(profile.irqbalance, &host.irqbalance, &mut desired)?;
     sysctls::plan(profile, host, &mut desired)?;
     Ok(desired)

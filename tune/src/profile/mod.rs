@@ -3,6 +3,7 @@
 //! Every key is checked: an unknown key, a wrong type or a value out of range is refused with the file, the line,
 //! the key's path and what may stand there. `profiles/README.md` explains the keys. Pure.
 
+mod power;
 mod section;
 
 use std::ops::Range;
@@ -11,6 +12,7 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+pub use power::{CpuWish, NapiWish};
 pub use section::ProfileError;
 use section::{Section, Source, integer};
 
@@ -41,6 +43,10 @@ pub struct Profile {
     pub irqbalance: IrqbalancePolicy,
     /// Queues, interrupts, XPS and RPS.
     pub queues: Queues,
+    /// The governor.
+    pub cpu: CpuWish,
+    /// How the interface polls.
+    pub napi: NapiWish,
     /// Sysctls in the order of the file.
     pub sysctls: Vec<SysctlWish>,
 }
@@ -165,11 +171,13 @@ impl Profile {
             ));
         }
         let root = Section { source, path: String::new(), table: document.get_ref() };
-        root.refuse_unknown(&["interface", "cpus", "irqbalance", "queues", "sysctl"])?;
+        root.refuse_unknown(&["interface", "cpus", "irqbalance", "queues", "cpu", "napi", "sysctl"])?;
         let queues = match root.section("queues")? {
             Some(section) => parse_queues(&section)?,
             None => Queues::default(),
         };
+        let cpu = root.section("cpu")?.map(|section| power::parse_cpu(&section)).transpose()?;
+        let napi = root.section("napi")?.map(|section| power::parse_napi(&section)).transpose()?;
         let sysctls = match root.section("sysctl")? {
             Some(section) => parse_sysctls(&section)?,
             None => Vec::new(),
@@ -186,6 +194,8 @@ impl Profile {
                 ],
             )?,
             queues,
+            cpu: cpu.unwrap_or_default(),
+            napi: napi.unwrap_or_default(),
             sysctls,
         })
     }

@@ -294,6 +294,8 @@ fn kind(setting: &Setting) -> &'static str {
         Setting::XpsCpus(..) => "XPS map",
         Setting::RpsCpus(..) => "RPS map",
         Setting::RpsFlowCount(..) => "RFS table",
+        Setting::Napi(..) => "NAPI setting",
+        Setting::Governor(_) => "CPU governor",
         Setting::Sysctl(_) => "sysctl",
     }
 }
