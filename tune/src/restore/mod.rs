@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use crate::access::{self, AccessError, PutBack};
 use crate::host::{HostError, InterfaceName, Interrupts, irq_owner};
-use crate::journal::{Entry, Journal, JournalError, Loaded, Owner, State};
+use crate::journal::{Entry, JournalError, Loaded, Owner, State};
 use crate::kernel_files::KernelFiles;
 use crate::netns;
 use crate::setting::{ChangeText, Setting, Value, ValueError, satisfies};
@@ -49,34 +49,40 @@ pub enum RestoreError {
 /// the rest. The journal is removed when nothing failed.
 ///
 /// # Errors
-/// If the journal cannot be read or removed, or `/sys` is that of another network namespace. Values that could not be
-/// written are in [`Restored::failed`].
+/// If the journal cannot be read, or `/sys` is that of another network namespace. Values that could not be written, and a
+/// journal that could not be removed, are in [`Restored::failed`].
 pub fn restore(files: &KernelFiles, state: &State) -> Result<Restored, RestoreError> {
     let mut restored = Restored::default();
     match state.load()? {
         Loaded::Nothing => restored.elsewhere = state.others()?,
         Loaded::OtherBoot => restored.other_boot = true,
-        Loaded::Journal(journal) => follow(files, &journal, &mut restored)?,
+        Loaded::Journal(journal) => follow(files, &journal.entries, &mut restored)?,
     }
-    if restored.failed.is_empty() {
-        state.remove()?;
-    } else {
+    if restored.failed.is_empty()
+        && let Err(error) = state.remove()
+    {
+        restored.failed.push(format!("the values are as before, but {error}"));
+    }
+    if !restored.failed.is_empty() {
         restored.journal = Some(state.journal_path());
     }
     Ok(restored)
 }
 
-/// Finds every value's place of today, and writes them back. Nothing is written unless `/sys` is that of this network
-/// namespace.
-fn follow(files: &KernelFiles, journal: &Journal, restored: &mut Restored) -> Result<(), HostError> {
+/// Finds every value's place of today, and writes them back, last written first. Nothing is written unless `/sys` is that of
+/// this network namespace.
+pub(crate) fn follow(
+    files: &KernelFiles,
+    entries: &[Entry],
+    restored: &mut Restored,
+) -> Result<(), HostError> {
     let links = netns::links(files)?;
     // A container may mask it, which is no reason to keep what is not an interrupt's.
-    let has_interrupts =
-        journal.entries.iter().any(|entry| matches!(entry.owner, Some(Owner::Interrupt { .. })));
+    let has_interrupts = entries.iter().any(|entry| matches!(entry.owner, Some(Owner::Interrupt { .. })));
     let interrupts = if has_interrupts { Interrupts::read(files)? } else { Interrupts::default() };
     let mut values = Vec::new();
     let (mut interfaces, mut renamed, mut gone) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
-    for entry in &journal.entries {
+    for entry in entries {
         let Some(was) = Setting::from_path(&entry.path) else {
             restored.failed.push(format!("{} is no file that tune sets", entry.path));
             continue;
@@ -106,6 +112,13 @@ fn follow(files: &KernelFiles, journal: &Journal, restored: &mut Restored) -> Re
     }));
     values.sort_by(|(a, _), (b, _)| b.cmp(a));
     put_back_all(files, values, restored);
+    // What has got another name on the way looks as if it were gone.
+    let links_now = netns::links(files)?;
+    for interface in interfaces.iter().filter(|name| links.contains_key(*name)) {
+        if links.get(interface) != links_now.get(interface) {
+            restored.failed.push(format!("interface {interface} was renamed or removed meanwhile"));
+        }
+    }
     Ok(())
 }
 
@@ -143,7 +156,7 @@ fn of_another_device(
 }
 
 /// Puts values back in this order, each as far as the kernel allows, and notes what became of it.
-pub(crate) fn put_back_all<'a>(
+fn put_back_all<'a>(
     files: &KernelFiles,
     values: impl IntoIterator<Item = (Setting, &'a str)>,
     restored: &mut Restored,
