@@ -19,7 +19,7 @@ use netlink_bindings::rt_link::{self, IfinfoFlags, Ifinfomsg};
 use netlink_bindings::traits::NetlinkRequest;
 use netlink_socket2::NetlinkSocket;
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount, mount_remount};
+use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
 use tune::host::InterfaceChoice;
 use tune::journal::State;
 use tune::kernel_files::{DirectWrite, KernelFiles, KernelWrite};
@@ -198,6 +198,32 @@ fn an_interface_that_is_renamed_in_the_middle_of_an_apply_gets_its_values_back()
         veth.inside(|| rename("lan0", NIC));
         assert_eq!(veth.values(), before, "write {number}: {message}");
     }
+}
+
+/// The file became read-only after the preflight had found it writable.
+#[test]
+fn a_file_that_refuses_in_the_middle_undoes_the_others() {
+    let Some(veth) = Veth::with_queues(4) else { return };
+    let before = veth.values();
+    let file = format!("/sys/class/net/{NIC}/queues/rx-2/rps_cpus");
+    let message = veth.inside(|| {
+        let count = AtomicUsize::new(0);
+        let refusing = file.clone();
+        let writer = move |path: &Path, value: &str| {
+            if count.fetch_add(1, Ordering::Relaxed) == 2 {
+                mount_bind(&refusing, &refusing).unwrap();
+                mount_remount(&refusing, MountFlags::BIND | MountFlags::RDONLY, c"").unwrap();
+            }
+            DirectWrite.write(path, value)
+        };
+        let files = KernelFiles::with_writer("/", writer).unwrap();
+        let state = State::default_directory(&files).unwrap();
+        tune::apply_profile(&files, &state, &lab_profile()).unwrap_err().to_string()
+    });
+    assert!(message.contains(&format!("{file}: EROFS")), "{message}");
+    assert!(message.contains("undone, "), "{message}");
+    assert_eq!(veth.values(), before);
+    assert!(veth.tune(&["restore"]).expect(0).stdout.starts_with("nothing to restore"));
 }
 
 /// A restore that loses the interface on the way keeps the journal for the next one. The first value that is put back is a

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use common::{Run, copy_of, is_root, profile, run, tune};
 use lab::namespace::Namespace;
 use rustix::mount::{MountFlags, mount_bind, mount_remount};
+use rustix::process::{Pid, Signal, kill_process};
 use tune::host::{Host, InterfaceChoice, Irq};
 use tune::irqbalance::{Irqbalance, ban};
 use tune::journal::State;
@@ -325,6 +326,38 @@ fn one_that_cannot_be_reached_is_not_taken_for_none() {
     machine.inside(|_| fs::remove_dir_all("/run/irqbalance").unwrap());
     let Irqbalance::Unknown(reason) = machine.read() else { panic!("{:?}", machine.read()) };
     assert!(reason.contains(&format!("process {} and has no socket here", daemon.0.id())), "{reason}");
+}
+
+/// It lets two wait; nobody waits for ever.
+#[test]
+fn one_that_hangs_is_given_up_every_time() {
+    let Some(machine) = Machine::new() else { return };
+    let daemon = machine.start(&[]);
+    kill_process(Pid::from_child(&daemon.0), Signal::STOP).unwrap();
+    for time in 0..4 {
+        let Irqbalance::Unknown(reason) = machine.read() else { panic!("{:?}", machine.read()) };
+        assert!(reason.contains("no answer within 3 s"), "{time}: {reason}");
+    }
+    kill_process(Pid::from_child(&daemon.0), Signal::CONT).unwrap();
+}
+
+#[test]
+fn a_journal_that_was_tampered_with_is_not_sent_to_it() {
+    for text in ["24", "without 24 x", "without -1", "settings cpus 0"] {
+        let tree = tree_of("{\"pid\":9,\"banned_irqs\":[24]}");
+        auto(tree.path(), "apply").expect(0);
+        let journal = tree.path().join("run/corelocal/journal.0.json");
+        let written = fs::read_to_string(&journal).unwrap();
+        assert!(written.contains("\"without 38 39\""), "{written}");
+        fs::write(&journal, written.replace("without 38 39", text)).unwrap();
+        let restored = run(tree.path(), ["restore"]).expect(1);
+        assert!(
+            restored.stderr.contains("in the journal is not what tune writes there"),
+            "{}",
+            restored.stderr
+        );
+        assert!(in_tree(tree.path()).contains("[24,38,39]"));
+    }
 }
 
 /// Somebody else at the socket hears nothing: only root can have put irqbalance there.

@@ -56,7 +56,7 @@ pub(crate) fn write(files: &KernelFiles, setting: &Setting, text: &str) -> Resul
     }
 }
 
-/// What the journal holds of a change, for [`put_back`]: the text that was read, and of irqbalance's list, which others
+/// What the journal holds of a change, for a restore: the text that was read, and of irqbalance's list, which others
 /// change, too, only what is added to it.
 pub(crate) fn journal_text(change: &Change, read: String) -> String {
     match change.setting {

@@ -2,11 +2,14 @@
 
 use std::io::{self, IoSlice, Read};
 use std::mem::MaybeUninit;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, UCred, sendmsg, sockopt};
+use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
+    SocketType, UCred, connect, sendmsg, socket_with,
+};
 use rustix::process::{getegid, geteuid, getpid};
 
 use super::{IrqbalanceError, message};
@@ -16,7 +19,7 @@ use crate::kernel_files::{KernelFileError, KernelFiles};
 const DIRECTORY: &str = "/run/irqbalance";
 
 /// How long irqbalance may take: it does not answer while it looks at all interrupts and moves some.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Bytes of an answer; one with every interrupt that a message can name has less.
 const LONGEST_ANSWER: u64 = 1 << 20;
@@ -25,7 +28,7 @@ const LONGEST_ANSWER: u64 = 1 << 20;
 pub(super) struct Socket {
     /// For messages.
     pub(super) name: String,
-    address: SocketAddr,
+    address: SocketAddrUnix,
     /// Its name does not say that it is irqbalance's.
     nameless: bool,
 }
@@ -43,8 +46,8 @@ pub(super) fn candidates(files: &KernelFiles) -> Result<Vec<Socket>, IrqbalanceE
     for name in files.list_optional(DIRECTORY)?.unwrap_or_default() {
         if name.starts_with("irqbalance") && name.ends_with(".sock") {
             let name = format!("{DIRECTORY}/{name}");
-            let address = SocketAddr::from_pathname(files.root().join(&name[1..]));
-            let address = address.map_err(|error| IrqbalanceError::of(&name, &describe(&error)))?;
+            let address = SocketAddrUnix::new(files.root().join(&name[1..]));
+            let address = address.map_err(|errno| IrqbalanceError::of(&name, &describe(&errno.into())))?;
             sockets.push(Socket { name, address, nameless: false });
         }
     }
@@ -54,7 +57,7 @@ pub(super) fn candidates(files: &KernelFiles) -> Result<Vec<Socket>, IrqbalanceE
         let nameless = bytes.iter().all(|byte| *byte == 0);
         let name = String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned();
         let name = if nameless { "an abstract socket of zeros".to_owned() } else { format!("@{name}") };
-        if let Ok(address) = SocketAddr::from_abstract_name(&bytes) {
+        if let Ok(address) = SocketAddrUnix::new_abstract_name(&bytes) {
             sockets.push(Socket { name, address, nameless });
         }
     }
@@ -65,8 +68,14 @@ impl Socket {
     /// Sends a message and reads until irqbalance closes the connection, which it does when it has done what was asked;
     /// `None` if nobody listens, as at a socket that a killed one left, or if it is not irqbalance.
     pub(super) fn ask(&self, files: &KernelFiles, message: &[u8]) -> Result<Option<Answer>, IrqbalanceError> {
-        let fail = |error: io::Error| IrqbalanceError::of(&self.name, &describe(&error));
-        let stream = match UnixStream::connect_addr(&self.address) {
+        let fail = |error: io::Error| {
+            let reason = match error.kind() {
+                io::ErrorKind::WouldBlock => format!("no answer within {} s", PATIENCE.as_secs()),
+                _ => describe(&error),
+            };
+            IrqbalanceError::of(&self.name, &reason)
+        };
+        let stream = match self.connect() {
             Err(error) if is_absent(&error) => return Ok(None),
             stream => stream.map_err(fail)?,
         };
@@ -79,18 +88,22 @@ impl Socket {
             let reason = format!("it belongs to user {}, not to root", peer.uid.as_raw());
             return Err(IrqbalanceError::of(&self.name, &reason));
         }
-        stream.set_read_timeout(Some(PATIENCE)).map_err(fail)?;
-        stream.set_write_timeout(Some(PATIENCE)).map_err(fail)?;
         send(&stream, message).map_err(fail)?;
         let mut bytes = Vec::new();
-        match (&stream).take(LONGEST_ANSWER).read_to_end(&mut bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let reason = format!("no answer within {} s", PATIENCE.as_secs());
-                return Err(IrqbalanceError::of(&self.name, &reason));
-            }
-            result => result.map_err(fail)?,
-        };
+        (&stream).take(LONGEST_ANSWER).read_to_end(&mut bytes).map_err(fail)?;
         Ok(Some(Answer { pid, text: String::from_utf8_lossy(&bytes).into_owned() }))
+    }
+}
+
+impl Socket {
+    /// Not by std, which has no timeout here: irqbalance lets two wait, so a third would wait for ever at one that hangs.
+    fn connect(&self) -> io::Result<UnixStream> {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        for direction in [Timeout::Send, Timeout::Recv] {
+            sockopt::set_socket_timeout(&socket, direction, Some(PATIENCE))?;
+        }
+        connect(&socket, &self.address)?;
+        Ok(UnixStream::from(socket))
     }
 }
 
