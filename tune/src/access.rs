@@ -56,20 +56,31 @@ pub(crate) fn write(files: &KernelFiles, setting: &Setting, text: &str) -> Resul
     }
 }
 
-/// What the journal holds of a change, for a restore: the text that was read, and of irqbalance's list, which others
-/// change, too, only what is added to it.
-pub(crate) fn journal_text(change: &Change, read: String) -> String {
+/// What the journal holds of a change, for a restore: the text that was read, and of irqbalance's list, which others change,
+/// too, only what is added to it.
+pub(crate) fn journal_text(
+    files: &KernelFiles,
+    change: &Change,
+    read: String,
+) -> Result<String, AccessError> {
     match change.setting {
-        Setting::IrqbalanceBan => message::without(&(&change.after.irqs() - &change.before.irqs())),
-        _ => read,
+        Setting::IrqbalanceBan => {
+            Ok(message::additions(&irqbalance::additions(files, &change.after.irqs())?))
+        }
+        _ => Ok(read),
     }
 }
 
 /// A journal's text of two changes of the same setting, of which `first` was made first.
 pub(crate) fn merged(setting: &Setting, first: &str, second: &str) -> String {
-    let both = message::parse_without(first).zip(message::parse_without(second));
+    let both = message::parse_additions(first).zip(message::parse_additions(second));
     match (setting, both) {
-        (Setting::IrqbalanceBan, Some((first, second))) => message::without(&(&first | &second)),
+        (Setting::IrqbalanceBan, Some((mut all, second))) => {
+            for (pid, irqs) in second {
+                all.entry(pid).or_default().extend(irqs);
+            }
+            message::additions(&all)
+        }
         _ => first.to_owned(),
     }
 }
@@ -92,12 +103,12 @@ pub(crate) enum PutBack {
 
 /// Gives irqbalance back what [`journal_text`] says that it was told to leave alone, whatever else it was told.
 pub(crate) fn give_back(files: &KernelFiles, text: &str) -> Result<PutBack, AccessError> {
-    let ours = message::parse_without(text).ok_or_else(|| not_ours(&Setting::IrqbalanceBan, text))?;
+    let ours = message::parse_additions(text).ok_or_else(|| not_ours(&Setting::IrqbalanceBan, text))?;
     let value = |irqs| Value::from_irqs(&irqs).to_string();
     match irqbalance::give_back(files, &ours)? {
-        GivenBack::Gone => {
-            Ok(PutBack::Gone("irqbalance does not run any more; the bans ended with it".to_owned()))
-        }
+        GivenBack::Gone => Ok(PutBack::Gone(
+            "irqbalance has ended or was restarted since; the bans ended with it".to_owned(),
+        )),
         GivenBack::Unchanged => Ok(PutBack::Unchanged),
         GivenBack::Done { found, left } => Ok(PutBack::Written { found: value(found), now: value(left) }),
     }

@@ -159,7 +159,8 @@ fn check(files: &KernelFiles, host: &Host, links: &Links, change: &Change) -> Re
     if found != change.before {
         return Err(format!("{path} changed from \"{}\" to \"{found}\" meanwhile; run again", change.before));
     }
-    Ok(Entry { path, before: access::journal_text(change, text), owner: owner(host, links, &change.setting) })
+    let before = access::journal_text(files, change, text).map_err(|error| error.to_string())?;
+    Ok(Entry { path, before, owner: owner(host, links, &change.setting) })
 }
 
 fn owner(host: &Host, links: &Links, setting: &Setting) -> Option<Owner> {

@@ -3,7 +3,7 @@
 //! `setup` is answered by `SLEEP 10 IRQ 24 LOAD 0 DIFF 0 CLASS 0 … BANNED 00000000`: each banned interrupt has an `IRQ`,
 //! and what follows `BANNED` are CPUs. `settings ban irqs 24 25` takes the place of the whole list and is not answered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::host::Irq;
 
@@ -68,18 +68,25 @@ pub fn parse_list(text: &str) -> Option<BTreeSet<Irq>> {
     text.split_whitespace().map(|word| word.parse().ok()).collect()
 }
 
-/// What the journal holds of a ban list: not the list, which others change too, but what a restore takes out of it.
+/// What each process was told to leave alone besides its own list.
+pub type Additions = BTreeMap<u32, BTreeSet<Irq>>;
+
+/// What the journal holds of a ban list, as `812: 24 25; 813: 24`: not the list, which others change, too, but what a restore
+/// takes out of it. By process, since a restart ends it, and what a later one leaves alone is not ours.
 #[must_use]
-pub fn without(irqs: &BTreeSet<Irq>) -> String {
-    format!("{WITHOUT}{}", list(irqs))
+pub fn additions(added: &Additions) -> String {
+    let parts: Vec<String> = added.iter().map(|(pid, irqs)| format!("{pid}: {}", list(irqs))).collect();
+    parts.join("; ")
 }
 
-const WITHOUT: &str = "without ";
-
-/// The interrupts of a text that [`without`] gave; `None` for any other.
+/// The reverse of [`additions`]; `None` for any other text.
 #[must_use]
-pub fn parse_without(text: &str) -> Option<BTreeSet<Irq>> {
-    parse_list(text.strip_prefix(WITHOUT)?)
+pub fn parse_additions(text: &str) -> Option<Additions> {
+    let parse = |part: &str| {
+        let (pid, irqs) = part.split_once(": ")?;
+        Some((pid.parse().ok()?, parse_list(irqs)?))
+    };
+    text.split("; ").map(parse).collect()
 }
 
 /// The abstract socket addresses, without their first zero, in `/proc/net/unix` that may be irqbalance's.
@@ -186,7 +193,8 @@ mod tests {
             let sent = ban(&irqs).unwrap();
             let sent = std::str::from_utf8(&sent[BAN.len()..sent.len() - 1]).unwrap();
             prop_assert_eq!(parse_list(if sent == "NONE" { "" } else { sent }), Some(irqs.clone()));
-            prop_assert_eq!(parse_without(&without(&irqs)), Some(irqs.clone()));
+            let added = Additions::from([(9, irqs.clone()), (10, irqs.clone())]);
+            prop_assert_eq!(parse_additions(&additions(&added)), Some(added));
             let mut answer = "SLEEP 10 ".to_owned();
             irqs.iter().for_each(|irq| answer.push_str(&format!("IRQ {irq} LOAD 0 DIFF 0 CLASS 0 ")));
             answer.push_str("BANNED 0");

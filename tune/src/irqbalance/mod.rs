@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::Irq;
 use crate::kernel_files::{KernelFileError, KernelFiles};
+use message::Additions;
 use socket::Socket;
 
 /// Where a captured tree has it.
@@ -51,12 +52,6 @@ impl Irqbalance {
     #[must_use]
     pub fn read(files: &KernelFiles) -> Self {
         ask(files).unwrap_or_else(|error| Self::Unknown(error.to_string()))
-    }
-
-    /// The interrupts that at least one running irqbalance leaves alone; `None` if none runs or that is not known.
-    fn banned_by_any(&self) -> Option<BTreeSet<Irq>> {
-        let Self::Running(daemons) = self else { return None };
-        Some(daemons.iter().flat_map(|daemon| daemon.banned_irqs.iter().copied()).collect())
     }
 
     /// The interrupts that every running irqbalance leaves alone; `None` if none runs or that is not known.
@@ -157,15 +152,24 @@ fn ask_all(files: &KernelFiles) -> Result<Vec<(Socket, Daemon)>, IrqbalanceError
 /// # Errors
 /// If one cannot be told.
 pub fn ban(files: &KernelFiles, irqs: &BTreeSet<Irq>) -> Result<(), IrqbalanceError> {
-    change(files, |banned| banned | irqs).map(drop)
+    change(files, |_, banned| banned | irqs).map(drop)
+}
+
+/// What [`ban`] would add to the list of each.
+///
+/// # Errors
+/// If one cannot be asked.
+pub fn additions(files: &KernelFiles, irqs: &BTreeSet<Irq>) -> Result<Additions, IrqbalanceError> {
+    let Irqbalance::Running(daemons) = ask(files)? else { return Ok(Additions::new()) };
+    Ok(daemons.into_iter().map(|daemon| (daemon.pid, irqs - &daemon.banned_irqs)).collect())
 }
 
 /// What became of bans that were to be taken back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GivenBack {
-    /// No irqbalance runs any more: its list ended with it.
+    /// None of those processes runs any more: their lists ended with them.
     Gone,
-    /// None of them was banned any more, as after a restart of irqbalance.
+    /// None of the interrupts was banned any more.
     Unchanged,
     /// They were banned by at least one.
     Done {
@@ -176,58 +180,64 @@ pub enum GivenBack {
     },
 }
 
-/// Has every irqbalance look after these again, and leaves the rest of its list.
+/// Has each irqbalance that was told so look after these again, and leaves the rest of its list.
 ///
 /// # Errors
-/// If one cannot be asked or told.
-pub fn give_back(files: &KernelFiles, irqs: &BTreeSet<Irq>) -> Result<GivenBack, IrqbalanceError> {
-    let changed = change(files, |banned| banned - irqs)?;
+/// If one cannot be asked or told, or does not do it.
+pub fn give_back(files: &KernelFiles, added: &Additions) -> Result<GivenBack, IrqbalanceError> {
+    let nothing = BTreeSet::new();
+    let ours = |pid: u32| added.get(&pid).unwrap_or(&nothing);
+    let mut changed = change(files, |pid, banned| banned - ours(pid))?;
+    changed.retain(|(pid, ..)| added.contains_key(pid));
     // What was told and not done would be left for ever.
-    if let Some(still) =
-        ask(files)?.banned_by_any().map(|banned| &banned & irqs).filter(|still| !still.is_empty())
-    {
-        return Err(IrqbalanceError::StillBanned(message::list(&still)));
+    if let Irqbalance::Running(daemons) = ask(files)? {
+        let still = daemons.iter().flat_map(|daemon| &daemon.banned_irqs & ours(daemon.pid));
+        let still: BTreeSet<Irq> = still.collect();
+        if !still.is_empty() {
+            return Err(IrqbalanceError::StillBanned(message::list(&still)));
+        }
     }
-    let Some(found) = changed.iter().map(|(before, _)| before.clone()).reduce(|all, more| &all | &more)
-    else {
+    if changed.is_empty() {
         return Ok(GivenBack::Gone);
-    };
-    if changed.iter().all(|(before, after)| before == after) {
+    }
+    if changed.iter().all(|(_, before, after)| before == after) {
         return Ok(GivenBack::Unchanged);
     }
-    Ok(GivenBack::Done { left: &found - irqs, found })
+    Ok(GivenBack::Done {
+        found: changed.iter().flat_map(|(_, before, _)| before.iter().copied()).collect(),
+        left: changed.iter().flat_map(|(.., after)| after.iter().copied()).collect(),
+    })
 }
 
-/// What one irqbalance left alone before a message and leaves alone after it.
-type Lists = (BTreeSet<Irq>, BTreeSet<Irq>);
+/// A process, what it left alone before a message, and after it.
+type Lists = (u32, BTreeSet<Irq>, BTreeSet<Irq>);
 
 /// Changes the list of each, where that makes a difference; each list before and after. What is read back is the caller's
 /// to compare.
 fn change(
     files: &KernelFiles,
-    to: impl Fn(&BTreeSet<Irq>) -> BTreeSet<Irq>,
+    to: impl Fn(u32, &BTreeSet<Irq>) -> BTreeSet<Irq>,
 ) -> Result<Vec<Lists>, IrqbalanceError> {
-    let mut changed = Vec::new();
+    let mut changed: Vec<Lists> = Vec::new();
     if !files.is_live() {
         let Some(mut tree) = read_tree(files)? else { return Ok(changed) };
         for daemon in &mut tree.daemons {
-            let after = to(&daemon.banned_irqs);
-            changed.push((std::mem::replace(&mut daemon.banned_irqs, after.clone()), after));
+            let after = to(daemon.pid, &daemon.banned_irqs);
+            changed.push((daemon.pid, std::mem::replace(&mut daemon.banned_irqs, after.clone()), after));
         }
-        if changed.iter().any(|(before, after)| before != after) {
+        if changed.iter().any(|(_, before, after)| before != after) {
             let text = serde_json::to_string(&tree).expect("numbers");
             files.write_existing(TREE, &text)?;
         }
         return Ok(changed);
     }
     for (socket, daemon) in ask_all(files)? {
-        let after = to(&daemon.banned_irqs);
-        let before = daemon.banned_irqs;
-        if before != after {
+        let after = to(daemon.pid, &daemon.banned_irqs);
+        if daemon.banned_irqs != after {
             let message = message::ban(&after).ok_or(IrqbalanceError::TooLong { count: after.len() })?;
             socket.ask(files, &message)?;
         }
-        changed.push((before, after));
+        changed.push((daemon.pid, daemon.banned_irqs, after));
     }
     Ok(changed)
 }
@@ -280,18 +290,26 @@ mod tests {
     fn each_daemon_keeps_its_own_list_when_ours_come_and_go() {
         let before = "{\"daemons\":[{\"pid\":1,\"banned_irqs\":[7]},{\"pid\":2,\"banned_irqs\":[8,40]}]}";
         let (_dir, files) = tree(Some(before));
+        let added = additions(&files, &irqs(&[40, 41])).unwrap();
         ban(&files, &irqs(&[40, 41])).unwrap();
         let Irqbalance::Running(daemons) = Irqbalance::read(&files) else { panic!() };
         let lists: Vec<BTreeSet<Irq>> = daemons.into_iter().map(|daemon| daemon.banned_irqs).collect();
         assert_eq!(lists, [irqs(&[7, 40, 41]), irqs(&[8, 40, 41])]);
-        let done = give_back(&files, &irqs(&[41])).unwrap();
+        assert_eq!(added, Additions::from([(1, irqs(&[40, 41])), (2, irqs(&[41]))]));
+        let done = give_back(&files, &added).unwrap();
         assert_eq!(done, GivenBack::Done { found: irqs(&[7, 8, 40, 41]), left: irqs(&[7, 8, 40]) });
-        assert_eq!(give_back(&files, &irqs(&[41])).unwrap(), GivenBack::Unchanged);
+        assert_eq!(files.read(TREE).unwrap(), before);
+        assert_eq!(give_back(&files, &added).unwrap(), GivenBack::Unchanged);
     }
 
     #[test]
     fn where_none_runs_any_more_there_is_nothing_to_give_back() {
-        let (_dir, files) = tree(Some("{\"daemons\":[]}"));
-        assert_eq!(give_back(&files, &irqs(&[41])).unwrap(), GivenBack::Gone);
+        let added = Additions::from([(1, irqs(&[41]))]);
+        // Process 2 is another one, and its list its own.
+        for text in ["{\"daemons\":[]}", "{\"daemons\":[{\"pid\":2,\"banned_irqs\":[41]}]}"] {
+            let (_dir, files) = tree(Some(text));
+            assert_eq!(give_back(&files, &added).unwrap(), GivenBack::Gone);
+            assert_eq!(files.read(TREE).unwrap(), text);
+        }
     }
 }
