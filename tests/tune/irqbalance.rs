@@ -17,7 +17,7 @@ use common::{Run, copy_of, is_root, profile, run, tune};
 use lab::namespace::Namespace;
 use rustix::mount::{MountFlags, mount_bind, mount_remount};
 use rustix::process::{Pid, Signal, kill_process};
-use tune::host::{Host, InterfaceChoice, Irq};
+use tune::host::{Host, InterfaceChoice, Irq, ToldMap};
 use tune::irqbalance::{Irqbalance, ban};
 use tune::journal::State;
 use tune::kernel_files::KernelFiles;
@@ -208,7 +208,7 @@ impl Machine {
     fn apply(&self, numbers: &[u32]) -> Result<(), String> {
         self.inside(|files| {
             let lo = InterfaceChoice::Named("lo".parse().unwrap());
-            let host = Host::read(files, &lo, &[]).unwrap();
+            let host = Host::read(files, &lo, &[], &ToldMap::default()).unwrap();
             let before = host.value(&Setting::IrqbalanceBan).ok_or("irqbalance is not there")?;
             let after = Value::from_irqs(&(&before.irqs() | &irqs(numbers)));
             let change = Change { setting: Setting::IrqbalanceBan, before, after };

@@ -38,7 +38,7 @@ impl Planned {
             assert_eq!(canonical(&text("path"), &text("after")), text("after"), "kernel syntax: {change}");
             assert!(after.insert(text("path"), text("after")).is_none(), "twice: {change}");
         }
-        let interface = plan["interface"].as_str().unwrap().to_owned();
+        let interface = plan["interfaces"][0].as_str().unwrap().to_owned();
         Self { root, interface, after }
     }
 

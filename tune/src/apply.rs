@@ -6,13 +6,13 @@
 
 use std::fmt;
 
-use crate::access;
 use crate::host::{Host, HostError, Topology};
 use crate::journal::{Entry, Journal, JournalError, Loaded, Owner, State};
 use crate::kernel_files::KernelFiles;
 use crate::netns::{self, Links};
 use crate::restore::{Restored, follow, set};
 use crate::setting::{Change, Setting, Value};
+use crate::setting_io;
 
 /// Why a profile was not applied. In every case but [`Undo::is_complete`] being false, nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -150,24 +150,32 @@ pub(crate) fn preflight<'a>(
     }
 }
 
-fn check(files: &KernelFiles, host: &Host, links: &Links, change: &Change) -> Result<Entry, String> {
+/// Checks one change without writing, and reads what the journal must hold.
+pub(crate) fn check(
+    files: &KernelFiles,
+    host: &Host,
+    links: &Links,
+    change: &Change,
+) -> Result<Entry, String> {
     let path = change.setting.path();
     check_value(change, &host.topology)?;
-    access::check_writable(files, &change.setting).map_err(|error| error.to_string())?;
-    let text = access::read(files, &change.setting).map_err(|error| error.to_string())?;
+    setting_io::check_writable(files, &change.setting).map_err(|error| error.to_string())?;
+    let text = setting_io::read(files, &change.setting).map_err(|error| error.to_string())?;
     let found = change.setting.parse(&text).map_err(|error| error.to_string())?;
     if found != change.before {
         return Err(format!("{path} changed from \"{}\" to \"{found}\" meanwhile; run again", change.before));
     }
-    let before = access::journal_text(files, change, text).map_err(|error| error.to_string())?;
+    let before = setting_io::journal_text(files, change, text).map_err(|error| error.to_string())?;
     Ok(Entry { path, before, owner: owner(host, links, &change.setting) })
 }
 
 fn owner(host: &Host, links: &Links, setting: &Setting) -> Option<Owner> {
     if let Setting::IrqAffinity(irq) = setting {
-        let row = host.queue_irqs.rows.iter().find(|row| row.irq == *irq)?;
-        let device = host.nic.device.as_ref()?.interrupt_directory().to_owned();
-        return Some(Owner::Interrupt { name: row.name.clone(), device });
+        return host.nics.iter().find_map(|on| {
+            let row = on.queue_irqs.rows.iter().find(|row| row.irq == *irq)?;
+            let device = on.nic.device.as_ref()?.interrupt_directory().to_owned();
+            Some(Owner::Interrupt { name: row.name.clone(), device })
+        });
     }
     links.get(&setting.interface()?).cloned().map(Owner::Interface)
 }

@@ -15,6 +15,7 @@
 
 pub mod errno;
 pub mod kernel_files;
+pub mod named_netns;
 pub mod netns;
 
 pub mod affinity;
@@ -22,6 +23,7 @@ pub mod cpu_set;
 pub mod host;
 pub mod irqbalance;
 pub mod setting;
+pub mod setting_io;
 
 pub mod profile;
 
@@ -31,13 +33,22 @@ pub mod diff;
 
 pub mod journal;
 
-pub mod access;
-
 pub mod apply;
 pub mod restore;
 
 pub mod verify;
 
+pub mod check;
+
+pub mod script;
+
+pub mod keep_going;
+pub mod watch;
+
+pub mod capture;
+pub mod compare;
+
+pub mod explain;
 pub mod measure;
 
 pub mod cli;
@@ -46,7 +57,7 @@ pub mod report;
 use std::path::Path;
 
 use apply::ApplyError;
-use host::{Host, HostError, InterfaceChoice, InterfaceName};
+use host::{Host, HostError, InterfaceName};
 use journal::{JournalError, State};
 use kernel_files::KernelFiles;
 use plan::{Desired, Kept, PlanError, Skipped};
@@ -96,18 +107,22 @@ pub struct Planned {
 /// A profile applied to a host.
 #[derive(Debug)]
 pub struct Applied {
-    /// The interface.
-    pub interface: InterfaceName,
+    /// The interfaces.
+    pub interfaces: Vec<InterfaceName>,
     /// What was written; empty is nothing to do.
     pub changes: Vec<Change>,
     /// The sysctls that stay above what the profile asks for.
     pub kept: Vec<Kept>,
     /// What the profile asks for and the host does not have.
     pub skipped: Vec<Skipped>,
+    /// What who applied it should know.
+    pub notes: Vec<String>,
     /// Interrupts that move to their new CPU when they fire next.
     pub pending: Vec<PendingMove>,
     /// A journal of another boot was there; it no longer counted and was replaced.
     pub replaced_journal: bool,
+    /// What could not be set, with the error; only where the rest was to be kept all the same.
+    pub failed: Vec<String>,
 }
 
 /// Reads the host and plans the profile on it; writes nothing.
@@ -115,7 +130,7 @@ pub struct Applied {
 /// # Errors
 /// If the host cannot be read or cannot have what the profile asks for, or not from this network namespace.
 pub fn plan_profile(files: &KernelFiles, profile: &Profile) -> Result<Planned, Error> {
-    let host = read_host(files, &profile.interface, profile)?;
+    let host = read_host(files, profile)?;
     let desired = plan::plan(profile, &host)?;
     let changes = diff::diff(&host, &desired);
     let mut host_wide = changes.iter().filter(|change| change.setting.is_host_wide());
@@ -127,16 +142,17 @@ pub fn plan_profile(files: &KernelFiles, profile: &Profile) -> Result<Planned, E
     Ok(Planned { host, desired, changes })
 }
 
-/// Reads of this interface and of the host what the profile sets.
+/// Reads of the host what the profile sets.
 ///
 /// # Errors
 /// As [`Host::read`].
-pub fn read_host(
-    files: &KernelFiles,
-    interface: &InterfaceChoice,
-    profile: &Profile,
-) -> Result<Host, HostError> {
-    let host = Host::read(files, interface, &profile.sysctl_names())?;
+pub fn read_host(files: &KernelFiles, profile: &Profile) -> Result<Host, HostError> {
+    let host = Host::read(files, &profile.interface, &profile.sysctl_names(), &profile.map)?;
+    with_wishes(files, host, profile)
+}
+
+/// Adds what is read only where a profile asks for it.
+fn with_wishes(files: &KernelFiles, host: Host, profile: &Profile) -> Result<Host, HostError> {
     if profile.cpu.governor.is_some() { host.with_governors(files) } else { Ok(host) }
 }
 
@@ -163,17 +179,19 @@ pub fn apply_profile(
     }
     let Planned { host, desired, changes } = planned;
     let mut applied = Applied {
-        interface: host.nic.name.clone(),
+        interfaces: host.interfaces(),
         changes,
         kept: desired.kept.clone(),
         skipped: desired.skipped.clone(),
+        notes: desired.notes.clone(),
         pending: Vec::new(),
         replaced_journal: false,
+        failed: Vec::new(),
     };
     let Some(state) = state else { return Ok(applied) };
-    let choice = InterfaceChoice::Named(applied.interface.clone());
     applied.replaced_journal = apply::apply(files, &state, &host, &applied.changes, || {
-        let now = read_host(files, &choice, profile).map_err(|error| error.to_string())?;
+        let now = Host::read_nics(files, &applied.interfaces, &profile.sysctl_names(), &profile.map);
+        let now = now.and_then(|now| with_wishes(files, now, profile)).map_err(|error| error.to_string())?;
         let verification = verify::verify(&desired, &now);
         applied.pending = verification.pending;
         verification.mismatches.first().map_or(Ok(()), |mismatch| Err(format!("after writing, {mismatch}")))

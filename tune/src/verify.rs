@@ -59,7 +59,7 @@ pub fn verify(desired: &Desired, host: &Host) -> Verification {
 }
 
 fn pending(host: &Host, irq: Irq) -> Option<PendingMove> {
-    let state = host.irqs.get(&irq)?;
+    let state = host.irq(irq)?;
     let effective = state.effective.clone()?;
     let follows = effective.is_subset(&state.affinity);
     (!follows).then(|| PendingMove { irq, affinity: state.affinity.clone(), effective })
@@ -80,7 +80,7 @@ mod tests {
     fn a_value_that_is_not_there_is_a_mismatch() {
         let mut host = nic_host(2, 2);
         let desired = desired(&host);
-        host.irqs.remove(&Irq(41));
+        host.nics[0].irqs.remove(&Irq(41));
         let found = verify(&desired, &host).mismatches;
         let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
         assert_eq!(
@@ -96,7 +96,7 @@ mod tests {
     fn a_controller_that_lags_behind_is_pending_and_no_failure() {
         let mut host = nic_host(2, 2);
         let desired = desired(&host);
-        for (cpu, state) in (0..).zip(host.irqs.values_mut()) {
+        for (cpu, state) in (0..).zip(host.nics[0].irqs.values_mut()) {
             state.affinity = CpuSet::from_iter([cpu]);
             state.effective = Some("0".parse().unwrap());
         }

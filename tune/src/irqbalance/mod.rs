@@ -2,7 +2,8 @@
 //!
 //! It is told, not stopped: `settings ban irqs` on its socket holds until it ends, needs no restart and touches no
 //! configuration. The message replaces the whole list, so what is banned already is read first and sent along. A captured
-//! tree has the same in `corelocal/irqbalance.json`: `{"daemons":[{"pid":812,"banned_irqs":[24]}]}`.
+//! tree has the same in `corelocal/irqbalance.json`: `{"daemons":[{"pid":812,"banned_irqs":[24]}]}`, or
+//! `{"unknown":"the reason"}`.
 
 pub mod message;
 mod socket;
@@ -41,10 +42,14 @@ pub struct Daemon {
     pub banned_irqs: BTreeSet<Irq>,
 }
 
+/// The form of the tree's file.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Tree {
-    daemons: Vec<Daemon>,
+#[serde(rename_all = "snake_case")]
+enum Tree {
+    /// Those that ran.
+    Daemons(Vec<Daemon>),
+    /// Why nobody knew.
+    Unknown(String),
 }
 
 impl Irqbalance {
@@ -52,6 +57,17 @@ impl Irqbalance {
     #[must_use]
     pub fn read(files: &KernelFiles) -> Self {
         ask(files).unwrap_or_else(|error| Self::Unknown(error.to_string()))
+    }
+
+    /// The same for a captured tree: path and text.
+    #[must_use]
+    pub fn captured(self) -> (String, String) {
+        let tree = match self {
+            Self::Absent => Tree::Daemons(Vec::new()),
+            Self::Running(daemons) => Tree::Daemons(daemons),
+            Self::Unknown(reason) => Tree::Unknown(reason),
+        };
+        (TREE.to_owned(), serde_json::to_string(&tree).expect("numbers and a text") + "\n")
     }
 
     /// The interrupts that every running irqbalance leaves alone; `None` if none runs or that is not known.
@@ -111,8 +127,11 @@ impl IrqbalanceError {
 /// As [`Irqbalance::read`], with the error instead of [`Irqbalance::Unknown`].
 pub(crate) fn ask(files: &KernelFiles) -> Result<Irqbalance, IrqbalanceError> {
     if !files.is_live() {
-        let daemons = read_tree(files)?.ok_or(IrqbalanceError::NoTree)?.daemons;
-        return Ok(if daemons.is_empty() { Irqbalance::Absent } else { Irqbalance::Running(daemons) });
+        return Ok(match read_tree(files)?.ok_or(IrqbalanceError::NoTree)? {
+            Tree::Daemons(daemons) if daemons.is_empty() => Irqbalance::Absent,
+            Tree::Daemons(daemons) => Irqbalance::Running(daemons),
+            Tree::Unknown(reason) => Irqbalance::Unknown(reason),
+        });
     }
     let daemons = ask_all(files)?;
     if !daemons.is_empty() {
@@ -220,13 +239,13 @@ fn change(
 ) -> Result<Vec<Lists>, IrqbalanceError> {
     let mut changed: Vec<Lists> = Vec::new();
     if !files.is_live() {
-        let Some(mut tree) = read_tree(files)? else { return Ok(changed) };
-        for daemon in &mut tree.daemons {
+        let Some(Tree::Daemons(mut daemons)) = read_tree(files)? else { return Ok(changed) };
+        for daemon in &mut daemons {
             let after = to(daemon.pid, &daemon.banned_irqs);
             changed.push((daemon.pid, std::mem::replace(&mut daemon.banned_irqs, after.clone()), after));
         }
         if changed.iter().any(|(_, before, after)| before != after) {
-            let text = serde_json::to_string(&tree).expect("numbers");
+            let text = serde_json::to_string(&Tree::Daemons(daemons)).expect("numbers");
             files.write_existing(TREE, &text)?;
         }
         return Ok(changed);

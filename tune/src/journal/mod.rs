@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 pub use errors::JournalError;
 pub use state::State;
 
-use crate::access;
 use crate::netns::{self, Link, Links};
 use crate::setting::Setting;
+use crate::setting_io;
 
 const SCHEMA: u32 = 2;
 
@@ -123,7 +123,7 @@ impl Journal {
             if let Some((known, setting)) =
                 self.entries.iter_mut().find(|known| known.path == entry.path).zip(setting)
             {
-                known.before = access::merged(&setting, &known.before, &entry.before);
+                known.before = setting_io::merged(&setting, &known.before, &entry.before);
             }
             if !self.entries.iter().any(|known| known.path == entry.path && !known.is_of_other(&entry)) {
                 self.entries.retain(|known| known.path != entry.path);

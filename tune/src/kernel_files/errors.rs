@@ -14,7 +14,7 @@ const MANAGED: &str = "the kernel manages this interrupt; leave it with queues.i
 
 /// What was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Operation {
+pub(crate) enum Operation {
     /// Opening the root directory.
     OpenRoot,
     /// Looking a path up.
@@ -38,7 +38,7 @@ pub struct KernelFileError {
 }
 
 impl KernelFileError {
-    pub(super) fn new(operation: Operation, path: impl AsRef<Path>, source: io::Error) -> Self {
+    pub(crate) fn new(operation: Operation, path: impl AsRef<Path>, source: io::Error) -> Self {
         Self { operation, path: path.as_ref().to_owned(), source }
     }
 
@@ -75,6 +75,14 @@ impl KernelFileError {
         }
         if !self.is_write() {
             return None;
+        }
+        if path.starts_with("napi_thread/") {
+            return match errno {
+                Errno::PERM => Some("needs CAP_SYS_NICE; run as root"),
+                Errno::NOENT | Errno::SRCH => Some("this NAPI instance has no thread any more"),
+                Errno::INVAL => Some("none of these CPUs is online and allowed to it"),
+                _ => None,
+            };
         }
         if path.starts_with("/proc/irq/") {
             return match errno {

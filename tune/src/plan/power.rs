@@ -2,8 +2,8 @@
 
 use super::{Desired, PlanError, Skipped};
 use crate::cpu_set::CpuSet;
-use crate::host::{Host, NapiFile};
-use crate::profile::Profile;
+use crate::host::{Host, NapiFile, Nic};
+use crate::profile::{NapiWish, Profile};
 use crate::setting::{Setting, Value};
 
 /// The governor of the workers' CPUs; other CPUs keep theirs, unless the hardware has one policy for both.
@@ -42,9 +42,12 @@ pub(super) fn plan_governor(
     Ok(())
 }
 
-/// How the interface polls.
+/// How the interfaces poll.
 pub(super) fn plan_napi(profile: &Profile, host: &Host, desired: &mut Desired) -> Result<(), PlanError> {
-    let (wishes, nic) = (&profile.napi, &host.nic);
+    host.nics.iter().try_for_each(|on| plan_napi_of(&profile.napi, &on.nic, desired))
+}
+
+fn plan_napi_of(wishes: &NapiWish, nic: &Nic, desired: &mut Desired) -> Result<(), PlanError> {
     for (&file, &wanted) in &wishes.files {
         let key = format!("napi.{} = {}", file.name(), wishes.shown(file));
         match nic.napi.get(&file) {
@@ -95,7 +98,7 @@ mod tests {
             let available = ["performance", "powersave"].map(str::to_owned).into_iter().collect();
             host.governors.insert(cpu, Governor { name: "powersave".into(), available });
         }
-        host.nic.napi.extend([(NapiFile::GroFlushTimeout, 0), (NapiFile::DeferHardIrqs, 0)]);
+        host.nics[0].nic.napi.extend([(NapiFile::GroFlushTimeout, 0), (NapiFile::DeferHardIrqs, 0)]);
         host
     }
 

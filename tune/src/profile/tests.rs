@@ -12,7 +12,8 @@ fn every_key() {
         interface = "enp1s0"
         cpus = "0-47"
         [queues]
-        placement = "one-per-core"
+        placement = { pack = "4-5" }
+        rps_default = "workers"
         irq = "keep"
         xps = "off"
         rps = "queue-cpu"
@@ -27,6 +28,8 @@ fn every_key() {
     assert_eq!(profile.interface, InterfaceChoice::Named("enp1s0".parse().unwrap()));
     assert_eq!(profile.cpus, CpuChoice::List("0-47".parse().unwrap()));
     let queues = profile.queues;
+    assert_eq!(queues.placement, Placement::Pack("4-5".parse().unwrap()));
+    assert_eq!(queues.rps_default, RpsDefault::Workers);
     assert_eq!(
         (queues.irq, queues.xps, queues.rps, queues.rps_flow_cnt),
         (IrqPolicy::Keep, XpsPolicy::Off, RpsPolicy::QueueCpu, Some(1024))
@@ -46,6 +49,24 @@ fn every_key() {
             wish("net.ipv4.tcp_congestion_control", "bbr", true),
         ]
     );
+}
+
+#[test]
+fn several_interfaces_are_a_list() {
+    let profile = Profile::parse("interface = [\"eth0\", \"bond0\"]", "p.toml").unwrap();
+    let names = ["eth0", "bond0"].map(|name| name.parse().unwrap());
+    assert_eq!(profile.interface, InterfaceChoice::Several(names.into()));
+    assert_eq!("eth0,bond0".parse(), Ok(profile.interface));
+}
+
+#[test]
+fn the_placement_policies() {
+    let placement = |text: &str| {
+        Profile::parse(&format!("[queues]\nplacement = \"{text}\""), "p").unwrap().queues.placement
+    };
+    assert_eq!(placement("one-per-core"), Placement::OnePerCore);
+    assert_eq!(placement("spread"), Placement::Spread);
+    assert_eq!(placement("numa-local"), Placement::NumaLocal);
 }
 
 #[test]
@@ -82,6 +103,20 @@ fn refusals_are_one_line_with_place_and_key() {
             "p.toml:3:24: napi.napi_defer_hard_irqs: has no effect with gro_flush_timeout = 0",
         ),
         ("irqbalance = \"kill\"", "p.toml:1:14: irqbalance: \"kill\" is not one of: coexist, ban, stop"),
+        (
+            "[queues]\nplacement = \"one\"",
+            "queues.placement: \"one\" is not one of: one-per-core, spread, numa-local, {",
+        ),
+        ("[queues]\nplacement = {}", "queues.placement: must be one of: one-per-core, spread"),
+        ("[queues]\nplacement = { pack = \"\" }", "queues.placement.pack: \"\" names no CPU"),
+        ("[queues]\nplacement = { pak = \"0\" }", "queues.placement.pak: unknown key; known here: pack"),
+        ("[queues]\nxps = \"rx\"", "queues.xps: \"rx\" is not one of: queue-cpu, rx-queue, off, keep"),
+        ("[queues]\nrps_default = \"on\"", "queues.rps_default: \"on\" is not one of: keep, workers, off"),
+        ("interface = []", "p.toml:1:13: interface: names no interface"),
+        ("interface = [\"eth0\", \"auto\"]", "interface: \"auto\" stands alone, not in a list"),
+        ("interface = [\"eth0\", \"a b\"]", "p.toml:1:22: interface: \"a b\" is not an interface name"),
+        ("interface = [1]", "interface: must be a string in quotes"),
+        ("cpu = \"0\"", "p.toml:1:7: cpu: must be a table: write [cpu]"),
         ("\ncpus = \"5-2\"", "p.toml:2:8: cpus: range 5-2 in \"5-2\" runs backwards; write 2-5"),
         ("cpus = \"0-99999999\"", "p.toml:1:8: cpus: CPU 99999999 in"),
         ("cpus = \"\"", "p.toml:1:8: cpus: \"\" names no CPU"),

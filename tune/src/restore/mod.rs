@@ -6,12 +6,12 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use crate::access::{self, AccessError, PutBack};
 use crate::host::{HostError, InterfaceName, Interrupts, irq_owner};
 use crate::journal::{Entry, JournalError, Loaded, Owner, State};
 use crate::kernel_files::KernelFiles;
 use crate::netns;
 use crate::setting::{ChangeText, Setting, Value, ValueError, satisfies};
+use crate::setting_io::{self, AccessError, PutBack};
 
 /// What a restore did.
 #[derive(Debug, Default)]
@@ -156,7 +156,7 @@ fn of_another_device(
 }
 
 /// Puts values back in this order, each as far as the kernel allows, and notes what became of it.
-fn put_back_all<'a>(
+pub(crate) fn put_back_all<'a>(
     files: &KernelFiles,
     values: impl IntoIterator<Item = (Setting, &'a str)>,
     restored: &mut Restored,
@@ -196,8 +196,8 @@ pub enum SetError {
 
 /// Writes a value and reads it back.
 pub(crate) fn set(files: &KernelFiles, setting: &Setting, text: &str) -> Result<(), SetError> {
-    access::write(files, setting, text)?;
-    let found = setting.parse(&access::read(files, setting)?)?;
+    setting_io::write(files, setting, text)?;
+    let found = setting.parse(&setting_io::read(files, setting)?)?;
     if satisfies(setting, &found, &setting.parse(text)?) {
         return Ok(());
     }
@@ -207,11 +207,10 @@ pub(crate) fn set(files: &KernelFiles, setting: &Setting, text: &str) -> Result<
 /// Writes an old value unless the file holds it.
 fn put_back(files: &KernelFiles, setting: &Setting, before: &str) -> Result<PutBack, SetError> {
     if *setting == Setting::IrqbalanceBan {
-        return Ok(access::give_back(files, before)?);
+        return Ok(setting_io::give_back(files, before)?);
     }
-    let path = setting.path();
-    let Some(text) = files.read_optional(&path).map_err(AccessError::from)? else {
-        return Ok(PutBack::Gone(format!("{path} does not exist any more")));
+    let Some(text) = setting_io::read_optional(files, setting)? else {
+        return Ok(PutBack::Gone(format!("{} does not exist any more", setting.path())));
     };
     let wanted = setting.parse(before)?;
     // A text that cannot be read as a value is not the old one either, and no reason to leave it there.
