@@ -63,6 +63,7 @@ fn a_plan_from_the_capture_of_this_host_is_the_plan_of_this_host_and_no_address_
         }
     }
     assert!(!bytes.contains("fastopen_key"));
+    assert!(bytes.contains("corelocal/netdev.json"), "what the kernel says by netlink");
     for interface in interfaces["interfaces"].as_array().unwrap() {
         let name = interface["interface"].as_str().unwrap();
         let arguments = ["plan", "--json", "--interface", name, &auto()];

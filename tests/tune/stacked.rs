@@ -197,7 +197,7 @@ fn isolated_cpus_get_interrupts_only_by_name_and_those_not_allowed_are_said() {
     assert_eq!(plan("1-4"), ("1 2 3 4".to_owned(), 0));
     let text = run(&tree, ["plan", "--cpus", "4-7", &auto()]).expect(2);
     assert!(
-        text.stderr.starts_with("tune: note: the workers' CPUs 5 are outside of 0-4,8-11, "),
+        text.stderr.contains("\ntune: note: the workers' CPUs 5 are outside of 0-4,8-11, "),
         "{}",
         text.stderr
     );
@@ -232,5 +232,28 @@ fn xps_by_rx_queue_and_the_default_of_rps_are_set_and_given_back() {
     assert_eq!(rxqs(&veth), [""; 3]);
     if has_default {
         assert_eq!(file(&veth, default), CpuSet::new());
+    }
+}
+
+#[test]
+fn a_capture_has_what_an_interface_stands_on_and_the_cpus_that_are_allowed() {
+    for tree in ["bond-8cpu", "isolated-8cpu"] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("host.tar");
+        run(&host(tree), ["capture", file.to_str().unwrap()]).expect(0);
+        let there = run(&host(tree), ["plan", "--json", &auto()]).expect(2).json();
+        assert_eq!(run(&file, ["plan", "--json", &auto()]).expect(2).json(), there, "{tree}");
+    }
+}
+
+#[test]
+fn a_script_writes_the_queues_of_xps_as_a_mask() {
+    let wishes = profile_of("[queues]\nxps = \"rx-queue\"\nrps_default = \"workers\"\n");
+    let script = run(&host("bond-8cpu"), ["script", wishes.path().to_str().unwrap()]).expect(0).stdout;
+    for step in [
+        "'/sys/class/net/eth1/queues/tx-3/xps_rxqs' '0' '8'",
+        "'/proc/sys/net/core/rps_default_mask' '0' 'ff'",
+    ] {
+        assert!(script.contains(&format!("    step mask {step}\n")), "{step}: {script}");
     }
 }

@@ -7,7 +7,8 @@ mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -33,10 +34,15 @@ struct Watch {
 
 impl Watch {
     fn start(veth: &Veth, options: &[&str]) -> Self {
+        Self::start_with(veth, options, |_| {})
+    }
+
+    fn start_with(veth: &Veth, options: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
         let lab = lab();
         let arguments = [&["watch", &lab][..], options].concat();
         let mut command = of_nic(&arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::inherit());
+        prepare(&mut command);
         let mut child = veth.inside(|| command.spawn().unwrap());
         let output = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = channel();
@@ -225,6 +231,29 @@ fn what_was_not_as_wanted_at_the_start_is_said_and_a_drift_only_once() {
     set_rps(&veth, 0, "0");
     let second = watch.line();
     assert!(second.contains("rx-0/rps_cpus: 0, wanted "), "{second}");
+    assert_eq!(watch.stop().0, Some(0));
+}
+
+#[test]
+fn a_service_manager_is_told_when_it_is_ready_alive_and_stopping() {
+    let Some(veth) = Veth::with_queues(2) else { return };
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let told = || {
+        let mut message = [0; 256];
+        let length = manager.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..length]).trim().to_owned()
+    };
+    let watch = Watch::start_with(&veth, &["--interval", "100ms"], |command| {
+        command.env("NOTIFY_SOCKET", &path);
+    });
+    assert!(watch.line().contains(" watching "));
+    assert_eq!(told(), "READY=1");
+    assert_eq!(told(), "WATCHDOG=1");
+    kill_process(Pid::from_child(&watch.child), Signal::TERM).unwrap();
+    while told() != "STOPPING=1" {}
     assert_eq!(watch.stop().0, Some(0));
 }
 

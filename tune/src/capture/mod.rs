@@ -12,7 +12,8 @@ use serde::Serialize;
 
 pub use archive::{ArchiveError, Format, pack, unpack};
 
-use crate::host::{Host, HostError, InterfaceChoice, InterfaceName, SysctlName, ToldMap, nic};
+use crate::host::allowed::{self, CapturedCpus};
+use crate::host::{Host, HostError, InterfaceChoice, InterfaceName, SysctlName, ToldMap, netdev, nic};
 use crate::irqbalance::Irqbalance;
 use crate::kernel_files::{KernelFiles, Node, Tree};
 
@@ -79,6 +80,10 @@ pub fn capture(
         let _ = files.read_optional(&name.path());
     }
     let kernel = files.read_optional("/proc/sys/kernel/osrelease").ok().flatten();
+    let extras = extras(&files).unwrap_or_else(|error| {
+        failed.push(error.to_string());
+        Vec::new()
+    });
     let mut tree = private::without_private(files.recorded());
     let about = About {
         schema: 1,
@@ -90,16 +95,28 @@ pub fn capture(
     let mut text = serde_json::to_vec_pretty(&about).expect("strings and a number");
     text.push(b'\n');
     tree.insert("/corelocal/capture.json".into(), Node::File { mode: 0o644, text });
-    for (path, text) in extras(&files) {
+    for (path, text) in extras {
         tree.insert(path, Node::File { mode: 0o644, text: text.into_bytes() });
     }
     Ok(Capture { tree, interfaces: read, failed })
 }
 
-/// What is known by other ways than files, as JSON under `/corelocal/`: each with its path and text.
-#[must_use]
-pub fn extras(files: &KernelFiles) -> Vec<(String, String)> {
-    vec![Irqbalance::read(files).captured()]
+/// What the kernel and irqbalance say by other ways than files, as JSON below `/corelocal/`: each with its path and text.
+/// Of a captured tree that is a file, which is kept like any other.
+///
+/// # Errors
+/// If the kernel cannot be asked.
+pub fn extras(files: &KernelFiles) -> Result<Vec<(String, String)>, HostError> {
+    if !files.is_live() {
+        return Ok(Vec::new());
+    }
+    let netdev = ("/corelocal/netdev.json".to_owned(), netdev::capture(files)?);
+    let mut extras = vec![netdev, Irqbalance::read(files).captured()];
+    if let Some(cpus) = allowed::read(files)? {
+        let text = serde_json::to_string(&CapturedCpus::of(cpus)).expect("a number and a string");
+        extras.push((allowed::FILE.to_owned(), format!("{text}\n")));
+    }
+    Ok(extras)
 }
 
 /// The sysctls of a host that a profile for it may name: those of `net.core`, and of `net.ipv4` those of TCP and the port

@@ -1,5 +1,4 @@
-//! What does not leave the host in a capture: hardware addresses, routes but the default ones, gateways, keys, processes.
-//! Pure.
+//! What does not leave the host in a capture: processes, hardware addresses, routes but the default ones, gateways, keys. Pure.
 
 use crate::kernel_files::{Node, Tree};
 
@@ -12,7 +11,7 @@ const SOME_GATEWAY_V6: &str = "20010db8000000000000000000000001";
 pub(super) fn without_private(tree: Tree) -> Tree {
     let keep = |(path, node): (String, Node)| {
         let name = path.rsplit('/').next().unwrap_or_default();
-        if is_of_a_process(&path) {
+        if is_of_process(&path) {
             return None;
         }
         let node = match node {
@@ -32,11 +31,12 @@ pub(super) fn without_private(tree: Tree) -> Tree {
     tree.into_iter().filter_map(keep).collect()
 }
 
-/// True for what was looked at to find irqbalance and the threads of NAPI: processes, their sockets, and `/run`.
-fn is_of_a_process(path: &str) -> bool {
-    let process = path.strip_prefix("/proc/").and_then(|rest| rest.split('/').next()).unwrap_or_default();
-    let is_number = !process.is_empty() && process.bytes().all(|digit| digit.is_ascii_digit());
-    is_number || matches!(process, "self" | "thread-self") || path == "/run" || path.starts_with("/run/")
+/// What was looked at to find processes and what they listen at: of them only those that poll for the network and
+/// irqbalance matter, and they are in `corelocal/`.
+fn is_of_process(path: &str) -> bool {
+    let first = path.strip_prefix("/proc/").and_then(|below| below.split('/').next()).unwrap_or_default();
+    let is_number = !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit());
+    is_number || matches!(first, "self" | "thread-self") || path == "/run" || path.starts_with("/run/")
 }
 
 /// True for a sysctl or file that holds a key.
@@ -96,6 +96,7 @@ mod tests {
             ("/sys/devices/virtual/net/veth0/address".to_owned(), file("02:00:00:00:00:01\n")),
             ("/proc/sys/net/ipv4/tcp_fastopen_key".to_owned(), file("0-1-2-3\n")),
             ("/proc/sys/net/core/somaxconn".to_owned(), file("4096\n")),
+            ("/proc/4711/comm".to_owned(), file("somebody\n")),
         ]);
         let expected = Tree::from([
             (

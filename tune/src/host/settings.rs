@@ -12,7 +12,8 @@ impl Host {
         let of_nics = self.nics.iter().flat_map(NicHost::possible_settings);
         let governors = self.governors.keys().map(|cpu| Setting::Governor(*cpu));
         let sysctls = self.sysctls.keys().map(|name| Setting::Sysctl(name.clone()));
-        let all = of_nics.chain([Setting::IrqbalanceBan]).chain(governors).chain(sysctls);
+        let of_host = [Setting::IrqbalanceBan, Setting::RpsDefaultMask];
+        let all = of_nics.chain(of_host).chain(governors).chain(sysctls);
         all.filter_map(|setting| Some((setting.clone(), self.value(&setting)?))).collect()
     }
 }
@@ -22,11 +23,14 @@ impl NicHost {
     fn possible_settings(&self) -> Vec<Setting> {
         let name = &self.nic.name;
         let irqs = self.irqs.keys().map(|irq| Setting::IrqAffinity(*irq));
-        let tx = self.nic.tx_queues.iter().map(|queue| Setting::XpsCpus(name.clone(), queue.index));
+        let tx = self.nic.tx_queues.iter().flat_map(|queue| {
+            [Setting::XpsCpus(name.clone(), queue.index), Setting::XpsRxqs(name.clone(), queue.index)]
+        });
         let rx = self.nic.rx_queues.iter().flat_map(|queue| {
             [Setting::RpsCpus(name.clone(), queue.index), Setting::RpsFlowCount(name.clone(), queue.index)]
         });
         let napi = NapiFile::ALL.map(|file| Setting::Napi(name.clone(), file));
-        napi.into_iter().chain(irqs).chain(tx).chain(rx).collect()
+        let threads = self.netdev.napis.iter().map(|napi| Setting::NapiThread(name.clone(), napi.id));
+        napi.into_iter().chain(irqs).chain(threads).chain(tx).chain(rx).collect()
     }
 }

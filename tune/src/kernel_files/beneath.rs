@@ -5,10 +5,11 @@
 //! link that only the kernel can follow), the file is looked up the long way, and the error is the one of that way.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{Dir, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -29,9 +30,18 @@ impl KernelFiles {
         let Some(file) = self.open_beneath(path, OFlags::RDONLY)? else {
             return fs::read(self.locate(path)?);
         };
+        // read_to_end() of a File asks for its size and place first, which are two more calls for each file.
         let mut bytes = Vec::with_capacity(PAGE);
-        fs::File::from(file).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        loop {
+            if bytes.len() == bytes.capacity() {
+                bytes.reserve(bytes.len());
+            }
+            match rustix::io::read(&file, spare_capacity(&mut bytes)) {
+                Ok(0) => return Ok(bytes),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// The names in a directory, sorted as text.

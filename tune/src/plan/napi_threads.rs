@@ -106,7 +106,8 @@ mod tests {
 
     /// The planned CPUs of threads, and what is skipped.
     fn planned(host: &Host, profile: &str) -> (Vec<(u32, String)>, Vec<String>) {
-        let desired = plan(&Profile::parse(profile, "p").unwrap(), host).unwrap();
+        let profile = format!("irqbalance = \"coexist\"\n{profile}");
+        let desired = plan(&Profile::parse(&profile, "p").unwrap(), host).unwrap();
         let threads = desired.settings.iter().filter_map(|(setting, value)| match setting {
             Setting::NapiThread(_, id) => Some((id.0, value.to_string())),
             _ => None,

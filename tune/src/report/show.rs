@@ -95,6 +95,7 @@ struct ThreadReport {
 #[derive(Serialize)]
 struct ShowJson {
     schema: u32,
+    command: &'static str,
     interfaces: Vec<InterfaceReport>,
 }
 
@@ -106,7 +107,7 @@ pub fn show(out: &mut impl Write, format: Format, host: &Host) -> io::Result<()>
     let interfaces: Vec<InterfaceReport> =
         host.nics.iter().map(|on| InterfaceReport::of(on, &host.topology)).collect();
     if format == Format::Json {
-        return write_json(out, &ShowJson { schema: SCHEMA, interfaces });
+        return write_json(out, &ShowJson { schema: SCHEMA, command: "show", interfaces });
     }
     if interfaces.is_empty() {
         return writeln!(out, "no interface has a device or several queues; name one: tune show IFACE");

@@ -92,7 +92,7 @@ fn push_change(text: &mut String, planned: &Planned, change: &Change) -> Result<
         let _ = writeln!(text, "    # {}", comment(reason));
     }
     let form = match change.after {
-        Value::Mask(_) => "mask",
+        Value::Mask(_) | Value::Queues(_) => "mask",
         _ => "words",
     };
     let [path, before, after] =

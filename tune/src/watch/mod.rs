@@ -22,6 +22,7 @@ use crate::kernel_files::KernelFiles;
 use crate::plan::Desired;
 use crate::profile::Profile;
 use crate::setting::{Setting, Value};
+use crate::setting_io;
 use crate::verify::Mismatch;
 use crate::{Error, apply_profile};
 use causes::Facts;
@@ -207,13 +208,8 @@ impl<'a> Watcher<'a> {
         same_cpus && same_queues && same_values
     }
 
-    /// True for a setting that is no file as well: it is looked at with the whole host.
     fn holds(&self, setting: &Setting, value: &Value) -> bool {
-        let path = setting.path();
-        if !path.starts_with('/') {
-            return true;
-        }
-        let text = self.files.read(&path);
+        let text = setting_io::read(self.files, setting);
         text.is_ok_and(|text| setting.parse(&text).is_ok_and(|found| found == *value))
     }
 
