@@ -78,6 +78,23 @@ fn default_routes(text: &[u8], keep: fn(&[&str]) -> bool, gateway: usize, other:
 mod tests {
     use super::*;
 
+    #[test]
+    fn what_was_looked_at_to_find_processes_stays_behind() {
+        for (path, stays) in [
+            ("/proc/812/comm", true),
+            ("/proc/812", true),
+            ("/proc/thread-self/net/unix", true),
+            ("/run/irqbalance", true),
+            ("/proc/irq/40/node", false),
+            ("/proc/interrupts", false),
+            ("/proc", false),
+            ("/sys/class/net/run", false),
+        ] {
+            let tree = Tree::from([(path.to_owned(), Node::Directory)]);
+            assert_eq!(without_private(tree).is_empty(), stays, "{path}");
+        }
+    }
+
     fn file(text: &str) -> Node {
         Node::File { mode: 0o644, text: text.as_bytes().to_vec() }
     }

@@ -299,6 +299,13 @@ mod tests {
             read(Some("{\"daemons\":[{\"pid\":812,\"banned_irqs\":[24]}]}")),
             Irqbalance::Running(vec![daemon])
         );
+        let unknown = Irqbalance::Unknown("nobody knows".into());
+        for known in
+            [Irqbalance::Absent, read(Some("{\"daemons\":[{\"pid\":1,\"banned_irqs\":[]}]}")), unknown]
+        {
+            let (_, text) = known.clone().captured();
+            assert_eq!(Irqbalance::read(&tree(Some(&text)).1), known);
+        }
         for text in [None, Some(""), Some("{\"daemons\":[{\"pid\":-1}]}"), Some("{\"demons\":[]}")] {
             let Irqbalance::Unknown(reason) = read(text) else { panic!("{text:?}") };
             assert!(reason.contains("corelocal/irqbalance.json"), "{reason}");
