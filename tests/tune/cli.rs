@@ -44,11 +44,12 @@ fn plan_prints_the_differences_and_nothing_else() {
         })
         .collect();
     assert_eq!(text.stdout.lines().collect::<Vec<_>>(), lines);
-    assert_eq!(text.stderr, "");
+    let skipped = "tune: skipped irqbalance = \"ban\": irqbalance does not run here\n";
+    assert_eq!(text.stderr, skipped);
 
     run(tree.path(), ["apply", &auto()]).expect(0);
     let nothing = run(tree.path(), ["plan", &auto()]).expect(0);
-    assert_eq!((nothing.stdout.as_str(), nothing.stderr.as_str()), ("", ""));
+    assert_eq!((nothing.stdout.as_str(), nothing.stderr.as_str()), ("", skipped));
 }
 
 #[test]
@@ -306,7 +307,8 @@ fn plan_explains_every_setting_in_text_and_json() {
     }
     let text = run(&tree, ["plan", &auto(), "--explain"]).expect(2).stdout;
     assert_eq!(text.lines().count(), 2 * settings.len());
-    let first = settings[0]["reason"].as_str().unwrap();
+    assert_eq!(settings[0]["path"], "irqbalance/banned_irqs");
+    let first = settings[1]["reason"].as_str().unwrap();
     assert!(text.contains(&format!("\n    {first}\n")), "{text}");
     assert!(
         first.contains("i40e-eth0-TxRx-0")

@@ -197,7 +197,7 @@ fn isolated_cpus_get_interrupts_only_by_name_and_those_not_allowed_are_said() {
     assert_eq!(plan("1-4"), ("1 2 3 4".to_owned(), 0));
     let text = run(&tree, ["plan", "--cpus", "4-7", &auto()]).expect(2);
     assert!(
-        text.stderr.starts_with("tune: note: the workers' CPUs 5 are outside of 0-4,8-11, "),
+        text.stderr.contains("\ntune: note: the workers' CPUs 5 are outside of 0-4,8-11, "),
         "{}",
         text.stderr
     );

@@ -10,7 +10,7 @@ use crate::host::{Host, HostError, Topology};
 use crate::journal::{Entry, Journal, JournalError, Loaded, Owner, State};
 use crate::kernel_files::KernelFiles;
 use crate::netns::{self, Links};
-use crate::restore::{Restored, put_back_all, set};
+use crate::restore::{Restored, follow, set};
 use crate::setting::{Change, Setting, Value};
 use crate::setting_io;
 
@@ -58,8 +58,8 @@ fn and_more(count: &usize) -> String {
 pub struct Undo {
     /// Values that are as they were before.
     pub restored: usize,
-    /// Files that vanished meanwhile.
-    pub gone: usize,
+    /// What vanished meanwhile, and its value with it.
+    pub gone: Vec<String>,
     /// Values that could not be put back, with the error.
     pub failures: Vec<String>,
 }
@@ -83,11 +83,7 @@ impl fmt::Display for Undo {
             let failures = self.failures.join("; ");
             write!(f, "NOT wholly undone: {failures}; the journal is kept")?;
         }
-        match self.gone {
-            0 => Ok(()),
-            1 => write!(f, "; 1 file is gone"),
-            gone => write!(f, "; {gone} files are gone"),
-        }
+        self.gone.iter().try_for_each(|gone| write!(f, "; {gone}"))
     }
 }
 
@@ -169,7 +165,8 @@ pub(crate) fn check(
     if found != change.before {
         return Err(format!("{path} changed from \"{}\" to \"{found}\" meanwhile; run again", change.before));
     }
-    Ok(Entry { path, before: text, owner: owner(host, links, &change.setting) })
+    let before = setting_io::journal_text(files, change, text).map_err(|error| error.to_string())?;
+    Ok(Entry { path, before, owner: owner(host, links, &change.setting) })
 }
 
 fn owner(host: &Host, links: &Links, setting: &Setting) -> Option<Owner> {
@@ -210,14 +207,17 @@ fn write_all(files: &KernelFiles, steps: &[Step]) -> (usize, Result<(), String>)
     (steps.len(), Ok(()))
 }
 
-/// Puts back what was tried, last first. The write that failed may have left a trace: it is looked at too.
+/// Puts back what was tried, last first, and wherever it is now. The write that failed may have left a trace: it is looked
+/// at too.
 fn undo(files: &KernelFiles, tried: &[Step]) -> Undo {
-    let values = tried.iter().rev().map(|step| (step.change.setting.clone(), step.entry.before.as_str()));
+    let entries: Vec<Entry> = tried.iter().map(|step| step.entry.clone()).collect();
     let mut restored = Restored::default();
-    put_back_all(files, values, &mut restored);
+    if let Err(error) = follow(files, &entries, &mut restored) {
+        restored.failed.push(error.to_string());
+    }
     Undo {
         restored: restored.written.len() + restored.unchanged,
-        gone: restored.gone.len(),
+        gone: restored.gone,
         failures: restored.failed,
     }
 }
@@ -261,14 +261,14 @@ mod tests {
 
     #[test]
     fn what_could_not_be_undone_is_part_of_the_message() {
-        let undo = Undo { restored: 3, gone: 1, failures: Vec::new() };
-        assert_eq!(undo.to_string(), "undone, 3 values are as before; 1 file is gone");
+        let undo = Undo { restored: 3, gone: vec!["it is gone".into()], failures: Vec::new() };
+        assert_eq!(undo.to_string(), "undone, 3 values are as before; it is gone");
         let one = Undo { restored: 1, ..Undo::default() };
         assert_eq!(one.to_string(), "undone, 1 value is as before");
         let undo = Undo { failures: vec!["write x: EIO".into(), "write y: EIO".into()], ..undo };
         assert_eq!(
             undo.to_string(),
-            "NOT wholly undone: write x: EIO; write y: EIO; the journal is kept; 1 file is gone"
+            "NOT wholly undone: write x: EIO; write y: EIO; the journal is kept; it is gone"
         );
     }
 }

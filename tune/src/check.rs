@@ -1,11 +1,11 @@
 //! `check`: is the host as the profile wants it? Reads, and writes nothing.
 
-use crate::Error;
 use crate::host::Host;
 use crate::kernel_files::KernelFiles;
 use crate::plan::{self, Desired};
 use crate::profile::Profile;
 use crate::verify::{self, Verification};
+use crate::{Error, read_host};
 
 /// What a look at the host found.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Checked {
 /// # Errors
 /// If the host cannot be read or cannot have what the profile asks for: then nobody can tell.
 pub fn check_profile(files: &KernelFiles, profile: &Profile) -> Result<Checked, Error> {
-    let host = Host::read(files, &profile.interface, &profile.sysctl_names(), &profile.map)?;
+    let host = read_host(files, profile)?;
     let desired = plan::plan(profile, &host)?;
     let found = verify::verify(&desired, &host);
     Ok(Checked { host, desired, found })

@@ -21,8 +21,9 @@ pub mod netns;
 pub mod affinity;
 pub mod cpu_set;
 pub mod host;
+pub mod irqbalance;
 pub mod setting;
-mod setting_io;
+pub mod setting_io;
 
 pub mod profile;
 
@@ -129,7 +130,7 @@ pub struct Applied {
 /// # Errors
 /// If the host cannot be read or cannot have what the profile asks for, or not from this network namespace.
 pub fn plan_profile(files: &KernelFiles, profile: &Profile) -> Result<Planned, Error> {
-    let host = Host::read(files, &profile.interface, &profile.sysctl_names(), &profile.map)?;
+    let host = read_host(files, profile)?;
     let desired = plan::plan(profile, &host)?;
     let changes = diff::diff(&host, &desired);
     let mut host_wide = changes.iter().filter(|change| change.setting.is_host_wide());
@@ -139,6 +140,20 @@ pub fn plan_profile(files: &KernelFiles, profile: &Profile) -> Result<Planned, E
         return Err(Error::HostWide(change.setting.path()));
     }
     Ok(Planned { host, desired, changes })
+}
+
+/// Reads of the host what the profile sets.
+///
+/// # Errors
+/// As [`Host::read`].
+pub fn read_host(files: &KernelFiles, profile: &Profile) -> Result<Host, HostError> {
+    let host = Host::read(files, &profile.interface, &profile.sysctl_names(), &profile.map)?;
+    with_wishes(files, host, profile)
+}
+
+/// Adds what is read only where a profile asks for it.
+fn with_wishes(files: &KernelFiles, host: Host, profile: &Profile) -> Result<Host, HostError> {
+    if profile.cpu.governor.is_some() { host.with_governors(files) } else { Ok(host) }
 }
 
 /// Plans the profile, writes the differences as a transaction with its journal in `state_directory`, reads the host
@@ -175,8 +190,8 @@ pub fn apply_profile(
     };
     let Some(state) = state else { return Ok(applied) };
     applied.replaced_journal = apply::apply(files, &state, &host, &applied.changes, || {
-        let now = Host::read_nics(files, &applied.interfaces, &profile.sysctl_names(), &profile.map)
-            .map_err(|error| error.to_string())?;
+        let now = Host::read_nics(files, &applied.interfaces, &profile.sysctl_names(), &profile.map);
+        let now = now.and_then(|now| with_wishes(files, now, profile)).map_err(|error| error.to_string())?;
         let verification = verify::verify(&desired, &now);
         applied.pending = verification.pending;
         verification.mismatches.first().map_or(Ok(()), |mismatch| Err(format!("after writing, {mismatch}")))

@@ -1,21 +1,61 @@
-//! Reading and writing what a [`Setting`] names, be it a kernel file or not. The texts are those that
-//! [`Setting::parse`] takes.
+//! How a [`Setting`] is read, written, journalled and put back, be it a kernel file, the CPUs of a thread or irqbalance's
+//! list. The texts are those that [`Setting::parse`] takes.
 
 use crate::cpu_set::CpuSet;
 use crate::host::netdev;
+use crate::irqbalance::{self, GivenBack, IrqbalanceError, message};
 use crate::kernel_files::{KernelFileError, KernelFiles, Operation};
-use crate::setting::Setting;
+use crate::setting::{Change, Setting, Value};
+
+/// Why a setting was not read or written. `Display` is one line.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// A kernel file.
+    #[error(transparent)]
+    File(#[from] KernelFileError),
+    /// irqbalance.
+    #[error(transparent)]
+    Irqbalance(#[from] IrqbalanceError),
+    /// irqbalance has ended.
+    #[error("irqbalance has ended meanwhile; run again")]
+    NoIrqbalance,
+    /// A text in the journal that is not of the setting's form.
+    #[error("{path}: \"{text}\" in the journal is not what tune writes there")]
+    Journal {
+        /// [`Setting::path`].
+        path: String,
+        /// The text.
+        text: String,
+    },
+}
+
+/// Whether it exists and this process may write it; writes nothing.
+///
+/// # Errors
+/// With the errno that a write would give.
+pub(crate) fn check_writable(files: &KernelFiles, setting: &Setting) -> Result<(), AccessError> {
+    match setting {
+        Setting::IrqbalanceBan => Ok(irqbalance::check(files)?),
+        Setting::NapiThread(interface, id) => netdev::check_settable(files, interface, *id)
+            .map_err(|source| KernelFileError::new(Operation::CheckWritable, setting.path(), source).into()),
+        _ => Ok(files.check_writable(&setting.path())?),
+    }
+}
 
 /// What the setting holds, as text.
 ///
 /// # Errors
 /// If it does not exist or cannot be read.
-pub(crate) fn read(files: &KernelFiles, setting: &Setting) -> Result<String, KernelFileError> {
+pub(crate) fn read(files: &KernelFiles, setting: &Setting) -> Result<String, AccessError> {
     match setting {
+        Setting::IrqbalanceBan => {
+            let banned = irqbalance::ask(files)?.banned().ok_or(AccessError::NoIrqbalance)?;
+            Ok(message::list(&banned))
+        }
         Setting::NapiThread(interface, id) => netdev::cpus_of(files, interface, *id)
             .map(|cpus| cpus.to_string())
-            .map_err(|source| KernelFileError::new(Operation::Read, setting.path(), source)),
-        _ => files.read(&setting.path()),
+            .map_err(|source| KernelFileError::new(Operation::Read, setting.path(), source).into()),
+        _ => Ok(files.read(&setting.path())?),
     }
 }
 
@@ -23,41 +63,92 @@ pub(crate) fn read(files: &KernelFiles, setting: &Setting) -> Result<String, Ker
 ///
 /// # Errors
 /// As [`read`], ENOENT excepted.
-pub(crate) fn read_optional(
-    files: &KernelFiles,
-    setting: &Setting,
-) -> Result<Option<String>, KernelFileError> {
+pub(crate) fn read_optional(files: &KernelFiles, setting: &Setting) -> Result<Option<String>, AccessError> {
     match read(files, setting) {
         Ok(text) => Ok(Some(text)),
-        Err(error) if error.is_not_found() => Ok(None),
+        Err(AccessError::File(error)) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Whether it exists and this process may write it; writes nothing.
+/// Writes a text that [`Setting::parse`] understands.
 ///
 /// # Errors
-/// With the errno that a write would give.
-pub(crate) fn check_writable(files: &KernelFiles, setting: &Setting) -> Result<(), KernelFileError> {
+/// If it does not exist, or the kernel or irqbalance refuses the value.
+pub(crate) fn write(files: &KernelFiles, setting: &Setting, text: &str) -> Result<(), AccessError> {
     match setting {
-        Setting::NapiThread(interface, id) => netdev::check_settable(files, interface, *id)
-            .map_err(|source| KernelFileError::new(Operation::CheckWritable, setting.path(), source)),
-        _ => files.check_writable(&setting.path()),
-    }
-}
-
-/// Writes a value.
-///
-/// # Errors
-/// If it does not exist or the kernel refuses the value.
-pub(crate) fn write(files: &KernelFiles, setting: &Setting, text: &str) -> Result<(), KernelFileError> {
-    match setting {
+        Setting::IrqbalanceBan => {
+            let irqs = message::parse_list(text).ok_or_else(|| not_ours(setting, text))?;
+            Ok(irqbalance::ban(files, &irqs)?)
+        }
         Setting::NapiThread(interface, id) => CpuSet::parse_list(text)
             .map_err(std::io::Error::other)
             .and_then(|cpus| netdev::set_cpus(files, interface, *id, &cpus))
             .map_err(|source| {
-                KernelFileError::new(Operation::Write(text.to_owned()), setting.path(), source)
+                KernelFileError::new(Operation::Write(text.to_owned()), setting.path(), source).into()
             }),
-        _ => files.write_existing(&setting.path(), text),
+        _ => Ok(files.write_existing(&setting.path(), text)?),
     }
+}
+
+/// What the journal holds of a change, for a restore: the text that was read, and of irqbalance's list, which others change,
+/// too, only what is added to it.
+pub(crate) fn journal_text(
+    files: &KernelFiles,
+    change: &Change,
+    read: String,
+) -> Result<String, AccessError> {
+    match change.setting {
+        Setting::IrqbalanceBan => {
+            Ok(message::additions(&irqbalance::additions(files, &change.after.irqs())?))
+        }
+        _ => Ok(read),
+    }
+}
+
+/// A journal's text of two changes of the same setting, of which `first` was made first.
+pub(crate) fn merged(setting: &Setting, first: &str, second: &str) -> String {
+    let both = message::parse_additions(first).zip(message::parse_additions(second));
+    match (setting, both) {
+        (Setting::IrqbalanceBan, Some((mut all, second))) => {
+            for (pid, irqs) in second {
+                all.entry(pid).or_default().extend(irqs);
+            }
+            message::additions(&all)
+        }
+        _ => first.to_owned(),
+    }
+}
+
+/// What became of a setting that was put back.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum PutBack {
+    /// The old value was written and read back.
+    Written {
+        /// What it held.
+        found: String,
+        /// What it holds now.
+        now: String,
+    },
+    /// It held the old value.
+    Unchanged,
+    /// It does not exist any more; the reason.
+    Gone(String),
+}
+
+/// Gives irqbalance back what [`journal_text`] says that it was told to leave alone, whatever else it was told.
+pub(crate) fn give_back(files: &KernelFiles, text: &str) -> Result<PutBack, AccessError> {
+    let ours = message::parse_additions(text).ok_or_else(|| not_ours(&Setting::IrqbalanceBan, text))?;
+    let value = |irqs| Value::from_irqs(&irqs).to_string();
+    match irqbalance::give_back(files, &ours)? {
+        GivenBack::Gone => Ok(PutBack::Gone(
+            "irqbalance has ended or was restarted since; the bans ended with it".to_owned(),
+        )),
+        GivenBack::Unchanged => Ok(PutBack::Unchanged),
+        GivenBack::Done { found, left } => Ok(PutBack::Written { found: value(found), now: value(left) }),
+    }
+}
+
+fn not_ours(setting: &Setting, text: &str) -> AccessError {
+    AccessError::Journal { path: setting.path(), text: text.escape_debug().to_string() }
 }

@@ -3,7 +3,7 @@
 use crate::cpu_set::CpuSet;
 use crate::host::{Host, Irq};
 use crate::plan::Desired;
-use crate::setting::{Setting, Value};
+use crate::setting::{Setting, Value, satisfies};
 
 /// What does not agree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub fn verify(desired: &Desired, host: &Host) -> Verification {
     let mut verification = Verification::default();
     for (setting, value) in &desired.settings {
         let found = host.value(setting);
-        if found.as_ref() != Some(value) {
+        if !found.as_ref().is_some_and(|found| satisfies(setting, found, value)) {
             let mismatch = Mismatch { setting: setting.clone(), desired: value.clone(), found };
             verification.mismatches.push(mismatch);
         } else if let Setting::IrqAffinity(irq) = setting {

@@ -14,6 +14,7 @@ pub use archive::{ArchiveError, Format, pack, unpack};
 
 use crate::host::allowed::{self, CapturedCpus};
 use crate::host::{Host, HostError, InterfaceChoice, InterfaceName, SysctlName, ToldMap, netdev, nic};
+use crate::irqbalance::Irqbalance;
 use crate::kernel_files::{KernelFiles, Node, Tree};
 
 /// Sysctls outside of `net` that a profile may well name.
@@ -62,7 +63,13 @@ pub fn capture(
         match shown
             .and_then(|_| Host::read(&files, &InterfaceChoice::Named(name.clone()), &[], &ToldMap::default()))
         {
-            Ok(_) => read.push(name.clone()),
+            Ok(host) => {
+                // Those of all CPUs, once: a profile chooses among them. A CPU without cpufreq has none.
+                if read.is_empty() {
+                    let _ = host.with_governors(&files);
+                }
+                read.push(name.clone());
+            }
             Err(error) => failed.push(error.to_string()),
         }
     }
@@ -94,8 +101,8 @@ pub fn capture(
     Ok(Capture { tree, interfaces: read, failed })
 }
 
-/// What the kernel says by other ways than files, as JSON below `/corelocal/`: each with its path and text. Of a captured
-/// tree that is a file, which is kept like any other.
+/// What the kernel and irqbalance say by other ways than files, as JSON below `/corelocal/`: each with its path and text.
+/// Of a captured tree that is a file, which is kept like any other.
 ///
 /// # Errors
 /// If the kernel cannot be asked.
@@ -103,7 +110,8 @@ pub fn extras(files: &KernelFiles) -> Result<Vec<(String, String)>, HostError> {
     if !files.is_live() {
         return Ok(Vec::new());
     }
-    let mut extras = vec![("/corelocal/netdev.json".to_owned(), netdev::capture(files)?)];
+    let netdev = ("/corelocal/netdev.json".to_owned(), netdev::capture(files)?);
+    let mut extras = vec![netdev, Irqbalance::read(files).captured()];
     if let Some(cpus) = allowed::read(files)? {
         let text = serde_json::to_string(&CapturedCpus::of(cpus)).expect("a number and a string");
         extras.push((allowed::FILE.to_owned(), format!("{text}\n")));

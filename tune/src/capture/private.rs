@@ -31,10 +31,12 @@ pub(super) fn without_private(tree: Tree) -> Tree {
     tree.into_iter().filter_map(keep).collect()
 }
 
-/// `/proc/PID`: of the processes only those that poll for the network matter, and they are in `corelocal/netdev.json`.
+/// What was looked at to find processes and what they listen at: of them only those that poll for the network and
+/// irqbalance matter, and they are in `corelocal/`.
 fn is_of_process(path: &str) -> bool {
-    let first = path.strip_prefix("/proc/").and_then(|below| below.split('/').next());
-    first.is_some_and(|first| first.bytes().all(|byte| byte.is_ascii_digit()))
+    let first = path.strip_prefix("/proc/").and_then(|below| below.split('/').next()).unwrap_or_default();
+    let is_number = !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit());
+    is_number || matches!(first, "self" | "thread-self") || path == "/run" || path.starts_with("/run/")
 }
 
 /// True for a sysctl or file that holds a key.
@@ -75,6 +77,23 @@ fn default_routes(text: &[u8], keep: fn(&[&str]) -> bool, gateway: usize, other:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_looked_at_to_find_processes_stays_behind() {
+        for (path, stays) in [
+            ("/proc/812/comm", true),
+            ("/proc/812", true),
+            ("/proc/thread-self/net/unix", true),
+            ("/run/irqbalance", true),
+            ("/proc/irq/40/node", false),
+            ("/proc/interrupts", false),
+            ("/proc", false),
+            ("/sys/class/net/run", false),
+        ] {
+            let tree = Tree::from([(path.to_owned(), Node::Directory)]);
+            assert_eq!(without_private(tree).is_empty(), stays, "{path}");
+        }
+    }
 
     fn file(text: &str) -> Node {
         Node::File { mode: 0o644, text: text.as_bytes().to_vec() }

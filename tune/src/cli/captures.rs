@@ -91,7 +91,8 @@ fn settings(path: &Path) -> Result<BTreeMap<Setting, Value>> {
     let root = Root::open(path).with_context(of_path)?;
     let sysctls = capture::sysctl_names(&root.files);
     let names = nic::interesting(&root.files).with_context(of_path)?;
-    let host = Host::read_nics(&root.files, &names, &sysctls, &ToldMap::default()).with_context(of_path)?;
+    let host = Host::read_nics(&root.files, &names, &sysctls, &ToldMap::default());
+    let host = host.and_then(|host| host.with_governors(&root.files)).with_context(of_path)?;
     Ok(host.settings())
 }
 

@@ -9,6 +9,7 @@ mod map;
 mod profile_file;
 mod root;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use root::Root;
 
 use crate::errno::describe;
 use crate::host::{Host, InterfaceChoice, NicReader, Sysctls, Topology, nic};
+use crate::irqbalance::Irqbalance;
 use crate::journal::State;
 use crate::kernel_files::KernelFiles;
 use crate::plan::{Kept, Skipped};
@@ -153,7 +155,7 @@ fn run_on_host(session: &Session, command: &Command) -> Result<ExitCode> {
             return Ok(if checked.is_as_wanted() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) });
         }
         Command::Script { profile } => {
-            let planned = crate::plan_profile(files, &session.profile(profile)?)?;
+            let planned = crate::script::feasible(crate::plan_profile(files, &session.profile(profile)?)?);
             let text = crate::script::script(&planned, &session.options.command_line("script", profile))?;
             print(|out| report::script(out, format, &planned.host.interfaces(), &text))?;
             session.print_asides(&planned.desired.kept, &planned.desired.skipped, &planned.desired.notes);
@@ -186,7 +188,15 @@ fn read_host(session: &Session, name: Option<&str>) -> Result<(Host, Vec<anyhow:
             Err(error) => failed.push(error.into()),
         }
     }
-    Ok((Host { topology, nics, sysctls: Sysctls::new(), rps_default_mask: None }, failed))
+    let host = Host {
+        topology,
+        nics,
+        governors: BTreeMap::new(),
+        irqbalance: Irqbalance::Unknown("not asked".to_owned()),
+        sysctls: Sysctls::new(),
+        rps_default_mask: None,
+    };
+    Ok((host, failed))
 }
 
 /// Writes a report to stdout at once. A reader that has gone away is no error.

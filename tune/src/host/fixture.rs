@@ -8,6 +8,7 @@ use super::{
     Serves, Topology, TxQueue,
 };
 use crate::cpu_set::CpuSet;
+use crate::irqbalance::Irqbalance;
 use crate::setting::Value;
 
 /// `cpus` CPUs on one node, `eth0` with `queues` combined queues on IRQ 40 and up, everything untouched.
@@ -60,6 +61,7 @@ pub(crate) fn veth_host(cpus: u32, queues: u32) -> Host {
                 device: None,
                 lower: None,
                 numa_node: None,
+                napi: BTreeMap::new(),
                 rx_queues: (0..queues).map(rx).collect(),
                 tx_queues: (0..queues).map(tx).collect(),
             },
@@ -68,6 +70,8 @@ pub(crate) fn veth_host(cpus: u32, queues: u32) -> Host {
             irqs: BTreeMap::new(),
             sriov: super::Sriov::default(),
         }],
+        governors: BTreeMap::new(),
+        irqbalance: Irqbalance::Absent,
         sysctls: BTreeMap::from([("net.core.somaxconn".parse().unwrap(), Value::Numbers(vec![4096]))]),
         rps_default_mask: None,
     }
@@ -86,6 +90,7 @@ pub(crate) fn device_nic(driver: &str, device: &str, rx: u32, tx: u32) -> Nic {
         }),
         lower: None,
         numa_node: None,
+        napi: BTreeMap::new(),
         rx_queues: (0..rx)
             .map(|index| RxQueue { index: QueueIndex(index), rps_cpus: None, rps_flow_cnt: None })
             .collect(),

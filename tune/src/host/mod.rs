@@ -9,10 +9,12 @@ mod default_route;
 mod driver_names;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod governors;
 mod interrupts;
 mod irq;
 pub mod irq_owner;
 pub mod names;
+mod napi;
 pub mod netdev;
 pub mod nic;
 mod nic_reader;
@@ -28,9 +30,11 @@ mod vector_sets;
 
 use std::collections::BTreeMap;
 
+pub use governors::Governor;
 pub use interrupts::{InterruptRow, Interrupts};
 pub use irq::{Irq, IrqState};
 pub use names::{InterfaceChoice, InterfaceName, InterfaceNameError, PciAddress};
+pub use napi::NapiFile;
 pub use netdev::{Direction, Napi, NapiId, NapiThread, Netdev};
 pub use nic::{Nic, QueueIndex, RxQueue, TxQueue};
 pub use nic_reader::NicReader;
@@ -40,7 +44,8 @@ pub use sysctls::{SysctlName, SysctlNameError, Sysctls};
 pub use told_map::{ToldMap, ToldMapError};
 pub use topology::{CpuPlace, Topology};
 
-use crate::cpu_set::CpuSet;
+use crate::cpu_set::{Cpu, CpuSet};
+use crate::irqbalance::Irqbalance;
 use crate::kernel_files::{KernelFileError, KernelFiles};
 use crate::setting::{Setting, Value};
 
@@ -51,6 +56,10 @@ pub struct Host {
     pub topology: Topology,
     /// The interfaces, each once, in the order in which they were asked for.
     pub nics: Vec<NicHost>,
+    /// The CPU governors, if they were asked for ([`Host::with_governors`]).
+    pub governors: BTreeMap<Cpu, Governor>,
+    /// What would move the interrupts again.
+    pub irqbalance: Irqbalance,
     /// The sysctls that were asked for and exist.
     pub sysctls: Sysctls,
     /// `net.core.rps_default_mask`: the `rps_cpus` of queues that are made from now on, in this network namespace. `None`
@@ -121,7 +130,18 @@ impl Host {
         if topology.prints_whole_mask() {
             rps_default_mask = read_optional_as(files, &Setting::RpsDefaultMask.path(), CpuSet::parse_mask)?;
         }
-        Ok(Self { topology, nics, sysctls, rps_default_mask })
+        let irqbalance = Irqbalance::read(files);
+        Ok(Self { topology, nics, governors: BTreeMap::new(), irqbalance, sysctls, rps_default_mask })
+    }
+
+    /// Adds the governors of the online CPUs, which only a profile that sets them asks for: on a large host they are
+    /// thousands of files.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub fn with_governors(mut self, files: &KernelFiles) -> Result<Self, HostError> {
+        self.governors = governors::read(files, &self.topology.online)?;
+        Ok(self)
     }
 
     /// The names of its interfaces.
@@ -134,6 +154,8 @@ impl Host {
     #[must_use]
     pub fn value(&self, setting: &Setting) -> Option<Value> {
         match setting {
+            Setting::IrqbalanceBan => self.irqbalance.banned().map(|irqs| Value::from_irqs(&irqs)),
+            Setting::Governor(cpu) => self.governors.get(cpu).map(|found| Value::Words(found.name.clone())),
             Setting::Sysctl(name) => self.sysctls.get(name).cloned(),
             Setting::RpsDefaultMask => self.rps_default_mask.clone().map(Value::Mask),
             _ => self.nics.iter().find_map(|on| on.value(setting)),
@@ -152,6 +174,10 @@ impl NicHost {
     #[must_use]
     pub fn value(&self, setting: &Setting) -> Option<Value> {
         match setting {
+            Setting::Napi(interface, file) => {
+                let value = self.nic.napi.get(file).filter(|_| self.nic.name == *interface)?;
+                Some(Value::Numbers(vec![i128::from(*value)]))
+            }
             Setting::IrqAffinity(irq) => self.irqs.get(irq).map(|state| Value::List(state.affinity.clone())),
             Setting::NapiThread(interface, id) => {
                 let napi = self.netdev.napi(*id).filter(|_| self.nic.name == *interface)?;
@@ -173,7 +199,9 @@ impl NicHost {
                 let queue = self.nic.rx_queue(interface, *queue)?;
                 queue.rps_flow_cnt.map(|count| Value::Numbers(vec![i128::from(count)]))
             }
-            Setting::RpsDefaultMask | Setting::Sysctl(_) => None,
+            Setting::IrqbalanceBan | Setting::Governor(_) | Setting::RpsDefaultMask | Setting::Sysctl(_) => {
+                None
+            }
         }
     }
 }

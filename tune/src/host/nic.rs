@@ -1,12 +1,13 @@
 //! The interface: its device, NUMA node and queues, from `/sys/class/net/IF/`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
 
 use super::names::{self, InterfaceName, PciAddress};
+use super::napi::{self, NapiFile};
 use super::{HostError, parse_node, read_optional_as};
 use crate::cpu_set::CpuSet;
 use crate::kernel_files::KernelFiles;
@@ -101,6 +102,8 @@ pub struct Nic {
     pub lower: Option<BTreeSet<InterfaceName>>,
     /// NUMA node of the device or of the one above it; `None` where the kernel says -1 or nothing.
     pub numa_node: Option<u32>,
+    /// How it polls, by those files that the kernel has.
+    pub napi: BTreeMap<NapiFile, u64>,
     /// In ascending order of number.
     pub rx_queues: Vec<RxQueue>,
     /// In ascending order of number.
@@ -139,6 +142,7 @@ impl Nic {
             device,
             lower: lowest(files, name)?,
             numa_node,
+            napi: napi::read(files, name)?,
             rx_queues: rx_queues.collect::<Result<_, _>>()?,
             tx_queues: tx_queues.collect::<Result<_, _>>()?,
         })

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Host, NicHost};
+use super::{Host, NapiFile, NicHost};
 use crate::setting::{Setting, Value};
 
 impl Host {
@@ -10,8 +10,10 @@ impl Host {
     #[must_use]
     pub fn settings(&self) -> BTreeMap<Setting, Value> {
         let of_nics = self.nics.iter().flat_map(NicHost::possible_settings);
+        let governors = self.governors.keys().map(|cpu| Setting::Governor(*cpu));
         let sysctls = self.sysctls.keys().map(|name| Setting::Sysctl(name.clone()));
-        let all = of_nics.chain([Setting::RpsDefaultMask]).chain(sysctls);
+        let of_host = [Setting::IrqbalanceBan, Setting::RpsDefaultMask];
+        let all = of_nics.chain(of_host).chain(governors).chain(sysctls);
         all.filter_map(|setting| Some((setting.clone(), self.value(&setting)?))).collect()
     }
 }
@@ -27,7 +29,8 @@ impl NicHost {
         let rx = self.nic.rx_queues.iter().flat_map(|queue| {
             [Setting::RpsCpus(name.clone(), queue.index), Setting::RpsFlowCount(name.clone(), queue.index)]
         });
+        let napi = NapiFile::ALL.map(|file| Setting::Napi(name.clone(), file));
         let threads = self.netdev.napis.iter().map(|napi| Setting::NapiThread(name.clone(), napi.id));
-        irqs.chain(threads).chain(tx).chain(rx).collect()
+        napi.into_iter().chain(irqs).chain(threads).chain(tx).chain(rx).collect()
     }
 }

@@ -35,7 +35,7 @@ pub struct Topology {
     pub isolated: CpuSet,
     /// `nohz_full`.
     pub nohz_full: CpuSet,
-    /// Where this process may run, see [`allowed`](super::allowed); `None` if that is not known.
+    /// Where this process may run, see [`allowed`]; `None` if that is not known.
     pub allowed: Option<CpuSet>,
     /// CPUs to which the kernel lets RPS send packets: without `isolated` (`isolcpus=domain`) and `nohz_full`.
     pub housekeeping: CpuSet,

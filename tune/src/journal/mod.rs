@@ -19,6 +19,7 @@ pub use state::State;
 
 use crate::netns::{self, Link, Links};
 use crate::setting::Setting;
+use crate::setting_io;
 
 const SCHEMA: u32 = 2;
 
@@ -118,6 +119,12 @@ impl Journal {
             }
         }
         for entry in entries {
+            let setting = Setting::from_path(&entry.path);
+            if let Some((known, setting)) =
+                self.entries.iter_mut().find(|known| known.path == entry.path).zip(setting)
+            {
+                known.before = setting_io::merged(&setting, &known.before, &entry.before);
+            }
             if !self.entries.iter().any(|known| known.path == entry.path && !known.is_of_other(&entry)) {
                 self.entries.retain(|known| known.path != entry.path);
                 self.entries.push(entry);

@@ -99,6 +99,9 @@ impl KernelFileError {
             Errno::PERM if path.starts_with("/sys/class/net/") => {
                 Some("not permitted; needs CAP_NET_ADMIN in the first user namespace")
             }
+            Errno::OPNOTSUPP if path.ends_with("/threaded") => Some(
+                "the interface has no NAPI instance now, as a veth without GRO; set napi.threaded = \"keep\"",
+            ),
             Errno::INVAL if path.ends_with("/rps_cpus") => {
                 Some("no housekeeping CPU is left in it (isolcpus, nohz_full)")
             }

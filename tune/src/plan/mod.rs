@@ -1,8 +1,10 @@
 //! `plan(&Profile, &Host) -> Desired`: what every setting shall hold. Pure.
 
 mod cpus;
+mod irqbalance;
 mod napi_threads;
 mod placement;
+mod power;
 mod queues;
 mod sysctls;
 
@@ -169,6 +171,23 @@ pub enum PlanError {
         /// The CPUs.
         cpus: CpuSet,
     },
+    /// A section says `require = true`, and the host cannot have what it asks for.
+    #[error("{wish}: {reason}; the profile requires it: leave out require = true to go without")]
+    Required {
+        /// The key of the profile, and of which interface.
+        wish: String,
+        /// Why not.
+        reason: String,
+    },
+    /// `irqbalance = "stop"` while it runs. Stopping a service is the service manager's.
+    #[error(
+        "irqbalance runs (process {pids}) and irqbalance = \"stop\" asks for a host without it: run \"systemctl stop \
+         irqbalance\" (and \"disable\" for the next boot), or set irqbalance = \"ban\""
+    )]
+    IrqbalanceRuns {
+        /// Its processes.
+        pids: String,
+    },
     /// `rps_default = "workers"`, and the kernel would take all of them out.
     #[error(
         "queues.rps_default = \"workers\": the workers' CPUs {0} are all isolated (isolcpus, nohz_full), and the kernel \
@@ -204,6 +223,9 @@ pub fn plan(profile: &Profile, host: &Host) -> Result<Desired, PlanError> {
     let mut desired = Desired::default();
     let cpus = cpus::workers(&profile.cpus, &host.topology, &mut desired)?;
     queues::plan(profile, host, &cpus, &mut desired)?;
+    power::plan_napi(profile, host, &mut desired)?;
+    power::plan_governor(profile, host, &cpus, &mut desired)?;
+    irqbalance::plan(profile.irqbalance, &host.irqbalance, &mut desired)?;
     sysctls::plan(profile, host, &mut desired)?;
     Ok(desired)
 }

@@ -5,20 +5,25 @@ use std::collections::BTreeMap;
 use super::placement::Layout;
 use super::{Desired, Skipped};
 use crate::cpu_set::{Cpu, CpuSet};
-use crate::host::{Direction, Napi, NapiId, NicHost};
-use crate::profile::NapiThreadPolicy;
+use crate::host::{Direction, Napi, NapiFile, NapiId, NicHost};
+use crate::profile::{NapiThreadPolicy, Profile};
 use crate::setting::{Setting, Value};
 
 /// `rx` and `tx` are the layouts by position in `Nic::rx_queues` and `Nic::tx_queues`.
-pub(super) fn plan(
-    policy: NapiThreadPolicy,
-    host: &NicHost,
-    rx: &[Layout],
-    tx: &[Layout],
-    desired: &mut Desired,
-) {
+pub(super) fn plan(profile: &Profile, host: &NicHost, rx: &[Layout], tx: &[Layout], desired: &mut Desired) {
     let nic = &host.nic;
-    if policy == NapiThreadPolicy::Keep || !host.netdev.has_threads() {
+    // `napi.threaded` is written first: with 0 the threads end.
+    let threaded = profile.napi.files.get(&NapiFile::Threaded);
+    if profile.queues.napi_threads == NapiThreadPolicy::Keep || threaded == Some(&0) {
+        return;
+    }
+    if !host.netdev.has_threads() {
+        if threaded.is_some() && nic.napi.get(&NapiFile::Threaded) == Some(&0) {
+            desired.notes.push(format!(
+                "napi.threaded makes the threads of {}: apply once more, and each is bound to the CPU of its queue",
+                nic.name
+            ));
+        }
         return;
     }
     let cpus = cpus_of_instances(host, rx, tx);
@@ -76,7 +81,7 @@ mod tests {
     use super::super::plan;
     use crate::host::fixture::nic_host;
     use crate::host::netdev::NetdevQueue;
-    use crate::host::{Direction, Host, Napi, NapiId, NapiThread, QueueIndex};
+    use crate::host::{Direction, Host, Napi, NapiFile, NapiId, NapiThread, QueueIndex};
     use crate::profile::Profile;
     use crate::setting::Setting;
 
@@ -101,7 +106,8 @@ mod tests {
 
     /// The planned CPUs of threads, and what is skipped.
     fn planned(host: &Host, profile: &str) -> (Vec<(u32, String)>, Vec<String>) {
-        let desired = plan(&Profile::parse(profile, "p").unwrap(), host).unwrap();
+        let profile = format!("irqbalance = \"coexist\"\n{profile}");
+        let desired = plan(&Profile::parse(&profile, "p").unwrap(), host).unwrap();
         let threads = desired.settings.iter().filter_map(|(setting, value)| match setting {
             Setting::NapiThread(_, id) => Some((id.0, value.to_string())),
             _ => None,
@@ -116,6 +122,20 @@ mod tests {
         assert_eq!(planned(&host, "").0, [(513, "0".to_owned()), (514, "1".to_owned())]);
         assert_eq!(planned(&host, "[queues]\nnapi_threads = \"keep\""), (vec![], vec![]));
         assert_eq!(planned(&nic_host(2, 2), ""), (vec![], vec![]));
+    }
+
+    #[test]
+    fn threads_that_the_profile_ends_are_not_bound_and_those_that_it_makes_are_announced() {
+        let mut host = threaded();
+        host.nics[0].nic.napi.insert(NapiFile::Threaded, 1);
+        assert_eq!(planned(&host, "[napi]\nthreaded = false").0, []);
+        assert_eq!(planned(&host, "[napi]\nthreaded = true").0.len(), 2);
+        let mut host = nic_host(2, 2);
+        host.nics[0].nic.napi.insert(NapiFile::Threaded, 0);
+        let notes = |profile: &str| plan(&Profile::parse(profile, "p").unwrap(), &host).unwrap().notes;
+        assert!(notes("[napi]\nthreaded = true")[0].contains("of eth0: apply once more"));
+        assert_eq!(notes("[napi]\nthreaded = false"), [""; 0]);
+        assert_eq!(notes(""), [""; 0]);
     }
 
     #[test]

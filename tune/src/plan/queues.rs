@@ -30,7 +30,7 @@ pub(super) fn plan(
     for on in &host.nics {
         let laid = lay_out(queues, on, &host.topology, workers, &mut taken, desired)?;
         laid.plan_irqs(queues, desired)?;
-        napi_threads::plan(queues.napi_threads, on, &laid.rx, &laid.tx, desired);
+        napi_threads::plan(profile, on, &laid.rx, &laid.tx, desired);
         laid.plan_xps(queues.xps, desired);
         laid.plan_rps(queues, desired)?;
         laid.plan_rps_flow_cnt(queues.rps_flow_cnt, desired);

@@ -4,6 +4,7 @@
 //! the key's path and what may stand there. `profiles/README.md` explains the keys. Pure.
 
 mod init;
+mod power;
 mod queues;
 mod section;
 
@@ -14,6 +15,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 pub use init::{init, sysctl_names as init_sysctl_names};
+pub use power::{CpuWish, NapiWish};
 pub use queues::{IrqPolicy, NapiThreadPolicy, Placement, Queues, RpsDefault, RpsPolicy, XpsPolicy};
 pub use section::ProfileError;
 use section::{Section, Source, integer};
@@ -38,8 +40,14 @@ pub struct Profile {
     pub interface: InterfaceChoice,
     /// The CPUs whose workers serve connections.
     pub cpus: CpuChoice,
+    /// What becomes of irqbalance, which would move the interrupts again.
+    pub irqbalance: IrqbalancePolicy,
     /// Queues, interrupts, XPS and RPS.
     pub queues: Queues,
+    /// The governor.
+    pub cpu: CpuWish,
+    /// How the interface polls.
+    pub napi: NapiWish,
     /// Sysctls in the order of the file.
     pub sysctls: Vec<SysctlWish>,
     /// What the user says of the queue map; never in the file, which is for more hosts than one.
@@ -65,6 +73,18 @@ impl FromStr for CpuChoice {
         }
         Ok(Self::List(CpuSet::parse_ordered(text)?.into_iter().collect()))
     }
+}
+
+/// `irqbalance`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum IrqbalancePolicy {
+    /// It is not touched.
+    Coexist,
+    /// It is told to leave the interrupts alone that are placed.
+    #[default]
+    Ban,
+    /// It must not run.
+    Stop,
 }
 
 /// One line of `[sysctl]`.
@@ -95,11 +115,13 @@ impl Profile {
             ));
         }
         let root = Section { source, path: String::new(), table: document.get_ref() };
-        root.refuse_unknown(&["interface", "cpus", "queues", "sysctl"])?;
+        root.refuse_unknown(&["interface", "cpus", "irqbalance", "queues", "cpu", "napi", "sysctl"])?;
         let queues = match root.section("queues")? {
             Some(section) => queues::parse(&section)?,
             None => Queues::default(),
         };
+        let cpu = root.section("cpu")?.map(|section| power::parse_cpu(&section)).transpose()?;
+        let napi = root.section("napi")?.map(|section| power::parse_napi(&section)).transpose()?;
         let sysctls = match root.section("sysctl")? {
             Some(section) => parse_sysctls(&section)?,
             None => Vec::new(),
@@ -107,7 +129,17 @@ impl Profile {
         Ok(Self {
             interface: parse_interface(&root)?,
             cpus: root.text("cpus", parse)?.unwrap_or(CpuChoice::Online),
+            irqbalance: root.choice(
+                "irqbalance",
+                &[
+                    ("coexist", IrqbalancePolicy::Coexist),
+                    ("ban", IrqbalancePolicy::Ban),
+                    ("stop", IrqbalancePolicy::Stop),
+                ],
+            )?,
             queues,
+            cpu: cpu.unwrap_or_default(),
+            napi: napi.unwrap_or_default(),
             sysctls,
             map: ToldMap::default(),
         })

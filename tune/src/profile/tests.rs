@@ -88,6 +88,22 @@ fn refusals_are_one_line_with_place_and_key() {
     for (text, message) in [
         ("[queues]\nirqs = \"keep\"", "p.toml:2:1: queues.irqs: unknown key; known here: placement, irq, "),
         (
+            "core = \"0\"",
+            "p.toml:1:1: core: unknown key; known here: interface, cpus, irqbalance, queues, cpu, napi, sysctl",
+        ),
+        ("[cpu]\ngovernor = \"a b\"", "p.toml:2:12: cpu.governor: \"a b\" is no name of a governor"),
+        ("[cpu]\ngovernor = \"../online\"", "is no name of a governor, such as performance"),
+        ("[cpu]\ngovernor = 1", "p.toml:2:12: cpu.governor: must be a string in quotes"),
+        ("[cpu]\nrequire = 1", "p.toml:2:11: cpu.require: must be true or false"),
+        ("[napi]\nthreaded = \"yes\"", "p.toml:2:12: napi.threaded: must be true, false or \"keep\""),
+        ("[napi]\ngro_flush_timeout = -1", "napi.gro_flush_timeout: must be an integer from 0 to 1000000000"),
+        ("[napi]\nnapi_defer_hard_irqs = 1001", "must be an integer from 0 to 1000"),
+        (
+            "[napi]\ngro_flush_timeout = 0\nnapi_defer_hard_irqs = 2",
+            "p.toml:3:24: napi.napi_defer_hard_irqs: has no effect with gro_flush_timeout = 0",
+        ),
+        ("irqbalance = \"kill\"", "p.toml:1:14: irqbalance: \"kill\" is not one of: coexist, ban, stop"),
+        (
             "[queues]\nplacement = \"one\"",
             "queues.placement: \"one\" is not one of: one-per-core, spread, numa-local, {",
         ),
@@ -100,7 +116,7 @@ fn refusals_are_one_line_with_place_and_key() {
         ("interface = [\"eth0\", \"auto\"]", "interface: \"auto\" stands alone, not in a list"),
         ("interface = [\"eth0\", \"a b\"]", "p.toml:1:22: interface: \"a b\" is not an interface name"),
         ("interface = [1]", "interface: must be a string in quotes"),
-        ("cpu = \"0\"", "p.toml:1:1: cpu: unknown key; known here: interface, cpus, queues, sysctl"),
+        ("cpu = \"0\"", "p.toml:1:7: cpu: must be a table: write [cpu]"),
         ("\ncpus = \"5-2\"", "p.toml:2:8: cpus: range 5-2 in \"5-2\" runs backwards; write 2-5"),
         ("cpus = \"0-99999999\"", "p.toml:1:8: cpus: CPU 99999999 in"),
         ("cpus = \"\"", "p.toml:1:8: cpus: \"\" names no CPU"),

@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::host::{HostError, InterfaceName, Interrupts, irq_owner};
-use crate::journal::{Entry, Journal, JournalError, Loaded, Owner, State};
-use crate::kernel_files::{KernelFileError, KernelFiles};
+use crate::journal::{Entry, JournalError, Loaded, Owner, State};
+use crate::kernel_files::KernelFiles;
 use crate::netns;
-use crate::setting::{ChangeText, Setting, Value, ValueError};
-use crate::setting_io;
+use crate::setting::{ChangeText, Setting, Value, ValueError, satisfies};
+use crate::setting_io::{self, AccessError, PutBack};
 
 /// What a restore did.
 #[derive(Debug, Default)]
@@ -49,34 +49,40 @@ pub enum RestoreError {
 /// the rest. The journal is removed when nothing failed.
 ///
 /// # Errors
-/// If the journal cannot be read or removed, or `/sys` is that of another network namespace. Values that could not be
-/// written are in [`Restored::failed`].
+/// If the journal cannot be read, or `/sys` is that of another network namespace. Values that could not be written, and a
+/// journal that could not be removed, are in [`Restored::failed`].
 pub fn restore(files: &KernelFiles, state: &State) -> Result<Restored, RestoreError> {
     let mut restored = Restored::default();
     match state.load()? {
         Loaded::Nothing => restored.elsewhere = state.others()?,
         Loaded::OtherBoot => restored.other_boot = true,
-        Loaded::Journal(journal) => follow(files, &journal, &mut restored)?,
+        Loaded::Journal(journal) => follow(files, &journal.entries, &mut restored)?,
     }
-    if restored.failed.is_empty() {
-        state.remove()?;
-    } else {
+    if restored.failed.is_empty()
+        && let Err(error) = state.remove()
+    {
+        restored.failed.push(format!("the values are as before, but {error}"));
+    }
+    if !restored.failed.is_empty() {
         restored.journal = Some(state.journal_path());
     }
     Ok(restored)
 }
 
-/// Finds every value's place of today, and writes them back. Nothing is written unless `/sys` is that of this network
-/// namespace.
-fn follow(files: &KernelFiles, journal: &Journal, restored: &mut Restored) -> Result<(), HostError> {
+/// Finds every value's place of today, and writes them back, last written first. Nothing is written unless `/sys` is that of
+/// this network namespace.
+pub(crate) fn follow(
+    files: &KernelFiles,
+    entries: &[Entry],
+    restored: &mut Restored,
+) -> Result<(), HostError> {
     let links = netns::links(files)?;
     // A container may mask it, which is no reason to keep what is not an interrupt's.
-    let has_interrupts =
-        journal.entries.iter().any(|entry| matches!(entry.owner, Some(Owner::Interrupt { .. })));
+    let has_interrupts = entries.iter().any(|entry| matches!(entry.owner, Some(Owner::Interrupt { .. })));
     let interrupts = if has_interrupts { Interrupts::read(files)? } else { Interrupts::default() };
     let mut values = Vec::new();
     let (mut interfaces, mut renamed, mut gone) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
-    for entry in &journal.entries {
+    for entry in entries {
         let Some(was) = Setting::from_path(&entry.path) else {
             restored.failed.push(format!("{} is no file that tune sets", entry.path));
             continue;
@@ -106,6 +112,13 @@ fn follow(files: &KernelFiles, journal: &Journal, restored: &mut Restored) -> Re
     }));
     values.sort_by(|(a, _), (b, _)| b.cmp(a));
     put_back_all(files, values, restored);
+    // What has got another name on the way looks as if it were gone.
+    let links_now = netns::links(files)?;
+    for interface in interfaces.iter().filter(|name| links.contains_key(*name)) {
+        if links.get(interface) != links_now.get(interface) {
+            restored.failed.push(format!("interface {interface} was renamed or removed meanwhile"));
+        }
+    }
     Ok(())
 }
 
@@ -149,32 +162,15 @@ pub(crate) fn put_back_all<'a>(
     restored: &mut Restored,
 ) {
     for (setting, before) in values {
-        let path = setting.path();
         match put_back(files, &setting, before) {
-            Ok(PutBack::Written { found }) => restored.written.push(ChangeText {
-                path,
-                before: found,
-                after: setting.parse(before).map_or_else(|_| before.to_owned(), |value| value.to_string()),
-            }),
+            Ok(PutBack::Written { found, now }) => {
+                restored.written.push(ChangeText { path: setting.path(), before: found, after: now });
+            }
             Ok(PutBack::Unchanged) => restored.unchanged += 1,
-            Ok(PutBack::Gone) => restored.gone.push(format!("{path} does not exist any more")),
+            Ok(PutBack::Gone(reason)) => restored.gone.push(reason),
             Err(error) => restored.failed.push(error.to_string()),
         }
     }
-}
-
-/// What became of one file.
-#[derive(Debug, PartialEq, Eq)]
-enum PutBack {
-    /// Its old value was written and read back.
-    Written {
-        /// What it held.
-        found: String,
-    },
-    /// It held the old value.
-    Unchanged,
-    /// It does not exist any more.
-    Gone,
 }
 
 /// Why a value was not set.
@@ -182,7 +178,7 @@ enum PutBack {
 pub enum SetError {
     /// Reading or writing failed.
     #[error(transparent)]
-    File(#[from] KernelFileError),
+    Access(#[from] AccessError),
     /// The file's text has another form.
     #[error(transparent)]
     Text(#[from] ValueError),
@@ -200,18 +196,22 @@ pub enum SetError {
 
 /// Writes a value and reads it back.
 pub(crate) fn set(files: &KernelFiles, setting: &Setting, text: &str) -> Result<(), SetError> {
-    let path = setting.path();
     setting_io::write(files, setting, text)?;
     let found = setting.parse(&setting_io::read(files, setting)?)?;
-    if found == setting.parse(text)? {
+    if satisfies(setting, &found, &setting.parse(text)?) {
         return Ok(());
     }
-    Err(SetError::ReadBack { path, written: text.to_owned(), found })
+    Err(SetError::ReadBack { path: setting.path(), written: text.to_owned(), found })
 }
 
 /// Writes an old value unless the file holds it.
 fn put_back(files: &KernelFiles, setting: &Setting, before: &str) -> Result<PutBack, SetError> {
-    let Some(text) = setting_io::read_optional(files, setting)? else { return Ok(PutBack::Gone) };
+    if *setting == Setting::IrqbalanceBan {
+        return Ok(setting_io::give_back(files, before)?);
+    }
+    let Some(text) = setting_io::read_optional(files, setting)? else {
+        return Ok(PutBack::Gone(format!("{} does not exist any more", setting.path())));
+    };
     let wanted = setting.parse(before)?;
     // A text that cannot be read as a value is not the old one either, and no reason to leave it there.
     let found = setting.parse(&text).ok();
@@ -219,5 +219,5 @@ fn put_back(files: &KernelFiles, setting: &Setting, before: &str) -> Result<PutB
         return Ok(PutBack::Unchanged);
     }
     set(files, setting, before)?;
-    Ok(PutBack::Written { found: found.map_or(text, |value| value.to_string()) })
+    Ok(PutBack::Written { found: found.map_or(text, |value| value.to_string()), now: wanted.to_string() })
 }

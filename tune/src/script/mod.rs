@@ -8,6 +8,7 @@ use std::fmt::Write;
 use crate::Planned;
 use crate::host::Irq;
 use crate::host::names::list;
+use crate::plan::Skipped;
 use crate::setting::{Change, Setting, Value};
 
 /// The functions of every script.
@@ -21,6 +22,26 @@ pub enum ScriptError {
         "{0} is no file that a shell script could write; leave it out of the profile, or use tune apply on the host itself"
     )]
     NoFile(String),
+}
+
+/// The plan without irqbalance's list, which only a message on its socket changes: that is skipped, and said.
+#[must_use]
+pub fn feasible(mut planned: Planned) -> Planned {
+    let bans = planned.changes.extract_if(.., |change| change.setting == Setting::IrqbalanceBan);
+    for change in bans.collect::<Vec<_>>() {
+        planned.desired.settings.remove(&change.setting);
+        planned.desired.reasons.remove(&change.setting);
+        let added = &change.after.irqs() - &change.before.irqs();
+        let options: Vec<String> = added.iter().map(|irq| format!("--banirq={irq}")).collect();
+        planned.desired.skipped.push(Skipped {
+            wish: change.setting.path(),
+            reason: format!(
+                "a shell script cannot tell irqbalance, which may move the interrupts again; start it with {}",
+                options.join(" ")
+            ),
+        });
+    }
+    planned
 }
 
 /// The script. `made_by` is the command that was run, for the reader.

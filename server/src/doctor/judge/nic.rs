@@ -291,11 +291,14 @@ impl Case<'_> {
 
 fn kind(setting: &Setting) -> &'static str {
     match setting {
+        Setting::IrqbalanceBan => "irqbalance ban list",
         Setting::IrqAffinity(_) => "interrupt affinity setting",
         Setting::NapiThread(..) => "NAPI thread affinity",
         Setting::XpsCpus(..) | Setting::XpsRxqs(..) => "XPS map",
         Setting::RpsCpus(..) => "RPS map",
         Setting::RpsFlowCount(..) => "RFS table",
+        Setting::Napi(..) => "NAPI setting",
+        Setting::Governor(_) => "CPU governor",
         Setting::RpsDefaultMask | Setting::Sysctl(_) => "sysctl",
     }
 }

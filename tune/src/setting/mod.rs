@@ -1,12 +1,19 @@
 //! `Setting`: one kernel file that `tune` sets, `Value`: what it holds, `Change`: before and after.
 
-use std::fmt;
+#[cfg(test)]
+mod tests;
+mod value;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cpu_set::{CpuSet, CpuSetError};
-use crate::host::{InterfaceName, Irq, NapiId, QueueIndex, SysctlName};
+use crate::cpu_set::{Cpu, CpuSet, CpuSetError};
+use crate::host::governors;
+use crate::host::{InterfaceName, Irq, NapiFile, NapiId, QueueIndex, SysctlName};
+use crate::irqbalance::message;
+pub use value::Value;
 
+const BANNED_IRQS: &str = "irqbalance/banned_irqs";
+const NAPI_THREAD: &str = "napi_thread/";
 const RPS_DEFAULT_MASK: &str = "/proc/sys/net/core/rps_default_mask";
 
 /// A kernel file that `tune` sets.
@@ -15,6 +22,11 @@ const RPS_DEFAULT_MASK: &str = "/proc/sys/net/core/rps_default_mask";
 /// driver that is asked for another interrupt layout may rewrite XPS, then XPS, RPS, RFS, and sysctls last.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Setting {
+    /// `/sys/class/net/IF/threaded`, `gro_flush_timeout` or `napi_defer_hard_irqs`: how it polls.
+    Napi(InterfaceName, NapiFile),
+    /// `irqbalance/banned_irqs`, no file: the interrupts that irqbalance leaves alone. Before they are set, so that it
+    /// does not move them in between.
+    IrqbalanceBan,
     /// `/proc/irq/N/smp_affinity_list`: the CPUs on which an interrupt may fire.
     IrqAffinity(Irq),
     /// `napi_thread/IF/ID`, no file: the CPUs of the thread that polls this NAPI instance (`sched_setaffinity(2)`).
@@ -27,19 +39,22 @@ pub enum Setting {
     RpsCpus(InterfaceName, QueueIndex),
     /// `/sys/class/net/IF/queues/rx-Q/rps_flow_cnt`: entries of this RX queue's RFS table, a power of two.
     RpsFlowCount(InterfaceName, QueueIndex),
+    /// `/sys/devices/system/cpu/cpuN/cpufreq/scaling_governor`: how the CPU's frequency is chosen.
+    Governor(Cpu),
     /// `/proc/sys/net/core/rps_default_mask`: the `rps_cpus` of queues that are made from now on.
     RpsDefaultMask,
     /// `/proc/sys/…`: a sysctl.
     Sysctl(SysctlName),
 }
 
-const NAPI_THREAD: &str = "napi_thread/";
-
 impl Setting {
     /// The kernel path, without a root.
     #[must_use]
     pub fn path(&self) -> String {
         match self {
+            Self::Napi(interface, file) => file.path(interface),
+            Self::Governor(cpu) => governors::path(*cpu),
+            Self::IrqbalanceBan => BANNED_IRQS.to_owned(),
             Self::IrqAffinity(irq) => format!("/proc/irq/{irq}/smp_affinity_list"),
             Self::NapiThread(interface, id) => format!("{NAPI_THREAD}{interface}/{id}"),
             Self::XpsCpus(interface, queue) => {
@@ -63,13 +78,14 @@ impl Setting {
     #[must_use]
     pub fn interface(&self) -> Option<InterfaceName> {
         match self {
-            Self::NapiThread(interface, _)
+            Self::Napi(interface, _)
+            | Self::NapiThread(interface, _)
             | Self::XpsCpus(interface, _)
             | Self::XpsRxqs(interface, _)
             | Self::RpsCpus(interface, _)
             | Self::RpsFlowCount(interface, _) => Some(interface.clone()),
             Self::Sysctl(name) => name.interface(),
-            Self::IrqAffinity(_) | Self::RpsDefaultMask => None,
+            Self::IrqbalanceBan | Self::IrqAffinity(_) | Self::Governor(_) | Self::RpsDefaultMask => None,
         }
     }
 
@@ -83,8 +99,10 @@ impl Setting {
             Self::RpsCpus(_, queue) => Self::RpsCpus(interface.clone(), *queue),
             Self::RpsFlowCount(_, queue) => Self::RpsFlowCount(interface.clone(), *queue),
             Self::Sysctl(name) => Self::Sysctl(name.with_interface(interface)),
-            Self::IrqAffinity(irq) => Self::IrqAffinity(*irq),
-            Self::RpsDefaultMask => Self::RpsDefaultMask,
+            Self::Napi(_, file) => Self::Napi(interface.clone(), *file),
+            Self::IrqbalanceBan | Self::IrqAffinity(_) | Self::Governor(_) | Self::RpsDefaultMask => {
+                self.clone()
+            }
         }
     }
 
@@ -93,9 +111,10 @@ impl Setting {
     #[must_use]
     pub fn is_host_wide(&self) -> bool {
         match self {
-            Self::IrqAffinity(_) => true,
+            Self::IrqbalanceBan | Self::IrqAffinity(_) | Self::Governor(_) => true,
             Self::Sysctl(name) => !name.as_str().starts_with("net."),
-            Self::NapiThread(..)
+            Self::Napi(..)
+            | Self::NapiThread(..)
             | Self::XpsCpus(..)
             | Self::XpsRxqs(..)
             | Self::RpsCpus(..)
@@ -107,12 +126,19 @@ impl Setting {
     /// The setting of a path that [`Setting::path`] gave; `None` for any other path.
     #[must_use]
     pub fn from_path(path: &str) -> Option<Self> {
-        let setting = if let Some(rest) = path.strip_prefix("/proc/irq/") {
+        let setting = if path == BANNED_IRQS {
+            Self::IrqbalanceBan
+        } else if let Some(rest) = path.strip_prefix("/proc/irq/") {
             Self::IrqAffinity(rest.strip_suffix("/smp_affinity_list")?.parse().ok()?)
         } else if let Some(rest) = path.strip_prefix(NAPI_THREAD) {
             let (interface, id) = rest.split_once('/')?;
             Self::NapiThread(interface.parse().ok()?, id.parse().ok()?)
         } else if let Some(rest) = path.strip_prefix("/sys/class/net/") {
+            if let Some((interface, name)) = rest.split_once('/')
+                && let Some(file) = NapiFile::ALL.into_iter().find(|file| file.name() == name)
+            {
+                return Some(Self::Napi(interface.parse().ok()?, file));
+            }
             let (interface, rest) = rest.split_once("/queues/")?;
             let interface = interface.parse().ok()?;
             let (queue, file) = rest.split_once('/')?;
@@ -124,6 +150,8 @@ impl Setting {
                 "rps_flow_cnt" => Self::RpsFlowCount(interface, index("rx-")?),
                 _ => return None,
             }
+        } else if let Some(cpu) = governors::parse_path(path) {
+            Self::Governor(cpu)
         } else if path == RPS_DEFAULT_MASK {
             Self::RpsDefaultMask
         } else {
@@ -139,6 +167,10 @@ impl Setting {
     pub fn parse(&self, text: &str) -> Result<Value, ValueError> {
         let error = |source| ValueError::Cpus { path: self.path(), source };
         match self {
+            Self::IrqbalanceBan => match message::parse_list(text) {
+                Some(irqs) => Ok(Value::from_irqs(&irqs)),
+                None => Err(ValueError::Irqs(text.to_owned())),
+            },
             Self::IrqAffinity(_) | Self::NapiThread(..) => {
                 CpuSet::parse_list(text).map(Value::List).map_err(error)
             }
@@ -146,15 +178,31 @@ impl Setting {
                 CpuSet::parse_mask(text).map(Value::Mask).map_err(error)
             }
             Self::XpsRxqs(..) => CpuSet::parse_mask(text).map(Value::Queues).map_err(error),
-            Self::RpsFlowCount(..) => Ok(Value::from_sysctl(text)),
+            Self::Napi(..) | Self::RpsFlowCount(..) => Ok(Value::from_sysctl(text)),
+            Self::Governor(_) => Ok(Value::Words(text.trim().to_owned())),
             Self::Sysctl(name) => Ok(name.parse_value(text)),
         }
+    }
+}
+
+/// True if `found`, which `setting` holds, is as good as `wanted`: the same, or of irqbalance's list at least that, since
+/// others add to it, too.
+#[must_use]
+pub fn satisfies(setting: &Setting, found: &Value, wanted: &Value) -> bool {
+    match (setting, found, wanted) {
+        (Setting::IrqbalanceBan, Value::Numbers(found), Value::Numbers(wanted)) => {
+            wanted.iter().all(|irq| found.contains(irq))
+        }
+        _ => found == wanted,
     }
 }
 
 /// A text that does not have the form of its file.
 #[derive(Debug, thiserror::Error)]
 pub enum ValueError {
+    /// A list of interrupts that is none.
+    #[error("{BANNED_IRQS} holds no interrupts: \"{}\"", .0.escape_debug())]
+    Irqs(String),
     /// A CPU list or mask that is none.
     #[error("{path} holds no CPUs: {source}")]
     Cpus {
@@ -163,66 +211,6 @@ pub enum ValueError {
         /// Why.
         source: CpuSetError,
     },
-}
-
-/// What a setting holds. Values are compared as what they mean: `Display` is the kernel's own syntax.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Value {
-    /// CPUs in a file that takes a list.
-    List(CpuSet),
-    /// CPUs in a file that takes a hexadecimal mask.
-    Mask(CpuSet),
-    /// Queues in a file that takes a hexadecimal mask.
-    Queues(CpuSet),
-    /// One or several integers, signed or unsigned 64-bit ones (`kernel.shmmax`).
-    Numbers(Vec<i128>),
-    /// Anything else, as words with single spaces.
-    Words(String),
-}
-
-impl Value {
-    /// Integers if every word is one, else words. White space between words does not count: the kernel prints
-    /// tabs between the three numbers of `tcp_rmem` and takes spaces.
-    #[must_use]
-    pub fn from_sysctl(text: &str) -> Self {
-        let words: Vec<&str> = text.split_whitespace().collect();
-        match words.iter().map(|word| word.parse()).collect() {
-            Ok(numbers) if !words.is_empty() => Self::Numbers(numbers),
-            _ => Self::Words(words.join(" ")),
-        }
-    }
-
-    /// As it is written in a profile: a number alone is one, the rest a string.
-    #[must_use]
-    pub fn in_toml(&self) -> String {
-        match self {
-            Self::Numbers(numbers) if numbers.len() == 1 => self.to_string(),
-            _ => format!("\"{self}\""),
-        }
-    }
-
-    /// The CPUs of a list or a mask.
-    #[must_use]
-    pub fn cpus(&self) -> Option<&CpuSet> {
-        match self {
-            Self::List(cpus) | Self::Mask(cpus) => Some(cpus),
-            Self::Queues(_) | Self::Numbers(_) | Self::Words(_) => None,
-        }
-    }
-}
-
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::List(cpus) => cpus.fmt(f),
-            Self::Mask(bits) | Self::Queues(bits) => f.write_str(&bits.to_mask()),
-            Self::Numbers(numbers) => {
-                let words: Vec<String> = numbers.iter().map(ToString::to_string).collect();
-                f.write_str(&words.join(" "))
-            }
-            Self::Words(words) => f.write_str(words),
-        }
-    }
 }
 
 /// One difference between the host and what is desired.
@@ -254,118 +242,5 @@ impl From<&Change> for ChangeText {
             before: change.before.to_string(),
             after: change.after.to_string(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn setting() -> impl Strategy<Value = Setting> {
-        let interface = || "[a-z][a-z0-9.]{0,10}".prop_map(|name: String| name.parse().unwrap());
-        let queue = || (0u32..5000).prop_map(QueueIndex);
-        prop_oneof![
-            (0u32..100_000).prop_map(|irq| Setting::IrqAffinity(Irq(irq))),
-            (interface(), queue()).prop_map(|(i, q)| Setting::NapiThread(i, NapiId(q.0))),
-            (interface(), queue()).prop_map(|(i, q)| Setting::XpsCpus(i, q)),
-            (interface(), queue()).prop_map(|(i, q)| Setting::XpsRxqs(i, q)),
-            Just(Setting::RpsDefaultMask),
-            (interface(), queue()).prop_map(|(i, q)| Setting::RpsCpus(i, q)),
-            (interface(), queue()).prop_map(|(i, q)| Setting::RpsFlowCount(i, q)),
-            "(net|kernel)\\.[a-z_]{1,12}(\\.[a-z_]{1,8})?".prop_map(|n| Setting::Sysctl(n.parse().unwrap())),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn a_path_names_its_setting(setting in setting()) {
-            prop_assert_eq!(Setting::from_path(&setting.path()), Some(setting));
-        }
-
-        #[test]
-        fn a_value_is_read_back_from_its_own_text(
-            setting in setting(),
-            cpus in prop::collection::btree_set(0..2000u32, 0..50),
-            numbers in prop::collection::vec(i128::from(i64::MIN)..=i128::from(u64::MAX), 1..4),
-        ) {
-            let cpus: CpuSet = cpus.into_iter().collect();
-            let value = match &setting {
-                Setting::IrqAffinity(_) | Setting::NapiThread(..) => Value::List(cpus),
-                Setting::XpsCpus(..) | Setting::RpsCpus(..) | Setting::RpsDefaultMask => Value::Mask(cpus),
-                Setting::XpsRxqs(..) => Value::Queues(cpus),
-                Setting::RpsFlowCount(..) | Setting::Sysctl(_) => Value::Numbers(numbers),
-            };
-            prop_assert_eq!(setting.parse(&value.to_string()).unwrap(), value);
-        }
-
-        #[test]
-        fn no_path_makes_from_path_panic(path in "(/proc/irq/|/sys/class/net/|/proc/sys/)?[a-z0-9/._-]{0,40}") {
-            let _ = Setting::from_path(&path);
-        }
-    }
-
-    #[test]
-    fn other_files_are_no_settings() {
-        for path in [
-            "/etc/passwd",
-            "/proc/irq/../sys/kernel/panic/smp_affinity_list",
-            "/proc/irq/007/smp_affinity_list",
-            "/sys/class/net/../../x/queues/rx-0/rps_cpus",
-            "/sys/class/net/eth0/queues/rx-0/../rps_cpus",
-            "/proc/sys/../irq/1",
-            "/proc/sys/net//core",
-            "/proc/sys/",
-        ] {
-            assert_eq!(Setting::from_path(path), None, "{path}");
-        }
-    }
-
-    #[test]
-    fn padding_and_white_space_are_no_difference() {
-        let rps = Setting::RpsCpus("eth0".parse().unwrap(), QueueIndex(0));
-        assert_eq!(rps.parse("0000,00000003").unwrap(), rps.parse("3").unwrap());
-        let rmem = Setting::Sysctl("net.ipv4.tcp_rmem".parse().unwrap());
-        assert_eq!(rmem.parse("4096\t131072\t6291456").unwrap().to_string(), "4096 131072 6291456");
-        assert_eq!(rmem.parse("cubic").unwrap(), Value::Words("cubic".into()));
-    }
-
-    #[test]
-    fn what_is_not_of_a_network_namespace_is_of_the_whole_host() {
-        for (path, host_wide) in [
-            ("/proc/irq/40/smp_affinity_list", true),
-            ("/proc/sys/kernel/numa_balancing", true),
-            ("/proc/sys/net/core/somaxconn", false),
-            ("/sys/class/net/eth0/queues/rx-0/rps_cpus", false),
-        ] {
-            assert_eq!(Setting::from_path(path).unwrap().is_host_wide(), host_wide, "{path}");
-        }
-    }
-
-    #[test]
-    fn interrupts_are_written_first_and_sysctls_last() {
-        let eth0: InterfaceName = "eth0".parse().unwrap();
-        let mut settings = [
-            Setting::Sysctl("net.core.somaxconn".parse().unwrap()),
-            Setting::RpsCpus(eth0.clone(), QueueIndex(1)),
-            Setting::XpsCpus(eth0.clone(), QueueIndex(10)),
-            Setting::XpsCpus(eth0.clone(), QueueIndex(2)),
-            Setting::RpsFlowCount(eth0, QueueIndex(0)),
-            Setting::IrqAffinity(Irq(40)),
-        ];
-        settings.sort();
-        let paths: Vec<String> = settings.iter().map(Setting::path).collect();
-        assert_eq!(
-            paths,
-            [
-                "/proc/irq/40/smp_affinity_list",
-                "/sys/class/net/eth0/queues/tx-2/xps_cpus",
-                "/sys/class/net/eth0/queues/tx-10/xps_cpus",
-                "/sys/class/net/eth0/queues/rx-1/rps_cpus",
-                "/sys/class/net/eth0/queues/rx-0/rps_flow_cnt",
-                "/proc/sys/net/core/somaxconn",
-            ]
-        );
     }
 }
