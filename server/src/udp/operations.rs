@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd, Timespec};
 use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue, opcode};
 use rustix::io::Errno;
 
@@ -14,6 +14,7 @@ use super::flight::BufferId;
 use super::message::{CONTROL_ROOM, Control, HEAD, Message, NAME_AT, NAME_ROOM, UDP_GRO};
 use super::token::Token;
 use crate::worker::buffers::{Buffers, GROUP};
+use crate::worker::enter::enter;
 
 /// `SO_MEMINFO` of `asm-generic/socket.h`, and how many values it gives (`SK_MEMINFO_VARS` of `linux/sock_diag.h`).
 const SO_MEMINFO: libc::c_int = 55;
@@ -196,42 +197,12 @@ impl<'r> Ring<'r> {
         request
     }
 
-    /// Submits what is queued, runs requests that are ready, and sleeps until there are `want` completions or `timeout` has
-    /// passed. One system call.
+    /// As [`enter`].
     ///
     /// # Errors
-    /// Any but those that a later call mends: EINTR, ETIME, EAGAIN (out of request memory), EBUSY (completions have to be
-    /// taken first).
+    /// As there.
     pub(super) fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<()> {
-        self.submissions.sync();
-        let result = self.enter_once(want, timeout);
-        self.submissions.sync();
-        match result {
-            Err(error)
-                if !matches!(
-                    Errno::from_io_error(&error),
-                    Some(Errno::INTR | Errno::TIME | Errno::AGAIN | Errno::BUSY)
-                ) =>
-            {
-                Err(error)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn enter_once(&self, want: u32, timeout: Option<Duration>) -> io::Result<usize> {
-        let entries = length(self.submissions.len());
-        let timespec = timeout.map(|t| Timespec::new().sec(t.as_secs()).nsec(t.subsec_nanos()));
-        let Some(timespec) = &timespec else {
-            let flags = self.enter_flags.bits();
-            // SAFETY: no argument is passed; as many entries are in the queue.
-            return unsafe { self.submitter.enter::<libc::sigset_t>(entries, want, flags, None) };
-        };
-        let arguments = SubmitArgs::new().timespec(timespec);
-        let flags = (self.enter_flags | EnterFlags::EXT_ARG).bits();
-        // SAFETY: with EXT_ARG the argument is `struct io_uring_getevents_arg`, which `SubmitArgs` is, and the timespec
-        // that it points to lives until the call returns.
-        unsafe { self.submitter.enter(entries, want, flags, Some(&arguments)) }
+        enter(&self.submitter, &mut self.submissions, self.enter_flags, want, timeout)
     }
 
     /// Ends the receives of so many sockets now. An armed receive would keep its socket, and the port, until some time after

@@ -14,6 +14,7 @@ mod connections;
 mod crew;
 mod descriptors;
 mod drain;
+pub(crate) mod enter;
 mod features;
 mod idle;
 mod kernel;

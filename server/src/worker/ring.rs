@@ -8,13 +8,14 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::Entry;
-use io_uring::types::{CancelBuilder, Napi, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Napi, Timespec};
 use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue};
 use rustix::io::Errno;
 use tune::errno::describe;
 use tune::kernel_files::KernelFiles;
 
 use super::descriptors;
+use super::enter::enter;
 use super::features::Features;
 use super::kernel::{Completion, Kernel, Manner, Request};
 use super::memory::{Memory, Span};
@@ -242,22 +243,6 @@ impl<'r> Ring<'r> {
     fn has_unsubmitted(&self) -> bool {
         !self.submissions.is_empty()
     }
-
-    fn enter_once(&self, want: u32, timeout: Option<Duration>) -> io::Result<usize> {
-        let length = u32::try_from(self.submissions.len()).expect("the queue has SUBMISSIONS entries");
-        let timespec = timeout.map(|t| Timespec::new().sec(t.as_secs()).nsec(t.subsec_nanos()));
-        let Some(timespec) = &timespec else {
-            // SAFETY: no argument is passed; `length` entries are in the queue.
-            return unsafe {
-                self.submitter.enter::<libc::sigset_t>(length, want, self.enter_flags.bits(), None)
-            };
-        };
-        let arguments = SubmitArgs::new().timespec(timespec);
-        let flags = self.enter_flags | EnterFlags::EXT_ARG;
-        // SAFETY: with EXT_ARG the argument is `struct io_uring_getevents_arg`, which `SubmitArgs` is, and the timespec
-        // that it points to lives until the call returns.
-        unsafe { self.submitter.enter(length, want, flags.bits(), Some(&arguments)) }
-    }
 }
 
 impl Kernel for Ring<'_> {
@@ -315,23 +300,11 @@ impl Kernel for Ring<'_> {
     /// Any but EINTR, ETIME, EAGAIN (out of request memory) and EBUSY (completions have to be taken first).
     fn enter(&mut self, memory: &mut Memory, want: u32, timeout: Option<Duration>) -> io::Result<()> {
         memory.buffers.publish();
-        self.submissions.sync();
-        let entered = self.enter_once(want, timeout);
-        self.submissions.sync();
+        let entered = enter(&self.submitter, &mut self.submissions, self.enter_flags, want, timeout);
         if !self.has_unsubmitted() {
             self.vectors.clear();
         }
-        match entered {
-            Err(error)
-                if !matches!(
-                    Errno::from_io_error(&error),
-                    Some(Errno::INTR | Errno::TIME | Errno::AGAIN | Errno::BUSY)
-                ) =>
-            {
-                Err(error)
-            }
-            _ => Ok(()),
-        }
+        entered
     }
 
     fn sync_completions(&mut self) -> usize {
