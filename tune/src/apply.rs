@@ -6,11 +6,12 @@
 
 use std::fmt;
 
+use crate::access;
 use crate::host::{Host, HostError, Topology};
 use crate::journal::{Entry, Journal, JournalError, Loaded, Owner, State};
 use crate::kernel_files::KernelFiles;
 use crate::netns::{self, Links};
-use crate::restore::{Restored, put_back_all, set};
+use crate::restore::{Restored, put_back_in_order, set};
 use crate::setting::{Change, Setting, Value};
 
 /// Why a profile was not applied. In every case but [`Undo::is_complete`] being false, nothing has changed.
@@ -96,40 +97,100 @@ pub(crate) struct Step<'a> {
     entry: Entry,
 }
 
-/// Writes the changes, which were planned on `host`. `verify` looks at the host afterwards and says what is wrong.
-/// Nothing happens if there are no changes. True if a journal of another boot was there, which no longer counted and
-/// was replaced.
-///
-/// # Errors
-/// If anything fails; what was written is then undone as far as the kernel allows.
-pub fn apply(
-    files: &KernelFiles,
-    state: &State,
-    host: &Host,
-    changes: &[Change],
-    verify: impl FnOnce() -> Result<(), String>,
-) -> Result<bool, ApplyError> {
-    if changes.is_empty() {
-        return Ok(false);
+/// Changes that are made and undone together, in one stage or in several: what is set by ethtool first, and the rest when
+/// it is known what became of queues and interrupts.
+pub(crate) struct Transaction<'a> {
+    files: &'a KernelFiles,
+    state: &'a State,
+    /// The journal that was there before.
+    previous: Option<Journal>,
+    journal: Journal,
+    /// A journal of another boot was there.
+    pub(crate) replaced_journal: bool,
+    /// What was tried, and what the driver may have overwritten meanwhile, in this order.
+    tried: Vec<(Setting, Entry)>,
+    /// What was written.
+    pub(crate) written: Vec<Change>,
+}
+
+impl<'a> Transaction<'a> {
+    /// Nothing is written yet.
+    pub(crate) fn begin(files: &'a KernelFiles, state: &'a State) -> Result<Self, ApplyError> {
+        let (previous, replaced_journal) = match state.load()? {
+            Loaded::Journal(journal) => (Some(journal), false),
+            Loaded::Nothing => (None, false),
+            Loaded::OtherBoot => (None, true),
+        };
+        let journal = previous.clone().unwrap_or_else(|| state.journal(Vec::new()));
+        let (tried, written) = (Vec::new(), Vec::new());
+        Ok(Self { files, state, previous, journal, replaced_journal, tried, written })
     }
-    let (steps, links) = preflight(files, host, changes)?;
-    let (previous, replaced) = match state.load()? {
-        Loaded::Journal(journal) => (Some(journal), false),
-        Loaded::Nothing => (None, false),
-        Loaded::OtherBoot => (None, true),
-    };
-    let entries = steps.iter().map(|step| step.entry.clone()).collect();
-    let journal = previous.clone().unwrap_or_else(|| state.journal(Vec::new())).extended(entries, &links);
-    state.store(&journal)?;
-    let (tried, result) = write_all(files, &steps);
-    let Err(cause) = result.and_then(|()| verify()) else { return Ok(replaced) };
-    let mut undo = undo(files, &steps[..tried]);
-    if undo.is_complete()
-        && let Err(error) = put_journal_back(state, previous)
-    {
-        undo.failures.push(error.to_string());
+
+    /// Writes changes that were planned on `host`, in this order, and keeps beside their old values those of what the
+    /// driver may overwrite.
+    ///
+    /// # Errors
+    /// If anything fails; this stage and those before it are then undone as far as the kernel allows.
+    pub(crate) fn write(
+        &mut self,
+        host: &Host,
+        changes: &[Change],
+        overwritten: &[Setting],
+    ) -> Result<(), ApplyError> {
+        let (steps, links) = match preflight(self.files, host, changes) {
+            Err(error) if !self.tried.is_empty() => return Err(self.fail(error.to_string())),
+            checked => checked?,
+        };
+        let mut kept = Vec::new();
+        for setting in overwritten {
+            // What cannot be read cannot be put back either.
+            if let Ok(Some(before)) = access::read_optional(self.files, setting) {
+                let owner = owner(host, &links, setting);
+                kept.push((setting.clone(), Entry { path: setting.path(), before, owner }));
+            }
+        }
+        let entries = steps.iter().map(|step| &step.entry).chain(kept.iter().map(|(_, entry)| entry));
+        self.journal = self.journal.clone().extended(entries.cloned().collect(), &links);
+        if let Err(error) = self.state.store(&self.journal) {
+            return Err(if self.tried.is_empty() { error.into() } else { self.fail(error.to_string()) });
+        }
+        self.tried.extend(kept);
+        for Step { change, entry } in steps {
+            self.tried.push((change.setting.clone(), entry));
+            if let Err(error) = set(self.files, &change.setting, &change.after.to_string()) {
+                return Err(self.fail(error.to_string()));
+            }
+            self.written.push(change.clone());
+        }
+        Ok(())
     }
-    Err(ApplyError::Undone { cause, undo })
+
+    /// Undoes everything, for this reason. What the failed write may have left is looked at too.
+    pub(crate) fn fail(&mut self, cause: String) -> ApplyError {
+        let mut restored = Restored::default();
+        let mut values: Vec<(Setting, &Entry)> = Vec::new();
+        for (setting, entry) in &self.tried {
+            // Of two stages the first found what was there before.
+            if !values.iter().any(|(known, _)| known == setting) {
+                values.push((setting.clone(), entry));
+            }
+        }
+        values.reverse();
+        if let Err(error) = put_back_in_order(self.files, values, &mut restored) {
+            restored.failed.push(error.to_string());
+        }
+        let mut undo = Undo {
+            restored: restored.written.len() + restored.unchanged,
+            gone: restored.gone.len(),
+            failures: restored.failed,
+        };
+        if undo.is_complete()
+            && let Err(error) = put_journal_back(self.state, self.previous.take())
+        {
+            undo.failures.push(error.to_string());
+        }
+        ApplyError::Undone { cause, undo }
+    }
 }
 
 /// Checks every change without writing, and reads what the journal must hold, the interfaces among it.
@@ -156,8 +217,8 @@ pub(crate) fn preflight<'a>(
 fn check(files: &KernelFiles, host: &Host, links: &Links, change: &Change) -> Result<Entry, String> {
     let path = change.setting.path();
     check_value(change, &host.topology)?;
-    files.check_writable(&path).map_err(|error| error.to_string())?;
-    let text = files.read(&path).map_err(|error| error.to_string())?;
+    access::check_writable(files, &change.setting).map_err(|error| error.to_string())?;
+    let text = access::read(files, &change.setting).map_err(|error| error.to_string())?;
     let found = change.setting.parse(&text).map_err(|error| error.to_string())?;
     if found != change.before {
         return Err(format!("{path} changed from \"{}\" to \"{found}\" meanwhile; run again", change.before));
@@ -189,28 +250,6 @@ fn check_value(change: &Change, topology: &Topology) -> Result<(), String> {
         return Err(format!("{}: an interrupt needs a CPU", change.setting.path()));
     }
     Ok(())
-}
-
-/// Writes until one fails; how many were tried, the failed one among them, and the failure.
-fn write_all(files: &KernelFiles, steps: &[Step]) -> (usize, Result<(), String>) {
-    for (done, Step { change, .. }) in steps.iter().enumerate() {
-        if let Err(error) = set(files, &change.setting, &change.after.to_string()) {
-            return (done + 1, Err(error.to_string()));
-        }
-    }
-    (steps.len(), Ok(()))
-}
-
-/// Puts back what was tried, last first. The write that failed may have left a trace: it is looked at too.
-fn undo(files: &KernelFiles, tried: &[Step]) -> Undo {
-    let values = tried.iter().rev().map(|step| (step.change.setting.clone(), step.entry.before.as_str()));
-    let mut restored = Restored::default();
-    put_back_all(files, values, &mut restored);
-    Undo {
-        restored: restored.written.len() + restored.unchanged,
-        gone: restored.gone.len(),
-        failures: restored.failed,
-    }
 }
 
 fn put_journal_back(state: &State, previous: Option<Journal>) -> Result<(), JournalError> {

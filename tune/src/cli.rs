@@ -215,6 +215,7 @@ fn execute(cli: &Cli) -> Result<ExitCode> {
             print(|out| report::plan(out, format, &planned))?;
             let _ = report::kept(&mut io::stderr(), format, &planned.desired.kept);
             let _ = report::skipped(&mut io::stderr(), format, &planned.desired.skipped);
+            let _ = report::notes(&mut io::stderr(), format, &planned.desired.notes);
             if !planned.changes.is_empty() {
                 return Ok(ExitCode::from(CHANGES));
             }

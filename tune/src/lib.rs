@@ -15,12 +15,15 @@
 
 pub mod errno;
 pub mod kernel_files;
+pub mod netlink;
 pub mod netns;
 
 pub mod affinity;
 pub mod cpu_set;
 pub mod host;
 pub mod setting;
+
+pub mod access;
 
 pub mod profile;
 
@@ -32,6 +35,7 @@ pub mod journal;
 
 pub mod apply;
 pub mod restore;
+mod stages;
 
 pub mod verify;
 
@@ -43,7 +47,7 @@ pub mod report;
 use std::path::Path;
 
 use apply::ApplyError;
-use host::{Host, HostError, InterfaceChoice, InterfaceName};
+use host::{Host, HostError, InterfaceName};
 use journal::{JournalError, State};
 use kernel_files::KernelFiles;
 use plan::{Desired, Kept, PlanError, Skipped};
@@ -145,24 +149,8 @@ pub fn apply_profile(
         });
         planned = plan_profile(files, profile)?;
     }
-    let Planned { host, desired, changes } = planned;
-    let mut applied = Applied {
-        interface: host.nic.name.clone(),
-        changes,
-        kept: desired.kept.clone(),
-        skipped: desired.skipped.clone(),
-        pending: Vec::new(),
-        replaced_journal: false,
-    };
-    let Some(state) = state else { return Ok(applied) };
-    let choice = InterfaceChoice::Named(applied.interface.clone());
-    applied.replaced_journal = apply::apply(files, &state, &host, &applied.changes, || {
-        let now = Host::read(files, &choice, &profile.sysctl_names()).map_err(|error| error.to_string())?;
-        let verification = verify::verify(&desired, &now);
-        applied.pending = verification.pending;
-        verification.mismatches.first().map_or(Ok(()), |mismatch| Err(format!("after writing, {mismatch}")))
-    })?;
-    Ok(applied)
+    let Some(state) = state else { return Ok(stages::applied(planned, Vec::new(), false)) };
+    stages::run(files, &state, profile, planned)
 }
 
 /// Puts back what the journal in `state_directory` holds for this network namespace.

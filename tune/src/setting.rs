@@ -1,18 +1,22 @@
-//! `Setting`: one kernel file that `tune` sets, `Value`: what it holds, `Change`: before and after.
+//! `Setting`: one thing that `tune` sets, a kernel file or what is set by netlink, `Value`: what it holds, `Change`: before and after.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::cpu_set::{CpuSet, CpuSetError};
+use crate::host::ethtool::{Knob, KnobError};
 use crate::host::{InterfaceName, Irq, QueueIndex, SysctlName};
 
-/// A kernel file that `tune` sets.
+/// What `tune` sets: a kernel file, or what has none and is set by netlink.
 ///
-/// The order of the variants, and of the numbers in them, is the order of writing: interrupts first, since a
-/// driver that is asked for another interrupt layout may rewrite XPS, then XPS, RPS, RFS, and sysctls last.
+/// The order of the variants, and of the numbers in them, is the order of writing: ethtool's first, since a driver may
+/// make its queues and interrupts anew for them, then interrupts, since a driver that is asked for another interrupt
+/// layout may rewrite XPS, then XPS, RPS, RFS, and sysctls last.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Setting {
+    /// `ethtool/IF/channels` and the like: what ethtool netlink sets, see [`Knob`].
+    Ethtool(InterfaceName, Knob),
     /// `/proc/irq/N/smp_affinity_list`: the CPUs on which an interrupt may fire.
     IrqAffinity(Irq),
     /// `/sys/class/net/IF/queues/tx-Q/xps_cpus`: the CPUs that transmit on this TX queue.
@@ -26,10 +30,11 @@ pub enum Setting {
 }
 
 impl Setting {
-    /// The kernel path, without a root.
+    /// The kernel path, without a root; a name without a slash in front where it is no file.
     #[must_use]
     pub fn path(&self) -> String {
         match self {
+            Self::Ethtool(interface, knob) => format!("ethtool/{interface}/{}", knob.name()),
             Self::IrqAffinity(irq) => format!("/proc/irq/{irq}/smp_affinity_list"),
             Self::XpsCpus(interface, queue) => {
                 format!("/sys/class/net/{interface}/queues/tx-{queue}/xps_cpus")
@@ -48,9 +53,10 @@ impl Setting {
     #[must_use]
     pub fn interface(&self) -> Option<InterfaceName> {
         match self {
-            Self::XpsCpus(interface, _) | Self::RpsCpus(interface, _) | Self::RpsFlowCount(interface, _) => {
-                Some(interface.clone())
-            }
+            Self::Ethtool(interface, _)
+            | Self::XpsCpus(interface, _)
+            | Self::RpsCpus(interface, _)
+            | Self::RpsFlowCount(interface, _) => Some(interface.clone()),
             Self::Sysctl(name) => name.interface(),
             Self::IrqAffinity(_) => None,
         }
@@ -60,6 +66,7 @@ impl Setting {
     #[must_use]
     pub fn with_interface(&self, interface: &InterfaceName) -> Self {
         match self {
+            Self::Ethtool(_, knob) => Self::Ethtool(interface.clone(), *knob),
             Self::XpsCpus(_, queue) => Self::XpsCpus(interface.clone(), *queue),
             Self::RpsCpus(_, queue) => Self::RpsCpus(interface.clone(), *queue),
             Self::RpsFlowCount(_, queue) => Self::RpsFlowCount(interface.clone(), *queue),
@@ -75,14 +82,17 @@ impl Setting {
         match self {
             Self::IrqAffinity(_) => true,
             Self::Sysctl(name) => !name.as_str().starts_with("net."),
-            Self::XpsCpus(..) | Self::RpsCpus(..) | Self::RpsFlowCount(..) => false,
+            Self::Ethtool(..) | Self::XpsCpus(..) | Self::RpsCpus(..) | Self::RpsFlowCount(..) => false,
         }
     }
 
     /// The setting of a path that [`Setting::path`] gave; `None` for any other path.
     #[must_use]
     pub fn from_path(path: &str) -> Option<Self> {
-        let setting = if let Some(rest) = path.strip_prefix("/proc/irq/") {
+        let setting = if let Some(rest) = path.strip_prefix("ethtool/") {
+            let (interface, knob) = rest.split_once('/')?;
+            Self::Ethtool(interface.parse().ok()?, Knob::from_name(knob)?)
+        } else if let Some(rest) = path.strip_prefix("/proc/irq/") {
             Self::IrqAffinity(rest.strip_suffix("/smp_affinity_list")?.parse().ok()?)
         } else if let Some(rest) = path.strip_prefix("/sys/class/net/") {
             let (interface, rest) = rest.split_once("/queues/")?;
@@ -108,6 +118,9 @@ impl Setting {
     pub fn parse(&self, text: &str) -> Result<Value, ValueError> {
         let error = |source| ValueError::Cpus { path: self.path(), source };
         match self {
+            Self::Ethtool(_, knob) => {
+                knob.parse(text).map_err(|source| ValueError::Knob { path: self.path(), source })
+            }
             Self::IrqAffinity(_) => CpuSet::parse_list(text).map(Value::List).map_err(error),
             Self::XpsCpus(..) | Self::RpsCpus(..) => CpuSet::parse_mask(text).map(Value::Mask).map_err(error),
             Self::RpsFlowCount(..) => Ok(Value::from_sysctl(text)),
@@ -126,6 +139,14 @@ pub enum ValueError {
         path: String,
         /// Why.
         source: CpuSetError,
+    },
+    /// What is no value of what ethtool sets.
+    #[error("{path}: {source}")]
+    Knob {
+        /// The setting.
+        path: String,
+        /// Why.
+        source: KnobError,
     },
 }
 
@@ -224,11 +245,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::host::ethtool::CoalesceField;
 
     fn setting() -> impl Strategy<Value = Setting> {
         let interface = || "[a-z][a-z0-9.]{0,10}".prop_map(|name: String| name.parse().unwrap());
         let queue = || (0u32..5000).prop_map(QueueIndex);
+        let knob = prop::sample::select(vec![
+            Knob::Channels,
+            Knob::Rings,
+            Knob::Rss,
+            Knob::Coalesce(CoalesceField::AdaptiveRx),
+            Knob::Coalesce(CoalesceField::RxUsecs),
+            Knob::Ntuple,
+        ]);
         prop_oneof![
+            (interface(), knob).prop_map(|(i, knob)| Setting::Ethtool(i, knob)),
             (0u32..100_000).prop_map(|irq| Setting::IrqAffinity(Irq(irq))),
             (interface(), queue()).prop_map(|(i, q)| Setting::XpsCpus(i, q)),
             (interface(), queue()).prop_map(|(i, q)| Setting::RpsCpus(i, q)),
@@ -251,6 +282,10 @@ mod tests {
         ) {
             let cpus: CpuSet = cpus.into_iter().collect();
             let value = match &setting {
+                Setting::Ethtool(_, Knob::Channels | Knob::Rings) => Value::Words("rx 2 tx 3".into()),
+                Setting::Ethtool(_, Knob::Rss) => Value::Words("table 3*2 1*4".into()),
+                Setting::Ethtool(_, Knob::Coalesce(CoalesceField::RxUsecs)) => Value::Numbers(vec![8]),
+                Setting::Ethtool(..) => Value::Words("on".into()),
                 Setting::IrqAffinity(_) => Value::List(cpus),
                 Setting::XpsCpus(..) | Setting::RpsCpus(..) => Value::Mask(cpus),
                 Setting::RpsFlowCount(..) | Setting::Sysctl(_) => Value::Numbers(numbers),
@@ -259,7 +294,7 @@ mod tests {
         }
 
         #[test]
-        fn no_path_makes_from_path_panic(path in "(/proc/irq/|/sys/class/net/|/proc/sys/)?[a-z0-9/._-]{0,40}") {
+        fn no_path_makes_from_path_panic(path in "(ethtool/|/proc/irq/|/sys/class/net/|/proc/sys/)?[a-z0-9/._-]{0,40}") {
             let _ = Setting::from_path(&path);
         }
     }
@@ -274,6 +309,11 @@ mod tests {
             "/sys/class/net/eth0/queues/rx-0/../rps_cpus",
             "/proc/sys/../irq/1",
             "/proc/sys/net//core",
+            "ethtool/eth0/",
+            "ethtool/../channels",
+            "ethtool/a/b/channels",
+            "ethtool/eth0/coalesce",
+            "/ethtool/eth0/channels",
             "/proc/sys/",
         ] {
             assert_eq!(Setting::from_path(path), None, "{path}");
@@ -296,27 +336,40 @@ mod tests {
             ("/proc/sys/kernel/numa_balancing", true),
             ("/proc/sys/net/core/somaxconn", false),
             ("/sys/class/net/eth0/queues/rx-0/rps_cpus", false),
+            ("ethtool/eth0/channels", false),
         ] {
             assert_eq!(Setting::from_path(path).unwrap().is_host_wide(), host_wide, "{path}");
         }
     }
 
     #[test]
-    fn interrupts_are_written_first_and_sysctls_last() {
+    fn ethtool_and_interrupts_are_written_first_and_sysctls_last() {
         let eth0: InterfaceName = "eth0".parse().unwrap();
         let mut settings = [
             Setting::Sysctl("net.core.somaxconn".parse().unwrap()),
             Setting::RpsCpus(eth0.clone(), QueueIndex(1)),
             Setting::XpsCpus(eth0.clone(), QueueIndex(10)),
             Setting::XpsCpus(eth0.clone(), QueueIndex(2)),
-            Setting::RpsFlowCount(eth0, QueueIndex(0)),
+            Setting::RpsFlowCount(eth0.clone(), QueueIndex(0)),
             Setting::IrqAffinity(Irq(40)),
+            Setting::Ethtool(eth0.clone(), Knob::Ntuple),
+            Setting::Ethtool(eth0.clone(), Knob::Coalesce(CoalesceField::RxUsecs)),
+            Setting::Ethtool(eth0.clone(), Knob::Coalesce(CoalesceField::AdaptiveRx)),
+            Setting::Ethtool(eth0.clone(), Knob::Rss),
+            Setting::Ethtool(eth0.clone(), Knob::Rings),
+            Setting::Ethtool(eth0, Knob::Channels),
         ];
         settings.sort();
         let paths: Vec<String> = settings.iter().map(Setting::path).collect();
         assert_eq!(
             paths,
             [
+                "ethtool/eth0/channels",
+                "ethtool/eth0/rings",
+                "ethtool/eth0/rss",
+                "ethtool/eth0/coalesce/adaptive_rx",
+                "ethtool/eth0/coalesce/rx_usecs",
+                "ethtool/eth0/ntuple",
                 "/proc/irq/40/smp_affinity_list",
                 "/sys/class/net/eth0/queues/tx-2/xps_cpus",
                 "/sys/class/net/eth0/queues/tx-10/xps_cpus",

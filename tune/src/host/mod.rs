@@ -5,6 +5,7 @@
 
 mod default_route;
 mod driver_names;
+pub mod ethtool;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod interrupts;
@@ -21,6 +22,7 @@ mod vector_sets;
 
 use std::collections::BTreeMap;
 
+pub use ethtool::Ethtool;
 pub use interrupts::{InterruptRow, Interrupts};
 pub use irq::{Irq, IrqState};
 pub use names::{InterfaceChoice, InterfaceName, InterfaceNameError, PciAddress};
@@ -39,6 +41,8 @@ pub struct Host {
     pub topology: Topology,
     /// The interface and its queues.
     pub nic: Nic,
+    /// Its channels, rings, RSS, coalescing and features.
+    pub ethtool: Ethtool,
     /// Which interrupt serves which queue, and how that is known.
     pub queue_irqs: QueueIrqs,
     /// Affinity of the interrupts in `queue_irqs`.
@@ -63,19 +67,45 @@ impl Host {
             InterfaceChoice::Named(name) => Nic::read(files, name)?,
             InterfaceChoice::Auto => Nic::read(files, &default_route::read(files)?)?,
         };
+        let ethtool = Ethtool::read(files, &nic.name)?;
         let queue_irqs = QueueIrqs::read(files, &nic)?;
         let mut irqs = BTreeMap::new();
         for row in &queue_irqs.rows {
             irqs.insert(row.irq, IrqState::read(files, row.irq)?);
         }
         let sysctls = sysctls::read(files, sysctls)?;
-        Ok(Self { topology, nic, queue_irqs, irqs, sysctls })
+        Ok(Self { topology, nic, ethtool, queue_irqs, irqs, sysctls })
+    }
+
+    /// Leaves the first RX and TX queues, and the interrupts of those alone, or adds queues of which nothing is known.
+    pub(crate) fn resize(&mut self, rx: u32, tx: u32) {
+        let Nic { rx_queues, tx_queues, .. } = &mut self.nic;
+        rx_queues.retain(|queue| queue.index.0 < rx);
+        tx_queues.retain(|queue| queue.index.0 < tx);
+        let (rx_new, tx_new) = (
+            next_index(rx_queues.last().map(|queue| queue.index)),
+            next_index(tx_queues.last().map(|queue| queue.index)),
+        );
+        rx_queues.extend((rx_new..rx).map(|index| RxQueue {
+            index: QueueIndex(index),
+            rps_cpus: None,
+            rps_flow_cnt: None,
+        }));
+        tx_queues.extend((tx_new..tx).map(|index| TxQueue { index: QueueIndex(index), xps_cpus: None }));
+        self.queue_irqs.rows.retain(|row| match row.serves {
+            Serves::Both(queue) => queue.0 < rx.max(tx),
+            Serves::Rx(queue) => queue.0 < rx,
+            Serves::Tx(queue) => queue.0 < tx,
+            _ => true,
+        });
     }
 
     /// What a setting holds in this snapshot; `None` if the snapshot has no such file.
     #[must_use]
     pub fn value(&self, setting: &Setting) -> Option<Value> {
         match setting {
+            Setting::Ethtool(interface, knob) if *interface == self.nic.name => self.ethtool.value(*knob),
+            Setting::Ethtool(..) => None,
             Setting::IrqAffinity(irq) => self.irqs.get(irq).map(|state| Value::List(state.affinity.clone())),
             Setting::XpsCpus(interface, queue) => {
                 let queue = self.nic.tx_queue(interface, *queue)?;
@@ -92,6 +122,10 @@ impl Host {
             Setting::Sysctl(name) => self.sysctls.get(name).cloned(),
         }
     }
+}
+
+fn next_index(last: Option<QueueIndex>) -> u32 {
+    last.map_or(0, |last| last.0 + 1)
 }
 
 /// Why the host could not be read.

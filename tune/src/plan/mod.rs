@@ -1,5 +1,6 @@
 //! `plan(&Profile, &Host) -> Desired`: what every setting shall hold. Pure.
 
+mod ethtool;
 mod placement;
 mod queues;
 mod sysctls;
@@ -23,6 +24,8 @@ pub struct Desired {
     pub reasons: BTreeMap<Setting, String>,
     /// The sysctls that stay above what the profile asks for, in the order of the profile.
     pub kept: Vec<Kept>,
+    /// What is not known before it is written, in words.
+    pub notes: Vec<String>,
     /// What the profile asks for and the host, its driver or its kernel does not have.
     pub skipped: Vec<Skipped>,
 }
@@ -118,6 +121,14 @@ pub enum PlanError {
         /// The CPUs.
         cpus: CpuSet,
     },
+    /// A section says `require = true`, and the host cannot have what it asks for.
+    #[error("{wish}: {reason}; the profile requires it: leave out require = true to go without")]
+    Required {
+        /// The key of the profile, and of which interface.
+        wish: String,
+        /// Why not.
+        reason: String,
+    },
     /// A sysctl does not exist here.
     #[error(
         "sysctl {0} does not exist on this kernel or in this network namespace ({path}); \
@@ -146,7 +157,11 @@ pub enum PlanError {
 pub fn plan(profile: &Profile, host: &Host) -> Result<Desired, PlanError> {
     let cpus = worker_cpus(&profile.cpus, &host.topology)?;
     let mut desired = Desired::default();
-    queues::plan(profile, host, &cpus, &mut desired)?;
+    if host.nic.lower.is_none() {
+        ethtool::plan(&profile.ethtool, host, cpus.len(), &mut desired)?;
+    }
+    let predicted = ethtool::predicted(host, &mut desired);
+    queues::plan(profile, predicted.as_ref().unwrap_or(host), &cpus, &mut desired)?;
     sysctls::plan(profile, host, &mut desired)?;
     Ok(desired)
 }

@@ -3,6 +3,7 @@
 //! Every key is checked: an unknown key, a wrong type or a value out of range is refused with the file, the line,
 //! the key's path and what may stand there. `profiles/README.md` explains the keys. Pure.
 
+mod ethtool;
 mod section;
 
 use std::ops::Range;
@@ -11,6 +12,9 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+pub use ethtool::{
+    ChannelCount, ChannelsWish, CoalesceWish, EthtoolWishes, FeaturesWish, RingsWish, RssWish,
+};
 pub use section::ProfileError;
 use section::{Section, Source, integer};
 
@@ -39,6 +43,8 @@ pub struct Profile {
     pub cpus: CpuChoice,
     /// Queues, interrupts, XPS and RPS.
     pub queues: Queues,
+    /// Channels, rings, coalescing, RSS and features.
+    pub ethtool: EthtoolWishes,
     /// Sysctls in the order of the file.
     pub sysctls: Vec<SysctlWish>,
 }
@@ -151,7 +157,9 @@ impl Profile {
             ));
         }
         let root = Section { source, path: String::new(), table: document.get_ref() };
-        root.refuse_unknown(&["interface", "cpus", "queues", "sysctl"])?;
+        let mut known = vec!["interface", "cpus", "queues", "sysctl"];
+        known.extend(ethtool::SECTIONS);
+        root.refuse_unknown(&known)?;
         let queues = match root.section("queues")? {
             Some(section) => parse_queues(&section)?,
             None => Queues::default(),
@@ -164,6 +172,7 @@ impl Profile {
             interface: root.text("interface", parse)?.unwrap_or(InterfaceChoice::Auto),
             cpus: root.text("cpus", parse)?.unwrap_or(CpuChoice::Online),
             queues,
+            ethtool: ethtool::parse(&root)?,
             sysctls,
         })
     }

@@ -35,6 +35,8 @@ struct ChangesJson<'a> {
     changes: Vec<ChangeText>,
     kept: Vec<KeptJson>,
     skipped: Vec<SkippedJson<'a>>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    notes: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     pending: Option<Vec<PendingJson>>,
 }
@@ -89,6 +91,7 @@ pub fn plan(out: &mut impl Write, format: Format, planned: &Planned) -> io::Resu
                 changes: texts(&planned.changes),
                 kept: planned.desired.kept.iter().map(kept_json).collect(),
                 skipped: planned.desired.skipped.iter().map(skipped_json).collect(),
+                notes: &planned.desired.notes,
                 pending: None,
             },
         ),
@@ -125,6 +128,17 @@ pub fn skipped(err: &mut impl Write, format: Format, skipped: &[Skipped]) -> io:
     skipped.iter().try_for_each(|Skipped { wish, reason }| writeln!(err, "tune: skipped {wish}: {reason}"))
 }
 
+/// What is not known before it is written, one a line, for stderr. JSON has it among the rest.
+///
+/// # Errors
+/// As `err` gives them.
+pub fn notes(err: &mut impl Write, format: Format, notes: &[String]) -> io::Result<()> {
+    if format == Format::Json {
+        return Ok(());
+    }
+    notes.iter().try_for_each(|note| writeln!(err, "tune: {note}"))
+}
+
 /// What was written, and `way_back`, the command that puts it back.
 ///
 /// # Errors
@@ -136,7 +150,15 @@ pub fn apply(out: &mut impl Write, format: Format, applied: &Applied, way_back: 
         let kept = applied.kept.iter().map(kept_json).collect();
         let skipped = applied.skipped.iter().map(skipped_json).collect();
         let interface = &applied.interface;
-        let json = ChangesJson { schema: SCHEMA, interface, changes, kept, skipped, pending: Some(pending) };
+        let json = ChangesJson {
+            schema: SCHEMA,
+            interface,
+            changes,
+            kept,
+            skipped,
+            notes: &[],
+            pending: Some(pending),
+        };
         return write_json(out, &json);
     }
     if changes.is_empty() {

@@ -294,6 +294,7 @@ fn kind(setting: &Setting) -> &'static str {
         Setting::RpsCpus(..) => "RPS map",
         Setting::RpsFlowCount(..) => "RFS table",
         Setting::Sysctl(_) => "sysctl",
+        Setting::Ethtool(..) => "ethtool setting",
     }
 }
 
