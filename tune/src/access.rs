@@ -33,6 +33,14 @@ pub enum AccessError {
     Absent(String),
 }
 
+impl AccessError {
+    /// True if the driver or the kernel has no way to set it, which some say only when they are asked to.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Netlink(error) if error.is_unsupported())
+    }
+}
+
 /// The text of a setting as the kernel gives it.
 ///
 /// # Errors

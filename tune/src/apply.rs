@@ -4,6 +4,7 @@
 //! of [`Setting`], each read back, then a last look at the whole. The first failure undoes what was written, in
 //! reverse order, and the error tells what could not be undone.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::access;
@@ -11,7 +12,7 @@ use crate::host::{Host, HostError, Topology};
 use crate::journal::{Entry, Journal, JournalError, Loaded, Owner, State};
 use crate::kernel_files::KernelFiles;
 use crate::netns::{self, Links};
-use crate::restore::{Restored, put_back_in_order, set};
+use crate::restore::{Restored, SetError, put_back_in_order, set};
 use crate::setting::{Change, Setting, Value};
 
 /// Why a profile was not applied. In every case but [`Undo::is_complete`] being false, nothing has changed.
@@ -111,6 +112,8 @@ pub(crate) struct Transaction<'a> {
     tried: Vec<(Setting, Entry)>,
     /// What was written.
     pub(crate) written: Vec<Change>,
+    /// What the driver turned out not to have, with the error.
+    pub(crate) unsupported: BTreeMap<Setting, String>,
 }
 
 impl<'a> Transaction<'a> {
@@ -122,12 +125,13 @@ impl<'a> Transaction<'a> {
             Loaded::OtherBoot => (None, true),
         };
         let journal = previous.clone().unwrap_or_else(|| state.journal(Vec::new()));
-        let (tried, written) = (Vec::new(), Vec::new());
-        Ok(Self { files, state, previous, journal, replaced_journal, tried, written })
+        let (tried, written, unsupported) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Ok(Self { files, state, previous, journal, replaced_journal, tried, written, unsupported })
     }
 
     /// Writes changes that were planned on `host`, in this order, and keeps beside their old values those of what the
-    /// driver may overwrite.
+    /// driver may overwrite. A driver may say that it has a thing and refuse to set it (EOPNOTSUPP): what is not
+    /// `required` is then noted in `unsupported`, and the rest goes on.
     ///
     /// # Errors
     /// If anything fails; this stage and those before it are then undone as far as the kernel allows.
@@ -136,6 +140,7 @@ impl<'a> Transaction<'a> {
         host: &Host,
         changes: &[Change],
         overwritten: &[Setting],
+        required: impl Fn(&Setting) -> bool,
     ) -> Result<(), ApplyError> {
         let (steps, links) = match preflight(self.files, host, changes) {
             Err(error) if !self.tried.is_empty() => return Err(self.fail(error.to_string())),
@@ -157,10 +162,13 @@ impl<'a> Transaction<'a> {
         self.tried.extend(kept);
         for Step { change, entry } in steps {
             self.tried.push((change.setting.clone(), entry));
-            if let Err(error) = set(self.files, &change.setting, &change.after.to_string()) {
-                return Err(self.fail(error.to_string()));
+            match set(self.files, &change.setting, &change.after.to_string()) {
+                Ok(()) => self.written.push(change.clone()),
+                Err(SetError::Access(error)) if error.is_unsupported() && !required(&change.setting) => {
+                    self.unsupported.insert(change.setting.clone(), error.to_string());
+                }
+                Err(error) => return Err(self.fail(error.to_string())),
             }
-            self.written.push(change.clone());
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! A driver makes its queues and interrupts anew when the number of channels or the size of rings changes, and may
 //! overwrite XPS and the RSS table. What was planned for the queues of before is then planned again on those of now.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::apply::{Transaction, preflight};
@@ -10,6 +11,7 @@ use crate::host::ethtool::{Knob, channel_counts};
 use crate::host::{Host, InterfaceChoice};
 use crate::journal::State;
 use crate::kernel_files::KernelFiles;
+use crate::plan::Skipped;
 use crate::profile::Profile;
 use crate::setting::{Change, Setting};
 use crate::{Applied, Error, Planned, plan_profile, verify};
@@ -34,6 +36,10 @@ pub(crate) fn run(
     preflight(files, &planned.host, &planned.changes)?;
     let choice = InterfaceChoice::Named(planned.host.nic.name.clone());
     let profile = Profile { interface: choice.clone(), ..profile.clone() };
+    let required = |setting: &Setting| match setting {
+        Setting::Ethtool(_, knob) => profile.ethtool.requires(*knob),
+        _ => true,
+    };
     let mut transaction = Transaction::begin(files, state)?;
     let mut now = planned;
     for round in 0.. {
@@ -49,7 +55,7 @@ pub(crate) fn run(
         }
         let rebuilds = ethtool.iter().any(|change| is_rebuild(&change.setting));
         let overwritten = if rebuilds { of_queues(&now.host) } else { Vec::new() };
-        transaction.write(&now.host, &ethtool, &overwritten)?;
+        transaction.write(&now.host, &ethtool, &overwritten, required)?;
         now = match settle(files, &profile, rebuilds) {
             Ok(planned) => planned,
             Err(error) => {
@@ -58,8 +64,9 @@ pub(crate) fn run(
                     .into());
             }
         };
+        without(&mut now, &transaction.unsupported);
     }
-    transaction.write(&now.host, &now.changes, &[])?;
+    transaction.write(&now.host, &now.changes, &[], required)?;
     let verified = Host::read(files, &choice, &profile.sysctl_names())
         .map_err(|error| error.to_string())
         .map(|host| verify::verify(&now.desired, &host));
@@ -72,6 +79,15 @@ pub(crate) fn run(
     };
     let written = std::mem::take(&mut transaction.written);
     Ok(Applied { pending, ..applied(now, written, transaction.replaced_journal) })
+}
+
+/// Takes out what the driver turned out not to have; it is skipped.
+fn without(planned: &mut Planned, unsupported: &BTreeMap<Setting, String>) {
+    planned.changes.retain(|change| !unsupported.contains_key(&change.setting));
+    for (setting, reason) in unsupported {
+        planned.desired.settings.remove(setting);
+        planned.desired.skipped.push(Skipped { wish: setting.path(), reason: reason.clone() });
+    }
 }
 
 pub(crate) fn applied(planned: Planned, changes: Vec<Change>, replaced_journal: bool) -> Applied {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::section::{ProfileError, Section};
-use crate::host::ethtool::CoalesceField;
+use crate::host::ethtool::{CoalesceField, Knob};
 use toml::de::DeValue;
 
 /// The most channels, descriptors, microseconds or packets that a profile may ask for; a driver takes far less.
@@ -77,6 +77,21 @@ pub struct FeaturesWish {
     pub ntuple: Option<bool>,
     /// Refuse the profile where the driver lacks it, or would suffer from it.
     pub require: bool,
+}
+
+impl EthtoolWishes {
+    /// True if the section of a knob says `require = true`.
+    #[must_use]
+    pub fn requires(&self, knob: Knob) -> bool {
+        let require = match knob {
+            Knob::Channels => self.channels.map(|wish| wish.require),
+            Knob::Rings => self.rings.map(|wish| wish.require),
+            Knob::Rss => self.rss.map(|wish| wish.require),
+            Knob::Coalesce(_) => self.coalesce.as_ref().map(|wish| wish.require),
+            Knob::Ntuple => self.features.map(|wish| wish.require),
+        };
+        require.unwrap_or(false)
+    }
 }
 
 /// The names of the sections.
@@ -195,6 +210,7 @@ mod tests {
             features: Some(FeaturesWish { ntuple: Some(true), require: false }),
         };
         assert_eq!(found, expected);
+        assert!(found.requires(Knob::Channels) && !found.requires(Knob::Rss));
         assert_eq!(wishes("[channels]\ncount = \"workers\"").channels, wishes("[channels]").channels);
         assert_eq!(wishes("[features]").features, Some(FeaturesWish { ntuple: None, require: false }));
     }

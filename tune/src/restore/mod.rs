@@ -113,6 +113,10 @@ pub(crate) fn put_back_in_order(
 ) -> Result<(), HostError> {
     let (mut ethtool, rest): (Vec<_>, Vec<_>) =
         values.into_iter().partition(|(setting, _)| matches!(setting, Setting::Ethtool(..)));
+    // A container may mask it, which is no reason to keep what is not an interrupt's.
+    let has_interrupts = rest.iter().any(|(_, entry)| matches!(entry.owner, Some(Owner::Interrupt { .. })));
+    let interrupts = || if has_interrupts { Interrupts::read(files) } else { Ok(Interrupts::default()) };
+    interrupts()?; // or nothing is written
     ethtool.sort_by(|(a, _), (b, _)| a.cmp(b));
     let mut once = Restored::default();
     let texts = ethtool.iter().map(|(setting, entry)| (setting.clone(), entry.before.as_str()));
@@ -121,9 +125,7 @@ pub(crate) fn put_back_in_order(
     restored.unchanged += once.unchanged;
     restored.gone.append(&mut once.gone);
     put_back_all(files, again, restored);
-    // A container may mask it, which is no reason to keep what is not an interrupt's.
-    let has_interrupts = rest.iter().any(|(_, entry)| matches!(entry.owner, Some(Owner::Interrupt { .. })));
-    let interrupts = if has_interrupts { Interrupts::read(files)? } else { Interrupts::default() };
+    let interrupts = interrupts()?;
     let mut placed = Vec::new();
     for (setting, entry) in rest.into_iter().rev() {
         match moved::place(files, setting, entry, &interrupts)? {

@@ -141,7 +141,12 @@ impl Ethtool {
     /// If the file of a captured tree cannot be read or understood.
     pub fn read(files: &KernelFiles, interface: &InterfaceName) -> Result<Self, HostError> {
         if files.is_live() {
-            return Ok(netlink::ethtool::read(interface));
+            let mut ethtool = netlink::ethtool::read(interface);
+            let features = files.read_optional(&format!("/sys/class/net/{interface}/device/features"))?;
+            if let Some(features) = features.filter(|_| is_virtio(files, interface)) {
+                ethtool.leave_to_virtio(&features);
+            }
+            return Ok(ethtool);
         }
         let path = Self::captured_path(interface);
         match files.read_optional(&path)? {
@@ -150,9 +155,28 @@ impl Ethtool {
         }
     }
 
+    /// virtio_net shows coalescing parameters also of a device that does not have them, and refuses to set them. `features`
+    /// has a letter for each feature bit that was negotiated, `1` or `0`.
+    fn leave_to_virtio(&mut self, features: &str) {
+        /// `VIRTIO_NET_F_NOTF_COAL`, `VIRTIO_NET_F_VQ_NOTF_COAL` (`include/uapi/linux/virtio_net.h`).
+        const COALESCE: usize = 53;
+        const PER_QUEUE: usize = 52;
+        let has = |bit| features.as_bytes().get(bit) == Some(&b'1');
+        let (all, per_queue) = (has(COALESCE), has(PER_QUEUE));
+        if !per_queue {
+            self.coalesce.retain(|field, _| all && !field.is_switch());
+            let lacks = if all { "adaptive moderation" } else { "interrupt coalescing" };
+            self.unknown.insert("coalesce".to_owned(), format!("the virtio device does not offer {lacks}"));
+        }
+    }
+
     /// Where a captured tree holds it.
     #[must_use]
     pub fn captured_path(interface: &InterfaceName) -> String {
         format!("/corelocal/ethtool/{interface}.json")
     }
+}
+
+fn is_virtio(files: &KernelFiles, interface: &InterfaceName) -> bool {
+    files.link_name(&format!("/sys/class/net/{interface}/device/driver")).as_deref() == Some("virtio_net")
 }

@@ -81,6 +81,21 @@ fn what_is_set_is_read_back_and_what_is_impossible_refused() {
 }
 
 #[test]
+fn virtio_has_the_coalescing_that_its_device_offers() {
+    let features =
+        |bits: &[usize]| (0..64).map(|bit| if bits.contains(&bit) { '1' } else { '0' }).collect::<String>();
+    for (bits, left) in [(&[][..], 0), (&[53], 1), (&[52, 53], 2), (&[52], 2)] {
+        let mut ethtool = sample();
+        ethtool.leave_to_virtio(&features(bits));
+        assert_eq!(ethtool.coalesce.len(), left, "{bits:?}");
+        assert_eq!(ethtool.unknown.contains_key("coalesce"), left < 2, "{bits:?}");
+    }
+    let mut ethtool = sample();
+    ethtool.leave_to_virtio("");
+    assert!(ethtool.coalesce.is_empty(), "a text that is too short has no bits");
+}
+
+#[test]
 fn a_table_is_even_if_every_queue_has_its_share() {
     for (table, queues, even) in [
         (&[0, 1, 2, 3][..], 4, true),
