@@ -7,10 +7,13 @@ mod common;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::veth::{NIC, Veth};
 use common::{assert_same_values, contents, copy_of, run};
 use serde_json::{Value, json};
+use tune::kernel_files::{DirectWrite, KernelFiles, KernelWrite};
+use tune::profile::{InterfaceChoice, Profile};
 
 fn profile(text: &str) -> tempfile::NamedTempFile {
     let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
@@ -117,6 +120,73 @@ fn channels_that_another_program_set_are_seen() {
     assert_eq!(by_ethtool(&veth), Some((6, 6)));
     veth.tune(&["restore"]).expect(0);
     assert_eq!(by_ethtool(&veth), Some((3, 2)));
+}
+
+/// An apply that ends before its n-th write to a file, counted from 0, as by `kill -9`: nothing is undone. False if it
+/// came to its end.
+fn dies(root: &str, state: &Path, profile_text: &str, interface: &str, number: usize) -> bool {
+    let count = AtomicUsize::new(0);
+    let writer = move |file: &Path, value: &str| {
+        assert!(count.fetch_add(1, Ordering::Relaxed) != number, "killed on purpose");
+        DirectWrite.write(file, value)
+    };
+    let mut profile = Profile::parse(profile_text, "profile").unwrap();
+    profile.interface = InterfaceChoice::Named(interface.parse().unwrap());
+    let files = KernelFiles::with_writer(root, writer).unwrap();
+    let apply = || tune::apply_profile(&files, state, &profile).map(|_| ()).unwrap();
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(apply)).is_err()
+}
+
+/// The first file is written when the channels are set already.
+#[test]
+fn a_kill_after_the_channels_leaves_a_journal_that_gives_everything_back() {
+    let Some(veth) = Veth::with_queues(8) else { return };
+    veth.inside(|| {
+        for (file, value) in [("rx-7/rps_cpus", "1"), ("tx-6/xps_cpus", "2"), ("rx-1/rps_flow_cnt", "32")] {
+            fs::write(format!("/sys/class/net/{NIC}/queues/{file}"), value).unwrap();
+        }
+    });
+    let before = veth.values();
+    let state = tempfile::tempdir().unwrap();
+    let text = "[channels]\ncount = 3\n[queues]\nrps = \"queue-cpu\"\n";
+    let state_dir = state.path().to_str().unwrap();
+    for number in [0, 2, 4] {
+        assert!(veth.inside(|| dies("/", state.path(), text, NIC, number)), "dies at {number}");
+        assert_eq!(queues(&veth).len(), 6);
+        // The same apply again goes on from there, and the values of before are still those of the first.
+        if number == 4 {
+            let file = profile(text);
+            veth.tune(&["apply", "--state-dir", state_dir, file.path().to_str().unwrap()]).expect(0);
+        }
+        veth.tune(&["restore", "--state-dir", state_dir]).expect(0);
+        assert_eq!(veth.values(), before, "killed at {number}");
+        assert_eq!(queues(&veth).len(), 16);
+    }
+}
+
+#[test]
+fn a_kill_at_any_write_in_a_tree_leaves_a_journal_that_gives_everything_back() {
+    let root = host("ice", &everything());
+    let state = root.path().join("state");
+    let (path, state_dir) = (root.path().to_str().unwrap(), state.to_str().unwrap());
+    let mut kills = 0;
+    while dies(path, &state, ALL, "eth0", kills) {
+        run(root.path(), ["restore", "--state-dir", state_dir]).expect(0);
+        assert_eq!(captured(root.path()), everything(), "killed at write {kills}");
+        kills += 1;
+    }
+    assert_eq!(kills, 5, "one write for each knob");
+}
+
+#[test]
+fn show_has_what_ethtool_says() {
+    let root = host("ice", &everything());
+    let text = run(root.path(), ["show", "eth0"]).expect(0).stdout;
+    let line = "channels combined 48, rings rx 512 tx 512, rss table 0*2 1*2 ";
+    assert!(text.contains(line), "{text}");
+    assert!(text.contains(", adaptive_rx on, rx_usecs 50, tx_usecs 50, ntuple off\n"), "{text}");
+    let json = run(root.path(), ["show", "--json", "eth0"]).expect(0).json();
+    assert_eq!(json["interfaces"][0]["ethtool"], everything());
 }
 
 #[test]

@@ -82,8 +82,9 @@ pub fn check_writable(files: &KernelFiles, setting: &Setting) -> Result<(), Acce
             Ok(files.check_writable(&Ethtool::captured_path(interface))?)
         }
         Setting::Ethtool(interface, knob) => netlink::check_net_admin().map_err(|error| {
-            let operation = format!("set {} of {interface} without CAP_NET_ADMIN", knob.name());
-            NetlinkError::new(operation, error).into()
+            let mut error = NetlinkError::new(format!("set {} of {interface}", knob.name()), error);
+            error.detail = ": that takes CAP_NET_ADMIN; run as root".to_owned();
+            error.into()
         }),
         _ => Ok(files.check_writable(&setting.path())?),
     }

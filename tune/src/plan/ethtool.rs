@@ -1,8 +1,8 @@
 //! Channels, rings, RSS, coalescing and features: what the driver has of what is asked for. Pure.
 
 use super::{Desired, PlanError, Skipped};
-use crate::host::Host;
 use crate::host::ethtool::{Channels, Knob, Limited, NTUPLE, RssTable, is_even};
+use crate::host::{Ethtool, Host};
 use crate::profile::{ChannelCount, ChannelsWish, EthtoolWishes, FeaturesWish, RingsWish};
 use crate::setting::{Setting, Value};
 
@@ -88,13 +88,13 @@ impl Planner<'_> {
 
     /// Why something is not known.
     fn absence(&self, what: &str) -> String {
-        match (self.host.ethtool.unknown.get(what), self.driver()) {
-            (Some(error), _) => error.clone(),
-            (None, "") => "the interface does not have it, or ethtool netlink was not captured".to_owned(),
-            (None, driver) => {
-                format!("the driver, {driver}, does not have it, or ethtool netlink was not captured")
-            }
-        }
+        let unknown = self.host.ethtool.unknown.get(what);
+        let absent = if self.host.ethtool == Ethtool::default() {
+            "what ethtool says of the interface was not captured"
+        } else {
+            "the driver does not have it"
+        };
+        unknown.cloned().unwrap_or_else(|| absent.to_owned())
     }
 
     /// The channels as they will be.

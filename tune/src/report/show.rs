@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::table::write_table;
 use super::{Format, SCHEMA, count, write_json};
 use crate::cpu_set::CpuSet;
+use crate::host::ethtool::{CoalesceField, Ethtool, Knob};
 use crate::host::names::list;
 use crate::host::{Host, HowKnown, InterfaceName, Irq, Nic, QueueIndex, QueueIrq, RxQueue, TxQueue};
 
@@ -31,6 +32,8 @@ struct InterfaceReport {
     rx_queues: usize,
     /// Number of TX queues.
     tx_queues: usize,
+    /// Channels, rings, RSS, coalescing and features, as far as ethtool netlink tells.
+    ethtool: Ethtool,
     /// Online CPUs.
     cpus: CpuSet,
     /// Why the interrupts would not be set; null if they may.
@@ -110,6 +113,9 @@ fn write_interface(out: &mut impl Write, report: &InterfaceReport) -> io::Result
         count(report.tx_queues, "TX queue"),
         report.cpus
     )?;
+    if let Some(line) = ethtool_line(&report.ethtool) {
+        writeln!(out, "{line}")?;
+    }
     let head = ["QUEUE", "IRQ", "SET", "EFFECTIVE", "NODE", "RPS", "XPS", "KNOWN BY", "INTERRUPT"];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(report.queues.iter().map(cells));
@@ -125,6 +131,19 @@ fn write_interface(out: &mut impl Write, report: &InterfaceReport) -> io::Result
         writeln!(out, "its interrupts are not set, since {doubt}")?;
     }
     Ok(())
+}
+
+/// What can be set by ethtool, on one line; `None` where nothing is known.
+fn ethtool_line(ethtool: &Ethtool) -> Option<String> {
+    let coalesce = CoalesceField::ALL.map(Knob::Coalesce);
+    let knobs = [Knob::Channels, Knob::Rings, Knob::Rss].into_iter().chain(coalesce).chain([Knob::Ntuple]);
+    let name = |knob: Knob| match knob {
+        Knob::Coalesce(field) => field.name().to_owned(),
+        other => other.name(),
+    };
+    let parts: Vec<String> =
+        knobs.filter_map(|knob| Some(format!("{} {}", name(knob), ethtool.text(knob)?))).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 fn cells(queue: &QueueReport) -> [String; 9] {
@@ -166,6 +185,7 @@ impl From<&Host> for InterfaceReport {
             numa_node: nic.numa_node,
             rx_queues: nic.rx_queues.len(),
             tx_queues: nic.tx_queues.len(),
+            ethtool: host.ethtool.clone(),
             cpus: host.topology.online.clone(),
             doubt: host.queue_irqs.doubt.clone(),
             queues: queue_reports(host),
