@@ -1,12 +1,18 @@
 //! How each [`Setting`] is read and written: a kernel file through [`KernelFiles`], ethtool's by netlink, and in a captured
 //! tree its JSON.
 
+use std::time::{Duration, Instant};
+
 use crate::host::ethtool::{Ethtool, Knob, KnobError};
 use crate::host::{HostError, InterfaceName};
 use crate::kernel_files::{KernelFileError, KernelFiles};
 use crate::netlink::ethtool::SetKnobError;
 use crate::netlink::{self, NetlinkError};
 use crate::setting::Setting;
+
+/// How long a driver is asked again that says EBUSY or EAGAIN, as while it resets after another change.
+const BUSY_DEADLINE: Duration = Duration::from_secs(2);
+const BUSY_POLL: Duration = Duration::from_millis(20);
 
 /// Why a setting was not read or written. `Display` is one line.
 #[derive(Debug, thiserror::Error)]
@@ -101,10 +107,19 @@ pub fn write(files: &KernelFiles, setting: &Setting, text: &str) -> Result<(), A
     if !files.is_live() {
         return write_captured(files, interface, *knob, text);
     }
-    netlink::ethtool::set(interface, *knob, text).map_err(|error| match error {
-        SetKnobError::Netlink(error) => error.into(),
-        SetKnobError::Value(source) => AccessError::Value { path: setting.path(), source },
-    })
+    let deadline = Instant::now() + BUSY_DEADLINE;
+    loop {
+        match netlink::ethtool::set(interface, *knob, text) {
+            Ok(()) => return Ok(()),
+            Err(SetKnobError::Netlink(error)) if error.is_busy() && Instant::now() < deadline => {
+                std::thread::sleep(BUSY_POLL);
+            }
+            Err(SetKnobError::Netlink(error)) => return Err(error.into()),
+            Err(SetKnobError::Value(source)) => {
+                return Err(AccessError::Value { path: setting.path(), source });
+            }
+        }
+    }
 }
 
 /// Sets a knob in the JSON of a tree.

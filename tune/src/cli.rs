@@ -54,7 +54,8 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Print queues, interrupts, CPUs, RPS and XPS of an interface, or of all that have a device or several queues
+    /// Print queues, interrupts, CPUs, RPS, XPS, channels, rings and the like of an interface, or of all that have a
+    /// device or several queues
     Show {
         /// The interface
         #[arg(value_name = "IFACE")]

@@ -41,6 +41,12 @@ impl NetlinkError {
         matches!(Errno::from_io_error(&self.source), Some(Errno::OPNOTSUPP | Errno::NOENT))
     }
 
+    /// True if it may be taken a moment later.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(Errno::from_io_error(&self.source), Some(Errno::BUSY | Errno::AGAIN | Errno::INTR))
+    }
+
     /// True if there is no interface of this name.
     #[must_use]
     pub fn is_gone(&self) -> bool {

@@ -1,5 +1,8 @@
 //! Channels, rings, RSS, coalescing and features: what the driver has of what is asked for. Pure.
 
+#[cfg(test)]
+mod tests;
+
 use super::{Desired, PlanError, Skipped};
 use crate::host::ethtool::{Channels, Knob, Limited, NTUPLE, RssTable, is_even};
 use crate::host::{Ethtool, Host};
