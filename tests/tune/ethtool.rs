@@ -325,6 +325,7 @@ fn ntuple_is_left_where_it_hurts_or_serves_nothing() {
 #[test]
 fn a_tree_without_ethtool_data_is_unknown_and_one_that_is_not_understood_refused() {
     let root = copy_of("i40e-48cpu");
+    fs::remove_file(root.path().join("corelocal/ethtool/eth0.json")).unwrap();
     let file = profile(ALL);
     let path = file.path().to_str().unwrap();
     let plan = run(root.path(), ["plan", "--json", path]).expect(0).json();
