@@ -178,6 +178,38 @@ fn a_kill_at_any_write_in_a_tree_leaves_a_journal_that_gives_everything_back() {
     assert_eq!(kills, 5, "one write for each knob");
 }
 
+/// virtio_net did so with `rx_usecs`: it shows the parameter, and says EOPNOTSUPP when it is set.
+#[test]
+fn what_a_driver_shows_and_refuses_is_skipped_and_the_rest_goes_on() {
+    for (require, done) in [(false, true), (true, false)] {
+        let root = host("ice", &everything());
+        let refuses = |file: &Path, value: &str| {
+            if value.contains("\"rx_usecs\": 8") {
+                Err(std::io::Error::from_raw_os_error(95))
+            } else {
+                DirectWrite.write(file, value)
+            }
+        };
+        let files = KernelFiles::with_writer(root.path(), refuses).unwrap();
+        let text = "[rings]\nrx = 1024\n[queues]\nirq = \"keep\"\nrps = \"keep\"\nxps = \"keep\"\n[features]\nntuple = \"on\"\n";
+        let text = format!("{text}[coalesce]\nadaptive_rx = false\nrx_usecs = 8\nrequire = {require}\n");
+        let profile = Profile::parse(&text, "profile").unwrap();
+        let applied = tune::apply_profile(&files, &root.path().join("state"), &profile);
+        let now = captured(root.path());
+        assert_eq!(now["features"]["rx-ntuple-filter"]["on"], done);
+        assert_eq!(now["rings"]["rx"]["now"], if done { 1024 } else { 512 });
+        assert_eq!(now["coalesce"]["rx_usecs"], 50);
+        match applied {
+            Ok(applied) => {
+                assert_eq!(applied.skipped[0].wish, "ethtool/eth0/coalesce/rx_usecs");
+                assert!(applied.skipped[0].reason.contains("EOPNOTSUPP"), "{:?}", applied.skipped);
+                assert_eq!(applied.changes.len(), 3);
+            }
+            Err(error) => assert!(!done && error.to_string().contains("; undone, "), "{error}"),
+        }
+    }
+}
+
 #[test]
 fn show_has_what_ethtool_says() {
     let root = host("ice", &everything());

@@ -43,7 +43,11 @@ impl AccessError {
     /// True if the driver or the kernel has no way to set it, which some say only when they are asked to.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
-        matches!(self, Self::Netlink(error) if error.is_unsupported())
+        match self {
+            Self::Netlink(error) => error.is_unsupported(),
+            Self::File(error) => error.is_unsupported(),
+            Self::Host(_) | Self::Value { .. } | Self::Absent(_) => false,
+        }
     }
 }
 
