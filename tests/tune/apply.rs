@@ -29,7 +29,7 @@ fn apply_makes_the_plan_true_and_restore_gives_everything_back() {
         apply(root, profile_file).expect(0);
         for change in planned["changes"].as_array().unwrap() {
             let path = change["path"].as_str().unwrap();
-            let held = fs::read_to_string(root.join(&path[1..])).unwrap();
+            let held = common::held(root, path);
             assert_eq!(held.trim_end(), change["after"].as_str().unwrap(), "{host} {path}");
         }
         let values = contents(root).into_iter().filter(|(path, _)| !path.starts_with("run/"));

@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use common::{contents, copy_of, host, profile, run, tune};
+use common::{assert_same_values, contents, copy_of, host, profile, run, tune};
 
 fn auto() -> String {
     profile("auto.toml").to_str().unwrap().to_owned()
@@ -44,11 +44,12 @@ fn plan_prints_the_differences_and_nothing_else() {
         })
         .collect();
     assert_eq!(text.stdout.lines().collect::<Vec<_>>(), lines);
-    assert_eq!(text.stderr, "");
+    let skipped = "tune: skipped irqbalance = \"ban\": irqbalance does not run here\n";
+    assert_eq!(text.stderr, skipped);
 
     run(tree.path(), ["apply", &auto()]).expect(0);
     let nothing = run(tree.path(), ["plan", &auto()]).expect(0);
-    assert_eq!((nothing.stdout.as_str(), nothing.stderr.as_str()), ("", ""));
+    assert_eq!((nothing.stdout.as_str(), nothing.stderr.as_str()), ("", skipped));
 }
 
 #[test]
@@ -56,7 +57,7 @@ fn json_of_plan_apply_and_restore() {
     let tree = copy_of("virtio-2cpu");
     let plan = run(tree.path(), ["plan", "--json", &auto()]).expect(2).json();
     assert_eq!(plan["schema"], 1);
-    assert_eq!(plan["interface"], "eth0");
+    assert_eq!(plan["interfaces"], serde_json::json!(["eth0"]));
     let keys: Vec<&String> = plan["changes"][0].as_object().unwrap().keys().collect();
     assert_eq!(keys, ["after", "before", "path"]);
     assert!(plan["changes"].as_array().unwrap().iter().all(|c| c["path"].as_str().unwrap().starts_with('/')));
@@ -72,6 +73,56 @@ fn json_of_plan_apply_and_restore() {
     for key in ["gone", "failed"] {
         assert_eq!(restore[key].as_array().unwrap().len(), 0, "{key}");
     }
+}
+
+/// The names of the fields of an object.
+fn fields(object: &serde_json::Value) -> Vec<&str> {
+    object.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[test]
+fn every_object_has_the_schema_its_command_and_these_fields() {
+    let tree = copy_of("virtio-2cpu");
+    let mut objects = Vec::new();
+    for (command, expected) in [
+        ("plan", &["changes", "command", "interfaces", "kept", "notes", "schema", "skipped"][..]),
+        (
+            "apply",
+            &["changes", "command", "failed", "interfaces", "kept", "notes", "pending", "schema", "skipped"],
+        ),
+        (
+            "restore",
+            &[
+                "command",
+                "elsewhere",
+                "failed",
+                "gone",
+                "other_boot",
+                "renamed",
+                "restored",
+                "schema",
+                "unchanged",
+            ],
+        ),
+        ("show", &["command", "interfaces", "schema"]),
+        ("script", &["command", "interfaces", "schema", "script"]),
+        ("check", &["command", "drift", "interfaces", "kept", "pending", "schema", "settings", "skipped"]),
+    ] {
+        let auto = auto();
+        let arguments = match command {
+            "restore" | "show" => vec![command, "--json"],
+            _ => vec![command, "--json", &auto],
+        };
+        let object = run(tree.path(), arguments).json();
+        assert_eq!(fields(&object), expected);
+        assert_eq!((&object["schema"], &object["command"]), (&1.into(), &command.into()));
+        objects.push(object);
+    }
+    let [plan, apply, restore, ..] = objects.as_slice() else { panic!() };
+    assert_eq!(fields(&plan["changes"][0]), ["after", "before", "path"]);
+    assert_eq!(apply["changes"], plan["changes"]);
+    assert_eq!(fields(&restore["restored"][0]), ["after", "before", "path"]);
+    assert_eq!((&restore["unchanged"], &restore["other_boot"]), (&0.into(), &false.into()));
 }
 
 #[test]
@@ -145,22 +196,35 @@ fn bonded() -> tempfile::TempDir {
 }
 
 #[test]
-fn an_interface_that_stands_on_others_is_refused_and_names_them() {
+fn an_interface_that_stands_on_others_gives_way_to_them() {
+    let tree = bonded();
+    let lower = serde_json::json!(["enp59s0f0np0", "enp59s0f1np1"]);
+    for interface in ["bond0", "bond0.7", "bond0.7,enp59s0f0np0,bond0", "enp59s0f0np0,enp59s0f1np1"] {
+        let plan = run(tree.path(), ["plan", "--json", "--interface", interface, &auto()]).expect(2).json();
+        assert_eq!(plan["interfaces"], lower, "{interface}");
+        for port in ["enp59s0f0np0", "enp59s0f1np1"] {
+            let queues = format!("/sys/class/net/{port}/queues/");
+            let changes = plan["changes"].as_array().unwrap().iter();
+            assert!(changes.filter(|c| c["path"].as_str().unwrap().starts_with(&queues)).count() > 0);
+        }
+    }
+    for interface in ["bond0", "bond0.7"] {
+        let show = run(tree.path(), ["show", interface, "--json"]).expect(0).json();
+        assert_eq!(show["interfaces"][0]["lower"], lower);
+        let text = run(tree.path(), ["show", interface]).expect(0).stdout;
+        let last = "it stands on enp59s0f0np0, enp59s0f1np1: plan and apply take those\n";
+        assert!(text.ends_with(last), "{text}");
+    }
+}
+
+#[test]
+fn several_interfaces_are_applied_verified_and_restored_as_one() {
     let tree = bonded();
     let before = contents(tree.path());
-    for interface in ["bond0", "bond0.7"] {
-        for subcommand in ["plan", "apply"] {
-            let result = run(tree.path(), [subcommand, "--interface", interface, &auto()]);
-            let expected = format!("interface {interface} stands on enp59s0f0np0, enp59s0f1np1: ");
-            assert!(result.refusal().contains(&expected), "{}", result.stderr);
-        }
-        let show = run(tree.path(), ["show", interface, "--json"]).expect(0).json();
-        assert_eq!(show["interfaces"][0]["lower"], serde_json::json!(["enp59s0f0np0", "enp59s0f1np1"]));
-        let text = run(tree.path(), ["show", interface]).expect(0).stdout;
-        assert!(text.ends_with("it stands on enp59s0f0np0, enp59s0f1np1: tune each of them\n"), "{text}");
-    }
-    assert_eq!(contents(tree.path()), before);
-    run(tree.path(), ["plan", "--interface", "enp59s0f1np1", &auto()]).expect(2);
+    run(tree.path(), ["apply", "--interface", "bond0.7", &auto()]).expect(0);
+    run(tree.path(), ["plan", "--interface", "bond0", &auto()]).expect(0);
+    run(tree.path(), ["restore"]).expect(0);
+    assert_same_values(&contents(tree.path()), &before);
 }
 
 #[test]
@@ -219,4 +283,37 @@ fn a_reader_that_goes_away_is_no_error() {
     drop(child.stdout.take());
     let result = common::Run::from(child.wait_with_output().unwrap());
     assert_eq!((result.code, result.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn plan_explains_every_setting_in_text_and_json() {
+    let tree = host("i40e-48cpu");
+    let plain = run(&tree, ["plan", "--json", &auto()]).expect(2).json();
+    assert_eq!(plain["settings"], serde_json::Value::Null);
+    let json = run(&tree, ["plan", "--explain", "--json", &auto()]).expect(2).json();
+    assert_eq!((&json["schema"], &json["changes"]), (&1.into(), &plain["changes"]));
+    let settings = json["settings"].as_array().unwrap();
+    let changed: Vec<_> = settings.iter().filter(|setting| setting["change"] == true).collect();
+    assert_eq!(changed.len(), plain["changes"].as_array().unwrap().len());
+    for (setting, change) in changed.iter().zip(plain["changes"].as_array().unwrap()) {
+        for key in ["path", "before", "after"] {
+            assert_eq!(setting[key], change[key]);
+        }
+    }
+    for setting in settings {
+        let reason = setting["reason"].as_str().unwrap();
+        assert!(reason.len() > 10 && !reason.contains('\n'), "{setting}");
+        assert_eq!(setting["change"] == true, setting["before"] != setting["after"], "{setting}");
+    }
+    let text = run(&tree, ["plan", &auto(), "--explain"]).expect(2).stdout;
+    assert_eq!(text.lines().count(), 2 * settings.len());
+    assert_eq!(settings[0]["path"], "irqbalance/banned_irqs");
+    let first = settings[1]["reason"].as_str().unwrap();
+    assert!(text.contains(&format!("\n    {first}\n")), "{text}");
+    assert!(
+        first.contains("i40e-eth0-TxRx-0")
+            && first.contains("CPU 12 (thread 0 of core 12, node 1, the NIC's)"),
+        "{first}"
+    );
+    assert_eq!(run(&tree, ["show", "--explain"]).code, Some(2));
 }

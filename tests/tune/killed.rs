@@ -76,7 +76,12 @@ fn the_process_that_dies() {
     let mut profile = Profile::parse(&text, "profile").unwrap();
     profile.interface = tune::profile::InterfaceChoice::Named(variable("INTERFACE").parse().unwrap());
     let files = KernelFiles::with_writer(variable("ROOT"), writer).unwrap();
-    tune::apply_profile(&files, Path::new(&variable("STATE_DIR")), &profile).unwrap();
+    let state_dir = variable("STATE_DIR");
+    if std::env::var("RESTORE").is_ok() {
+        tune::restore(&files, Path::new(&state_dir)).unwrap();
+    } else {
+        tune::apply_profile(&files, Path::new(&state_dir), &profile).unwrap();
+    }
 }
 
 fn was_killed(status: ExitStatus) -> bool {
@@ -136,6 +141,61 @@ fn killed_at_any_write_a_second_apply_completes_and_restore_still_finds_the_firs
         run(root, ["plan", auto.to_str().unwrap()]).expect(0);
         run(root, ["restore"]).expect(0);
     });
+}
+
+/// The way back is cut off, too, at every write: the next restore goes on where that one ended.
+#[test]
+fn a_restore_that_is_killed_at_any_write_is_finished_by_the_next() {
+    let tree = copy_of("virtio-2cpu");
+    // One that runs is told, too.
+    fs::write(
+        tree.path().join("corelocal/irqbalance.json"),
+        "{\"daemons\":[{\"pid\":9,\"banned_irqs\":[24]}]}\n",
+    )
+    .unwrap();
+    let before = contents(tree.path());
+    let auto = profile("auto.toml");
+    let mut moments = 0;
+    for number in 0.. {
+        for moment in [Moment::Before(number), Moment::After(number)] {
+            run(tree.path(), ["apply", auto.to_str().unwrap()]).expect(0);
+            let all = changed(tree.path(), &before);
+            let state_dir = tree.path().join("run/corelocal");
+            let doomed = Doomed { root: tree.path(), state_dir, profile: "auto.toml", interface: "eth0" };
+            let output = doomed.command(moment).env("RESTORE", "1").output().unwrap();
+            if !was_killed(output.status) {
+                assert_eq!(moments, 2 * all, "{}", String::from_utf8_lossy(&output.stderr));
+                return;
+            }
+            let restored = number + usize::from(matches!(moment, Moment::After(_)));
+            assert_eq!(changed(tree.path(), &before), all - restored, "killed in the middle");
+            assert!(has_journal(tree.path()));
+            run(tree.path(), ["restore"]).expect(0);
+            assert_same_values(&contents(tree.path()), &before);
+            moments += 1;
+        }
+    }
+}
+
+/// The journal of the first apply is there, and the second one has put its own values into it.
+#[test]
+fn a_second_apply_that_is_killed_at_any_write_leaves_the_way_to_the_first_state() {
+    let tree = copy_of("i40e-48cpu");
+    let before = contents(tree.path());
+    let auto = profile("auto.toml");
+    for (moments, number) in (0..).step_by(17).enumerate() {
+        run(tree.path(), ["--cpus", "0-3", "apply", auto.to_str().unwrap()]).expect(0);
+        let state_dir = tree.path().join("run/corelocal");
+        let doomed = Doomed { root: tree.path(), state_dir, profile: "40g.toml", interface: "eth0" };
+        let output = doomed.command(Moment::After(number)).output().unwrap();
+        let killed = was_killed(output.status);
+        run(tree.path(), ["restore"]).expect(0);
+        assert_same_values(&contents(tree.path()), &before);
+        if !killed {
+            assert!(moments > 2, "{}", String::from_utf8_lossy(&output.stderr));
+            return;
+        }
+    }
 }
 
 /// What a run of the program that got a signal left.

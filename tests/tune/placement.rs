@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{canonical, host, profile, run};
+use common::{canonical, held, host, profile, run};
 use tune::cpu_set::{Cpu, CpuSet};
 
 /// A host tree as it would read after the plan.
@@ -32,13 +32,13 @@ impl Planned {
         for change in plan["changes"].as_array().unwrap() {
             let text =
                 |key: &str| change[key].as_str().unwrap_or_else(|| panic!("{key} of {change}")).to_owned();
-            let found = fs::read_to_string(root.join(&text("path")[1..])).unwrap();
+            let found = held(&root, &text("path"));
             assert_eq!(canonical(&text("path"), &found), text("before"), "{change}");
             assert_ne!(text("before"), text("after"), "{change}");
             assert_eq!(canonical(&text("path"), &text("after")), text("after"), "kernel syntax: {change}");
             assert!(after.insert(text("path"), text("after")).is_none(), "twice: {change}");
         }
-        let interface = plan["interface"].as_str().unwrap().to_owned();
+        let interface = plan["interfaces"][0].as_str().unwrap().to_owned();
         Self { root, interface, after }
     }
 
@@ -68,13 +68,24 @@ impl Planned {
         self.value(&format!("/proc/sys/{}", name.replace('.', "/")))
     }
 
-    /// Asserts that only these interrupts, this interface and sysctls are written.
+    /// Asserts that only these interrupts, this interface and sysctls are written, and that of irqbalance, which leaves IRQ 24
+    /// alone where it runs, the same interrupts are asked for.
     fn assert_touches_only(&self, irqs: &[u32]) {
         let queues = format!("/sys/class/net/{}/queues/", self.interface);
+        if let Some(banned) = self.after.get("irqbalance/banned_irqs") {
+            let expected: BTreeSet<u32> = irqs.iter().copied().chain([24]).collect();
+            assert_eq!(
+                banned.split(' ').map(|irq| irq.parse().unwrap()).collect::<BTreeSet<u32>>(),
+                expected
+            );
+        }
         let irqs: BTreeSet<String> =
             irqs.iter().map(|irq| format!("/proc/irq/{irq}/smp_affinity_list")).collect();
         for path in self.after.keys() {
-            let ours = path.starts_with(&queues) || irqs.contains(path) || path.starts_with("/proc/sys/net/");
+            let ours = path.starts_with(&queues)
+                || irqs.contains(path)
+                || path == "irqbalance/banned_irqs"
+                || path.starts_with("/proc/sys/net/");
             assert!(ours, "{path} is none of the plan's business");
         }
     }

@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::access;
 use crate::host::{Host, HostError, Topology};
 use crate::journal::{Entry, Journal, JournalError, Loaded, Owner, State};
 use crate::kernel_files::KernelFiles;
 use crate::netns::{self, Links};
-use crate::restore::{Restored, SetError, put_back_in_order, set};
+use crate::restore::{Restored, SetError, follow, set};
 use crate::setting::{Change, Setting, Value};
+use crate::setting_io;
 
 /// Why a profile was not applied. In every case but [`Undo::is_complete`] being false, nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -59,8 +59,8 @@ fn and_more(count: &usize) -> String {
 pub struct Undo {
     /// Values that are as they were before.
     pub restored: usize,
-    /// Files that vanished meanwhile.
-    pub gone: usize,
+    /// What vanished meanwhile, and its value with it.
+    pub gone: Vec<String>,
     /// Values that could not be put back, with the error.
     pub failures: Vec<String>,
 }
@@ -84,11 +84,7 @@ impl fmt::Display for Undo {
             let failures = self.failures.join("; ");
             write!(f, "NOT wholly undone: {failures}; the journal is kept")?;
         }
-        match self.gone {
-            0 => Ok(()),
-            1 => write!(f, "; 1 file is gone"),
-            gone => write!(f, "; {gone} files are gone"),
-        }
+        self.gone.iter().try_for_each(|gone| write!(f, "; {gone}"))
     }
 }
 
@@ -108,8 +104,8 @@ pub(crate) struct Transaction<'a> {
     journal: Journal,
     /// A journal of another boot was there.
     pub(crate) replaced_journal: bool,
-    /// What was tried, and what the driver may have overwritten meanwhile, in this order.
-    tried: Vec<(Setting, Entry)>,
+    /// What was tried in each stage, and what the driver may have overwritten meanwhile.
+    tried: Vec<Vec<Entry>>,
     /// What was written.
     pub(crate) written: Vec<Change>,
     /// What the driver turned out not to have, with the error.
@@ -146,50 +142,44 @@ impl<'a> Transaction<'a> {
             Err(error) if !self.tried.is_empty() => return Err(self.fail(error.to_string())),
             checked => checked?,
         };
-        let mut kept = Vec::new();
-        for setting in overwritten {
-            // What cannot be read cannot be put back either.
-            if let Ok(Some(before)) = access::read_optional(self.files, setting) {
-                let owner = owner(host, &links, setting);
-                kept.push((setting.clone(), Entry { path: setting.path(), before, owner }));
-            }
-        }
-        let entries = steps.iter().map(|step| &step.entry).chain(kept.iter().map(|(_, entry)| entry));
+        let kept = entries_of(self.files, host, &links, overwritten);
+        let entries = steps.iter().map(|step| &step.entry).chain(&kept);
         self.journal = self.journal.clone().extended(entries.cloned().collect(), &links);
         if let Err(error) = self.state.store(&self.journal) {
             return Err(if self.tried.is_empty() { error.into() } else { self.fail(error.to_string()) });
         }
-        self.tried.extend(kept);
+        let mut tried = kept;
+        let mut result = Ok(());
         for Step { change, entry } in steps {
-            self.tried.push((change.setting.clone(), entry));
+            tried.push(entry);
             match set(self.files, &change.setting, &change.after.to_string()) {
                 Ok(()) => self.written.push(change.clone()),
                 Err(SetError::Access(error)) if error.is_unsupported() && !required(&change.setting) => {
                     self.unsupported.insert(change.setting.clone(), error.to_string());
                 }
-                Err(error) => return Err(self.fail(error.to_string())),
+                Err(error) => {
+                    result = Err(error.to_string());
+                    break;
+                }
             }
         }
-        Ok(())
+        self.tried.push(tried);
+        result.map_err(|cause| self.fail(cause))
     }
 
     /// Undoes everything, for this reason. What the failed write may have left is looked at too.
     pub(crate) fn fail(&mut self, cause: String) -> ApplyError {
+        // Of two stages the first found what was there before, as of two runs.
+        let tried = std::mem::take(&mut self.tried).into_iter();
+        let tried =
+            tried.fold(self.state.journal(Vec::new()), |all, stage| all.extended(stage, &Links::new()));
         let mut restored = Restored::default();
-        let mut values: Vec<(Setting, &Entry)> = Vec::new();
-        for (setting, entry) in &self.tried {
-            // Of two stages the first found what was there before.
-            if !values.iter().any(|(known, _)| known == setting) {
-                values.push((setting.clone(), entry));
-            }
-        }
-        values.reverse();
-        if let Err(error) = put_back_in_order(self.files, values, &mut restored) {
+        if let Err(error) = follow(self.files, &tried.entries, &mut restored) {
             restored.failed.push(error.to_string());
         }
         let mut undo = Undo {
             restored: restored.written.len() + restored.unchanged,
-            gone: restored.gone.len(),
+            gone: restored.gone,
             failures: restored.failed,
         };
         if undo.is_complete()
@@ -199,6 +189,14 @@ impl<'a> Transaction<'a> {
         }
         ApplyError::Undone { cause, undo }
     }
+}
+
+/// Writes these changes, which were planned on `host`, and no others, as one transaction in one stage.
+///
+/// # Errors
+/// If anything fails; what was written is then undone as far as the kernel allows.
+pub fn apply(files: &KernelFiles, state: &State, host: &Host, changes: &[Change]) -> Result<(), ApplyError> {
+    Transaction::begin(files, state)?.write(host, changes, &[], |_| true)
 }
 
 /// Checks every change without writing, and reads what the journal must hold, the interfaces among it.
@@ -222,23 +220,46 @@ pub(crate) fn preflight<'a>(
     }
 }
 
-fn check(files: &KernelFiles, host: &Host, links: &Links, change: &Change) -> Result<Entry, String> {
+/// What the journal must hold of settings that a driver may overwrite. What cannot be read cannot be put back either.
+pub(crate) fn entries_of(
+    files: &KernelFiles,
+    host: &Host,
+    links: &Links,
+    settings: &[Setting],
+) -> Vec<Entry> {
+    let entry = |setting: &Setting| {
+        let before = setting_io::read_optional(files, setting).ok()??;
+        Some(Entry { path: setting.path(), before, owner: owner(host, links, setting) })
+    };
+    settings.iter().filter_map(entry).collect()
+}
+
+/// Checks one change without writing, and reads what the journal must hold.
+pub(crate) fn check(
+    files: &KernelFiles,
+    host: &Host,
+    links: &Links,
+    change: &Change,
+) -> Result<Entry, String> {
     let path = change.setting.path();
     check_value(change, &host.topology)?;
-    access::check_writable(files, &change.setting).map_err(|error| error.to_string())?;
-    let text = access::read(files, &change.setting).map_err(|error| error.to_string())?;
+    setting_io::check_writable(files, &change.setting).map_err(|error| error.to_string())?;
+    let text = setting_io::read(files, &change.setting).map_err(|error| error.to_string())?;
     let found = change.setting.parse(&text).map_err(|error| error.to_string())?;
     if found != change.before {
         return Err(format!("{path} changed from \"{}\" to \"{found}\" meanwhile; run again", change.before));
     }
-    Ok(Entry { path, before: text, owner: owner(host, links, &change.setting) })
+    let before = setting_io::journal_text(files, change, text).map_err(|error| error.to_string())?;
+    Ok(Entry { path, before, owner: owner(host, links, &change.setting) })
 }
 
 fn owner(host: &Host, links: &Links, setting: &Setting) -> Option<Owner> {
     if let Setting::IrqAffinity(irq) = setting {
-        let row = host.queue_irqs.rows.iter().find(|row| row.irq == *irq)?;
-        let device = host.nic.device.as_ref()?.interrupt_directory().to_owned();
-        return Some(Owner::Interrupt { name: row.name.clone(), device });
+        return host.nics.iter().find_map(|on| {
+            let row = on.queue_irqs.rows.iter().find(|row| row.irq == *irq)?;
+            let device = on.nic.device.as_ref()?.interrupt_directory().to_owned();
+            Some(Owner::Interrupt { name: row.name.clone(), device })
+        });
     }
     links.get(&setting.interface()?).cloned().map(Owner::Interface)
 }
@@ -299,14 +320,14 @@ mod tests {
 
     #[test]
     fn what_could_not_be_undone_is_part_of_the_message() {
-        let undo = Undo { restored: 3, gone: 1, failures: Vec::new() };
-        assert_eq!(undo.to_string(), "undone, 3 values are as before; 1 file is gone");
+        let undo = Undo { restored: 3, gone: vec!["it is gone".into()], failures: Vec::new() };
+        assert_eq!(undo.to_string(), "undone, 3 values are as before; it is gone");
         let one = Undo { restored: 1, ..Undo::default() };
         assert_eq!(one.to_string(), "undone, 1 value is as before");
         let undo = Undo { failures: vec!["write x: EIO".into(), "write y: EIO".into()], ..undo };
         assert_eq!(
             undo.to_string(),
-            "NOT wholly undone: write x: EIO; write y: EIO; the journal is kept; 1 file is gone"
+            "NOT wholly undone: write x: EIO; write y: EIO; the journal is kept; it is gone"
         );
     }
 }

@@ -26,8 +26,8 @@ mod tests {
     #[test]
     fn only_what_differs_in_the_order_of_writing() {
         let mut host = nic_host(2, 2);
-        host.nic.tx_queues[0].xps_cpus = Some("0".parse().unwrap());
-        host.irqs.values_mut().next().unwrap().affinity = "0".parse().unwrap();
+        host.nics[0].nic.tx_queues[0].xps_cpus = Some("0".parse().unwrap());
+        host.nics[0].irqs.values_mut().next().unwrap().affinity = "0".parse().unwrap();
         let profile = Profile::parse("[sysctl]\n\"net.core.somaxconn\" = 128", "p").unwrap();
         let desired = plan(&profile, &host).unwrap();
         let changes = diff(&host, &desired);
@@ -48,10 +48,10 @@ mod tests {
         for (setting, value) in &desired.settings {
             match (setting, value) {
                 (Setting::IrqAffinity(irq), Value::List(cpus)) => {
-                    host.irqs.get_mut(irq).unwrap().affinity = cpus.clone();
+                    host.nics[0].irqs.get_mut(irq).unwrap().affinity = cpus.clone();
                 }
                 (Setting::XpsCpus(_, queue), Value::Mask(cpus)) => {
-                    host.nic.tx_queues[queue.0 as usize].xps_cpus = Some(cpus.clone());
+                    host.nics[0].nic.tx_queues[queue.0 as usize].xps_cpus = Some(cpus.clone());
                 }
                 _ => {}
             }

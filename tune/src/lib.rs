@@ -15,15 +15,16 @@
 
 pub mod errno;
 pub mod kernel_files;
+pub mod named_netns;
 pub mod netlink;
 pub mod netns;
 
 pub mod affinity;
 pub mod cpu_set;
 pub mod host;
+pub mod irqbalance;
 pub mod setting;
-
-pub mod access;
+pub mod setting_io;
 
 pub mod profile;
 
@@ -39,6 +40,17 @@ mod stages;
 
 pub mod verify;
 
+pub mod check;
+
+pub mod script;
+
+pub mod keep_going;
+pub mod watch;
+
+pub mod capture;
+pub mod compare;
+
+pub mod explain;
 pub mod measure;
 
 pub mod cli;
@@ -97,18 +109,22 @@ pub struct Planned {
 /// A profile applied to a host.
 #[derive(Debug)]
 pub struct Applied {
-    /// The interface.
-    pub interface: InterfaceName,
+    /// The interfaces.
+    pub interfaces: Vec<InterfaceName>,
     /// What was written; empty is nothing to do.
     pub changes: Vec<Change>,
     /// The sysctls that stay above what the profile asks for.
     pub kept: Vec<Kept>,
     /// What the profile asks for and the host does not have.
     pub skipped: Vec<Skipped>,
+    /// What who applied it should know.
+    pub notes: Vec<String>,
     /// Interrupts that move to their new CPU when they fire next.
     pub pending: Vec<PendingMove>,
     /// A journal of another boot was there; it no longer counted and was replaced.
     pub replaced_journal: bool,
+    /// What could not be set, with the error; only where the rest was to be kept all the same.
+    pub failed: Vec<String>,
 }
 
 /// Reads the host and plans the profile on it; writes nothing.
@@ -116,7 +132,11 @@ pub struct Applied {
 /// # Errors
 /// If the host cannot be read or cannot have what the profile asks for, or not from this network namespace.
 pub fn plan_profile(files: &KernelFiles, profile: &Profile) -> Result<Planned, Error> {
-    let host = Host::read(files, &profile.interface, &profile.sysctl_names())?;
+    plan_host(files, profile, read_host(files, profile)?)
+}
+
+/// Plans the profile on a host that was read.
+fn plan_host(files: &KernelFiles, profile: &Profile, host: Host) -> Result<Planned, Error> {
     let desired = plan::plan(profile, &host)?;
     let changes = diff::diff(&host, &desired);
     let mut host_wide = changes.iter().filter(|change| change.setting.is_host_wide());
@@ -126,6 +146,30 @@ pub fn plan_profile(files: &KernelFiles, profile: &Profile) -> Result<Planned, E
         return Err(Error::HostWide(change.setting.path()));
     }
     Ok(Planned { host, desired, changes })
+}
+
+/// Reads of the host what the profile sets.
+///
+/// # Errors
+/// As [`Host::read`].
+pub fn read_host(files: &KernelFiles, profile: &Profile) -> Result<Host, HostError> {
+    let host = Host::read(files, &profile.interface, &profile.sysctl_names(), &profile.map)?;
+    with_wishes(files, host, profile)
+}
+
+/// As [`read_host`], of interfaces that were chosen before.
+fn read_again(
+    files: &KernelFiles,
+    profile: &Profile,
+    interfaces: &[InterfaceName],
+) -> Result<Host, HostError> {
+    let host = Host::read_nics(files, interfaces, &profile.sysctl_names(), &profile.map)?;
+    with_wishes(files, host, profile)
+}
+
+/// Adds what is read only where a profile asks for it.
+fn with_wishes(files: &KernelFiles, host: Host, profile: &Profile) -> Result<Host, HostError> {
+    if profile.cpu.governor.is_some() { host.with_governors(files) } else { Ok(host) }
 }
 
 /// Plans the profile, writes the differences as a transaction with its journal in `state_directory`, reads the host

@@ -3,7 +3,7 @@
 use crate::cpu_set::CpuSet;
 use crate::host::{Host, Irq};
 use crate::plan::Desired;
-use crate::setting::{Setting, Value};
+use crate::setting::{Setting, Value, satisfies};
 
 /// What does not agree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub fn verify(desired: &Desired, host: &Host) -> Verification {
     let mut verification = Verification::default();
     for (setting, value) in &desired.settings {
         let found = host.value(setting);
-        if found.as_ref() != Some(value) {
+        if !found.as_ref().is_some_and(|found| satisfies(setting, found, value)) {
             let mismatch = Mismatch { setting: setting.clone(), desired: value.clone(), found };
             verification.mismatches.push(mismatch);
         } else if let Setting::IrqAffinity(irq) = setting {
@@ -59,7 +59,7 @@ pub fn verify(desired: &Desired, host: &Host) -> Verification {
 }
 
 fn pending(host: &Host, irq: Irq) -> Option<PendingMove> {
-    let state = host.irqs.get(&irq)?;
+    let state = host.irq(irq)?;
     let effective = state.effective.clone()?;
     let follows = effective.is_subset(&state.affinity);
     (!follows).then(|| PendingMove { irq, affinity: state.affinity.clone(), effective })
@@ -80,7 +80,7 @@ mod tests {
     fn a_value_that_is_not_there_is_a_mismatch() {
         let mut host = nic_host(2, 2);
         let desired = desired(&host);
-        host.irqs.remove(&Irq(41));
+        host.nics[0].irqs.remove(&Irq(41));
         let found = verify(&desired, &host).mismatches;
         let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
         assert_eq!(
@@ -96,7 +96,7 @@ mod tests {
     fn a_controller_that_lags_behind_is_pending_and_no_failure() {
         let mut host = nic_host(2, 2);
         let desired = desired(&host);
-        for (cpu, state) in (0..).zip(host.irqs.values_mut()) {
+        for (cpu, state) in (0..).zip(host.nics[0].irqs.values_mut()) {
             state.affinity = CpuSet::from_iter([cpu]);
             state.effective = Some("0".parse().unwrap());
         }

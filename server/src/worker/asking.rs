@@ -53,7 +53,7 @@ impl<K: Kernel> Worker<'_, K> {
             }
             let Some(id) = self.starved.pop_front() else { break };
             if let Some(connection) = self.connections.get(id) {
-                connection.fed();
+                connection.feed();
                 self.ask_for(id);
             }
         }

@@ -25,13 +25,13 @@ pub(crate) const GROUP: u16 = 0;
 /// The largest number of buffers: `IORING_REGISTER_PBUF_RING` takes at most 32768 entries.
 pub(crate) const MAX_BUFFERS: u32 = 1 << 15;
 
-/// Bytes of the buffers that are offered at a time, as far as they are filled: what a core's second-level cache keeps beside
-/// the sockets' own memory. Measured with messages of 512 KiB: see server/README.md.
-const HOT: usize = 512 * 1024;
+/// Bytes of the buffers that are offered at a time, as far as they are filled. As many again are on their way back to the
+/// peers: what a core's second-level cache keeps beside the sockets' own memory. Measured: see server/README.md.
+const HOT: usize = 256 * 1024;
 
 /// No fewer buffers are offered, if there are as many: an enter runs about 20 requests, and one that finds no buffer is to
 /// be armed again.
-const LEAST_OFFERED: u16 = 32;
+const LEAST_OFFERED: u16 = 16;
 
 /// What memory is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -383,12 +383,12 @@ mod tests {
             buffers.take(id);
         }
         buffers.publish();
-        assert_eq!((buffers.offered, buffers.behind(199)), (32, 198));
-        for id in 168..200 {
+        assert_eq!((buffers.offered, buffers.behind(199)), (16, 198));
+        for id in 184..200 {
             buffers.take(id);
-            buffers.filled(10);
+            (0..4).for_each(|_| buffers.filled(10));
         }
-        (168..200).for_each(|id| buffers.give_back(id));
+        (184..200).for_each(|id| buffers.give_back(id));
         buffers.publish();
         assert!(buffers.offered > 100, "small messages take many");
     }

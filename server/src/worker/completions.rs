@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 use tune::cpu_set::Cpu;
 
-use super::connection::ReceiveEnd;
+use super::connection::{Connection, ReceiveEnd};
 use super::kernel::{Completion, Kernel, Request, Sample};
 use super::token::{BufferId, ConnectionId, Descriptor, Token};
 use super::{SilentSend, Worker, WorkerError};
@@ -81,8 +81,9 @@ impl<K: Kernel> Worker<'_, K> {
 
     /// Bytes came, or the receive has ended, or both.
     fn take_receive(&mut self, id: ConnectionId, completion: &Completion) -> Result<(), WorkerError> {
+        let fed = self.connections.get(id).is_some_and(Connection::take_fed);
         if !completion.more {
-            self.receive_ended(id, completion.result);
+            self.receive_ended(id, completion.result, fed);
         }
         let length = completion.result.unwrap_or(0);
         let served = self.connections.get(id).is_some_and(|connection| !connection.discards());
@@ -113,7 +114,8 @@ impl<K: Kernel> Worker<'_, K> {
         Ok(())
     }
 
-    fn receive_ended(&mut self, id: ConnectionId, result: Result<u32, Errno>) {
+    /// `fed`: it has waited for a buffer before, and keeps its turn if there was none again.
+    fn receive_ended(&mut self, id: ConnectionId, result: Result<u32, Errno>, fed: bool) {
         let Some(connection) = self.connections.get(id) else { return };
         let end = match result {
             Ok(0) => ReceiveEnd::Eof,
@@ -125,7 +127,11 @@ impl<K: Kernel> Worker<'_, K> {
         match end {
             ReceiveEnd::NoBuffers if connection.is_starved() => {
                 self.counters.starved.add(1);
-                self.starved.push_back(id);
+                if fed {
+                    self.starved.push_front(id);
+                } else {
+                    self.starved.push_back(id);
+                }
             }
             ReceiveEnd::Failed => {
                 self.counters.reset.add(1);

@@ -36,6 +36,8 @@ pub(crate) struct Connection {
     blocked: bool,
     /// The last receive found the pool empty.
     starved: bool,
+    /// It was starved, and its new receive has brought nothing yet.
+    fed: bool,
     /// Bytes came, or the connection was accepted, since [`Connection::take_heard`] was last called.
     heard: bool,
     /// The FIN of [`State::Lingering`] was asked for.
@@ -78,6 +80,7 @@ impl Connection {
             in_flight: InFlight::default(),
             blocked: false,
             starved: false,
+            fed: false,
             heard: false,
             shutdown_asked: false,
             cancel_asked: false,
@@ -382,8 +385,14 @@ impl Connection {
     }
 
     /// There are free buffers again.
-    pub(crate) fn fed(&mut self) {
+    pub(crate) fn feed(&mut self) {
         self.starved = false;
+        self.fed = true;
+    }
+
+    /// True if what the receive brings is the first since [`Connection::feed`].
+    pub(crate) fn take_fed(&mut self) -> bool {
+        std::mem::take(&mut self.fed)
     }
 
     /// True if a receive is wanted but waits for a buffer.

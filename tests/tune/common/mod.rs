@@ -167,6 +167,17 @@ pub(crate) fn assert_same_values(found: &BTreeMap<String, String>, expected: &BT
     }
 }
 
+/// What a tree holds under a path of a plan: the file's text, or of what is no file its part of `corelocal/`.
+pub(crate) fn held(root: &Path, path: &str) -> String {
+    if path == "irqbalance/banned_irqs" {
+        let text = fs::read_to_string(root.join("corelocal/irqbalance.json")).unwrap();
+        let tree: Value = serde_json::from_str(&text).unwrap();
+        let irqs = tree["daemons"][0]["banned_irqs"].as_array().unwrap();
+        return irqs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    }
+    fs::read_to_string(root.join(&path[1..])).unwrap()
+}
+
 /// True when the test may do what only root may; otherwise says why it is skipped.
 pub(crate) fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();

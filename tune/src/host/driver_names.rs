@@ -56,8 +56,9 @@ const RXTX: &[&str] = &["nfp", "rvu_nicpf", "rvu_nicvf", "nicvf", "thunder-nic"]
 ///
 /// * idpf prints the number of the vector in the device (`vidx` in `idpf_vport_intr_req_irq()`), which it hands out in
 ///   an order of its own and to all its interfaces.
+/// * mlx5 subfunctions take theirs from pools that they share (`mlx5_sf_comp0@…`, `irq_sf_set_name()`).
 /// * mlx4 numbers its event queues from 1; both ports of a card take theirs from them (`mlx4_assign_eq()`).
-const UNREADABLE: &[&str] = &["idpf", "mlx4_core", "mlx4_en"];
+const UNREADABLE: &[&str] = &["idpf", "mlx4_core", "mlx4_en", "mlx5_core.sf"];
 
 /// Kernel 6.12, the `snprintf` before each driver's `request_irq()`.
 pub(super) const RULES: &[Rule] = &[

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 
 use super::nic::Device;
 use super::{
-    CpuPlace, Ethtool, Host, HowKnown, Irq, IrqState, Nic, QueueIndex, QueueIrq, QueueIrqs, RxQueue, Serves,
-    Topology, TxQueue,
+    CpuPlace, Ethtool, Host, HowKnown, Irq, IrqState, Netdev, Nic, NicHost, QueueIndex, QueueIrq, QueueIrqs,
+    RxQueue, Serves, Topology, TxQueue,
 };
 use crate::cpu_set::CpuSet;
+use crate::irqbalance::Irqbalance;
 use crate::setting::Value;
 
 /// `cpus` CPUs on one node, `eth0` with `queues` combined queues on IRQ 40 and up, everything untouched.
 pub(crate) fn nic_host(cpus: u32, queues: u32) -> Host {
     let mut host = veth_host(cpus, queues);
-    host.nic.device = Some(Device {
+    let on = &mut host.nics[0];
+    on.nic.device = Some(Device {
         path: "/sys/devices/pci0000:3a/0000:3b:00.0".into(),
         parent: "/sys/devices/pci0000:3a".into(),
         driver: Some("ixgbe".into()),
@@ -21,7 +23,7 @@ pub(crate) fn nic_host(cpus: u32, queues: u32) -> Host {
     });
     for queue in 0..queues {
         let irq = Irq(40 + queue);
-        host.queue_irqs.rows.push(QueueIrq {
+        on.queue_irqs.rows.push(QueueIrq {
             irq,
             name: format!("eth0-TxRx-{queue}"),
             serves: Serves::Both(QueueIndex(queue)),
@@ -29,7 +31,7 @@ pub(crate) fn nic_host(cpus: u32, queues: u32) -> Host {
         });
         let affinity = host.topology.online.clone();
         let effective = Some(CpuSet::from_iter([queue % cpus]));
-        host.irqs.insert(irq, IrqState { affinity, effective, node: None });
+        on.irqs.insert(irq, IrqState { affinity, effective, node: None });
     }
     host
 }
@@ -40,26 +42,39 @@ pub(crate) fn veth_host(cpus: u32, queues: u32) -> Host {
     let place = |cpu| CpuPlace { cpu, node: Some(0), core: cpu, thread: 0, llc: 0 };
     let rx =
         |index| RxQueue { index: QueueIndex(index), rps_cpus: Some(CpuSet::new()), rps_flow_cnt: Some(0) };
-    let tx = |index| TxQueue { index: QueueIndex(index), xps_cpus: (queues > 1).then(CpuSet::new) };
+    let tx = |index| TxQueue {
+        index: QueueIndex(index),
+        xps_cpus: (queues > 1).then(CpuSet::new),
+        xps_rxqs: None,
+    };
     Host {
         topology: Topology {
             housekeeping: online.clone(),
             cpus: online.iter().map(place).collect(),
             online,
             distances: BTreeMap::from([(0, vec![10])]),
+            ..Topology::default()
         },
-        nic: Nic {
-            name: "eth0".parse().unwrap(),
-            device: None,
-            lower: None,
-            numa_node: None,
-            rx_queues: (0..queues).map(rx).collect(),
-            tx_queues: (0..queues).map(tx).collect(),
-        },
-        ethtool: Ethtool::default(),
-        queue_irqs: QueueIrqs::default(),
-        irqs: BTreeMap::new(),
+        nics: vec![NicHost {
+            nic: Nic {
+                name: "eth0".parse().unwrap(),
+                device: None,
+                lower: None,
+                numa_node: None,
+                napi: BTreeMap::new(),
+                rx_queues: (0..queues).map(rx).collect(),
+                tx_queues: (0..queues).map(tx).collect(),
+            },
+            ethtool: Ethtool::default(),
+            netdev: Netdev::default(),
+            queue_irqs: QueueIrqs::default(),
+            irqs: BTreeMap::new(),
+            sriov: super::Sriov::default(),
+        }],
+        governors: BTreeMap::new(),
+        irqbalance: Irqbalance::Absent,
         sysctls: BTreeMap::from([("net.core.somaxconn".parse().unwrap(), Value::Numbers(vec![4096]))]),
+        rps_default_mask: None,
     }
 }
 
@@ -76,9 +91,12 @@ pub(crate) fn device_nic(driver: &str, device: &str, rx: u32, tx: u32) -> Nic {
         }),
         lower: None,
         numa_node: None,
+        napi: BTreeMap::new(),
         rx_queues: (0..rx)
             .map(|index| RxQueue { index: QueueIndex(index), rps_cpus: None, rps_flow_cnt: None })
             .collect(),
-        tx_queues: (0..tx).map(|index| TxQueue { index: QueueIndex(index), xps_cpus: None }).collect(),
+        tx_queues: (0..tx)
+            .map(|index| TxQueue { index: QueueIndex(index), xps_cpus: None, xps_rxqs: None })
+            .collect(),
     }
 }

@@ -114,16 +114,22 @@ fn next_word(text: &str) -> Option<(&str, &str)> {
 
 /// A number, a colon, at most `columns` counts, and the rest.
 fn parse_row(line: &str, columns: usize) -> Option<InterruptRow> {
-    let (label, mut rest) = line.split_once(':')?;
+    let (label, rest) = line.split_once(':')?;
     let irq = label.trim().parse().ok()?;
+    // Bytes, since on a large host this is most of what is read: half a million counts.
+    let bytes = rest.as_bytes();
+    let run = |from: usize, of: fn(&u8) -> bool| bytes[from..].iter().take_while(|byte| of(byte)).count();
+    let mut end = 0;
     for _ in 0..columns {
-        let trimmed = rest.trim_start();
-        let end = trimmed.find(char::is_whitespace).unwrap_or(trimmed.len());
-        if trimmed[..end].parse::<u64>().is_err() {
+        let first = end + run(end, u8::is_ascii_whitespace);
+        let last = first + run(first, u8::is_ascii_digit);
+        let is_count = last > first && bytes.get(last).is_none_or(u8::is_ascii_whitespace);
+        if !is_count {
             break;
         }
-        rest = &trimmed[end..];
+        end = last;
     }
+    let rest = &rest[end..];
     Some(InterruptRow { irq, description: rest.trim().to_owned() })
 }
 
@@ -195,6 +201,26 @@ MIS:          0
             let interrupts = Interrupts::parse(&text).unwrap();
             assert_eq!(actions(&interrupts.rows[0]), expected, "{description}");
         }
+    }
+
+    /// As the kernel prints it for the largest hosts, and a chip whose name has spaces beside that.
+    #[test]
+    fn a_table_as_wide_as_1152_cpus() {
+        let head: String = (0..1152).map(|cpu| format!("{:<11}", format!("CPU{cpu}"))).collect();
+        let counts = |count: u64| format!("{count:>10} ").repeat(1152);
+        let text = format!(
+            "      {head}\n 1189: {}IR-PCI-MSIX-0000:c3:00.1  188-edge      i40e-enp195s0f1-TxRx-187\n\
+             40: {}Hyper-V PCIe MSI 4138200989697-edge      mana_q0@pci:7870:00:00.0\nERR: {}\n",
+            counts(u64::MAX),
+            counts(0),
+            counts(7)
+        );
+        let interrupts = Interrupts::parse(&text).unwrap();
+        assert_eq!(interrupts.rows.len(), 2);
+        let wide = interrupts.row(Irq(1189)).unwrap();
+        assert_eq!(actions(wide), ["i40e-enp195s0f1-TxRx-187"]);
+        assert_eq!(wide.pci().unwrap().as_str(), "0000:c3:00.1");
+        assert_eq!(actions(interrupts.row(Irq(40)).unwrap()), ["mana_q0@pci:7870:00:00.0"]);
     }
 
     #[test]

@@ -3,14 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{HostError, parse_node, read_as, read_optional_as};
 use crate::cpu_set::CpuSet;
 use crate::kernel_files::KernelFiles;
 
 /// A Linux interrupt number as in `/proc/interrupts` and `/proc/irq/N`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Irq(pub u32);
 

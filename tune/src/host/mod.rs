@@ -3,19 +3,29 @@
 //! Every part has a parser that takes text and a reader that opens files through [`KernelFiles`] and adds the
 //! path to the error.
 
+pub mod allowed;
+mod carriers;
 mod default_route;
 mod driver_names;
 pub mod ethtool;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod governors;
 mod interrupts;
 mod irq;
 pub mod irq_owner;
 pub mod names;
+mod napi;
+pub mod netdev;
 pub mod nic;
+mod nic_reader;
 mod queue_irqs;
 mod queue_map;
+mod resize;
+mod settings;
+pub mod sriov;
 mod sysctls;
+mod told_map;
 mod topology;
 #[cfg(test)]
 mod vector_sets;
@@ -23,93 +33,169 @@ mod vector_sets;
 use std::collections::BTreeMap;
 
 pub use ethtool::Ethtool;
+pub use governors::Governor;
 pub use interrupts::{InterruptRow, Interrupts};
 pub use irq::{Irq, IrqState};
 pub use names::{InterfaceChoice, InterfaceName, InterfaceNameError, PciAddress};
+pub use napi::NapiFile;
+pub use netdev::{Direction, Napi, NapiId, NapiThread, Netdev};
 pub use nic::{Nic, QueueIndex, RxQueue, TxQueue};
+pub use nic_reader::NicReader;
 pub use queue_irqs::{HowKnown, QueueIrq, QueueIrqs, Serves};
+pub use sriov::Sriov;
 pub use sysctls::{SysctlName, SysctlNameError, Sysctls};
+pub use told_map::{ToldMap, ToldMapError};
 pub use topology::{CpuPlace, Topology};
 
+use crate::cpu_set::{Cpu, CpuSet};
+use crate::irqbalance::Irqbalance;
 use crate::kernel_files::{KernelFileError, KernelFiles};
 use crate::setting::{Setting, Value};
 
-/// A snapshot of one interface, its interrupts, the CPUs, and the sysctls that were asked for.
+/// A snapshot of the interfaces that were asked for, the CPUs, and the sysctls that were asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     /// CPUs, cores, caches and NUMA nodes.
     pub topology: Topology,
+    /// The interfaces, each once, in the order in which they were asked for.
+    pub nics: Vec<NicHost>,
+    /// The CPU governors, if they were asked for ([`Host::with_governors`]).
+    pub governors: BTreeMap<Cpu, Governor>,
+    /// What would move the interrupts again.
+    pub irqbalance: Irqbalance,
+    /// The sysctls that were asked for and exist.
+    pub sysctls: Sysctls,
+    /// `net.core.rps_default_mask`: the `rps_cpus` of queues that are made from now on, in this network namespace. `None`
+    /// where it does not exist (before Linux 6.3), or the kernel prints only the end of it (see [`Topology::prints_whole_mask`]).
+    pub rps_default_mask: Option<CpuSet>,
+}
+
+/// What the snapshot holds of one interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicHost {
     /// The interface and its queues.
     pub nic: Nic,
     /// Its channels, rings, RSS, coalescing and features.
     pub ethtool: Ethtool,
+    /// What the kernel says of its queues and NAPI instances.
+    pub netdev: Netdev,
     /// Which interrupt serves which queue, and how that is known.
     pub queue_irqs: QueueIrqs,
     /// Affinity of the interrupts in `queue_irqs`.
     pub irqs: BTreeMap<Irq, IrqState>,
-    /// The sysctls that were asked for and exist.
-    pub sysctls: Sysctls,
+    /// Its physical or virtual functions.
+    pub sriov: Sriov,
 }
 
 impl Host {
-    /// Reads the snapshot. `sysctls` are the names that the profile sets; one that does not exist is left out.
+    /// Reads the snapshot of the interfaces that carry what is asked for: an interface that stands on others (bond,
+    /// team, bridge, VLAN, macvlan) gives way to the lowest of them. `sysctls` are the names that the profile sets;
+    /// one that does not exist is left out. `told` is what the user says of the queue map, of one interface only.
     ///
     /// # Errors
-    /// If the interface or a default route does not exist, or a file that every supported kernel has cannot be read
-    /// or understood.
+    /// If an interface or a default route does not exist, a file that every supported kernel has cannot be read
+    /// or understood, or what was told contradicts the host.
     pub fn read(
         files: &KernelFiles,
         interface: &InterfaceChoice,
         sysctls: &[SysctlName],
+        told: &ToldMap,
     ) -> Result<Self, HostError> {
         let topology = Topology::read(files)?;
-        let nic = match interface {
-            InterfaceChoice::Named(name) => Nic::read(files, name)?,
-            InterfaceChoice::Auto => Nic::read(files, &default_route::read(files)?)?,
-        };
-        let ethtool = Ethtool::read(files, &nic.name)?;
-        let queue_irqs = QueueIrqs::read(files, &nic)?;
-        let mut irqs = BTreeMap::new();
-        for row in &queue_irqs.rows {
-            irqs.insert(row.irq, IrqState::read(files, row.irq)?);
-        }
-        let sysctls = sysctls::read(files, sysctls)?;
-        Ok(Self { topology, nic, ethtool, queue_irqs, irqs, sysctls })
+        Self::with(files, topology, &carriers::find(files, interface)?, sysctls, told)
     }
 
-    /// Leaves the first RX and TX queues, and the interrupts of those alone, or adds queues of which nothing is known.
-    pub(crate) fn resize(&mut self, rx: u32, tx: u32) {
-        let Nic { rx_queues, tx_queues, .. } = &mut self.nic;
-        rx_queues.retain(|queue| queue.index.0 < rx);
-        tx_queues.retain(|queue| queue.index.0 < tx);
-        let (rx_new, tx_new) = (
-            next_index(rx_queues.last().map(|queue| queue.index)),
-            next_index(tx_queues.last().map(|queue| queue.index)),
-        );
-        rx_queues.extend((rx_new..rx).map(|index| RxQueue {
-            index: QueueIndex(index),
-            rps_cpus: None,
-            rps_flow_cnt: None,
-        }));
-        tx_queues.extend((tx_new..tx).map(|index| TxQueue { index: QueueIndex(index), xps_cpus: None }));
-        self.queue_irqs.rows.retain(|row| match row.serves {
-            Serves::Both(queue) => queue.0 < rx.max(tx),
-            Serves::Rx(queue) => queue.0 < rx,
-            Serves::Tx(queue) => queue.0 < tx,
-            _ => true,
-        });
+    /// Reads the snapshot of these interfaces, whatever they stand on.
+    ///
+    /// # Errors
+    /// As [`Host::read`].
+    pub fn read_nics(
+        files: &KernelFiles,
+        interfaces: &[InterfaceName],
+        sysctls: &[SysctlName],
+        told: &ToldMap,
+    ) -> Result<Self, HostError> {
+        Self::with(files, Topology::read(files)?, interfaces, sysctls, told)
+    }
+
+    fn with(
+        files: &KernelFiles,
+        topology: Topology,
+        interfaces: &[InterfaceName],
+        sysctls: &[SysctlName],
+        told: &ToldMap,
+    ) -> Result<Self, HostError> {
+        if !told.is_empty() && interfaces.len() != 1 {
+            return Err(HostError::MapOfSeveral(names::list(interfaces)));
+        }
+        let reader = NicReader::new(files, told.clone());
+        let nics = interfaces.iter().map(|name| reader.read(name)).collect::<Result<_, _>>()?;
+        let sysctls = sysctls::read(files, sysctls)?;
+        let mut rps_default_mask = None;
+        if topology.prints_whole_mask() {
+            rps_default_mask = read_optional_as(files, &Setting::RpsDefaultMask.path(), CpuSet::parse_mask)?;
+        }
+        let irqbalance = Irqbalance::read(files);
+        Ok(Self { topology, nics, governors: BTreeMap::new(), irqbalance, sysctls, rps_default_mask })
+    }
+
+    /// Adds the governors of the online CPUs, which only a profile that sets them asks for: on a large host they are
+    /// thousands of files.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub fn with_governors(mut self, files: &KernelFiles) -> Result<Self, HostError> {
+        self.governors = governors::read(files, &self.topology.online)?;
+        Ok(self)
+    }
+
+    /// The names of its interfaces.
+    #[must_use]
+    pub fn interfaces(&self) -> Vec<InterfaceName> {
+        self.nics.iter().map(|on| on.nic.name.clone()).collect()
     }
 
     /// What a setting holds in this snapshot; `None` if the snapshot has no such file.
     #[must_use]
     pub fn value(&self, setting: &Setting) -> Option<Value> {
         match setting {
+            Setting::IrqbalanceBan => self.irqbalance.banned().map(|irqs| Value::from_irqs(&irqs)),
+            Setting::Governor(cpu) => self.governors.get(cpu).map(|found| Value::Words(found.name.clone())),
+            Setting::Sysctl(name) => self.sysctls.get(name).cloned(),
+            Setting::RpsDefaultMask => self.rps_default_mask.clone().map(Value::Mask),
+            _ => self.nics.iter().find_map(|on| on.value(setting)),
+        }
+    }
+
+    /// The state of an interrupt of one of its interfaces.
+    #[must_use]
+    pub fn irq(&self, irq: Irq) -> Option<&IrqState> {
+        self.nics.iter().find_map(|on| on.irqs.get(&irq))
+    }
+}
+
+impl NicHost {
+    /// What a setting of this interface holds; `None` if it is of another one, or of none.
+    #[must_use]
+    pub fn value(&self, setting: &Setting) -> Option<Value> {
+        match setting {
             Setting::Ethtool(interface, knob) if *interface == self.nic.name => self.ethtool.value(*knob),
-            Setting::Ethtool(..) => None,
+            Setting::Napi(interface, file) => {
+                let value = self.nic.napi.get(file).filter(|_| self.nic.name == *interface)?;
+                Some(Value::Numbers(vec![i128::from(*value)]))
+            }
             Setting::IrqAffinity(irq) => self.irqs.get(irq).map(|state| Value::List(state.affinity.clone())),
+            Setting::NapiThread(interface, id) => {
+                let napi = self.netdev.napi(*id).filter(|_| self.nic.name == *interface)?;
+                napi.thread.as_ref().map(|thread| Value::List(thread.cpus.clone()))
+            }
             Setting::XpsCpus(interface, queue) => {
                 let queue = self.nic.tx_queue(interface, *queue)?;
                 queue.xps_cpus.clone().map(Value::Mask)
+            }
+            Setting::XpsRxqs(interface, queue) => {
+                let queue = self.nic.tx_queue(interface, *queue)?;
+                queue.xps_rxqs.clone().map(Value::Queues)
             }
             Setting::RpsCpus(interface, queue) => {
                 let queue = self.nic.rx_queue(interface, *queue)?;
@@ -119,13 +205,13 @@ impl Host {
                 let queue = self.nic.rx_queue(interface, *queue)?;
                 queue.rps_flow_cnt.map(|count| Value::Numbers(vec![i128::from(count)]))
             }
-            Setting::Sysctl(name) => self.sysctls.get(name).cloned(),
+            Setting::Ethtool(..)
+            | Setting::IrqbalanceBan
+            | Setting::Governor(_)
+            | Setting::RpsDefaultMask
+            | Setting::Sysctl(_) => None,
         }
     }
-}
-
-fn next_index(last: Option<QueueIndex>) -> u32 {
-    last.map_or(0, |last| last.0 + 1)
 }
 
 /// Why the host could not be read.
@@ -145,7 +231,7 @@ pub enum HostError {
     /// No `/sys/devices/system/cpu/online`.
     #[error(
         "read /sys/devices/system/cpu/online: there is none below the root; mount sysfs, or name a tree that \
-         tests/hosts/capture wrote with --root"
+         \"tune capture\" wrote with --root"
     )]
     NoSysfs,
     /// The interface is not in `/sys/class/net`.
@@ -167,6 +253,15 @@ pub enum HostError {
     /// `/proc/interrupts` is empty.
     #[error("/proc/interrupts is empty here, as where a container masks it; run tune on the host")]
     NoInterrupts,
+    /// `--map` contradicts the host, or itself.
+    #[error("{0}")]
+    Map(ToldMapError),
+    /// `--map` for several interfaces.
+    #[error("--map is of one interface, and these are asked for: {0}; name one with --interface")]
+    MapOfSeveral(String),
+    /// `--map` for an interface without a device.
+    #[error("interface {0} is virtual and has no interrupts; --map is for one with a device")]
+    MapOfVirtual(InterfaceName),
     /// `/sys/class/net` and the network namespace of this process do not have the same interface under this name.
     #[error(
         "/sys/class/net/{0} is not interface {0} of this process: /sys was mounted in another network namespace; \
@@ -185,6 +280,9 @@ pub enum HostError {
     /// The kernel did not list the interfaces of this process's network namespace.
     #[error("list the interfaces by rtnetlink: {0}")]
     Links(String),
+    /// The kernel did not say where this process may run.
+    #[error("sched_getaffinity of this process: {0}")]
+    Allowed(String),
     /// `interface = "auto"` without a default route.
     #[error(
         "no default route in /proc/net/route or /proc/net/ipv6_route to choose the interface by; name it with --interface"

@@ -59,20 +59,32 @@ impl FromStr for InterfaceName {
     }
 }
 
-/// Which interface is asked for.
+/// Which interfaces are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InterfaceChoice {
     /// The interface of the default route, written `auto`.
     Auto,
     /// This one.
     Named(InterfaceName),
+    /// These, written with commas between them.
+    Several(Vec<InterfaceName>),
 }
 
 impl FromStr for InterfaceChoice {
     type Err = InterfaceNameError;
 
     fn from_str(text: &str) -> Result<Self, InterfaceNameError> {
-        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::Named) }
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        if text.contains(',') {
+            return text
+                .split(',')
+                .map(|name| name.trim().parse())
+                .collect::<Result<_, _>>()
+                .map(Self::Several);
+        }
+        text.parse().map(Self::Named)
     }
 }
 

@@ -1,12 +1,13 @@
 //! The interface: its device, NUMA node and queues, from `/sys/class/net/IF/`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
 
 use super::names::{self, InterfaceName, PciAddress};
+use super::napi::{self, NapiFile};
 use super::{HostError, parse_node, read_optional_as};
 use crate::cpu_set::CpuSet;
 use crate::kernel_files::KernelFiles;
@@ -54,6 +55,9 @@ pub struct TxQueue {
     /// `xps_cpus`; `None` where the queue has no XPS: reading gives ENOENT on a device with one TX queue, EINVAL for a
     /// queue outside of all traffic classes (mqprio) and on a subordinate device (`xps_cpus_show()`).
     pub xps_cpus: Option<CpuSet>,
+    /// `xps_rxqs`: the RX queues whose connections transmit on it, before `xps_cpus` is asked; `None` as above, but it is
+    /// there with one TX queue.
+    pub xps_rxqs: Option<CpuSet>,
 }
 
 /// The device under an interface.
@@ -92,11 +96,14 @@ pub struct Nic {
     pub name: InterfaceName,
     /// The device; `None` for a virtual interface such as veth.
     pub device: Option<Device>,
-    /// For an interface that stands on others (the ports of a bond, team or bridge, what a VLAN is on), which carry its
-    /// packets: the lowest of them that have a device. `None` for an interface that carries them itself.
+    /// For an interface that stands on others (the ports of a bond, team or bridge, what a VLAN or macvlan is on), which
+    /// carry its packets: the lowest of them, without the ports of a bridge that have no device, which are those of
+    /// guests. `None` for an interface that carries them itself.
     pub lower: Option<BTreeSet<InterfaceName>>,
     /// NUMA node of the device or of the one above it; `None` where the kernel says -1 or nothing.
     pub numa_node: Option<u32>,
+    /// How it polls, by those files that the kernel has.
+    pub napi: BTreeMap<NapiFile, u64>,
     /// In ascending order of number.
     pub rx_queues: Vec<RxQueue>,
     /// In ascending order of number.
@@ -124,17 +131,18 @@ impl Nic {
             Ok(RxQueue { index, rps_cpus, rps_flow_cnt })
         });
         let tx_queues = tx.into_iter().map(|index| -> Result<_, HostError> {
-            let xps_cpus = read_optional_as(files, &queue("tx", index, "xps_cpus"), CpuSet::parse_mask);
-            match xps_cpus {
-                Err(HostError::File(error)) if error.is_invalid() => Ok(TxQueue { index, xps_cpus: None }),
-                xps_cpus => Ok(TxQueue { index, xps_cpus: xps_cpus? }),
-            }
+            let read = |file| match read_optional_as(files, &queue("tx", index, file), CpuSet::parse_mask) {
+                Err(HostError::File(error)) if error.is_invalid() => Ok(None),
+                mask => mask,
+            };
+            Ok(TxQueue { index, xps_cpus: read("xps_cpus")?, xps_rxqs: read("xps_rxqs")? })
         });
         Ok(Self {
             name: name.clone(),
             device,
-            lower: lowest_devices(files, name)?,
+            lower: lowest(files, name)?,
             numa_node,
+            napi: napi::read(files, name)?,
             rx_queues: rx_queues.collect::<Result<_, _>>()?,
             tx_queues: tx_queues.collect::<Result<_, _>>()?,
         })
@@ -178,7 +186,7 @@ pub fn interesting(files: &KernelFiles) -> Result<Vec<InterfaceName>, HostError>
 ///
 /// # Errors
 /// If `/sys/class/net` cannot be read.
-fn list_interfaces(files: &KernelFiles) -> Result<Vec<InterfaceName>, HostError> {
+pub(super) fn list_interfaces(files: &KernelFiles) -> Result<Vec<InterfaceName>, HostError> {
     let names = files.list(NET)?.into_iter().filter_map(|name| name.parse().ok());
     Ok(names.filter(|name: &InterfaceName| files.list(&format!("{NET}/{name}")).is_ok()).collect())
 }
@@ -198,30 +206,41 @@ fn has_device(files: &KernelFiles, name: &InterfaceName) -> bool {
     files.exists(&format!("{NET}/{name}/device"))
 }
 
-/// The interfaces at the end of the `lower_*` links that begin at this one, as far as they have a device (beside a NIC
-/// a bridge has the virtual interfaces of guests as ports); `None` if there is no such link.
-fn lowest_devices(
+/// The interfaces at the end of the `lower_*` links that begin at this one; `None` if there is no such link. Beside a NIC
+/// a bridge has the virtual interfaces of guests as ports: those are left out.
+pub(super) fn lowest(
     files: &KernelFiles,
     name: &InterfaceName,
 ) -> Result<Option<BTreeSet<InterfaceName>>, HostError> {
     let mut found = BTreeSet::new();
     let mut level = BTreeSet::from([name.clone()]);
     let mut stands_on_others = false;
-    for _ in 0..MAX_NESTING {
+    for _ in 0..=MAX_NESTING {
         let mut below = BTreeSet::new();
         for interface in level {
             let names = files.list_optional(&format!("{NET}/{interface}"))?.unwrap_or_default();
             let links = names.iter().filter_map(|file| file.strip_prefix("lower_")?.parse().ok());
             let links: Vec<InterfaceName> = links.collect();
             stands_on_others |= !links.is_empty();
-            if links.is_empty() && interface != *name && has_device(files, &interface) {
-                found.insert(interface);
+            let is_bridge = names.iter().any(|file| file == "bridge");
+            for link in links {
+                if !stands_on_any(files, &link)? {
+                    if !is_bridge || has_device(files, &link) {
+                        found.insert(link);
+                    }
+                } else {
+                    below.insert(link);
+                }
             }
-            below.extend(links);
         }
         level = below;
     }
     Ok(stands_on_others.then_some(found))
+}
+
+fn stands_on_any(files: &KernelFiles, name: &InterfaceName) -> Result<bool, HostError> {
+    let names = files.list_optional(&format!("{NET}/{name}"))?.unwrap_or_default();
+    Ok(names.iter().any(|file| file.starts_with("lower_")))
 }
 
 fn read_device(files: &KernelFiles, name: &InterfaceName) -> Result<Option<Device>, HostError> {

@@ -2,31 +2,39 @@
 //!
 //! The ladder, the first step that finds interrupts wins:
 //!
-//! 1. `msi_irqs/` of the device, else of the one above it (virtio), without the vectors that have no
+//! 1. what the kernel says by netlink, if it says it of every queue ([`Netdev`]); what it says of some must agree with
+//!    the step that wins;
+//! 2. `msi_irqs/` of the device, else of the one above it (virtio), without the vectors that have no
 //!    `/proc/irq/N` because no handler was ever asked for, and the driver's naming rule for the number;
-//! 2. the device's PCI address in the chip's name (`PCI-MSIX-0000:00:03.0`, printed by newer kernels);
-//! 3. `irq` of the device, for one without MSI;
-//! 4. the device's own name (`virtio2`), which no other device has: a virtio device that is not on PCI;
-//! 5. the interface's name alone. Names stay as they are when an interface is renamed, and two network namespaces may both have
+//! 3. the device's PCI address in the chip's name (`PCI-MSIX-0000:00:03.0`, printed by newer kernels);
+//! 4. `irq` of the device, for one without MSI;
+//! 5. the device's own name (`virtio2`), which no other device has: a virtio device that is not on PCI;
+//! 6. the interface's name alone. Names stay as they are when an interface is renamed, and two network namespaces may both have
 //!    an `eth0`, so such a row is shown and never written.
+//!
+//! Where none gives a map that is certain, the user can tell it (`--map`, [`ToldMap`]).
 //!
 //! A driver that no naming rule is known for is read as others write their names; that, too, is shown and never written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
 
 use super::driver_names;
-use super::nic::Device;
-use super::queue_map::{Candidate, map};
-use super::{HostError, InterruptRow, Interrupts, Irq, Nic, QueueIndex};
+use super::netdev::Direction;
+use super::nic::{self, Device};
+use super::queue_map::{Candidate, claimed_twice_or_not_at_all, map};
+use super::told_map::{Known, ToldMap, against_netlink, netlink_rows};
+use super::{HostError, InterfaceName, InterruptRow, Interrupts, Irq, Netdev, Nic, QueueIndex};
 use crate::kernel_files::KernelFiles;
 
 /// How it is known that an interrupt belongs to the queues of the interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HowKnown {
+    /// The kernel says so by netlink.
+    Netlink,
     /// It is in `msi_irqs/` of the device; the number is read from the name as its driver writes it.
     MsiIrqs,
     /// The device's PCI address stands in the chip's name.
@@ -35,6 +43,8 @@ pub enum HowKnown {
     IrqFile,
     /// Its name is the device's own, which no other device has.
     DeviceName,
+    /// The user says so (`--map`).
+    Told,
     /// Only its name says so, or which queues it serves: a guess.
     NameOnly,
 }
@@ -42,6 +52,8 @@ pub enum HowKnown {
 impl fmt::Display for HowKnown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
+            Self::Netlink => "netlink",
+            Self::Told => "--map",
             Self::MsiIrqs => "msi_irqs",
             Self::IrqFile => "irq file",
             Self::ChipAddress => "PCI address",
@@ -106,6 +118,8 @@ pub struct QueueIrqs {
     pub rows: Vec<QueueIrq>,
     /// Why the rows must not be written, where they must not.
     pub doubt: Option<String>,
+    /// The handlers of other devices on the same interrupts.
+    pub shared: BTreeMap<Irq, Vec<String>>,
 }
 
 impl QueueIrqs {
@@ -121,43 +135,140 @@ impl QueueIrqs {
         self.rows.iter().find(|row| row.serves.tx(queue))
     }
 
-    /// Climbs down the ladder; `/proc/interrupts` is only read if the device may have interrupts. Where no step finds an interrupt of a queue, the first step that found any
-    /// interrupt says why it is none.
+    /// The interrupt of a queue.
+    #[must_use]
+    pub fn of(&self, direction: Direction, queue: QueueIndex) -> Option<&QueueIrq> {
+        match direction {
+            Direction::Rx => self.rx(queue),
+            Direction::Tx => self.tx(queue),
+        }
+    }
+
+    /// Climbs down the ladder; `/proc/interrupts` is only read if the device may have interrupts. What was told must agree
+    /// with what is certain, and completes what is not.
     ///
     /// # Errors
-    /// If a directory exists and cannot be read, or `/proc/interrupts` is not understood.
-    pub fn read(files: &KernelFiles, nic: &Nic) -> Result<Self, HostError> {
-        let Some(device) = &nic.device else { return Ok(Self::default()) };
-        if driver_names::served_by(device).is_some() {
-            return Ok(map(nic, device, &[], HowKnown::NameOnly));
-        }
-        let interrupts = match Interrupts::read(files) {
-            Err(masked @ HostError::NoInterrupts) => {
-                return Ok(Self { rows: Vec::new(), doubt: Some(masked.to_string()) });
-            }
-            interrupts => &interrupts?,
+    /// If a directory exists and cannot be read, `/proc/interrupts` is not understood, or what was told contradicts the
+    /// host.
+    pub fn read<'a>(
+        files: &KernelFiles,
+        nic: &Nic,
+        netdev: &Netdev,
+        told: &ToldMap,
+        interrupts: impl FnOnce() -> Result<&'a Interrupts, HostError>,
+    ) -> Result<Self, HostError> {
+        let Some(device) = &nic.device else {
+            return match told.is_empty() {
+                true => Ok(Self::default()),
+                false => Err(HostError::MapOfVirtual(nic.name.clone())),
+            };
         };
-        let all = || interrupts.rows.iter().map(|row| row.irq).collect();
-        let steps = [
-            (HowKnown::MsiIrqs, msi_irqs(files, device)?),
-            (HowKnown::ChipAddress, irqs_of_chip(interrupts, device)),
-            (HowKnown::IrqFile, irq_file(files, device)?),
-            (HowKnown::NameOnly, all()),
-        ];
-        let mut nothing = None;
-        for (how, irqs) in steps {
-            let irqs = irqs.into_iter().filter(|irq| exists(files, *irq));
-            let candidates: Vec<Candidate> =
-                irqs.filter_map(|irq| interrupts.row(irq).map(candidate)).collect();
-            let found = map(nic, device, &candidates, how);
-            if !found.rows.is_empty() {
-                return Ok(found);
+        let unserved = driver_names::served_by(device).map(|_| map(nic, device, &[], HowKnown::NameOnly));
+        if let Some(unserved) = unserved.filter(|_| told.is_empty()) {
+            return Ok(unserved);
+        }
+        let interrupts = match interrupts() {
+            Err(masked @ HostError::NoInterrupts) if told.is_empty() => {
+                return Ok(Self { doubt: Some(masked.to_string()), ..Self::default() });
             }
-            if !candidates.is_empty() && how != HowKnown::NameOnly {
-                nothing.get_or_insert(found);
+            interrupts => interrupts?,
+        };
+        let mut found = climb(files, nic, device, netdev, interrupts)?;
+        if !told.is_empty() {
+            let known = OfHost { files, interrupts, interface: &nic.name };
+            found = told.complete(nic, found, netdev, &known).map_err(HostError::Map)?;
+        }
+        found.shared = found.others(interrupts);
+        Ok(found)
+    }
+
+    /// The other handlers of the interrupts: all but those that are in a row themselves.
+    fn others(&self, interrupts: &Interrupts) -> BTreeMap<Irq, Vec<String>> {
+        let mut shared = BTreeMap::new();
+        for row in &self.rows {
+            let is_other = |name: &&str| !self.rows.iter().any(|own| own.irq == row.irq && own.name == *name);
+            let names = interrupts.row(row.irq).map(|line| line.actions().filter(is_other));
+            let names: Vec<String> = names.into_iter().flatten().map(str::to_owned).collect();
+            if !names.is_empty() {
+                shared.insert(row.irq, names);
             }
         }
-        Ok(nothing.unwrap_or_else(|| map(nic, device, &[], HowKnown::NameOnly)))
+        shared
+    }
+}
+
+/// The first step that gives every queue its interrupt, or else finds any. Where no step finds an interrupt of a queue,
+/// the first that found any interrupt says why it is none.
+fn climb(
+    files: &KernelFiles,
+    nic: &Nic,
+    device: &Device,
+    netdev: &Netdev,
+    interrupts: &Interrupts,
+) -> Result<QueueIrqs, HostError> {
+    let name = |irq| interrupts.row(irq)?.actions().next().map(str::to_owned);
+    let rows = netlink_rows(nic, netdev, |irq| exists(files, irq), name);
+    if !rows.is_empty() && claimed_twice_or_not_at_all(nic, &rows).is_none() {
+        return Ok(QueueIrqs { rows, ..QueueIrqs::default() });
+    }
+    let mut found = climb_names(files, nic, device, interrupts)?;
+    found.doubt = against_netlink(&rows, &found).or(found.doubt);
+    Ok(found)
+}
+
+fn climb_names(
+    files: &KernelFiles,
+    nic: &Nic,
+    device: &Device,
+    interrupts: &Interrupts,
+) -> Result<QueueIrqs, HostError> {
+    let all = || interrupts.rows.iter().map(|row| row.irq).collect();
+    let mut nothing = None;
+    for how in [HowKnown::MsiIrqs, HowKnown::ChipAddress, HowKnown::IrqFile, HowKnown::NameOnly] {
+        let irqs: BTreeSet<Irq> = match how {
+            HowKnown::MsiIrqs => msi_irqs(files, device)?,
+            HowKnown::ChipAddress => irqs_of_chip(interrupts, device),
+            HowKnown::IrqFile => irq_file(files, device)?,
+            _ => all(),
+        };
+        let irqs = irqs.into_iter().filter(|irq| exists(files, *irq));
+        let candidates: Vec<Candidate> = irqs.filter_map(|irq| interrupts.row(irq).map(candidate)).collect();
+        let found = map(nic, device, &candidates, how);
+        if !found.rows.is_empty() {
+            return Ok(found);
+        }
+        if !candidates.is_empty() && how != HowKnown::NameOnly {
+            nothing.get_or_insert(found);
+        }
+    }
+    Ok(nothing.unwrap_or_else(|| map(nic, device, &[], HowKnown::NameOnly)))
+}
+
+/// What a told map is checked against.
+struct OfHost<'a> {
+    files: &'a KernelFiles,
+    interrupts: &'a Interrupts,
+    interface: &'a InterfaceName,
+}
+
+impl Known for OfHost<'_> {
+    fn name(&self, irq: Irq) -> Option<String> {
+        self.interrupts.row(irq)?.actions().next().map(str::to_owned)
+    }
+
+    fn exists(&self, irq: Irq) -> bool {
+        exists(self.files, irq)
+    }
+
+    fn other_owner(&self, irq: Irq) -> Option<String> {
+        let interfaces = nic::list_interfaces(self.files).unwrap_or_default();
+        let others = interfaces.into_iter().filter(|name| name != self.interface);
+        let mut owners = others.filter(|name| {
+            ["device", "device/.."]
+                .iter()
+                .any(|device| self.files.exists(&format!("/sys/class/net/{name}/{device}/msi_irqs/{irq}")))
+        });
+        owners.next().map(|name| name.to_string())
     }
 }
 
@@ -199,65 +310,4 @@ fn irqs_of_chip(interrupts: &Interrupts, device: &Device) -> BTreeSet<Irq> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::host::fixture::device_nic;
-
-    /// 40 is an interrupt that has gone: it has a line and an entry in `msi_irqs`, and no `/proc/irq/40` any more.
-    /// The names of virtio2 on the PCI function 0000:3b:00.0, or of an igb on it; `msi_irqs` of that function, and chips
-    /// that name it or do not.
-    fn read_tree(driver: &str, msi_irqs: &[u32], irq_file: &str, chip: &str) -> QueueIrqs {
-        let dir = tempfile::tempdir().unwrap();
-        let pci = dir.path().join("sys/devices/pci0000:3a/0000:3b:00.0");
-        let make = |path: std::path::PathBuf| std::fs::create_dir_all(path).unwrap();
-        make(pci.join("virtio2"));
-        make(pci.join("msi_irqs"));
-        msi_irqs
-            .iter()
-            .for_each(|irq| std::fs::write(pci.join(format!("msi_irqs/{irq}")), "msix\n").unwrap());
-        std::fs::write(pci.join("irq"), irq_file).unwrap();
-        [38, 39].iter().for_each(|irq| make(dir.path().join(format!("proc/irq/{irq}"))));
-        let (rx, tx) = if driver == "igb" {
-            ("eth0-rx-0", "eth0-tx-0")
-        } else {
-            ("virtio2-input.0", "virtio2-output.0")
-        };
-        let text = format!(
-            "CPU0\n 38: 1 {chip} 1-edge      {rx}\n 39: 1 {chip} 2-edge      {tx}\n 40: 1 {chip} 3-edge      {rx}\n"
-        );
-        std::fs::write(dir.path().join("proc/interrupts"), text).unwrap();
-        let files = KernelFiles::open(dir.path()).unwrap();
-        let device = if driver == "igb" { "" } else { "virtio2" };
-        QueueIrqs::read(&files, &device_nic(driver, device, 1, 1)).unwrap()
-    }
-
-    #[test]
-    fn the_ladder_is_climbed_down_step_by_step() {
-        let how = |map: &QueueIrqs| map.rows.iter().map(|row| (row.irq.0, row.how)).collect::<Vec<_>>();
-        let both = |step| vec![(38, step), (39, step)];
-        let address = "PCI-MSIX-0000:3b:00.0";
-        for driver in ["virtio_net", "igb"] {
-            assert_eq!(how(&read_tree(driver, &[38, 39, 40], "0", address)), both(HowKnown::MsiIrqs));
-            assert_eq!(how(&read_tree(driver, &[40], "38", address)), both(HowKnown::ChipAddress));
-            assert_eq!(how(&read_tree(driver, &[], "38", "PCI-MSI")), [(38, HowKnown::IrqFile)]);
-        }
-        assert_eq!(how(&read_tree("virtio_net", &[], "0", "IO-APIC")), both(HowKnown::DeviceName));
-        assert_eq!(how(&read_tree("igb", &[], "0", "PCI-MSI")), both(HowKnown::NameOnly));
-    }
-
-    /// `/dev/null` over it is how container runtimes mask it.
-    #[test]
-    fn an_empty_table_of_interrupts_is_a_doubt_and_no_table_is_none_of_a_virtual_interface_s_business() {
-        let dir = tempfile::tempdir().unwrap();
-        let files = KernelFiles::open(dir.path()).unwrap();
-        let virtual_interface = Nic { device: None, ..device_nic("", "", 1, 1) };
-        assert_eq!(QueueIrqs::read(&files, &virtual_interface).unwrap(), QueueIrqs::default());
-        std::fs::create_dir(dir.path().join("proc")).unwrap();
-        std::fs::write(dir.path().join("proc/interrupts"), "").unwrap();
-        let masked = QueueIrqs::read(&files, &device_nic("igb", "", 1, 1)).unwrap();
-        let doubt = masked.doubt.unwrap();
-        assert!(doubt.contains("/proc/interrupts is empty here") && doubt.contains("on the host"), "{doubt}");
-        let netvsc = QueueIrqs::read(&files, &device_nic("hv_netvsc", "", 1, 1)).unwrap();
-        assert!(netvsc.doubt.unwrap().contains("VMBus"));
-    }
-}
+mod tests;

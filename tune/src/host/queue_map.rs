@@ -1,9 +1,9 @@
 //! From the names of a device's interrupts to the queues that they serve, and what makes that map doubtful. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use super::driver_names::{self, Match, Numbers, Rule, Rules};
+use super::netdev::Direction;
 use super::nic::Device;
 use super::{HowKnown, Irq, Nic, QueueIndex, QueueIrq, QueueIrqs, Serves};
 use crate::cpu_set::{CpuSet, MAX_CPUS};
@@ -27,12 +27,12 @@ struct Reading<'a> {
 pub(super) fn map(nic: &Nic, device: &Device, candidates: &[Candidate], step: HowKnown) -> QueueIrqs {
     let (readings, how) = read_names(nic, device, candidates, step);
     let mut rows: Vec<QueueIrq> = serve(nic, &readings, how);
-    rows.sort_by_key(|row| (order(row.serves), row.irq));
+    sort(&mut rows);
     let doubt = doubt(nic, &rows, &readings).or_else(|| guess(nic, &rows, step));
     if rows.is_empty() {
-        return QueueIrqs { rows, doubt: Some(nothing_known(nic, device, candidates)) };
+        return QueueIrqs { doubt: Some(nothing_known(nic, device, candidates)), ..QueueIrqs::default() };
     }
-    QueueIrqs { rows, doubt }
+    QueueIrqs { rows, doubt, ..QueueIrqs::default() }
 }
 
 /// The names that a rule reads, and how certain that is: not more than the name where the rule is not the driver's own.
@@ -112,6 +112,11 @@ fn serve(nic: &Nic, readings: &[Reading], how: HowKnown) -> Vec<QueueIrq> {
     readings.iter().filter_map(row).collect()
 }
 
+/// In ascending order of queue, then interrupt.
+pub(super) fn sort(rows: &mut [QueueIrq]) {
+    rows.sort_by_key(|row| (order(row.serves), row.irq));
+}
+
 fn order(serves: Serves) -> (QueueIndex, u8) {
     match serves {
         Serves::All => (QueueIndex(0), 0),
@@ -158,7 +163,8 @@ fn blocks_missing(readings: &[Reading]) -> Option<String> {
     })
 }
 
-fn claimed_twice_or_not_at_all(nic: &Nic, rows: &[QueueIrq]) -> Option<String> {
+/// What makes rows less than a map of every queue, or more than one.
+pub(super) fn claimed_twice_or_not_at_all(nic: &Nic, rows: &[QueueIrq]) -> Option<String> {
     let rx = nic.rx_queues.iter().map(|rx| (Direction::Rx, rx.index));
     let tx = nic.tx_queues.iter().map(|tx| (Direction::Tx, tx.index));
     let mut unserved: BTreeMap<Direction, Vec<QueueIndex>> = BTreeMap::new();
@@ -181,21 +187,6 @@ fn claimed_twice_or_not_at_all(nic: &Nic, rows: &[QueueIrq]) -> Option<String> {
     let (direction, queues) = unserved.first_key_value()?;
     let plural = if queues.len() == 1 { "" } else { "s" };
     Some(format!("no interrupt is known for {direction} queue{plural} {} of {}", ranges(queues), nic.name))
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Direction {
-    Rx,
-    Tx,
-}
-
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Rx => "RX",
-            Self::Tx => "TX",
-        })
-    }
 }
 
 fn nothing_known(nic: &Nic, device: &Device, candidates: &[Candidate]) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{HostError, read_optional_as};
+use super::{HostError, allowed, read_optional_as};
 use crate::cpu_set::{Cpu, CpuSet};
 use crate::kernel_files::KernelFiles;
 
@@ -25,10 +25,18 @@ pub struct CpuPlace {
 }
 
 /// The CPUs of the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Topology {
     /// `online`.
     pub online: CpuSet,
+    /// `possible`: all that may ever come online; masks have a bit for each.
+    pub possible: CpuSet,
+    /// `isolated` (`isolcpus=domain`).
+    pub isolated: CpuSet,
+    /// `nohz_full`.
+    pub nohz_full: CpuSet,
+    /// Where this process may run, see [`allowed`]; `None` if that is not known.
+    pub allowed: Option<CpuSet>,
     /// CPUs to which the kernel lets RPS send packets: without `isolated` (`isolcpus=domain`) and `nohz_full`.
     pub housekeeping: CpuSet,
     /// The online CPUs in ascending order.
@@ -50,10 +58,20 @@ impl Topology {
         let isolated = list("isolated")?.unwrap_or_default();
         let nohz_full = list("nohz_full")?.unwrap_or_default();
         let nodes = read_nodes(files)?;
-        let cpus = online.iter().map(|cpu| read_cpu(files, cpu, &nodes)).collect::<Result<_, _>>()?;
+        let mut groups = Groups::default();
+        let cpus = online.iter().map(|cpu| read_cpu(files, cpu, &nodes, &mut groups));
+        let cpus = cpus.collect::<Result<_, _>>()?;
         let distances = read_distances(files, &nodes)?;
         let housekeeping = possible.difference(&isolated).difference(&nohz_full);
-        Ok(Self { online, housekeeping, cpus, distances })
+        let allowed = allowed::read(files)?;
+        Ok(Self { online, possible, isolated, nohz_full, allowed, housekeeping, cpus, distances })
+    }
+
+    /// True if a CPU mask sysctl prints all of its value: `dump_cpumask()` in `net/core/sysctl_net_core.c` has room for
+    /// 126 characters, and prints a digit for every 4 possible CPUs and a comma for every 32.
+    #[must_use]
+    pub fn prints_whole_mask(&self) -> bool {
+        self.possible.iter().last().is_none_or(|last| last < 448)
     }
 
     /// How far a CPU's node is from `node`: 0 for the node itself or if either is not known, else the kernel's
@@ -104,24 +122,48 @@ fn read_distances(
     Ok(distances)
 }
 
-fn read_cpu(files: &KernelFiles, cpu: Cpu, nodes: &BTreeMap<u32, CpuSet>) -> Result<CpuPlace, HostError> {
-    let path = format!("{CPU}/cpu{cpu}/topology/thread_siblings_list");
-    let siblings = read_optional_as(files, &path, CpuSet::parse_list)?.unwrap_or_default();
-    let core = siblings.first().unwrap_or(cpu);
-    let thread = siblings.iter().take_while(|&sibling| sibling < cpu).fold(0, |count, _| count + 1);
+/// What the CPUs of one core or one cache say alike, so that it is read of the first of them only.
+#[derive(Default)]
+struct Groups {
+    /// The threads of the core of a CPU.
+    siblings: BTreeMap<Cpu, CpuSet>,
+    /// The lowest CPU on the last level cache of a CPU.
+    llc: BTreeMap<Cpu, Cpu>,
+}
+
+fn read_cpu(
+    files: &KernelFiles,
+    cpu: Cpu,
+    nodes: &BTreeMap<u32, CpuSet>,
+    groups: &mut Groups,
+) -> Result<CpuPlace, HostError> {
+    if !groups.siblings.contains_key(&cpu) {
+        let path = format!("{CPU}/cpu{cpu}/topology/thread_siblings_list");
+        let siblings = read_optional_as(files, &path, CpuSet::parse_list)?.unwrap_or_default();
+        groups.siblings.extend(siblings.iter().map(|sibling| (sibling, siblings.clone())));
+    }
+    let siblings = groups.siblings.get(&cpu);
+    let core = siblings.and_then(CpuSet::first).unwrap_or(cpu);
+    let before = siblings.map(|siblings| siblings.iter().take_while(|&sibling| sibling < cpu));
+    let thread = before.into_iter().flatten().fold(0, |count, _| count + 1);
     let node = nodes.iter().find(|(_, cpus)| cpus.contains(cpu)).map(|(node, _)| *node);
-    let llc = read_llc(files, cpu)?.unwrap_or(core);
+    if !groups.llc.contains_key(&cpu) {
+        let shared = read_llc(files, cpu)?.unwrap_or_default();
+        let first = shared.first().unwrap_or(core);
+        groups.llc.extend(shared.iter().chain([cpu]).map(|other| (other, first)));
+    }
+    let llc = groups.llc.get(&cpu).copied().unwrap_or(core);
     Ok(CpuPlace { cpu, node, core, thread, llc })
 }
 
-/// The lowest CPU that shares the cache of the highest index with `cpu`.
-fn read_llc(files: &KernelFiles, cpu: Cpu) -> Result<Option<Cpu>, HostError> {
+/// The CPUs that share the cache of the highest index with `cpu`.
+fn read_llc(files: &KernelFiles, cpu: Cpu) -> Result<Option<CpuSet>, HostError> {
     let directory = format!("{CPU}/cpu{cpu}/cache");
     let names = files.list_optional(&directory)?.unwrap_or_default();
     let last = names.iter().filter_map(|name| name.strip_prefix("index")?.parse::<u32>().ok()).max();
     let Some(last) = last else { return Ok(None) };
     let path = format!("{directory}/index{last}/shared_cpu_list");
-    Ok(read_optional_as(files, &path, CpuSet::parse_list)?.and_then(|cpus| cpus.first()))
+    read_optional_as(files, &path, CpuSet::parse_list)
 }
 
 #[cfg(test)]
@@ -132,8 +174,8 @@ mod tests {
         Topology {
             online: "0-3".parse().unwrap(),
             housekeeping: "0-3".parse().unwrap(),
-            cpus: Vec::new(),
             distances: BTreeMap::from([(0, vec![10, 21]), (2, vec![21, 10])]),
+            ..Topology::default()
         }
     }
 

@@ -232,6 +232,28 @@ fn gigabit() -> Vec<Set> {
             ],
         ),
         set("tg3", 1, 1, &[vectors("eth0", 0, 1, all)]),
+        // Every vector of atlantic carries the bare name.
+        refused(
+            known(
+                set(
+                    "atlantic",
+                    2,
+                    2,
+                    &[vectors("eth0", 0, 1, all), vectors("eth0", 0, 1, all), vectors("eth0", 0, 1, all)],
+                ),
+                HowKnown::MsiIrqs,
+                HowKnown::NameOnly,
+            ),
+            "both claim RX queue 0",
+        ),
+        set("be2net", 2, 2, &[vectors("eth0-q{n}", 0, 2, both)]),
+        set("cxgb4", 2, 2, &[other("cxgb4"), other("eth0-FWeventq"), vectors("eth0-Rx{n}", 0, 2, both)]),
+        set("sfc", 2, 2, &[vectors("eth0-{n}", 0, 2, both)]),
+        set("hns3", 2, 2, &[other("hclge-misc-{pci}"), vectors("hns3-{pci}-TxRx-{n}", 0, 2, both)]),
+        set("fsl_enetc", 2, 2, &[vectors("eth0-rxtx{n}", 0, 2, both)]),
+        set("vif", 2, 2, &[vectors("eth0-q{n}-tx", 0, 2, tx), vectors("eth0-q{n}-rx", 0, 2, rx)]),
+        set("bnx2x", 2, 2, &[other("eth0-sp"), vectors("eth0-fp-{n}", 0, 2, both)]),
+        set("nfp", 2, 2, &[other("eth0-lsc"), other("eth0-exn"), vectors("eth0-rxtx-{n}", 0, 2, both)]),
         known(set("e1000", 1, 1, &[vectors("eth0", 0, 1, all)]), HowKnown::IrqFile, HowKnown::IrqFile),
     ]
 }

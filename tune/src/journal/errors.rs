@@ -22,6 +22,16 @@ pub enum JournalError {
     /// Another run holds the lock.
     #[error("another tune is at work in {0}; wait until it has ended")]
     Locked(PathBuf),
+    /// Somebody else could put a journal of his own there.
+    #[error(
+        "state directory {path}: {reason}: what a restore writes would be theirs to choose; choose another with --state-dir"
+    )]
+    Unsafe {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        reason: String,
+    },
     /// The default state directory leads out of the root.
     #[error("state directory: {0}; choose another with --state-dir")]
     Outside(KernelFileError),
@@ -45,6 +55,9 @@ pub(super) fn file_error(operation: &'static str, path: &Path) -> impl Fn(io::Er
     move |error| {
         let next = match error.kind() {
             io::ErrorKind::PermissionDenied => "; run as root, or choose another directory with --state-dir",
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "; free some, or choose another directory with --state-dir"
+            }
             io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotADirectory => {
                 "; choose another directory with --state-dir"
             }

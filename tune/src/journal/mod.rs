@@ -19,6 +19,7 @@ pub use state::State;
 
 use crate::netns::{self, Link, Links};
 use crate::setting::Setting;
+use crate::setting_io;
 
 const SCHEMA: u32 = 2;
 
@@ -129,6 +130,12 @@ impl Journal {
             // An interrupt of this queue was journaled under the number that it had before the channels changed.
             if entry.is_once_in(&known) && entry.is_once_in(&news) {
                 continue;
+            }
+            let setting = Setting::from_path(&entry.path);
+            if let Some((known, setting)) =
+                self.entries.iter_mut().find(|known| known.path == entry.path).zip(setting)
+            {
+                known.before = setting_io::merged(&setting, &known.before, &entry.before);
             }
             if !self.entries.iter().any(|known| known.path == entry.path && !known.is_of_other(&entry)) {
                 self.entries.retain(|known| known.path != entry.path);

@@ -72,6 +72,7 @@ impl State {
     }
 
     fn lock(handle: File, directory: &Path, files: &KernelFiles) -> Result<Self, JournalError> {
+        check_owner(&handle, directory)?;
         match rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(JournalError::Locked(directory.to_owned())),
@@ -196,6 +197,21 @@ impl State {
     fn sync_directory(&self) -> Result<(), JournalError> {
         self.handle.sync_all().map_err(file_error("sync state directory", &self.directory))
     }
+}
+
+/// Whoever may write to the directory can put another journal in the place of ours, which checking the journal's own owner
+/// does not show: a file can be linked or moved there. In one with the sticky bit (`/tmp`) only its owner can.
+fn check_owner(handle: &File, directory: &Path) -> Result<(), JournalError> {
+    let found = handle.metadata().map_err(file_error("look at state directory", directory))?;
+    let (owner, mode) = (found.uid(), found.mode());
+    let reason = if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        format!("it belongs to user {owner}")
+    } else if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+        format!("others may write to it (mode {:03o})", mode & 0o777)
+    } else {
+        return Ok(());
+    };
+    Err(JournalError::Unsafe { path: directory.to_owned(), reason })
 }
 
 fn open_directory(path: &Path) -> io::Result<File> {

@@ -14,7 +14,7 @@ const MANAGED: &str = "the kernel manages this interrupt; leave it with queues.i
 
 /// What was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Operation {
+pub(crate) enum Operation {
     /// Opening the root directory.
     OpenRoot,
     /// Looking a path up.
@@ -38,7 +38,7 @@ pub struct KernelFileError {
 }
 
 impl KernelFileError {
-    pub(super) fn new(operation: Operation, path: impl AsRef<Path>, source: io::Error) -> Self {
+    pub(crate) fn new(operation: Operation, path: impl AsRef<Path>, source: io::Error) -> Self {
         Self { operation, path: path.as_ref().to_owned(), source }
     }
 
@@ -82,6 +82,14 @@ impl KernelFileError {
         if !self.is_write() {
             return None;
         }
+        if path.starts_with("napi_thread/") {
+            return match errno {
+                Errno::PERM => Some("needs CAP_SYS_NICE; run as root"),
+                Errno::NOENT | Errno::SRCH => Some("this NAPI instance has no thread any more"),
+                Errno::INVAL => Some("none of these CPUs is online and allowed to it"),
+                _ => None,
+            };
+        }
         if path.starts_with("/proc/irq/") {
             return match errno {
                 Errno::PERM | Errno::IO => Some(MANAGED),
@@ -97,6 +105,9 @@ impl KernelFileError {
             Errno::PERM if path.starts_with("/sys/class/net/") => {
                 Some("not permitted; needs CAP_NET_ADMIN in the first user namespace")
             }
+            Errno::OPNOTSUPP if path.ends_with("/threaded") => Some(
+                "the interface has no NAPI instance now, as a veth without GRO; set napi.threaded = \"keep\"",
+            ),
             Errno::INVAL if path.ends_with("/rps_cpus") => {
                 Some("no housekeeping CPU is left in it (isolcpus, nohz_full)")
             }

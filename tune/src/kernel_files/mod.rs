@@ -5,19 +5,23 @@
 //! as the kernel follows them (`/sys/class/net/eth0/device/..` is the parent of the device, not `eth0`), but
 //! never out of the root.
 
+mod beneath;
 mod errors;
+mod record;
 mod write;
 
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 
 pub use errors::KernelFileError;
-use errors::Operation;
+pub(crate) use errors::Operation;
+pub use record::{Node, Tree};
 pub use write::{DirectWrite, KernelWrite};
 
 /// How long a write is repeated that fails with EBUSY or EAGAIN: an interrupt that is just being moved to
@@ -28,8 +32,10 @@ const BUSY_POLL: Duration = Duration::from_millis(10);
 /// Kernel files below a root directory.
 pub struct KernelFiles {
     root: PathBuf,
+    directory: OwnedFd,
     live: bool,
     writer: Box<dyn KernelWrite>,
+    recorder: Option<record::Recorder>,
 }
 
 impl KernelFiles {
@@ -53,7 +59,8 @@ impl KernelFiles {
         let given = root.as_ref();
         let error = |source| KernelFileError::new(Operation::OpenRoot, given, source);
         let root = canonical_root(given).map_err(error)?;
-        let mut files = Self { root, live: false, writer: Box::new(writer) };
+        let directory = beneath::open_root(&root).map_err(error)?;
+        let mut files = Self { root, directory, live: false, writer: Box::new(writer), recorder: None };
         files.live = ["/proc", "/sys"].iter().any(|path| files.is_of_kernel(path));
         Ok(files)
     }
@@ -82,9 +89,10 @@ impl KernelFiles {
     /// # Errors
     /// If the file cannot be found below the root or read.
     pub fn read(&self, path: &str) -> Result<String, KernelFileError> {
-        let read = || fs::read(self.locate(path)?);
-        let bytes = read().map_err(|source| KernelFileError::new(Operation::Read, path, source))?;
-        let mut text = String::from_utf8_lossy(&bytes).into_owned();
+        let bytes = self.bytes(path).map_err(|source| KernelFileError::new(Operation::Read, path, source))?;
+        self.note_file(path, &bytes);
+        let mut text = String::from_utf8(bytes)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         text.truncate(text.trim_end_matches('\n').len());
         Ok(text)
     }
@@ -103,15 +111,9 @@ impl KernelFiles {
     /// # Errors
     /// If the directory cannot be found below the root or read.
     pub fn list(&self, path: &str) -> Result<Vec<String>, KernelFileError> {
-        let list = || -> io::Result<Vec<String>> {
-            let mut names = Vec::new();
-            for entry in fs::read_dir(self.locate(path)?)? {
-                names.push(entry?.file_name().to_string_lossy().into_owned());
-            }
-            names.sort_unstable();
-            Ok(names)
-        };
-        list().map_err(|source| KernelFileError::new(Operation::List, path, source))
+        let names = self.names(path).map_err(|source| KernelFileError::new(Operation::List, path, source))?;
+        self.note_list(path, &names);
+        Ok(names)
     }
 
     /// As [`KernelFiles::list`]; `None` if there is no such directory.
@@ -125,7 +127,11 @@ impl KernelFiles {
     /// True if the file or directory exists below the root.
     #[must_use]
     pub fn exists(&self, path: &str) -> bool {
-        self.locate(path).is_ok()
+        let exists = self.reaches(path);
+        if exists {
+            self.note_existence(path);
+        }
+        exists
     }
 
     /// The kernel path of a file or directory with every symbolic link and `..` resolved.
@@ -135,6 +141,7 @@ impl KernelFiles {
     pub fn resolve(&self, path: &str) -> Result<String, KernelFileError> {
         let file =
             self.locate(path).map_err(|source| KernelFileError::new(Operation::LookUp, path, source))?;
+        self.note_existence(path);
         let below = file.strip_prefix(&self.root).unwrap_or(&file);
         Ok(format!("/{}", below.display()))
     }
@@ -144,6 +151,7 @@ impl KernelFiles {
     pub fn link_text(&self, path: &str) -> Option<String> {
         let (directory, name) = path.rsplit_once('/')?;
         let target = fs::read_link(self.locate(directory).ok()?.join(name)).ok()?;
+        self.note_link(path);
         Some(target.to_string_lossy().into_owned())
     }
 
@@ -237,112 +245,4 @@ fn absent_as_none<T>(result: Result<T, KernelFileError>) -> Result<Option<T>, Ke
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-
-    fn tree() -> (tempfile::TempDir, KernelFiles) {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path();
-        fs::create_dir_all(root.join("sys/devices/pci0/0000:00:03.0/virtio2/net/eth0")).unwrap();
-        fs::create_dir_all(root.join("sys/class/net")).unwrap();
-        symlink("../../devices/pci0/0000:00:03.0/virtio2/net/eth0", root.join("sys/class/net/eth0")).unwrap();
-        symlink("../../../virtio2", root.join("sys/class/net/eth0/device")).unwrap();
-        symlink("../../../bus/drivers/virtio_net", root.join("sys/class/net/eth0/device/driver")).unwrap();
-        fs::write(root.join("sys/devices/pci0/0000:00:03.0/numa_node"), "-1\n").unwrap();
-        let files = KernelFiles::open(root).unwrap();
-        (dir, files)
-    }
-
-    #[test]
-    fn links_are_followed_as_the_kernel_follows_them() {
-        let (_dir, files) = tree();
-        assert_eq!(
-            files.resolve("/sys/class/net/eth0/device").unwrap(),
-            "/sys/devices/pci0/0000:00:03.0/virtio2"
-        );
-        assert_eq!(files.read("/sys/class/net/eth0/device/../numa_node").unwrap(), "-1");
-        assert_eq!(files.link_name("/sys/class/net/eth0/device/driver").unwrap(), "virtio_net");
-        assert_eq!(files.read_optional("/sys/class/net/eth1/device").unwrap(), None);
-        assert_eq!(files.list("/sys/class/net").unwrap(), ["eth0"]);
-    }
-
-    #[test]
-    fn no_path_leads_out_of_the_root() {
-        let (dir, files) = tree();
-        symlink("/etc/passwd", dir.path().join("sys/absolute")).unwrap();
-        let error = files.read("/sys/absolute").unwrap_err().to_string();
-        assert!(error.contains("leads to /etc/passwd, outside of"), "{error}");
-        assert!(files.read(&format!("/{}etc/passwd", "../".repeat(40))).is_err());
-    }
-
-    #[test]
-    fn a_root_must_be_a_directory() {
-        let error = KernelFiles::open("/nonexistent/root").err().unwrap().to_string();
-        assert_eq!(error, "open root /nonexistent/root: ENOENT: no such file or directory");
-        assert!(KernelFiles::open("/proc/version").is_err());
-    }
-
-    #[test]
-    fn what_is_live_goes_by_the_file_system_and_not_by_the_path() {
-        for root in ["/", "/./", "/proc/self/root"] {
-            assert!(KernelFiles::open(root).unwrap().is_live(), "{root}");
-        }
-        let (dir, files) = tree();
-        assert!(!files.is_live());
-        symlink("/proc", dir.path().join("proc")).unwrap();
-        let files = KernelFiles::open(dir.path()).unwrap();
-        assert!(!files.is_live(), "a link out of the root is not followed");
-    }
-
-    #[test]
-    fn a_write_replaces_a_plain_file_wholly_and_never_creates() {
-        let (dir, files) = tree();
-        let file = dir.path().join("sys/value");
-        fs::write(&file, "00000000,00000003\n").unwrap();
-        files.write_existing("/sys/value", "1").unwrap();
-        assert_eq!(fs::read_to_string(&file).unwrap(), "1\n");
-        let error = files.write_existing("/sys/new", "1").unwrap_err();
-        assert_eq!(error.to_string(), "write \"1\" to /sys/new: ENOENT: no such file or directory");
-        assert!(!dir.path().join("sys/new").exists());
-    }
-
-    #[test]
-    fn a_file_nobody_may_write_is_refused_before_the_write() {
-        let (dir, files) = tree();
-        fs::create_dir_all(dir.path().join("proc/irq/36")).unwrap();
-        let file = dir.path().join("proc/irq/36/smp_affinity_list");
-        fs::write(&file, "0-1\n").unwrap();
-        files.check_writable("/proc/irq/36/smp_affinity_list").unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).unwrap();
-        let error = files.check_writable("/proc/irq/36/smp_affinity_list").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "write to /proc/irq/36/smp_affinity_list: EPERM: the kernel manages this interrupt; \
-             leave it with queues.irq = \"keep\""
-        );
-    }
-
-    #[test]
-    fn a_busy_interrupt_is_tried_again_and_other_errors_are_not() {
-        let (dir, _) = tree();
-        fs::write(dir.path().join("sys/value"), "0\n").unwrap();
-        let calls = std::sync::Arc::new(AtomicUsize::new(0));
-        let seen = calls.clone();
-        let files = KernelFiles::with_writer(dir.path(), move |_: &Path, _: &str| {
-            match seen.fetch_add(1, Ordering::Relaxed) {
-                0 => Err(io::Error::from_raw_os_error(16)),
-                1 => Ok(()),
-                _ => Err(io::Error::from_raw_os_error(5)),
-            }
-        })
-        .unwrap();
-        files.write_existing("/sys/value", "1").unwrap();
-        assert_eq!(calls.load(Ordering::Relaxed), 2);
-        let error = files.write_existing("/sys/value", "1").unwrap_err().to_string();
-        assert!(error.contains("EIO"), "{error}");
-        assert_eq!(calls.load(Ordering::Relaxed), 3);
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ mod tests;
 
 use super::{Desired, PlanError, Skipped};
 use crate::host::ethtool::{Channels, Knob, Limited, NTUPLE, RssTable, is_even};
-use crate::host::{Ethtool, Host};
+use crate::host::{Ethtool, Host, NicHost};
 use crate::profile::{ChannelCount, ChannelsWish, EthtoolWishes, FeaturesWish, RingsWish};
 use crate::setting::{Setting, Value};
 
@@ -32,9 +32,20 @@ pub(super) fn plan(
     workers: usize,
     desired: &mut Desired,
 ) -> Result<(), PlanError> {
-    let mut planner = Planner { host, desired };
     let workers = u32::try_from(workers).unwrap_or(u32::MAX);
-    let mut queues = host.ethtool.channels;
+    // One that stands on others is refused later.
+    let mut own = host.nics.iter().filter(|on| on.nic.lower.is_none());
+    own.try_for_each(|on| plan_of(wishes, on, workers, desired))
+}
+
+fn plan_of(
+    wishes: &EthtoolWishes,
+    on: &NicHost,
+    workers: u32,
+    desired: &mut Desired,
+) -> Result<(), PlanError> {
+    let mut planner = Planner { on, desired };
+    let mut queues = on.ethtool.channels;
     if let Some(wish) = wishes.channels {
         queues = planner.channels(wish, workers)?;
     }
@@ -48,7 +59,7 @@ pub(super) fn plan(
         for (&field, &number) in &wish.values {
             let knob = Knob::Coalesce(field);
             let key = format!("coalesce.{}", field.name());
-            if host.ethtool.coalesce.contains_key(&field) {
+            if on.ethtool.coalesce.contains_key(&field) {
                 planner.set(knob, field.value(number), format!("{key} = {}", field.value(number).in_toml()));
             } else {
                 planner.cannot(wish.require, &key, planner.absence("coalesce"))?;
@@ -62,17 +73,17 @@ pub(super) fn plan(
 }
 
 struct Planner<'a> {
-    host: &'a Host,
+    on: &'a NicHost,
     desired: &'a mut Desired,
 }
 
 impl Planner<'_> {
     fn driver(&self) -> &str {
-        self.host.nic.driver().or(self.host.ethtool.driver.as_deref()).unwrap_or_default()
+        self.on.nic.driver().or(self.on.ethtool.driver.as_deref()).unwrap_or_default()
     }
 
     fn set(&mut self, knob: Knob, value: Value, reason: String) {
-        self.desired.set(Setting::Ethtool(self.host.nic.name.clone(), knob), value, reason);
+        self.desired.set(Setting::Ethtool(self.on.nic.name.clone(), knob), value, reason);
     }
 
     fn set_words(&mut self, knob: Knob, words: String, reason: String) {
@@ -81,7 +92,7 @@ impl Planner<'_> {
 
     /// Skips a wish, or refuses the profile.
     fn cannot(&mut self, require: bool, key: &str, reason: String) -> Result<(), PlanError> {
-        let wish = format!("{key} of {}", self.host.nic.name);
+        let wish = format!("{key} of {}", self.on.nic.name);
         if require {
             return Err(PlanError::Required { wish, reason });
         }
@@ -91,8 +102,8 @@ impl Planner<'_> {
 
     /// Why something is not known.
     fn absence(&self, what: &str) -> String {
-        let unknown = self.host.ethtool.unknown.get(what);
-        let absent = if self.host.ethtool == Ethtool::default() {
+        let unknown = self.on.ethtool.unknown.get(what);
+        let absent = if self.on.ethtool == Ethtool::default() {
             "what ethtool says of the interface was not captured"
         } else {
             "the driver does not have it"
@@ -106,8 +117,8 @@ impl Planner<'_> {
             ChannelCount::Workers => workers,
             ChannelCount::Number(number) => number,
         };
-        let found = self.host.ethtool.channels;
-        let Some(channels) = found.filter(|_| self.host.ethtool.text(Knob::Channels).is_some()) else {
+        let found = self.on.ethtool.channels;
+        let Some(channels) = found.filter(|_| self.on.ethtool.text(Knob::Channels).is_some()) else {
             self.cannot(wish.require, "channels.count", self.absence("channels"))?;
             return Ok(found);
         };
@@ -136,7 +147,7 @@ impl Planner<'_> {
         } else {
             format!("{asked_by}: {asked}; {why}")
         };
-        let mut planned = self.host.ethtool.clone();
+        let mut planned = self.on.ethtool.clone();
         planned.channels = Some(wanted);
         if let Some(words) = planned.text(Knob::Channels) {
             self.set_words(Knob::Channels, words, reason);
@@ -145,7 +156,7 @@ impl Planner<'_> {
     }
 
     fn rings(&mut self, wish: RingsWish) -> Result<(), PlanError> {
-        let mut planned = self.host.ethtool.clone();
+        let mut planned = self.on.ethtool.clone();
         let (rx, tx) =
             planned.rings.as_mut().map_or((None, None), |rings| (rings.rx.as_mut(), rings.tx.as_mut()));
         let mut reasons = Vec::new();
@@ -172,27 +183,27 @@ impl Planner<'_> {
     /// the driver will fill anew for another number of channels: it is looked at again after that.
     fn rss(&mut self, require: bool, queues: Option<Channels>) -> Result<(), PlanError> {
         const KEY: &str = "rss.table";
-        let Some(rss) = self.host.ethtool.rss.as_ref().filter(|rss| !rss.table.is_empty()) else {
+        let Some(rss) = self.on.ethtool.rss.as_ref().filter(|rss| !rss.table.is_empty()) else {
             return self.cannot(require, KEY, self.absence("rss"));
         };
         let entries = u32::try_from(rss.table.len()).unwrap_or(u32::MAX);
-        let now = u32::try_from(self.host.nic.rx_queues.len()).unwrap_or(u32::MAX);
+        let now = u32::try_from(self.on.nic.rx_queues.len()).unwrap_or(u32::MAX);
         let wanted = queues.map_or(now, |channels| channels.rx_queues()).clamp(1, entries);
-        let now = self.host.ethtool.channels.map_or(now, |channels| channels.rx_queues()).clamp(1, entries);
+        let now = self.on.ethtool.channels.map_or(now, |channels| channels.rx_queues()).clamp(1, entries);
         let reason = format!("the hash spreads evenly over the {wanted} queues used");
         if is_even(&rss.table, wanted) {
-            if let Some(text) = self.host.ethtool.text(Knob::Rss) {
+            if let Some(text) = self.on.ethtool.text(Knob::Rss) {
                 self.set_words(Knob::Rss, text, reason);
             }
         } else if wanted != now && is_even(&rss.table, now) {
             self.desired.notes.push(format!(
                 "rss.table of {}: the driver fills the table anew for {wanted} channels; it is looked at again then",
-                self.host.nic.name
+                self.on.nic.name
             ));
         } else if rss.settable {
             self.set_words(Knob::Rss, RssTable::Equal(wanted).to_string(), reason);
         } else {
-            let by_hand = format!("ethtool -X {} equal {wanted}", self.host.nic.name);
+            let by_hand = format!("ethtool -X {} equal {wanted}", self.on.nic.name);
             let reason =
                 format!("this kernel cannot set it by netlink (Linux 6.17 can); \"{by_hand}\" does it");
             return self.cannot(require, KEY, reason);
@@ -205,7 +216,7 @@ impl Planner<'_> {
         let word = if on { "on" } else { "off" };
         let key = format!("features.ntuple = \"{word}\"");
         let driver = self.driver().to_owned();
-        let found = self.host.ethtool.features.get(NTUPLE).copied();
+        let found = self.on.ethtool.features.get(NTUPLE).copied();
         let hurts = NTUPLE_HURTS.iter().find(|(name, _)| *name == driver);
         let reason = match (found, hurts) {
             (None, _) => self.absence("features"),
@@ -250,20 +261,25 @@ fn lay(mut channels: Channels, rx: u32, tx: u32) -> Channels {
 /// The host with as many queues as it will have after the planned channels: the first ones, as they are now. What a new
 /// queue will hold, and which interrupt it gets, is found out when it is there.
 pub(super) fn predicted(host: &Host, desired: &mut Desired) -> Option<Host> {
-    let setting = Setting::Ethtool(host.nic.name.clone(), Knob::Channels);
-    let (before, after) = (host.value(&setting)?, desired.settings.get(&setting)?);
+    let mut predicted = host.clone();
+    let resized = predicted.nics.iter_mut().map(|on| resize(on, desired)).filter(Option::is_some).count();
+    (resized > 0).then_some(predicted)
+}
+
+fn resize(on: &mut NicHost, desired: &mut Desired) -> Option<()> {
+    let setting = Setting::Ethtool(on.nic.name.clone(), Knob::Channels);
+    let (before, after) = (on.value(&setting)?, desired.settings.get(&setting)?);
     if before == *after {
         return None;
     }
-    let mut ethtool = host.ethtool.clone();
+    let mut ethtool = on.ethtool.clone();
     ethtool.set(Knob::Channels, &after.to_string()).ok()?;
     let channels = ethtool.channels?;
-    let mut predicted = host.clone();
-    predicted.resize(channels.rx_queues(), channels.tx_queues());
+    on.resize(channels.rx_queues(), channels.tx_queues());
     desired.notes.push(format!(
         "{} goes from {before} to {after}: its interrupts and queues are discovered and planned again after that; what is \
          said of them here is of those of now",
         setting.path()
     ));
-    Some(predicted)
+    Some(())
 }

@@ -1,7 +1,11 @@
 //! `plan(&Profile, &Host) -> Desired`: what every setting shall hold. Pure.
 
+mod cpus;
 mod ethtool;
+mod irqbalance;
+mod napi_threads;
 mod placement;
+mod power;
 mod queues;
 mod sysctls;
 
@@ -9,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cpu_set::CpuSet;
 use crate::host::names::list;
-use crate::host::{Host, InterfaceName, SysctlName, Topology};
-use crate::profile::{CpuChoice, Profile};
+use crate::host::{Host, InterfaceName, SysctlName};
+use crate::profile::Profile;
 use crate::setting::{Setting, Value};
 
 /// What every setting that the profile touches shall hold, in the order of writing. The values are those that
@@ -24,10 +28,10 @@ pub struct Desired {
     pub reasons: BTreeMap<Setting, String>,
     /// The sysctls that stay above what the profile asks for, in the order of the profile.
     pub kept: Vec<Kept>,
-    /// What is not known before it is written, in words.
-    pub notes: Vec<String>,
     /// What the profile asks for and the host, its driver or its kernel does not have.
     pub skipped: Vec<Skipped>,
+    /// What who applies the profile should know, as what is not known before it is written: one sentence each.
+    pub notes: Vec<String>,
 }
 
 impl Desired {
@@ -74,6 +78,53 @@ pub enum PlanError {
         /// The host's.
         online: CpuSet,
     },
+    /// `cpus = "online"`, and none is left.
+    #[error(
+        "cpus = \"online\" leaves no CPU: online are {online}, isolated {isolated}, allowed {allowed}; name the workers' \
+         CPUs with --cpus"
+    )]
+    NoWorkerCpus {
+        /// Those that are online.
+        online: CpuSet,
+        /// Those that are isolated or `nohz_full`.
+        isolated: CpuSet,
+        /// Those that this process may use.
+        allowed: CpuSet,
+    },
+    /// `placement = "numa-local"` on a host with several nodes, of which the NIC's is not known.
+    #[error(
+        "queues.placement = \"numa-local\": the NUMA node of {interface} is not known, and this host has {nodes} nodes; \
+         name the CPUs: placement = {{ pack = \"LIST\" }}"
+    )]
+    UnknownNode {
+        /// The interface.
+        interface: InterfaceName,
+        /// How many nodes there are.
+        nodes: usize,
+    },
+    /// `placement = "numa-local"`, and no worker is there.
+    #[error(
+        "queues.placement = \"numa-local\": {interface} is on node {node}, and none of the workers' CPUs {workers} is on \
+         node {node}; choose others with --cpus"
+    )]
+    NoLocalCpus {
+        /// The interface.
+        interface: InterfaceName,
+        /// Its node.
+        node: u32,
+        /// The CPUs of the workers.
+        workers: CpuSet,
+    },
+    /// `placement = { pack = … }` with CPUs that are not online.
+    #[error("queues.placement.pack: CPUs {asked} are not all online: {missing} missing, online are {online}")]
+    PackedOffline {
+        /// The CPUs of the profile.
+        asked: CpuSet,
+        /// Those that are not online.
+        missing: CpuSet,
+        /// The host's.
+        online: CpuSet,
+    },
     /// The interface stands on others, which have the queues and interrupts.
     #[error(
         "interface {interface} stands on {}", match list(lower).as_str() {
@@ -84,7 +135,7 @@ pub enum PlanError {
     Stacked {
         /// The interface.
         interface: InterfaceName,
-        /// The lowest interfaces under it that have a device.
+        /// The lowest interfaces under it.
         lower: BTreeSet<InterfaceName>,
     },
     /// The interface has no queues in sysfs.
@@ -129,6 +180,21 @@ pub enum PlanError {
         /// Why not.
         reason: String,
     },
+    /// `irqbalance = "stop"` while it runs. Stopping a service is the service manager's.
+    #[error(
+        "irqbalance runs (process {pids}) and irqbalance = \"stop\" asks for a host without it: run \"systemctl stop \
+         irqbalance\" (and \"disable\" for the next boot), or set irqbalance = \"ban\""
+    )]
+    IrqbalanceRuns {
+        /// Its processes.
+        pids: String,
+    },
+    /// `rps_default = "workers"`, and the kernel would take all of them out.
+    #[error(
+        "queues.rps_default = \"workers\": the workers' CPUs {0} are all isolated (isolcpus, nohz_full), and the kernel \
+         refuses that; write \"off\" or \"keep\""
+    )]
+    IsolatedDefault(CpuSet),
     /// A sysctl does not exist here.
     #[error(
         "sysctl {0} does not exist on this kernel or in this network namespace ({path}); \
@@ -155,26 +221,14 @@ pub enum PlanError {
 /// If the host lacks CPUs or sysctls that the profile names, or the profile wants interrupts set whose queues
 /// are not known for certain.
 pub fn plan(profile: &Profile, host: &Host) -> Result<Desired, PlanError> {
-    let cpus = worker_cpus(&profile.cpus, &host.topology)?;
     let mut desired = Desired::default();
-    if host.nic.lower.is_none() {
-        ethtool::plan(&profile.ethtool, host, cpus.len(), &mut desired)?;
-    }
+    let cpus = cpus::workers(&profile.cpus, &host.topology, &mut desired)?;
+    ethtool::plan(&profile.ethtool, host, cpus.len(), &mut desired)?;
     let predicted = ethtool::predicted(host, &mut desired);
     queues::plan(profile, predicted.as_ref().unwrap_or(host), &cpus, &mut desired)?;
+    power::plan_napi(profile, host, &mut desired)?;
+    power::plan_governor(profile, host, &cpus, &mut desired)?;
+    irqbalance::plan(profile.irqbalance, &host.irqbalance, &mut desired)?;
     sysctls::plan(profile, host, &mut desired)?;
     Ok(desired)
-}
-
-/// The profile's CPUs, all of which must be online.
-fn worker_cpus(choice: &CpuChoice, topology: &Topology) -> Result<CpuSet, PlanError> {
-    match choice {
-        CpuChoice::Online => Ok(topology.online.clone()),
-        CpuChoice::List(cpus) if cpus.is_subset(&topology.online) => Ok(cpus.clone()),
-        CpuChoice::List(cpus) => Err(PlanError::MissingCpus {
-            asked: cpus.clone(),
-            missing: cpus.difference(&topology.online),
-            online: topology.online.clone(),
-        }),
-    }
 }

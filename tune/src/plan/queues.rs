@@ -1,15 +1,19 @@
-//! Interrupts, XPS and RPS of the interface's queues. Pure.
+//! Interrupts, XPS and RPS of the interfaces' queues. Pure.
 
-use super::placement::{Layout, fold, layout};
-use super::{Desired, PlanError};
+use super::placement::{Ground, Layout, Occupancy, add_senders, extent_of, fold, for_cpus, layout};
+use super::{Desired, PlanError, Skipped, cpus, napi_threads};
 use crate::cpu_set::CpuSet;
-use crate::host::{Host, QueueIrq, Serves};
-use crate::profile::{IrqPolicy, Placement, Profile, RpsPolicy, XpsPolicy};
+use crate::host::{Host, NicHost, QueueIndex, Serves, Topology};
+use crate::profile::{IrqPolicy, Placement, Profile, Queues, RpsDefault, RpsPolicy, XpsPolicy};
 use crate::setting::{Setting, Value};
 
-/// The layouts of the RX queues and of the TX queues, by position in `Nic::rx_queues` and `Nic::tx_queues`.
-struct Layouts {
+/// One interface with its queues laid out.
+struct Laid<'a> {
+    on: &'a NicHost,
+    topology: &'a Topology,
+    /// By position in `Nic::rx_queues`.
     rx: Vec<Layout>,
+    /// By position in `Nic::tx_queues`.
     tx: Vec<Layout>,
     /// Number of CPUs that the queues are laid on.
     cpus: usize,
@@ -18,268 +22,278 @@ struct Layouts {
 pub(super) fn plan(
     profile: &Profile,
     host: &Host,
-    cpus: &CpuSet,
+    workers: &CpuSet,
     desired: &mut Desired,
 ) -> Result<(), PlanError> {
-    let nic = &host.nic;
+    let queues = &profile.queues;
+    let mut taken = Occupancy::default();
+    for on in &host.nics {
+        let laid = lay_out(queues, on, &host.topology, workers, &mut taken, desired)?;
+        laid.plan_irqs(queues, desired)?;
+        napi_threads::plan(profile, on, &laid.rx, &laid.tx, desired);
+        laid.plan_xps(queues.xps, desired);
+        laid.plan_rps(queues, desired)?;
+        laid.plan_rps_flow_cnt(queues.rps_flow_cnt, desired);
+    }
+    plan_rps_default(queues.rps_default, host, workers, desired)
+}
+
+/// RX and TX queues are laid out each for themselves, except where one interrupt serves both of a number: then they
+/// must agree, the larger number of queues decides, and the fewer queues of the other direction share its CPUs.
+fn lay_out<'a>(
+    queues: &Queues,
+    on: &'a NicHost,
+    topology: &'a Topology,
+    workers: &CpuSet,
+    taken: &mut Occupancy,
+    desired: &mut Desired,
+) -> Result<Laid<'a>, PlanError> {
+    let nic = &on.nic;
     if let Some(lower) = nic.lower.clone() {
         return Err(PlanError::Stacked { interface: nic.name.clone(), lower });
     }
     if nic.rx_queues.is_empty() || nic.tx_queues.is_empty() {
         return Err(PlanError::NoQueues(nic.name.clone()));
     }
-    let queues = profile.queues;
-    let layouts = match queues.placement {
-        Placement::OnePerCore => lay_out(host, cpus),
+    let cpus = cpus::of_interface(&queues.placement, nic, topology, workers, desired)?;
+    let spread = queues.placement == Placement::Spread;
+    let ground = Ground { topology, node: nic.numa_node, cpus: &cpus, spread };
+    let others = workers.difference(&cpus);
+    let lay = |queues| {
+        let mut layouts = layout(&ground, queues, taken);
+        add_senders(&mut layouts, topology, &others);
+        layouts
     };
-    match queues.irq {
-        IrqPolicy::QueueCpu => {
-            if let Some(reason) = host.queue_irqs.doubt.clone() {
-                return Err(PlanError::QueueMap { interface: nic.name.clone(), reason });
-            }
-            plan_irqs(host, &layouts, desired);
-        }
-        // Fewer queues than CPUs spread over their groups wherever their interrupts fire.
-        IrqPolicy::Keep
-            if queues.rps == RpsPolicy::Auto
-                && nic.device.is_some()
-                && nic.rx_queues.len() >= layouts.cpus =>
-        {
-            return Err(PlanError::AutoRpsOfKeptIrqs(nic.name.clone()));
-        }
-        IrqPolicy::Keep => {}
+    let (rx, tx) = (nic.rx_queues.len(), nic.tx_queues.len());
+    let combined = on.queue_irqs.rows.iter().any(|row| matches!(row.serves, Serves::Both(_)));
+    let most = lay(if combined { rx.max(tx) } else { rx });
+    let (rx, tx) = if combined { (fold(&most, rx), fold(&most, tx)) } else { (most.clone(), lay(tx)) };
+    taken.add(topology, &most);
+    Ok(Laid { on, topology, rx, tx, cpus: cpus.len() })
+}
+
+impl Laid<'_> {
+    /// True if each CPU has an RX queue of its own.
+    fn has_a_queue_for_each_cpu(&self) -> bool {
+        self.rx.len() >= self.cpus
     }
-    plan_xps(queues.xps, host, &layouts, desired);
-    plan_rps(queues.rps, host, &layouts, desired)?;
-    if let Some(count) = queues.rps_flow_cnt {
+
+    fn plan_irqs(&self, queues: &Queues, desired: &mut Desired) -> Result<(), PlanError> {
+        let Self { on, rx, tx, .. } = self;
+        let nic = &on.nic;
+        if queues.irq == IrqPolicy::Keep {
+            // Fewer queues than CPUs spread over their groups wherever their interrupts fire.
+            let auto = queues.rps == RpsPolicy::Auto && nic.device.is_some();
+            return if auto && self.has_a_queue_for_each_cpu() {
+                Err(PlanError::AutoRpsOfKeptIrqs(nic.name.clone()))
+            } else {
+                Ok(())
+            };
+        }
+        if let Some(reason) = on.queue_irqs.doubt.clone() {
+            return Err(PlanError::QueueMap { interface: nic.name.clone(), reason });
+        }
+        let rx = nic.rx_queues.iter().zip(rx);
+        let rx = rx.filter_map(|(queue, layout)| Some((on.queue_irqs.rx(queue.index)?, queue.index, layout)));
+        let tx = nic.tx_queues.iter().zip(tx);
+        let tx = tx.filter_map(|(queue, layout)| Some((on.queue_irqs.tx(queue.index)?, queue.index, layout)));
+        for (row, queue, layout) in rx.chain(tx) {
+            let setting = Setting::IrqAffinity(row.irq);
+            // An interrupt of all queues stays with the first.
+            if !desired.settings.contains_key(&setting) {
+                let serves = match row.serves {
+                    Serves::Both(_) => format!("RX and TX queue {queue}"),
+                    Serves::Rx(_) => format!("RX queue {queue}"),
+                    Serves::Tx(_) => format!("TX queue {queue}"),
+                    Serves::All => "all queues".to_owned(),
+                };
+                let reason = format!("{} ({serves} of {}) fires on {}", row.name, nic.name, layout.why);
+                desired.set(setting, Value::List(CpuSet::from_iter([layout.cpu])), reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// A device with one TX queue has no `xps_cpus`. While `xps_rxqs` is not empty the kernel asks it first
+    /// (`get_xps_queue()` in `net/core/dev.c`).
+    fn plan_xps(&self, policy: XpsPolicy, desired: &mut Desired) {
+        if policy == XpsPolicy::Keep {
+            return;
+        }
+        let nic = &self.on.nic;
+        for (position, (queue, layout)) in nic.tx_queues.iter().zip(&self.tx).enumerate() {
+            if queue.xps_cpus.is_some() {
+                let setting = Setting::XpsCpus(nic.name.clone(), queue.index);
+                let (cpus, reason) = match policy {
+                    XpsPolicy::Off => (CpuSet::new(), "queues.xps = \"off\"".to_owned()),
+                    _ => (layout.senders.clone(), self.why_senders(queue.index, layout)),
+                };
+                desired.set(setting, Value::Mask(cpus), reason);
+            }
+            if queue.xps_rxqs.is_some() {
+                let setting = Setting::XpsRxqs(nic.name.clone(), queue.index);
+                let (queues, reason) = match policy {
+                    XpsPolicy::RxQueue => (
+                        self.received_with(position),
+                        "queues.xps = \"rx-queue\": a connection \
+                        sends on the TX queue of the RX queue that it is received on",
+                    ),
+                    _ => (
+                        CpuSet::new(),
+                        "queues.xps chooses by CPU or not at all, and the kernel asks xps_rxqs first",
+                    ),
+                };
+                desired.set(setting, Value::Queues(queues), reason);
+            }
+        }
+        if policy == XpsPolicy::RxQueue && nic.tx_queues.iter().all(|queue| queue.xps_rxqs.is_none()) {
+            desired.skipped.push(Skipped {
+                wish: format!("queues.xps = \"rx-queue\" of {}", nic.name),
+                reason: format!(
+                    "there is no /sys/class/net/{}/queues/tx-*/xps_rxqs here; its queues \
+                     are chosen by CPU",
+                    nic.name
+                ),
+            });
+        }
+    }
+
+    fn why_senders(&self, queue: QueueIndex, layout: &Layout) -> String {
+        let Layout { senders, group, cpu, .. } = layout;
+        let completes = format!("tx-{queue} completes on CPU {cpu}");
+        if senders.len() == 1 {
+            format!("{completes}, which sends on it alone")
+        } else if senders == group {
+            format!(
+                "{completes}, and its group {group} sends on it: {}",
+                for_cpus(self.tx.len(), "TX queue", self.cpus)
+            )
+        } else {
+            let more = senders.difference(group);
+            format!(
+                "{completes}; CPUs {more}, which have no queue of their own, send on it as one of the nearest"
+            )
+        }
+    }
+
+    /// The RX queues whose connections send on the TX queue of this position: those of its number, and where one
+    /// direction has fewer queues its numbers go round.
+    fn received_with(&self, position: usize) -> CpuSet {
+        let rx = &self.on.nic.rx_queues;
+        let tx = self.tx.len();
+        let goes_round =
+            |other: usize| if rx.len() > tx { other % tx == position } else { position % rx.len() == other };
+        let own = rx.iter().enumerate().filter(|(other, _)| goes_round(*other));
+        own.map(|(_, queue)| queue.index.0).collect()
+    }
+
+    fn plan_rps(&self, wishes: &Queues, desired: &mut Desired) -> Result<(), PlanError> {
+        let nic = &self.on.nic;
+        let housekeeping = &self.topology.housekeeping;
+        let queues = nic.rx_queues.iter().zip(&self.rx).filter(|(queue, _)| queue.rps_cpus.is_some());
+        for (queue, layout) in queues {
+            let Some((cpus, reason)) = self.rps_of(wishes, queue.index, layout) else { continue };
+            let usable = cpus.intersection(housekeeping);
+            if usable.is_empty() && !cpus.is_empty() {
+                let interface = nic.name.clone();
+                return Err(PlanError::IsolatedCpus { interface, queue: queue.index, cpus });
+            }
+            let without = cpus.difference(&usable);
+            let reason = if without.is_empty() {
+                reason
+            } else {
+                format!("{reason}; without {without}, which are isolated: the kernel takes them out")
+            };
+            desired.set(Setting::RpsCpus(nic.name.clone(), queue.index), Value::Mask(usable), reason);
+        }
+        Ok(())
+    }
+
+    /// The CPUs of RPS before the kernel takes isolated ones out, and why; `None` to leave it.
+    fn rps_of(&self, wishes: &Queues, queue: QueueIndex, layout: &Layout) -> Option<(CpuSet, String)> {
+        let own_irq = self.on.queue_irqs.rx(queue).is_some_and(|row| row.serves != Serves::All);
+        let counts = for_cpus(self.rx.len(), "RX queue", self.cpus);
+        let fires_there = own_irq && wishes.irq == IrqPolicy::QueueCpu;
+        Some(match wishes.rps {
+            RpsPolicy::Auto if own_irq && self.has_a_queue_for_each_cpu() => (
+                CpuSet::new(),
+                format!(
+                    "{counts}: each has an interrupt on a CPU of its own, and RPS would take new flows away from it"
+                ),
+            ),
+            RpsPolicy::Auto if fires_there && layout.group.len() == 1 => (
+                CpuSet::new(),
+                format!("{counts}: its group is CPU {} alone, where its interrupt fires", layout.cpu),
+            ),
+            RpsPolicy::Auto if self.has_a_queue_for_each_cpu() => (
+                layout.group.clone(),
+                format!("{counts}, without an interrupt of its own: RPS takes the packets to {}", layout.why),
+            ),
+            RpsPolicy::Auto => (
+                layout.group.clone(),
+                format!(
+                    "{counts}: its packets are spread over its group {} ({})",
+                    layout.group,
+                    extent_of(self.topology, &layout.group)
+                ),
+            ),
+            RpsPolicy::QueueCpu => {
+                let reason = format!("queues.rps = \"queue-cpu\": {}", layout.why);
+                (CpuSet::from_iter([layout.cpu]), reason)
+            }
+            RpsPolicy::Off => (CpuSet::new(), "queues.rps = \"off\"".to_owned()),
+            RpsPolicy::Keep => return None,
+        })
+    }
+
+    fn plan_rps_flow_cnt(&self, count: Option<u32>, desired: &mut Desired) {
+        let Some(count) = count else { return };
+        let nic = &self.on.nic;
         let rounded = if count == 0 { 0 } else { count.next_power_of_two() };
-        let value = Value::Numbers(vec![i128::from(rounded)]);
+        let reason = match count {
+            0 => "queues.rps_flow_cnt = 0: no RFS".to_owned(),
+            _ => format!("queues.rps_flow_cnt = {count}, which the kernel makes a power of two"),
+        };
         for rx in nic.rx_queues.iter().filter(|rx| rx.rps_flow_cnt.is_some()) {
             let setting = Setting::RpsFlowCount(nic.name.clone(), rx.index);
-            desired.set(setting, value.clone(), format!("queues.rps_flow_cnt = {count}"));
-        }
-    }
-    Ok(())
-}
-
-/// RX and TX queues are laid out each for themselves, except where one interrupt serves both of a number: then they
-/// must agree, the larger number of queues decides, and the fewer queues of the other direction share its CPUs.
-fn lay_out(host: &Host, cpus: &CpuSet) -> Layouts {
-    let (rx, tx) = (host.nic.rx_queues.len(), host.nic.tx_queues.len());
-    let lay = |queues| layout(&host.topology, host.nic.numa_node, cpus, queues);
-    let combined = host.queue_irqs.rows.iter().any(|row| matches!(row.serves, Serves::Both(_)));
-    let (rx, tx) = if combined {
-        let both = lay(rx.max(tx));
-        (fold(&both, rx), fold(&both, tx))
-    } else {
-        (lay(rx), lay(tx))
-    };
-    Layouts { rx, tx, cpus: cpus.len() }
-}
-
-fn plan_irqs(host: &Host, layouts: &Layouts, desired: &mut Desired) {
-    let rx = host.nic.rx_queues.iter().zip(&layouts.rx);
-    let rx = rx.filter_map(|(queue, layout)| Some((host.queue_irqs.rx(queue.index)?, layout)));
-    let tx = host.nic.tx_queues.iter().zip(&layouts.tx);
-    let tx = tx.filter_map(|(queue, layout)| Some((host.queue_irqs.tx(queue.index)?, layout)));
-    for (QueueIrq { irq, .. }, layout) in rx.chain(tx) {
-        let setting = Setting::IrqAffinity(*irq);
-        // An interrupt of all queues stays with the first.
-        if !desired.settings.contains_key(&setting) {
-            let own = Value::List(CpuSet::from_iter([layout.cpu]));
-            desired.set(setting, own, format!("the CPU of its queue, {}", layout.cpu));
+            desired.set(setting, Value::Numbers(vec![i128::from(rounded)]), reason.clone());
         }
     }
 }
 
-/// A device with one TX queue has no XPS.
-fn plan_xps(policy: XpsPolicy, host: &Host, layouts: &Layouts, desired: &mut Desired) {
-    let nic = &host.nic;
-    for (queue, layout) in nic.tx_queues.iter().zip(&layouts.tx).filter(|(queue, _)| queue.xps_cpus.is_some())
-    {
-        let (cpus, reason) = match policy {
-            XpsPolicy::QueueCpu => (layout.group.clone(), "the CPUs of the queue transmit on it"),
-            XpsPolicy::Off => (CpuSet::new(), "queues.xps = \"off\""),
-            XpsPolicy::Keep => continue,
-        };
-        desired.set(Setting::XpsCpus(nic.name.clone(), queue.index), Value::Mask(cpus), reason);
-    }
-}
-
-fn plan_rps(
-    policy: RpsPolicy,
+/// What the kernel would refuse is refused here: it parses into the mask that is in force, so that a refused write
+/// leaves it empty (`rps_default_mask_sysctl()` in `net/core/sysctl_net_core.c`).
+fn plan_rps_default(
+    wish: RpsDefault,
     host: &Host,
-    layouts: &Layouts,
+    workers: &CpuSet,
     desired: &mut Desired,
 ) -> Result<(), PlanError> {
-    let nic = &host.nic;
-    for (queue, layout) in nic.rx_queues.iter().zip(&layouts.rx).filter(|(queue, _)| queue.rps_cpus.is_some())
-    {
-        let own_irq = host.queue_irqs.rx(queue.index).is_some_and(|row| row.serves != Serves::All);
-        let (cpus, reason) = match policy {
-            RpsPolicy::Auto if own_irq && nic.rx_queues.len() >= layouts.cpus => {
-                (CpuSet::new(), "every CPU has a queue with an interrupt: RPS would only move packets away")
-            }
-            RpsPolicy::Auto => {
-                (layout.group.clone(), "the queue's packets are spread over its group of CPUs")
-            }
-            RpsPolicy::QueueCpu => (CpuSet::from_iter([layout.cpu]), "queues.rps = \"queue-cpu\""),
-            RpsPolicy::Off => (CpuSet::new(), "queues.rps = \"off\""),
-            RpsPolicy::Keep => continue,
+    let topology = &host.topology;
+    let (cpus, reason) = match wish {
+        RpsDefault::Keep => return Ok(()),
+        RpsDefault::Off => (CpuSet::new(), "queues.rps_default = \"off\"".to_owned()),
+        RpsDefault::Workers => (
+            workers.intersection(&topology.housekeeping),
+            format!("queues.rps_default = \"workers\": the workers' CPUs {workers} without isolated ones"),
+        ),
+    };
+    if host.rps_default_mask.is_none() {
+        let reason = if topology.prints_whole_mask() {
+            "there is no /proc/sys/net/core/rps_default_mask (Linux 6.3 and later have it)".to_owned()
+        } else {
+            "with more than 448 possible CPUs the kernel prints only the end of it, so that it could not be restored"
+                .to_owned()
         };
-        let allowed = cpus.intersection(&host.topology.housekeeping);
-        if allowed.is_empty() && !cpus.is_empty() {
-            return Err(PlanError::IsolatedCpus { interface: nic.name.clone(), queue: queue.index, cpus });
-        }
-        desired.set(Setting::RpsCpus(nic.name.clone(), queue.index), Value::Mask(allowed), reason);
+        desired.skipped.push(Skipped { wish: "queues.rps_default".to_owned(), reason });
+        return Ok(());
     }
+    if cpus.is_empty() && wish == RpsDefault::Workers {
+        return Err(PlanError::IsolatedDefault(workers.clone()));
+    }
+    desired.set(Setting::RpsDefaultMask, Value::Mask(cpus), reason);
     Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::plan;
-    use super::*;
-    use crate::host::fixture::{nic_host, veth_host};
-    use crate::host::{QueueIndex, QueueIrqs};
-
-    /// The planned values of all files of this name, in order.
-    fn values(host: &Host, profile: &str, file: &str) -> Vec<String> {
-        let desired = plan(&Profile::parse(profile, "p").unwrap(), host).unwrap();
-        let of_file = desired.settings.iter().filter(|(setting, _)| setting.path().ends_with(file));
-        of_file.map(|(_, value)| value.to_string()).collect()
-    }
-
-    fn refusal(host: &Host, profile: &str) -> String {
-        plan(&Profile::parse(profile, "p").unwrap(), host).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_queue_for_each_cpu_needs_no_rps() {
-        let host = nic_host(4, 4);
-        assert_eq!(values(&host, "", "smp_affinity_list"), ["0", "1", "2", "3"]);
-        assert_eq!(values(&host, "", "xps_cpus"), ["1", "2", "4", "8"]);
-        assert_eq!(values(&host, "", "rps_cpus"), ["0", "0", "0", "0"]);
-    }
-
-    #[test]
-    fn more_queues_than_cpus_begin_again_and_fewer_have_groups() {
-        let host = nic_host(4, 6);
-        assert_eq!(values(&host, "", "smp_affinity_list"), ["0", "1", "2", "3", "0", "1"]);
-        assert_eq!(values(&host, "", "rps_cpus"), ["0"; 6]);
-        let host = nic_host(8, 2);
-        assert_eq!(values(&host, "", "smp_affinity_list"), ["0", "4"]);
-        assert_eq!(values(&host, "", "xps_cpus"), ["f", "f0"]);
-        assert_eq!(values(&host, "", "rps_cpus"), ["f", "f0"]);
-        assert_eq!(values(&host, "[queues]\nrps = \"queue-cpu\"", "rps_cpus"), ["1", "10"]);
-        assert_eq!(values(&host, "cpus = \"2,5\"", "smp_affinity_list"), ["2", "5"]);
-    }
-
-    #[test]
-    fn queues_without_interrupts_are_moved_by_rps() {
-        let host = veth_host(4, 4);
-        assert_eq!(values(&host, "", "rps_cpus"), ["1", "2", "4", "8"]);
-        assert_eq!(values(&host, "", "smp_affinity_list"), [""; 0]);
-        assert_eq!(values(&host, "[queues]\nrps = \"off\"\nxps = \"off\"", "ps_cpus"), ["0"; 8]);
-        assert_eq!(values(&host, "[queues]\nrps = \"keep\"\nxps = \"keep\"", "ps_cpus"), [""; 0]);
-    }
-
-    #[test]
-    fn one_tx_queue_has_no_xps() {
-        assert_eq!(values(&nic_host(2, 1), "", "xps_cpus"), [""; 0]);
-    }
-
-    #[test]
-    fn one_interrupt_for_all_queues_leaves_their_cpus_to_rps() {
-        let mut host = nic_host(2, 2);
-        host.queue_irqs.rows.truncate(1);
-        host.queue_irqs.rows[0].serves = Serves::All;
-        assert_eq!(values(&host, "", "smp_affinity_list"), ["0"]);
-        assert_eq!(values(&host, "", "rps_cpus"), ["1", "2"]);
-    }
-
-    #[test]
-    fn rps_leaves_isolated_cpus_out_and_needs_one_that_is_not() {
-        let mut host = veth_host(4, 2);
-        host.topology.housekeeping = "0-1,3".parse().unwrap();
-        assert_eq!(values(&host, "", "rps_cpus"), ["3", "8"]);
-        host.topology.housekeeping = "0-1".parse().unwrap();
-        let error = refusal(&host, "");
-        assert!(error.contains("RPS of eth0 rx-1 would go to CPUs 2-3"), "{error}");
-    }
-
-    #[test]
-    fn rps_flow_cnt_is_planned_as_the_kernel_rounds_it() {
-        let profile = |count| format!("[queues]\nrps_flow_cnt = {count}");
-        let host = veth_host(2, 2);
-        assert_eq!(values(&host, &profile(683), "rps_flow_cnt"), ["1024"; 2]);
-        assert_eq!(values(&host, &profile(0), "rps_flow_cnt"), ["0"; 2]);
-        assert_eq!(values(&host, "", "rps_flow_cnt"), [""; 0]);
-    }
-
-    #[test]
-    fn a_map_in_doubt_is_refused_unless_it_does_not_matter() {
-        let mut host = nic_host(2, 2);
-        host.queue_irqs.doubt = Some("two say so".into());
-        assert!(refusal(&host, "").contains("two say so"));
-        assert_eq!(values(&host, "[queues]\nirq = \"keep\"\nrps = \"off\"", "smp_affinity_list"), [""; 0]);
-    }
-
-    #[test]
-    fn rps_auto_is_refused_where_the_interrupts_of_a_queue_for_each_cpu_are_kept() {
-        let keep = |rps: &str| format!("[queues]\nirq = \"keep\"\nrps = \"{rps}\"");
-        let host = nic_host(2, 2);
-        let error = refusal(&host, &keep("auto"));
-        assert!(error.contains("queues.irq = \"keep\" leaves them; set queues.rps to"), "{error}");
-        assert_eq!(values(&host, &keep("queue-cpu"), "rps_cpus"), ["1", "2"]);
-        // With fewer queues the groups do not depend on the interrupts, known or not.
-        let mut fewer = nic_host(4, 2);
-        assert_eq!(values(&fewer, &keep("auto"), "rps_cpus"), ["3", "c"]);
-        fewer.queue_irqs = QueueIrqs { rows: Vec::new(), doubt: Some("USB".into()) };
-        assert_eq!(values(&fewer, &keep("auto"), "rps_cpus"), ["3", "c"]);
-        assert_eq!(values(&nic_host(4, 1), &keep("auto"), "rps_cpus"), ["f"]);
-        assert_eq!(values(&veth_host(2, 2), &keep("auto"), "rps_cpus"), ["1", "2"], "no interrupts to keep");
-    }
-
-    #[test]
-    fn fewer_tx_than_rx_queues_on_the_same_interrupts_still_serve_every_cpu() {
-        let mut host = nic_host(8, 8);
-        host.nic.tx_queues.truncate(6);
-        for row in &mut host.queue_irqs.rows[6..] {
-            row.serves = Serves::Rx(QueueIndex(row.irq.0 - 40));
-        }
-        assert_eq!(values(&host, "", "xps_cpus"), ["41", "82", "4", "8", "10", "20"]);
-        assert_eq!(values(&host, "", "smp_affinity_list"), ["0", "1", "2", "3", "4", "5", "6", "7"]);
-        assert_eq!(values(&host, "", "rps_cpus"), ["0"; 8]);
-    }
-
-    #[test]
-    fn an_interface_on_others_is_refused_with_their_names() {
-        let mut host = veth_host(2, 2);
-        host.nic.name = "bond0".parse().unwrap();
-        host.nic.lower = Some(["eth0", "eth1"].map(|name| name.parse().unwrap()).into());
-        let error = refusal(&host, "");
-        assert!(error.starts_with("interface bond0 stands on eth0, eth1: "), "{error}");
-        host.nic.lower = Some(std::collections::BTreeSet::new());
-        let error = refusal(&host, "");
-        assert!(error.ends_with("of which none has a device: there is nothing to tune"), "{error}");
-    }
-
-    #[test]
-    fn an_interface_without_queues_is_refused() {
-        let mut host = veth_host(2, 2);
-        host.nic.tx_queues.clear();
-        assert!(refusal(&host, "").contains("has no RX and TX queues"));
-        host.nic.rx_queues.retain(|rx| rx.index == QueueIndex(9));
-        assert!(refusal(&host, "").contains("has no RX and TX queues"));
-    }
-
-    #[test]
-    fn cpus_that_are_not_online_are_named_with_the_way_out() {
-        assert_eq!(
-            refusal(&nic_host(2, 2), "cpus = \"0-3\""),
-            "the profile's CPUs 0-3 are not all on this host: 2-3 missing, online are 0-1; \
-             choose others with --cpus 0-1"
-        );
-    }
-}
+mod tests;

@@ -19,8 +19,8 @@ pub(super) fn plan(profile: &Profile, host: &Host, desired: &mut Desired) -> Res
                 asked: wish.value.clone(),
             });
         }
-        let reason =
-            if wish.exact { "exactly as the profile says" } else { "at least what the profile says" };
+        let (asked, how) = (&wish.value, if wish.exact { "exactly" } else { "at least" });
+        let reason = format!("the profile asks for {how} {asked}; the host has {found}");
         desired.set(Setting::Sysctl(wish.name.clone()), value, reason);
     }
     Ok(())

@@ -4,6 +4,9 @@
 //! the key's path and what may stand there. `profiles/README.md` explains the keys. Pure.
 
 mod ethtool;
+mod init;
+mod power;
+mod queues;
 mod section;
 
 use std::ops::Range;
@@ -15,16 +18,16 @@ use toml::de::{DeTable, DeValue};
 pub use ethtool::{
     ChannelCount, ChannelsWish, CoalesceWish, EthtoolWishes, FeaturesWish, RingsWish, RssWish,
 };
+pub use init::{init, sysctl_names as init_sysctl_names};
+pub use power::{CpuWish, NapiWish};
+pub use queues::{IrqPolicy, NapiThreadPolicy, Placement, Queues, RpsDefault, RpsPolicy, XpsPolicy};
 pub use section::ProfileError;
 use section::{Section, Source, integer};
 
 use crate::cpu_set::{CpuSet, CpuSetError};
 pub use crate::host::InterfaceChoice;
-use crate::host::SysctlName;
+use crate::host::{SysctlName, ToldMap};
 use crate::setting::Value;
-
-/// The most entries of one RX queue's RFS table that a profile may ask for. The kernel allocates them at once.
-const MAX_RPS_FLOW_CNT: u32 = 1 << 20;
 
 /// Sysctls that hold a CPU mask. A write that the kernel refuses can leave such a file empty, and on a large host
 /// reading it gives only the end of the mask (`dump_cpumask()` in `net/core/sysctl_net_core.c`): the old value could
@@ -41,12 +44,20 @@ pub struct Profile {
     pub interface: InterfaceChoice,
     /// The CPUs whose workers serve connections.
     pub cpus: CpuChoice,
+    /// What becomes of irqbalance, which would move the interrupts again.
+    pub irqbalance: IrqbalancePolicy,
     /// Queues, interrupts, XPS and RPS.
     pub queues: Queues,
     /// Channels, rings, coalescing, RSS and features.
     pub ethtool: EthtoolWishes,
+    /// The governor.
+    pub cpu: CpuWish,
+    /// How the interface polls.
+    pub napi: NapiWish,
     /// Sysctls in the order of the file.
     pub sysctls: Vec<SysctlWish>,
+    /// What the user says of the queue map; never in the file, which is for more hosts than one.
+    pub map: ToldMap,
 }
 
 /// `cpus`.
@@ -70,63 +81,16 @@ impl FromStr for CpuChoice {
     }
 }
 
-/// `[queues]`. The defaults are those of an empty section.
+/// `irqbalance`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Queues {
-    /// How queues are laid on CPUs.
-    pub placement: Placement,
-    /// What happens to the interrupts.
-    pub irq: IrqPolicy,
-    /// What happens to `xps_cpus`.
-    pub xps: XpsPolicy,
-    /// What happens to `rps_cpus`.
-    pub rps: RpsPolicy,
-    /// Entries of each RX queue's RFS table; `None` leaves them.
-    pub rps_flow_cnt: Option<u32>,
-}
-
-/// `queues.placement`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Placement {
-    /// One queue per CPU, the NIC's NUMA node first, there one thread of each core first.
+pub enum IrqbalancePolicy {
+    /// It is not touched.
+    Coexist,
+    /// It is told to leave the interrupts alone that are placed.
     #[default]
-    OnePerCore,
-}
-
-/// `queues.irq`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum IrqPolicy {
-    /// The interrupts of a queue fire on the queue's CPU.
-    #[default]
-    QueueCpu,
-    /// As they are.
-    Keep,
-}
-
-/// `queues.xps`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum XpsPolicy {
-    /// A CPU transmits on the queue that is its own.
-    #[default]
-    QueueCpu,
-    /// No XPS: the flow's hash chooses the queue.
-    Off,
-    /// As it is.
-    Keep,
-}
-
-/// `queues.rps`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum RpsPolicy {
-    /// Off where every CPU has a queue with an interrupt, else over the queue's group of CPUs.
-    #[default]
-    Auto,
-    /// To the queue's CPU.
-    QueueCpu,
-    /// Off.
-    Off,
-    /// As it is.
-    Keep,
+    Ban,
+    /// It must not run.
+    Stop,
 }
 
 /// One line of `[sysctl]`.
@@ -157,23 +121,36 @@ impl Profile {
             ));
         }
         let root = Section { source, path: String::new(), table: document.get_ref() };
-        let mut known = vec!["interface", "cpus", "queues", "sysctl"];
+        let mut known = vec!["interface", "cpus", "irqbalance", "queues", "cpu", "napi", "sysctl"];
         known.extend(ethtool::SECTIONS);
         root.refuse_unknown(&known)?;
         let queues = match root.section("queues")? {
-            Some(section) => parse_queues(&section)?,
+            Some(section) => queues::parse(&section)?,
             None => Queues::default(),
         };
+        let cpu = root.section("cpu")?.map(|section| power::parse_cpu(&section)).transpose()?;
+        let napi = root.section("napi")?.map(|section| power::parse_napi(&section)).transpose()?;
         let sysctls = match root.section("sysctl")? {
             Some(section) => parse_sysctls(&section)?,
             None => Vec::new(),
         };
         Ok(Self {
-            interface: root.text("interface", parse)?.unwrap_or(InterfaceChoice::Auto),
+            interface: parse_interface(&root)?,
             cpus: root.text("cpus", parse)?.unwrap_or(CpuChoice::Online),
+            irqbalance: root.choice(
+                "irqbalance",
+                &[
+                    ("coexist", IrqbalancePolicy::Coexist),
+                    ("ban", IrqbalancePolicy::Ban),
+                    ("stop", IrqbalancePolicy::Stop),
+                ],
+            )?,
             queues,
             ethtool: ethtool::parse(&root)?,
+            cpu: cpu.unwrap_or_default(),
+            napi: napi.unwrap_or_default(),
             sysctls,
+            map: ToldMap::default(),
         })
     }
 
@@ -184,31 +161,29 @@ impl Profile {
     }
 }
 
-fn parse<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|error: T::Err| error.to_string())
+/// A name, `auto`, or an array of names.
+fn parse_interface(root: &Section) -> Result<InterfaceChoice, ProfileError> {
+    const KEY: &str = "interface";
+    let Some(value) = root.get(KEY) else { return Ok(InterfaceChoice::Auto) };
+    let DeValue::Array(names) = value.get_ref() else {
+        return Ok(root.text(KEY, parse)?.unwrap_or(InterfaceChoice::Auto));
+    };
+    if names.is_empty() {
+        return Err(root.error(KEY, &value.span(), "names no interface; write \"auto\" or a name"));
+    }
+    let name = |value: &Spanned<DeValue>| {
+        let text = value.get_ref().as_str();
+        let text = text.ok_or_else(|| root.error(KEY, &value.span(), "must be a string in quotes"))?;
+        if text == "auto" {
+            return Err(root.error(KEY, &value.span(), "\"auto\" stands alone, not in a list"));
+        }
+        parse(text).map_err(|message| root.error(KEY, &value.span(), &message))
+    };
+    names.iter().map(name).collect::<Result<_, _>>().map(InterfaceChoice::Several)
 }
 
-fn parse_queues(section: &Section) -> Result<Queues, ProfileError> {
-    section.refuse_unknown(&["placement", "irq", "xps", "rps", "rps_flow_cnt"])?;
-    let flows = section.integer("rps_flow_cnt", 0..=i128::from(MAX_RPS_FLOW_CNT))?;
-    Ok(Queues {
-        placement: section.choice("placement", &[("one-per-core", Placement::OnePerCore)])?,
-        irq: section.choice("irq", &[("queue-cpu", IrqPolicy::QueueCpu), ("keep", IrqPolicy::Keep)])?,
-        xps: section.choice(
-            "xps",
-            &[("queue-cpu", XpsPolicy::QueueCpu), ("off", XpsPolicy::Off), ("keep", XpsPolicy::Keep)],
-        )?,
-        rps: section.choice(
-            "rps",
-            &[
-                ("auto", RpsPolicy::Auto),
-                ("queue-cpu", RpsPolicy::QueueCpu),
-                ("off", RpsPolicy::Off),
-                ("keep", RpsPolicy::Keep),
-            ],
-        )?,
-        rps_flow_cnt: flows.and_then(|count| u32::try_from(count).ok()),
-    })
+fn parse<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
 }
 
 fn parse_sysctls(section: &Section) -> Result<Vec<SysctlWish>, ProfileError> {
@@ -234,8 +209,8 @@ fn parse_sysctl(
         .parse()
         .map_err(|error: crate::host::SysctlNameError| section.error(key, span, &error.to_string()))?;
     if CPU_MASKS.contains(&name.as_str()) {
-        const MASK: &str = "is a CPU mask, whose old value is lost when the kernel refuses a new one; \
-                            remove it from the profile and set it by hand";
+        const MASK: &str = "is a CPU mask, whose old value is lost when the kernel refuses a new one; remove it from \
+                            the profile and write queues.rps_default for rps_default_mask, or set it by hand";
         return Err(section.error(key, span, MASK));
     }
     let (value, exact) = match value.get_ref() {

@@ -12,7 +12,8 @@ fn every_key() {
         interface = "enp1s0"
         cpus = "0-47"
         [queues]
-        placement = "one-per-core"
+        placement = { pack = "4-5" }
+        rps_default = "workers"
         irq = "keep"
         xps = "off"
         rps = "queue-cpu"
@@ -27,6 +28,8 @@ fn every_key() {
     assert_eq!(profile.interface, InterfaceChoice::Named("enp1s0".parse().unwrap()));
     assert_eq!(profile.cpus, CpuChoice::List("0-47".parse().unwrap()));
     let queues = profile.queues;
+    assert_eq!(queues.placement, Placement::Pack("4-5".parse().unwrap()));
+    assert_eq!(queues.rps_default, RpsDefault::Workers);
     assert_eq!(
         (queues.irq, queues.xps, queues.rps, queues.rps_flow_cnt),
         (IrqPolicy::Keep, XpsPolicy::Off, RpsPolicy::QueueCpu, Some(1024))
@@ -49,6 +52,24 @@ fn every_key() {
 }
 
 #[test]
+fn several_interfaces_are_a_list() {
+    let profile = Profile::parse("interface = [\"eth0\", \"bond0\"]", "p.toml").unwrap();
+    let names = ["eth0", "bond0"].map(|name| name.parse().unwrap());
+    assert_eq!(profile.interface, InterfaceChoice::Several(names.into()));
+    assert_eq!("eth0,bond0".parse(), Ok(profile.interface));
+}
+
+#[test]
+fn the_placement_policies() {
+    let placement = |text: &str| {
+        Profile::parse(&format!("[queues]\nplacement = \"{text}\""), "p").unwrap().queues.placement
+    };
+    assert_eq!(placement("one-per-core"), Placement::OnePerCore);
+    assert_eq!(placement("spread"), Placement::Spread);
+    assert_eq!(placement("numa-local"), Placement::NumaLocal);
+}
+
+#[test]
 fn an_unsigned_number_of_64_bits_is_one() {
     let text = "[sysctl]\n\"kernel.shmmax\" = 18446744073692774399";
     let profile = Profile::parse(text, "p.toml").unwrap();
@@ -66,7 +87,36 @@ fn an_empty_profile_is_the_defaults() {
 fn refusals_are_one_line_with_place_and_key() {
     for (text, message) in [
         ("[queues]\nirqs = \"keep\"", "p.toml:2:1: queues.irqs: unknown key; known here: placement, irq, "),
-        ("cpu = \"0\"", "p.toml:1:1: cpu: unknown key; known here: interface, cpus, queues, sysctl"),
+        (
+            "core = \"0\"",
+            "p.toml:1:1: core: unknown key; known here: interface, cpus, irqbalance, queues, cpu, napi, sysctl",
+        ),
+        ("[cpu]\ngovernor = \"a b\"", "p.toml:2:12: cpu.governor: \"a b\" is no name of a governor"),
+        ("[cpu]\ngovernor = \"../online\"", "is no name of a governor, such as performance"),
+        ("[cpu]\ngovernor = 1", "p.toml:2:12: cpu.governor: must be a string in quotes"),
+        ("[cpu]\nrequire = 1", "p.toml:2:11: cpu.require: must be true or false"),
+        ("[napi]\nthreaded = \"yes\"", "p.toml:2:12: napi.threaded: must be true, false or \"keep\""),
+        ("[napi]\ngro_flush_timeout = -1", "napi.gro_flush_timeout: must be an integer from 0 to 1000000000"),
+        ("[napi]\nnapi_defer_hard_irqs = 1001", "must be an integer from 0 to 1000"),
+        (
+            "[napi]\ngro_flush_timeout = 0\nnapi_defer_hard_irqs = 2",
+            "p.toml:3:24: napi.napi_defer_hard_irqs: has no effect with gro_flush_timeout = 0",
+        ),
+        ("irqbalance = \"kill\"", "p.toml:1:14: irqbalance: \"kill\" is not one of: coexist, ban, stop"),
+        (
+            "[queues]\nplacement = \"one\"",
+            "queues.placement: \"one\" is not one of: one-per-core, spread, numa-local, {",
+        ),
+        ("[queues]\nplacement = {}", "queues.placement: must be one of: one-per-core, spread"),
+        ("[queues]\nplacement = { pack = \"\" }", "queues.placement.pack: \"\" names no CPU"),
+        ("[queues]\nplacement = { pak = \"0\" }", "queues.placement.pak: unknown key; known here: pack"),
+        ("[queues]\nxps = \"rx\"", "queues.xps: \"rx\" is not one of: queue-cpu, rx-queue, off, keep"),
+        ("[queues]\nrps_default = \"on\"", "queues.rps_default: \"on\" is not one of: keep, workers, off"),
+        ("interface = []", "p.toml:1:13: interface: names no interface"),
+        ("interface = [\"eth0\", \"auto\"]", "interface: \"auto\" stands alone, not in a list"),
+        ("interface = [\"eth0\", \"a b\"]", "p.toml:1:22: interface: \"a b\" is not an interface name"),
+        ("interface = [1]", "interface: must be a string in quotes"),
+        ("cpu = \"0\"", "p.toml:1:7: cpu: must be a table: write [cpu]"),
         ("\ncpus = \"5-2\"", "p.toml:2:8: cpus: range 5-2 in \"5-2\" runs backwards; write 2-5"),
         ("cpus = \"0-99999999\"", "p.toml:1:8: cpus: CPU 99999999 in"),
         ("cpus = \"\"", "p.toml:1:8: cpus: \"\" names no CPU"),

@@ -2,15 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
+use std::iter;
 
 use serde::Serialize;
 
 use super::table::write_table;
 use super::{Format, SCHEMA, count, write_json};
 use crate::cpu_set::CpuSet;
-use crate::host::ethtool::{CoalesceField, Ethtool, Knob};
+use crate::host::ethtool::{Ethtool, Knob};
 use crate::host::names::list;
-use crate::host::{Host, HowKnown, InterfaceName, Irq, Nic, QueueIndex, QueueIrq, RxQueue, TxQueue};
+use crate::host::sriov::Function;
+use crate::host::{
+    Direction, Host, HowKnown, InterfaceName, Irq, Napi, NapiId, Nic, NicHost, QueueIndex, QueueIrq, RxQueue,
+    Topology, TxQueue,
+};
 
 /// An interface as `show` prints it. CPUs are lists; a NUMA node that the kernel does not know is null.
 #[derive(Debug, Serialize)]
@@ -23,9 +28,13 @@ struct InterfaceReport {
     device: Option<String>,
     /// PCI function.
     pci: Option<String>,
-    /// For an interface on others, which carry its packets: the lowest of them that have a device; `apply` takes those
-    /// and not this one. Null for one that carries them itself.
+    /// For an interface on others, which carry its packets: the lowest of them; `apply` takes those and not this one.
+    /// Null for one that carries them itself.
     lower: Option<BTreeSet<InterfaceName>>,
+    /// For a virtual function of SR-IOV, the physical one.
+    physical_function: Option<Function>,
+    /// For a physical function of SR-IOV, the virtual ones.
+    virtual_functions: Vec<Function>,
     /// NUMA node.
     numa_node: Option<u32>,
     /// Number of RX queues.
@@ -38,6 +47,10 @@ struct InterfaceReport {
     cpus: CpuSet,
     /// Why the interrupts would not be set; null if they may.
     doubt: Option<String>,
+    /// Why the kernel does not tell NAPI instances; null where it does.
+    netlink_unknown: Option<String>,
+    /// Threads of which it is not known which queue they poll.
+    threads_of_unknown_queues: Vec<ThreadReport>,
     /// One entry for each queue, or for each direction of it where they have interrupts of their own.
     queues: Vec<QueueReport>,
 }
@@ -65,22 +78,39 @@ struct QueueReport {
     xps: Option<CpuSet>,
     /// How the interrupt is known; null without one.
     known_by: Option<HowKnown>,
+    /// NAPI instance; null where the kernel does not say.
+    napi: Option<NapiId>,
+    /// The thread that polls it; null without one.
+    thread: Option<ThreadReport>,
+}
+
+/// A thread that polls a NAPI instance.
+#[derive(Debug, Serialize)]
+struct ThreadReport {
+    /// Its number.
+    pid: u32,
+    /// Its name; null for one that is gone, or of another PID namespace.
+    name: Option<String>,
+    /// CPUs on which it may run.
+    cpus: Option<CpuSet>,
 }
 
 #[derive(Serialize)]
 struct ShowJson {
     schema: u32,
+    command: &'static str,
     interfaces: Vec<InterfaceReport>,
 }
 
-/// Writes the tables of these hosts, each read for one interface.
+/// Writes the tables of the host's interfaces.
 ///
 /// # Errors
 /// As `out` gives them.
-pub fn show(out: &mut impl Write, format: Format, hosts: &[Host]) -> io::Result<()> {
-    let interfaces: Vec<InterfaceReport> = hosts.iter().map(InterfaceReport::from).collect();
+pub fn show(out: &mut impl Write, format: Format, host: &Host) -> io::Result<()> {
+    let interfaces: Vec<InterfaceReport> =
+        host.nics.iter().map(|on| InterfaceReport::of(on, &host.topology)).collect();
     if format == Format::Json {
-        return write_json(out, &ShowJson { schema: SCHEMA, interfaces });
+        return write_json(out, &ShowJson { schema: SCHEMA, command: "show", interfaces });
     }
     if interfaces.is_empty() {
         return writeln!(out, "no interface has a device or several queues; name one: tune show IFACE");
@@ -119,13 +149,30 @@ fn write_interface(out: &mut impl Write, report: &InterfaceReport) -> io::Result
     let head = ["QUEUE", "IRQ", "SET", "EFFECTIVE", "NODE", "RPS", "XPS", "KNOWN BY", "INTERRUPT"];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(report.queues.iter().map(cells));
-    write_table(out, &rows)?;
+    if report.queues.iter().any(|queue| queue.thread.is_some()) {
+        let thread = |queue: &QueueReport| queue.thread.as_ref().map_or_else(|| "-".to_owned(), describe);
+        let threads = iter::once("NAPI THREAD".to_owned()).chain(report.queues.iter().map(thread));
+        let rows: Vec<[String; 10]> = rows.into_iter().zip(threads).map(with_cell).collect();
+        write_table(out, &rows)?;
+    } else {
+        write_table(out, &rows)?;
+    }
+    for thread in &report.threads_of_unknown_queues {
+        writeln!(out, "NAPI thread {} polls a queue that is not known", describe(thread))?;
+    }
     match report.lower.as_ref().map(list).as_deref() {
         None => {}
         Some("") => {
             writeln!(out, "it stands on others, of which none has a device: there is nothing to tune")?;
         }
-        Some(lower) => writeln!(out, "it stands on {lower}: tune each of them")?,
+        Some(lower) => writeln!(out, "it stands on {lower}: plan and apply take those")?,
+    }
+    if let Some(physical) = &report.physical_function {
+        writeln!(out, "it is a virtual function of {}", name_of(physical))?;
+    }
+    if !report.virtual_functions.is_empty() {
+        let names: Vec<String> = report.virtual_functions.iter().map(name_of).collect();
+        writeln!(out, "its virtual functions are {}", names.join(", "))?;
     }
     if let Some(doubt) = &report.doubt {
         writeln!(out, "its interrupts are not set, since {doubt}")?;
@@ -135,15 +182,31 @@ fn write_interface(out: &mut impl Write, report: &InterfaceReport) -> io::Result
 
 /// What can be set by ethtool, on one line; `None` where nothing is known.
 fn ethtool_line(ethtool: &Ethtool) -> Option<String> {
-    let coalesce = CoalesceField::ALL.map(Knob::Coalesce);
-    let knobs = [Knob::Channels, Knob::Rings, Knob::Rss].into_iter().chain(coalesce).chain([Knob::Ntuple]);
     let name = |knob: Knob| match knob {
         Knob::Coalesce(field) => field.name().to_owned(),
         other => other.name(),
     };
     let parts: Vec<String> =
-        knobs.filter_map(|knob| Some(format!("{} {}", name(knob), ethtool.text(knob)?))).collect();
+        Knob::all().filter_map(|knob| Some(format!("{} {}", name(knob), ethtool.text(knob)?))).collect();
     (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// A row with one more cell, before the last.
+fn with_cell((row, cell): ([String; 9], String)) -> [String; 10] {
+    let [a, b, c, d, e, f, g, h, last] = row;
+    [a, b, c, d, e, f, g, h, cell, last]
+}
+
+fn describe(thread: &ThreadReport) -> String {
+    let cpus = thread.cpus.as_ref().map_or_else(|| "is gone".to_owned(), |cpus| format!("on {cpus}"));
+    format!("{} {cpus}", thread.pid)
+}
+
+fn name_of(function: &Function) -> String {
+    match list(&function.interfaces).as_str() {
+        "" => format!("{} (no interface here)", function.pci),
+        names => format!("{} ({names})", function.pci),
+    }
 }
 
 fn cells(queue: &QueueReport) -> [String; 9] {
@@ -172,8 +235,8 @@ fn cells(queue: &QueueReport) -> [String; 9] {
     ]
 }
 
-impl From<&Host> for InterfaceReport {
-    fn from(host: &Host) -> Self {
+impl InterfaceReport {
+    fn of(host: &NicHost, topology: &Topology) -> Self {
         let nic = &host.nic;
         let device = nic.device.as_ref();
         Self {
@@ -182,18 +245,22 @@ impl From<&Host> for InterfaceReport {
             device: device.map(|device| device.name().to_owned()),
             pci: device.and_then(|device| device.pci.as_ref()).map(ToString::to_string),
             lower: nic.lower.clone(),
+            physical_function: host.sriov.physical.clone(),
+            virtual_functions: host.sriov.virtuals.clone(),
             numa_node: nic.numa_node,
             rx_queues: nic.rx_queues.len(),
             tx_queues: nic.tx_queues.len(),
             ethtool: host.ethtool.clone(),
-            cpus: host.topology.online.clone(),
+            cpus: topology.online.clone(),
             doubt: host.queue_irqs.doubt.clone(),
+            netlink_unknown: host.netdev.unknown.clone(),
+            threads_of_unknown_queues: idle_threads(host),
             queues: queue_reports(host),
         }
     }
 }
 
-fn queue_reports(host: &Host) -> Vec<QueueReport> {
+fn queue_reports(host: &NicHost) -> Vec<QueueReport> {
     let Nic { rx_queues, tx_queues, .. } = &host.nic;
     let mut indexes: Vec<QueueIndex> =
         rx_queues.iter().map(|rx| rx.index).chain(tx_queues.iter().map(|tx| tx.index)).collect();
@@ -215,13 +282,30 @@ fn queue_reports(host: &Host) -> Vec<QueueReport> {
     reports
 }
 
+/// The threads of NAPI instances of which no queue is known.
+fn idle_threads(host: &NicHost) -> Vec<ThreadReport> {
+    let unserved = |napi: &&Napi| !host.netdev.queues.iter().any(|queue| queue.napi == Some(napi.id));
+    host.netdev.napis.iter().filter(unserved).filter_map(thread_report).collect()
+}
+
+fn thread_report(napi: &Napi) -> Option<ThreadReport> {
+    let thread = napi.thread.as_ref();
+    Some(ThreadReport {
+        pid: napi.pid.or(thread.map(|thread| thread.pid))?,
+        name: thread.map(|thread| thread.name.clone()),
+        cpus: thread.map(|thread| thread.cpus.clone()),
+    })
+}
+
 fn queue_report(
-    host: &Host,
+    host: &NicHost,
     rx: Option<&RxQueue>,
     tx: Option<&TxQueue>,
     row: Option<&QueueIrq>,
 ) -> QueueReport {
     let state = row.and_then(|row| host.irqs.get(&row.irq));
+    let rx_napi = rx.and_then(|rx| host.netdev.of_queue(Direction::Rx, rx.index));
+    let napi = rx_napi.or_else(|| host.netdev.of_queue(Direction::Tx, tx?.index));
     QueueReport {
         rx: rx.map(|rx| rx.index),
         tx: tx.map(|tx| tx.index),
@@ -233,5 +317,7 @@ fn queue_report(
         rps: rx.and_then(|rx| rx.rps_cpus.clone()),
         xps: tx.and_then(|tx| tx.xps_cpus.clone()),
         known_by: row.map(|row| row.how),
+        napi: napi.map(|napi| napi.id),
+        thread: napi.and_then(thread_report),
     }
 }

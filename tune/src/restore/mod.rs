@@ -9,12 +9,12 @@ use moved::Place;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use crate::access::{self, AccessError};
 use crate::host::{HostError, InterfaceName, Interrupts};
-use crate::journal::{Entry, Journal, JournalError, Loaded, Owner, State};
+use crate::journal::{Entry, JournalError, Loaded, Owner, State};
 use crate::kernel_files::KernelFiles;
 use crate::netns;
-use crate::setting::{ChangeText, Setting, Value, ValueError};
+use crate::setting::{ChangeText, Setting, Value, ValueError, satisfies};
+use crate::setting_io::{self, AccessError, PutBack};
 
 /// What a restore did.
 #[derive(Debug, Default)]
@@ -52,30 +52,37 @@ pub enum RestoreError {
 /// the rest. The journal is removed when nothing failed.
 ///
 /// # Errors
-/// If the journal cannot be read or removed, or `/sys` is that of another network namespace. Values that could not be
-/// written are in [`Restored::failed`].
+/// If the journal cannot be read, or `/sys` is that of another network namespace. Values that could not be written, and a
+/// journal that could not be removed, are in [`Restored::failed`].
 pub fn restore(files: &KernelFiles, state: &State) -> Result<Restored, RestoreError> {
     let mut restored = Restored::default();
     match state.load()? {
         Loaded::Nothing => restored.elsewhere = state.others()?,
         Loaded::OtherBoot => restored.other_boot = true,
-        Loaded::Journal(journal) => follow(files, &journal, &mut restored)?,
+        Loaded::Journal(journal) => follow(files, &journal.entries, &mut restored)?,
     }
-    if restored.failed.is_empty() {
-        state.remove()?;
-    } else {
+    if restored.failed.is_empty()
+        && let Err(error) = state.remove()
+    {
+        restored.failed.push(format!("the values are as before, but {error}"));
+    }
+    if !restored.failed.is_empty() {
         restored.journal = Some(state.journal_path());
     }
     Ok(restored)
 }
 
-/// Finds every value's place of today, and writes them back. Nothing is written unless `/sys` is that of this network
-/// namespace.
-fn follow(files: &KernelFiles, journal: &Journal, restored: &mut Restored) -> Result<(), HostError> {
+/// Finds every value's place of today, and writes them back, last written first. Nothing is written unless `/sys` is that of
+/// this network namespace.
+pub(crate) fn follow(
+    files: &KernelFiles,
+    entries: &[Entry],
+    restored: &mut Restored,
+) -> Result<(), HostError> {
     let links = netns::links(files)?;
     let mut values = Vec::new();
     let (mut interfaces, mut renamed, mut gone) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
-    for entry in &journal.entries {
+    for entry in entries {
         let Some(was) = Setting::from_path(&entry.path) else {
             restored.failed.push(format!("{} is no file that tune sets", entry.path));
             continue;
@@ -100,13 +107,21 @@ fn follow(files: &KernelFiles, journal: &Journal, restored: &mut Restored) -> Re
         format!("{interface} is not in this network namespace any more; its values ({values}) went with it")
     }));
     values.sort_by(|(a, _), (b, _)| b.cmp(a));
-    put_back_in_order(files, values, restored)
+    put_back_in_order(files, values, restored)?;
+    // What has got another name on the way looks as if it were gone.
+    let links_now = netns::links(files)?;
+    for interface in interfaces.iter().filter(|name| links.contains_key(*name)) {
+        if links.get(interface) != links_now.get(interface) {
+            restored.failed.push(format!("interface {interface} was renamed or removed meanwhile"));
+        }
+    }
+    Ok(())
 }
 
 /// Puts values back: what ethtool sets first, since queues and interrupts are made anew for it, the numbers of channels
 /// first of all, and once more what failed, since a table may have to go before the channels that it names; then the
 /// rest in the given order, each interrupt of a queue under the number that it has now.
-pub(crate) fn put_back_in_order(
+fn put_back_in_order(
     files: &KernelFiles,
     values: Vec<(Setting, &Entry)>,
     restored: &mut Restored,
@@ -148,22 +163,19 @@ fn describe_interface(name: &InterfaceName, entry: &Entry) -> String {
 
 /// Puts values back in this order, each as far as the kernel allows, and notes what became of it. Gives back those that
 /// failed.
-fn put_back_all<'a>(
+pub(crate) fn put_back_all<'a>(
     files: &KernelFiles,
     values: impl IntoIterator<Item = (Setting, &'a str)>,
     restored: &mut Restored,
 ) -> Vec<(Setting, &'a str)> {
     let mut failed = Vec::new();
     for (setting, before) in values {
-        let path = setting.path();
         match put_back(files, &setting, before) {
-            Ok(PutBack::Written { found }) => restored.written.push(ChangeText {
-                path,
-                before: found,
-                after: setting.parse(before).map_or_else(|_| before.to_owned(), |value| value.to_string()),
-            }),
+            Ok(PutBack::Written { found, now }) => {
+                restored.written.push(ChangeText { path: setting.path(), before: found, after: now });
+            }
             Ok(PutBack::Unchanged) => restored.unchanged += 1,
-            Ok(PutBack::Gone) => restored.gone.push(format!("{path} does not exist any more")),
+            Ok(PutBack::Gone(reason)) => restored.gone.push(reason),
             Err(error) => {
                 restored.failed.push(error.to_string());
                 failed.push((setting, before));
@@ -171,20 +183,6 @@ fn put_back_all<'a>(
         }
     }
     failed
-}
-
-/// What became of one file.
-#[derive(Debug, PartialEq, Eq)]
-enum PutBack {
-    /// Its old value was written and read back.
-    Written {
-        /// What it held.
-        found: String,
-    },
-    /// It held the old value.
-    Unchanged,
-    /// It does not exist any more.
-    Gone,
 }
 
 /// Why a value was not set.
@@ -210,18 +208,22 @@ pub enum SetError {
 
 /// Writes a value and reads it back.
 pub(crate) fn set(files: &KernelFiles, setting: &Setting, text: &str) -> Result<(), SetError> {
-    let path = setting.path();
-    access::write(files, setting, text)?;
-    let found = setting.parse(&access::read(files, setting)?)?;
-    if found == setting.parse(text)? {
+    setting_io::write(files, setting, text)?;
+    let found = setting.parse(&setting_io::read(files, setting)?)?;
+    if satisfies(setting, &found, &setting.parse(text)?) {
         return Ok(());
     }
-    Err(SetError::ReadBack { path, written: text.to_owned(), found })
+    Err(SetError::ReadBack { path: setting.path(), written: text.to_owned(), found })
 }
 
 /// Writes an old value unless the file holds it.
 fn put_back(files: &KernelFiles, setting: &Setting, before: &str) -> Result<PutBack, SetError> {
-    let Some(text) = access::read_optional(files, setting)? else { return Ok(PutBack::Gone) };
+    if *setting == Setting::IrqbalanceBan {
+        return Ok(setting_io::give_back(files, before)?);
+    }
+    let Some(text) = setting_io::read_optional(files, setting)? else {
+        return Ok(PutBack::Gone(format!("{} does not exist any more", setting.path())));
+    };
     let wanted = setting.parse(before)?;
     // A text that cannot be read as a value is not the old one either, and no reason to leave it there.
     let found = setting.parse(&text).ok();
@@ -229,5 +231,5 @@ fn put_back(files: &KernelFiles, setting: &Setting, before: &str) -> Result<PutB
         return Ok(PutBack::Unchanged);
     }
     set(files, setting, before)?;
-    Ok(PutBack::Written { found: found.map_or(text, |value| value.to_string()) })
+    Ok(PutBack::Written { found: found.map_or(text, |value| value.to_string()), now: wanted.to_string() })
 }

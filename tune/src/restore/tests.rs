@@ -189,6 +189,6 @@ fn a_text_that_is_no_value_is_replaced_by_the_old_one() {
     let file = dir.path().join("proc/irq/40/smp_affinity_list");
     fs::write(&file, "1 47\n").unwrap();
     let put_back = put_back(&files, &Setting::IrqAffinity("40".parse().unwrap()), "0").unwrap();
-    assert_eq!(put_back, PutBack::Written { found: "1 47".into() });
+    assert_eq!(put_back, PutBack::Written { found: "1 47".into(), now: "0".into() });
     assert_eq!(fs::read_to_string(&file).unwrap(), "0\n");
 }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use netlink_bindings::rt_addr::{self, Ifaddrmsg};
 use netlink_socket2::NetlinkSocket;
 use tune::errno::describe;
-use tune::host::{Host, InterfaceChoice, InterfaceName, SysctlName, nic};
+use tune::host::{Host, InterfaceChoice, InterfaceName, SysctlName, ToldMap, nic};
 use tune::kernel_files::KernelFiles;
 use tune::netns;
 
@@ -106,7 +106,12 @@ fn read(files: &KernelFiles, names: BTreeSet<InterfaceName>, errors: &mut Vec<St
     }
     let mut hosts = Vec::new();
     for name in lowest {
-        match Host::read(files, &InterfaceChoice::Named(name.clone()), &sysctls(files, &name)) {
+        match Host::read(
+            files,
+            &InterfaceChoice::Named(name.clone()),
+            &sysctls(files, &name),
+            &ToldMap::default(),
+        ) {
             Ok(host) => hosts.push(host),
             Err(error) => errors.push(error.to_string()),
         }
@@ -149,7 +154,7 @@ mod tests {
         let names = receiving(&tree("i40e-48cpu"), &mut errors);
         assert_eq!(names, ["eth0".parse::<InterfaceName>().unwrap()]);
         let hosts = read(&tree("i40e-48cpu"), names.into_iter().collect(), &mut errors);
-        assert_eq!((hosts.len(), hosts[0].nic.rx_queues.len(), errors.len()), (1, 48, 0));
+        assert_eq!((hosts.len(), hosts[0].nics[0].nic.rx_queues.len(), errors.len()), (1, 48, 0));
     }
 
     #[test]

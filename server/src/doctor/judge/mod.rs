@@ -92,7 +92,7 @@ pub(super) mod fixture {
             online: online.clone(),
             housekeeping: online.clone(),
             cpus: online.iter().map(place).collect(),
-            distances: BTreeMap::new(),
+            ..Topology::default()
         };
         let others = worker_plan::OtherFiles::of(&Config::default());
         let offer = Offer { online: online.clone(), allowed: online, files: 100_000, others };

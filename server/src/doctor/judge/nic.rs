@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use tune::cpu_set::CpuSet;
-use tune::host::{Host, InterfaceChoice, QueueIndex};
+use tune::host::{Host, InterfaceChoice, NicHost, QueueIndex};
 use tune::profile::{CpuChoice, Profile};
 use tune::setting::Setting;
 use tune::{diff, plan};
@@ -19,6 +19,7 @@ const RFS_TABLE: &str = "net.core.rps_sock_flow_entries";
 /// An interface with what it is judged against.
 struct Case<'a> {
     host: &'a Host,
+    on: &'a NicHost,
     /// The CPUs of the workers.
     cores: &'a CpuSet,
     /// How grave it is that a packet arrives elsewhere.
@@ -53,8 +54,9 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
     let cores = worker_cpus(config, facts);
     let grave = if steers_by_cpu(config) { Mark::Warning } else { Mark::Note };
     let mut findings: Vec<Finding> = facts.nics.loopback.iter().map(loopback).collect();
-    for host in &facts.nics.hosts {
-        findings.extend(Case { host, cores: &cores, grave }.judge());
+    let nics = facts.nics.hosts.iter().flat_map(|host| host.nics.iter().map(move |on| (host, on)));
+    for (host, on) in nics.clone() {
+        findings.extend(Case { host, on, cores: &cores, grave }.judge());
     }
     let unknown = |error: &String| {
         Finding::new(
@@ -66,7 +68,7 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
         )
     };
     findings.extend(facts.nics.errors.iter().map(unknown));
-    if facts.nics.hosts.iter().any(|host| !host.queue_irqs.rows.is_empty()) {
+    if nics.into_iter().any(|(_, on)| !on.queue_irqs.rows.is_empty()) {
         findings.extend(facts.nics.irqbalance.map(|pid| irqbalance(pid, grave)));
     }
     findings
@@ -87,7 +89,7 @@ fn irqbalance(pid: u32, grave: Mark) -> Finding {
 
 impl Case<'_> {
     fn judge(&self) -> Vec<Finding> {
-        if self.host.nic.rx_queues.is_empty() {
+        if self.on.nic.rx_queues.is_empty() {
             return vec![self.finding("nic.interrupts", Mark::Note, "has no receive queues")];
         }
         let mut findings = vec![self.interrupts()];
@@ -100,18 +102,18 @@ impl Case<'_> {
     }
 
     fn finding(&self, check: &'static str, mark: Mark, says: impl Into<String>) -> Finding {
-        Finding::new(Group::Nic, check, mark, self.host.nic.name.as_str(), says)
+        Finding::new(Group::Nic, check, mark, self.on.nic.name.as_str(), says)
     }
 
     /// The command that sets this interface up for these cores.
     fn command(&self) -> String {
-        let profile = shipped(self.host.nic.device.is_some()).path;
-        format!("tune apply {profile} --interface {} --cpus {}", self.host.nic.name, self.cores)
+        let profile = shipped(self.on.nic.device.is_some()).path;
+        format!("tune apply {profile} --interface {} --cpus {}", self.on.nic.name, self.cores)
     }
 
     /// The CPUs on which a queue's interrupt fires; `None` if that is not known.
     fn fires_on(&self, queue: QueueIndex) -> Option<CpuSet> {
-        let state = self.host.irqs.get(&self.host.queue_irqs.rx(queue)?.irq)?;
+        let state = self.on.irqs.get(&self.on.queue_irqs.rx(queue)?.irq)?;
         // While the interface is down the controller is programmed with nothing.
         Some(
             state.effective.clone().filter(|cpus| !cpus.is_empty()).unwrap_or_else(|| state.affinity.clone()),
@@ -120,22 +122,22 @@ impl Case<'_> {
 
     /// The CPUs on which a queue's packets go through TCP: those of RPS, else that of the interrupt.
     fn processed_on(&self, queue: QueueIndex) -> Option<CpuSet> {
-        let rps = self.host.nic.rx_queue(&self.host.nic.name, queue)?.rps_cpus.clone();
+        let rps = self.on.nic.rx_queue(&self.on.nic.name, queue)?.rps_cpus.clone();
         rps.filter(|cpus| !cpus.is_empty()).or_else(|| self.fires_on(queue))
     }
 
     fn queues(&self) -> impl Iterator<Item = QueueIndex> + '_ {
-        self.host.nic.rx_queues.iter().map(|queue| queue.index)
+        self.on.nic.rx_queues.iter().map(|queue| queue.index)
     }
 
     /// Whether every receive interrupt fires on one CPU, that of a worker.
     fn interrupts(&self) -> Finding {
         let check = "nic.interrupts";
-        if self.host.nic.device.is_none() {
+        if self.on.nic.device.is_none() {
             let says = "is virtual: it has no interrupts; packets come on the CPU that sends them, or where RPS says";
             return self.finding(check, Mark::Ok, says);
         }
-        if let Some(doubt) = &self.host.queue_irqs.doubt {
+        if let Some(doubt) = &self.on.queue_irqs.doubt {
             return self.finding(
                 check,
                 Mark::Note,
@@ -144,11 +146,11 @@ impl Case<'_> {
         }
         let known: Vec<(QueueIndex, CpuSet)> =
             self.queues().filter_map(|queue| Some((queue, self.fires_on(queue)?))).collect();
-        let total = count(self.host.nic.rx_queues.len(), "receive queue");
+        let total = count(self.on.nic.rx_queues.len(), "receive queue");
         let outside = known.iter().filter(|(_, cpus)| !cpus.is_subset(self.cores));
         let outside: Vec<_> = outside.map(|(queue, cpus)| format!("{queue} on {cpus}")).collect();
         let wide = known.iter().filter(|(_, cpus)| cpus.len() > 1).count();
-        if known.len() < self.host.nic.rx_queues.len() {
+        if known.len() < self.on.nic.rx_queues.len() {
             let says = format!("{total}, the interrupts of {} known", known.len());
             self.finding(check, Mark::Note, says)
         } else if !outside.is_empty() {
@@ -169,7 +171,7 @@ impl Case<'_> {
     /// Whether packets are processed on every core, and on no other CPU.
     fn coverage(&self) -> Finding {
         let check = "nic.coverage";
-        let queues = count(self.host.nic.rx_queues.len(), "receive queue");
+        let queues = count(self.on.nic.rx_queues.len(), "receive queue");
         let cores = count(self.cores.len(), "core");
         let mut reached = CpuSet::new();
         for queue in self.queues() {
@@ -203,7 +205,7 @@ impl Case<'_> {
     /// RPS that takes packets away from the CPU of their interrupt, though there is a queue for each core.
     fn rps(&self) -> Option<Finding> {
         let moved: Vec<String> = self
-            .host
+            .on
             .nic
             .rx_queues
             .iter()
@@ -216,7 +218,7 @@ impl Case<'_> {
         if moved.is_empty() {
             return None;
         }
-        let enough = self.host.nic.rx_queues.len() >= self.cores.len();
+        let enough = self.on.nic.rx_queues.len() >= self.cores.len();
         let says =
             format!("RPS moves packets of {}: {}", count(moved.len(), "receive queue"), some_of(&moved));
         Some(if enough {
@@ -231,7 +233,7 @@ impl Case<'_> {
     fn rfs(&self) -> Option<Finding> {
         let table = self.host.sysctls.iter().find(|(name, _)| name.as_str() == RFS_TABLE)?.1.to_string();
         let flows =
-            self.host.nic.rx_queues.iter().filter(|queue| queue.rps_flow_cnt.is_some_and(|count| count > 0));
+            self.on.nic.rx_queues.iter().filter(|queue| queue.rps_flow_cnt.is_some_and(|count| count > 0));
         let flows = flows.count();
         if flows == 0 || table == "0" {
             return None;
@@ -242,14 +244,14 @@ impl Case<'_> {
         );
         let off = format!(
             "for q in /sys/class/net/{}/queues/rx-*/rps_flow_cnt; do echo 0 > $q; done",
-            self.host.nic.name
+            self.on.nic.name
         );
         Some(self.finding("nic.rfs", Mark::Note, says).next(off))
     }
 
     /// The interface's NUMA node against those of the cores.
     fn node(&self) -> Option<Finding> {
-        let node = self.host.nic.numa_node?;
+        let node = self.on.nic.numa_node?;
         let topology = &self.host.topology;
         let is_far = |cpu: &tune::host::CpuPlace| cpu.node.is_some_and(|other| other != node);
         let places = topology.cpus.iter().filter(|place| self.cores.contains(place.cpu));
@@ -265,10 +267,10 @@ impl Case<'_> {
     /// What `tune` would change, by its own plan.
     fn tune(&self) -> Finding {
         let check = "nic.tune";
-        let Some(mut profile) = shipped(self.host.nic.device.is_some()).profile() else {
+        let Some(mut profile) = shipped(self.on.nic.device.is_some()).profile() else {
             return self.finding(check, Mark::Note, "the shipped profile is not understood");
         };
-        profile.interface = InterfaceChoice::Named(self.host.nic.name.clone());
+        profile.interface = InterfaceChoice::Named(self.on.nic.name.clone());
         profile.cpus = CpuChoice::List(self.cores.clone());
         let desired = match plan::plan(&profile, self.host) {
             Ok(desired) => desired,
@@ -289,11 +291,15 @@ impl Case<'_> {
 
 fn kind(setting: &Setting) -> &'static str {
     match setting {
+        Setting::IrqbalanceBan => "irqbalance ban list",
         Setting::IrqAffinity(_) => "interrupt affinity setting",
-        Setting::XpsCpus(..) => "XPS map",
+        Setting::NapiThread(..) => "NAPI thread affinity",
+        Setting::XpsCpus(..) | Setting::XpsRxqs(..) => "XPS map",
         Setting::RpsCpus(..) => "RPS map",
         Setting::RpsFlowCount(..) => "RFS table",
-        Setting::Sysctl(_) => "sysctl",
+        Setting::Napi(..) => "NAPI setting",
+        Setting::Governor(_) => "CPU governor",
+        Setting::RpsDefaultMask | Setting::Sysctl(_) => "sysctl",
         Setting::Ethtool(..) => "ethtool setting",
     }
 }

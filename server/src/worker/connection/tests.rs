@@ -195,7 +195,7 @@ impl Model {
                 self.cancel = false;
                 self.connection.cancel_ended(escaped);
             }
-            Event::Fed => self.connection.fed(),
+            Event::Fed => self.connection.feed(),
             Event::Spared => self.spare(),
             Event::EndStream => self.connection.end_stream(),
             Event::ShutdownEnds if self.shutdown => {
@@ -302,4 +302,18 @@ fn a_draining_server_sends_its_fin_once_and_drops_what_crosses_it() {
     model.happen(Event::ReceiveEnds(ReceiveEnd::Eof));
     model.ask(8);
     assert!(model.closed);
+}
+
+#[test]
+fn who_was_fed_and_finds_no_buffer_again_is_known_once() {
+    let mut model = Model::new();
+    model.ask(8);
+    assert!(!model.connection.take_fed());
+    model.happen(Event::ReceiveEnds(ReceiveEnd::NoBuffers));
+    assert!(model.connection.is_starved());
+    model.happen(Event::Fed);
+    model.ask(8);
+    assert!(model.receive && model.connection.take_fed());
+    model.happen(Event::Bytes { length: 1, more: true });
+    assert!(!model.connection.take_fed(), "its later receives are not its turn");
 }

@@ -21,7 +21,7 @@ use crate::worker::memory::Memory;
 use crate::worker::{Crew, Features, Settings, Worker};
 
 /// Far more turns than any case takes.
-const MOST_TURNS: usize = 10_000;
+const MOST_TURNS: usize = 100_000;
 
 /// What is simulated.
 #[derive(Debug, Clone)]

@@ -94,6 +94,12 @@ pub enum Knob {
 pub struct KnobError(pub String);
 
 impl Knob {
+    /// All, in the order of writing.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        let coalesce = CoalesceField::ALL.map(Self::Coalesce);
+        [Self::Channels, Self::Rings, Self::Rss].into_iter().chain(coalesce).chain([Self::Ntuple])
+    }
+
     /// Its name in a path: `channels`, `coalesce/rx_usecs`.
     #[must_use]
     pub fn name(self) -> String {

@@ -13,9 +13,9 @@ fn limited(now: u32, max: u32) -> Option<Limited> {
 /// `eth0` of this driver with 8 CPUs and 8 combined channels of 32.
 fn host(driver: &str) -> Host {
     let mut host = nic_host(8, 8);
-    host.nic.device.as_mut().unwrap().driver = Some(driver.to_owned());
+    host.nics[0].nic.device.as_mut().unwrap().driver = Some(driver.to_owned());
     let table = (0..64).map(|entry| entry / 8).collect();
-    host.ethtool = Ethtool {
+    host.nics[0].ethtool = Ethtool {
         channels: Some(Channels { combined: limited(8, 32), ..Channels::default() }),
         rings: Some(Rings { rx: limited(512, 2048), tx: None }),
         rss: Some(Rss { table, key: None, function: None, input_xfrm: None, settable: true }),
@@ -27,7 +27,8 @@ fn host(driver: &str) -> Host {
 }
 
 fn planned(host: &Host, profile: &str) -> Result<Desired, String> {
-    plan_all(&Profile::parse(profile, "p").unwrap(), host).map_err(|error| error.to_string())
+    let profile = format!("irqbalance = \"coexist\"\n{profile}");
+    plan_all(&Profile::parse(&profile, "p").unwrap(), host).map_err(|error| error.to_string())
 }
 
 /// What a knob shall hold, and why.
@@ -47,7 +48,7 @@ fn channels_are_laid_as_the_driver_has_them() {
         (limited(2, 8), limited(2, 8), limited(0, 0), 4, "rx 4 tx 4 combined 0"),
     ] {
         let mut host = host("bnxt_en");
-        host.ethtool.channels = Some(Channels { rx, tx, combined, other: limited(1, 1) });
+        host.nics[0].ethtool.channels = Some(Channels { rx, tx, combined, other: limited(1, 1) });
         let desired = planned(&host, &format!("[channels]\ncount = {asked}")).unwrap();
         assert_eq!(wanted(&desired, Knob::Channels).unwrap().0, expected, "{asked}");
     }
@@ -77,6 +78,23 @@ fn the_queues_are_planned_as_they_will_be_and_no_interrupt_is_promised() {
 }
 
 #[test]
+fn each_interface_gets_channels_as_its_driver_has_them() {
+    let mut host = host("ice");
+    let mut second = host.nics[0].clone();
+    second.nic.name = "eth1".parse().unwrap();
+    second.ethtool.channels = Some(Channels { combined: limited(8, 8), ..Channels::default() });
+    host.nics.push(second);
+    let desired = planned(&host, "[channels]\ncount = 16").unwrap();
+    let channels = |name: &str| {
+        let setting = Setting::Ethtool(name.parse().unwrap(), Knob::Channels);
+        desired.settings[&setting].to_string()
+    };
+    assert_eq!(["eth0", "eth1"].map(channels), ["combined 16", "combined 8"]);
+    assert!(desired.notes[0].starts_with("ethtool/eth0/channels goes from"), "{:?}", desired.notes);
+    assert!(!desired.notes.iter().any(|note| note.contains("eth1/channels")), "{:?}", desired.notes);
+}
+
+#[test]
 fn the_table_is_made_equal_only_where_it_is_not() {
     let blocks: Vec<u32> = (0..64).map(|entry| entry / 8).collect();
     let custom: Vec<u32> = (0..64).map(|entry| u32::from(entry == 0)).collect();
@@ -89,7 +107,7 @@ fn the_table_is_made_equal_only_where_it_is_not() {
         (&short, 8, Some("equal 4"), false),
     ] {
         let mut host = host("ice");
-        host.ethtool.rss.as_mut().unwrap().table.clone_from(table);
+        host.nics[0].ethtool.rss.as_mut().unwrap().table.clone_from(table);
         let desired = planned(&host, &format!("[rss]\n[channels]\ncount = {count}")).unwrap();
         let found = wanted(&desired, Knob::Rss).map(|(value, _)| value);
         assert_eq!(found.as_deref(), expected, "{table:?} {count}");
@@ -100,7 +118,7 @@ fn the_table_is_made_equal_only_where_it_is_not() {
 #[test]
 fn a_table_that_this_kernel_cannot_set_is_left_with_the_command_that_can() {
     let mut host = host("ice");
-    let rss = host.ethtool.rss.as_mut().unwrap();
+    let rss = host.nics[0].ethtool.rss.as_mut().unwrap();
     rss.table[0] = 7;
     rss.settable = false;
     let desired = planned(&host, "[rss]").unwrap();
@@ -139,7 +157,7 @@ fn ntuple_is_switched_where_accelerated_rfs_uses_it() {
         assert_eq!(desired.skipped.is_empty(), on, "{driver}");
     }
     let mut fixed = host("ice");
-    fixed.ethtool.features.insert(NTUPLE.to_owned(), Feature { on: true, fixed: true });
+    fixed.nics[0].ethtool.features.insert(NTUPLE.to_owned(), Feature { on: true, fixed: true });
     let desired = planned(&fixed, "[features]\nntuple = \"on\"").unwrap();
     assert_eq!((wanted(&desired, Knob::Ntuple).unwrap().0.as_str(), desired.skipped.len()), ("on", 0));
     assert_eq!(planned(&fixed, "[features]\nntuple = \"off\"").unwrap().skipped.len(), 1);

@@ -14,7 +14,13 @@ fn captured(name: &str) -> Host {
     let names: Vec<_> = AUTO.profile().unwrap().sysctl_names();
     let table = RFS_TABLE.parse().unwrap();
     let names: Vec<_> = names.into_iter().chain([table]).collect();
-    Host::read(&KernelFiles::open(root).unwrap(), &InterfaceChoice::Auto, &names).unwrap()
+    Host::read(
+        &KernelFiles::open(root).unwrap(),
+        &InterfaceChoice::Auto,
+        &names,
+        &tune::host::ToldMap::default(),
+    )
+    .unwrap()
 }
 
 /// The interface of a captured host after `tune apply profiles/auto.toml --cpus CPUS`.
@@ -33,14 +39,16 @@ fn tuned(name: &str, cpus: &str) -> Host {
         };
         match setting {
             Setting::IrqAffinity(irq) => {
-                let state = host.irqs.get_mut(&irq).unwrap();
+                let state = host.nics[0].irqs.get_mut(&irq).unwrap();
                 (state.affinity, state.effective) = (cpus.clone(), Some(cpus));
             }
             Setting::RpsCpus(_, queue) => {
-                host.nic.rx_queues.iter_mut().find(|rx| rx.index == queue).unwrap().rps_cpus = Some(cpus);
+                host.nics[0].nic.rx_queues.iter_mut().find(|rx| rx.index == queue).unwrap().rps_cpus =
+                    Some(cpus);
             }
             Setting::XpsCpus(_, queue) => {
-                host.nic.tx_queues.iter_mut().find(|tx| tx.index == queue).unwrap().xps_cpus = Some(cpus);
+                host.nics[0].nic.tx_queues.iter_mut().find(|tx| tx.index == queue).unwrap().xps_cpus =
+                    Some(cpus);
             }
             _ => {}
         }
@@ -100,7 +108,8 @@ fn queues_that_interrupt_other_cpus_are_named_with_the_command_that_moves_them()
 #[test]
 fn a_core_that_no_packet_reaches_gets_no_connection() {
     let mut host = tuned("i40e-48cpu", "0-47");
-    let irq = host.irqs.values_mut().find(|state| state.effective == Some("47".parse().unwrap())).unwrap();
+    let irq =
+        host.nics[0].irqs.values_mut().find(|state| state.effective == Some("47".parse().unwrap())).unwrap();
     (irq.affinity, irq.effective) = ("3".parse().unwrap(), Some("3".parse().unwrap()));
     let findings = judged(0..48, host);
     assert_one(&findings, "nic.interrupts", Mark::Ok, &[]);
@@ -121,7 +130,7 @@ fn where_listeners_are_not_chosen_by_cpu_it_is_a_note() {
 #[test]
 fn rps_with_a_queue_for_each_core_takes_packets_away() {
     let mut host = tuned("i40e-48cpu", "0-47");
-    host.nic.rx_queues[5].rps_cpus = Some("0-47".parse().unwrap());
+    host.nics[0].nic.rx_queues[5].rps_cpus = Some("0-47".parse().unwrap());
     let findings = judged(0..48, host);
     assert_one(&findings, "nic.rps", Mark::Warning, &["1 receive queue", "5 to 0-47", "tune apply"]);
 }
@@ -140,7 +149,8 @@ fn rps_with_fewer_queues_than_cores_is_a_repair() {
 #[test]
 fn an_interrupt_that_may_fire_anywhere_is_not_on_one_cpu() {
     let mut host = tuned("i40e-48cpu", "0-47");
-    host.irqs
+    host.nics[0]
+        .irqs
         .values_mut()
         .for_each(|state| (state.affinity, state.effective) = ("0-47".parse().unwrap(), None));
     assert_one(&judged(0..48, host), "nic.interrupts", Mark::Warning, &["48 may interrupt several CPUs"]);
@@ -149,7 +159,7 @@ fn an_interrupt_that_may_fire_anywhere_is_not_on_one_cpu() {
 #[test]
 fn while_the_interface_is_down_what_is_set_counts() {
     let mut host = tuned("i40e-48cpu", "0-47");
-    host.irqs.values_mut().for_each(|state| state.effective = Some(CpuSet::new()));
+    host.nics[0].irqs.values_mut().for_each(|state| state.effective = Some(CpuSet::new()));
     assert_one(&judged(0..48, host), "nic.interrupts", Mark::Ok, &[]);
 }
 
@@ -159,7 +169,8 @@ fn interrupts_in_doubt_are_not_judged_and_those_unknown_are_not_taken_for_good()
     assert_one(&doubtful, "nic.interrupts", Mark::Note, &["not known for certain"]);
     assert_one(&doubtful, "nic.tune", Mark::Note, &["tune can't set it up"]);
     let mut host = tuned("i40e-48cpu", "0-47");
-    host.queue_irqs.rows.retain(|row| row.irq != Irq(host.irqs.keys().next().unwrap().0));
+    let first = Irq(host.nics[0].irqs.keys().next().unwrap().0);
+    host.nics[0].queue_irqs.rows.retain(|row| row.irq != first);
     let findings = judged(0..48, host);
     assert_one(&findings, "nic.interrupts", Mark::Note, &["interrupts of 47 known"]);
     assert_one(&findings, "nic.coverage", Mark::Note, &["not known"]);
@@ -168,7 +179,7 @@ fn interrupts_in_doubt_are_not_judged_and_those_unknown_are_not_taken_for_good()
 #[test]
 fn rfs_counts_only_with_a_table() {
     let mut host = tuned("i40e-48cpu", "0-47");
-    host.nic.rx_queues[0].rps_flow_cnt = Some(4096);
+    host.nics[0].nic.rx_queues[0].rps_flow_cnt = Some(4096);
     let name: tune::host::SysctlName = RFS_TABLE.parse().unwrap();
     host.sysctls.insert(name.clone(), name.parse_value("0"));
     assert!(of(&judged(0..48, host.clone()), "nic.rfs").is_empty());
@@ -191,13 +202,13 @@ fn cores_on_another_node_than_the_interface_are_worth_a_note() {
 #[test]
 fn a_virtual_interface_has_no_interrupts_and_its_own_profile() {
     let mut host = captured("virtio-2cpu");
-    host.nic.device = None;
-    host.queue_irqs.rows.clear();
-    host.irqs.clear();
+    host.nics[0].nic.device = None;
+    host.nics[0].queue_irqs.rows.clear();
+    host.nics[0].irqs.clear();
     let findings = judged(0..2, host.clone());
     assert_one(&findings, "nic.interrupts", Mark::Ok, &["virtual"]);
     assert_one(&findings, "nic.coverage", Mark::Note, &["not known"]);
-    host.nic.rx_queues[0].rps_cpus = Some("0".parse().unwrap());
+    host.nics[0].nic.rx_queues[0].rps_cpus = Some("0".parse().unwrap());
     assert_one(&judged(0..2, host), "nic.coverage", Mark::Warning, &["CPU 1", "profiles/lab.toml"]);
 }
 

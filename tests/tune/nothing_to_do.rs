@@ -1,0 +1,89 @@
+//! An `apply` with nothing to do opens no file for writing and changes no directory: strace sees every call that names a file.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use common::veth::{NIC, Veth};
+use common::{copy_of, profile, tune};
+
+/// Calls that change a file or a directory by their name alone.
+const CHANGING: [&str; 12] = [
+    "creat(", "mkdir", "rmdir", "rename", "link(", "linkat(", "symlink", "unlink", "truncate", "chmod",
+    "chown", "mknod",
+];
+
+/// Runs a program under strace; the calls that open a file for writing or change one.
+fn writing_calls(program: &Command, run: impl FnOnce(&mut Command)) -> Vec<String> {
+    let place = tempfile::tempdir().unwrap();
+    let trace = place.path().join("trace");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-e", "trace=%file,ftruncate,fchmod,fchown", "-o"]).arg(&trace).arg("--");
+    strace.arg(program.get_program()).args(program.get_args());
+    run(&mut strace);
+    let text = fs::read_to_string(&trace).unwrap();
+    assert!(text.contains("execve("), "strace saw nothing: {text}");
+    let is_writing = |line: &&str| {
+        // "1234 openat(AT_FDCWD, …": the number of the process comes first.
+        let call = line.split_once(' ').map_or(*line, |(_, call)| call.trim_start());
+        ["O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC"].iter().any(|flag| call.contains(flag))
+            || CHANGING.iter().any(|name| call.starts_with(name))
+    };
+    text.lines().filter(is_writing).map(str::to_owned).collect()
+}
+
+fn has_strace() -> bool {
+    let works = Command::new("strace")
+        .args(["-o", "/dev/null", "true"])
+        .output()
+        .is_ok_and(|run| run.status.success());
+    if !works {
+        println!("SKIPPED: needs strace, and to be allowed to trace");
+    }
+    works
+}
+
+#[test]
+fn on_the_real_kernel() {
+    if !has_strace() {
+        return;
+    }
+    let Some(veth) = Veth::with_queues(3) else { return };
+    let mut apply = tune();
+    apply.args(["apply", "--interface", NIC]).arg(profile("lab.toml"));
+    let traced = |expected: &str| {
+        writing_calls(&apply, |strace| {
+            let ran = veth.output(strace).expect(0);
+            assert!(ran.stdout.contains(expected), "{}", ran.stdout);
+        })
+    };
+    let first = traced("applied ");
+    assert!(first.iter().any(|call| call.contains("rps_cpus") && call.contains("O_WRONLY")), "{first:?}");
+    assert!(first.iter().any(|call| call.contains("journal.")), "{first:?}");
+    assert_eq!(traced("nothing to do"), [] as [String; 0]);
+}
+
+#[test]
+fn on_a_tree_with_and_without_a_journal() {
+    if !has_strace() {
+        return;
+    }
+    let tree = copy_of("virtio-2cpu");
+    let mut apply = tune();
+    apply.arg("--root").arg(tree.path()).arg("apply").arg(profile("auto.toml"));
+    let traced = |expected: &str| {
+        writing_calls(&apply, |strace| {
+            let ran = common::Run::from(strace.output().unwrap()).expect(0);
+            assert!(ran.stdout.contains(expected), "{}", ran.stdout);
+        })
+    };
+    assert!(!traced("applied 4 changes").is_empty());
+    assert_eq!(traced("nothing to do"), [] as [String; 0]);
+    fs::remove_dir_all(tree.path().join("run")).unwrap();
+    assert_eq!(traced("nothing to do"), [] as [String; 0]);
+    assert!(!Path::new(&tree.path().join("run")).exists());
+}

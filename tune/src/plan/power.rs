@@ -1,0 +1,161 @@
+//! The CPU governor and how the interface polls: only what the profile asks for. Pure.
+
+use super::{Desired, PlanError, Skipped};
+use crate::cpu_set::CpuSet;
+use crate::host::{Host, NapiFile, Nic};
+use crate::profile::{NapiWish, Profile};
+use crate::setting::{Setting, Value};
+
+/// The governor of the workers' CPUs; other CPUs keep theirs, unless the hardware has one policy for both.
+pub(super) fn plan_governor(
+    profile: &Profile,
+    host: &Host,
+    cpus: &CpuSet,
+    desired: &mut Desired,
+) -> Result<(), PlanError> {
+    let Some(wanted) = &profile.cpu.governor else { return Ok(()) };
+    let (mut without, mut lacking, mut available) = (CpuSet::new(), CpuSet::new(), String::new());
+    for cpu in cpus.iter() {
+        match host.governors.get(&cpu) {
+            None => {
+                without.insert(cpu);
+            }
+            Some(found) if !found.available.contains(wanted) && found.name != *wanted => {
+                lacking.insert(cpu);
+                available = found.available.iter().cloned().collect::<Vec<_>>().join(", ");
+            }
+            Some(_) => {
+                let reason = format!("cpu.governor = \"{wanted}\", on the CPUs of the workers");
+                desired.set(Setting::Governor(cpu), Value::Words(wanted.clone()), reason);
+            }
+        }
+    }
+    let wish = format!("cpu.governor = \"{wanted}\"");
+    if !without.is_empty() {
+        let reason = format!("CPUs {without} have no cpufreq, as in a virtual machine");
+        cannot(profile.cpu.require, wish.clone(), reason, desired)?;
+    }
+    if !lacking.is_empty() {
+        let reason = format!("CPUs {lacking} have other governors: {available}");
+        cannot(profile.cpu.require, wish, reason, desired)?;
+    }
+    Ok(())
+}
+
+/// How the interfaces poll.
+pub(super) fn plan_napi(profile: &Profile, host: &Host, desired: &mut Desired) -> Result<(), PlanError> {
+    host.nics.iter().try_for_each(|on| plan_napi_of(&profile.napi, &on.nic, desired))
+}
+
+fn plan_napi_of(wishes: &NapiWish, nic: &Nic, desired: &mut Desired) -> Result<(), PlanError> {
+    for (&file, &wanted) in &wishes.files {
+        let key = format!("napi.{} = {}", file.name(), wishes.shown(file));
+        match nic.napi.get(&file) {
+            Some(_) => {
+                let setting = Setting::Napi(nic.name.clone(), file);
+                desired.set(setting, Value::Numbers(vec![i128::from(wanted)]), key);
+            }
+            None => {
+                let path = file.path(&nic.name);
+                let reason = format!("there is no {path}, which Linux {} brought", file.since());
+                cannot(wishes.require, format!("{key} of {}", nic.name), reason, desired)?;
+            }
+        }
+    }
+    let deferred = wishes.files.get(&NapiFile::DeferHardIrqs).is_some_and(|polls| *polls > 0);
+    if deferred && !wishes.files.contains_key(&NapiFile::GroFlushTimeout) {
+        let timeout = nic.napi.get(&NapiFile::GroFlushTimeout).copied().unwrap_or_default();
+        if timeout == 0 {
+            let reason = "without napi.gro_flush_timeout, which is 0, the kernel defers no interrupt";
+            let wish = format!("napi.napi_defer_hard_irqs of {}", nic.name);
+            desired.settings.remove(&Setting::Napi(nic.name.clone(), NapiFile::DeferHardIrqs));
+            desired.reasons.remove(&Setting::Napi(nic.name.clone(), NapiFile::DeferHardIrqs));
+            cannot(wishes.require, wish, reason.to_owned(), desired)?;
+        }
+    }
+    Ok(())
+}
+
+/// Skips a wish, or refuses the profile.
+fn cannot(require: bool, wish: String, reason: String, desired: &mut Desired) -> Result<(), PlanError> {
+    if require {
+        return Err(PlanError::Required { wish, reason });
+    }
+    desired.skipped.push(Skipped { wish, reason });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan;
+    use super::*;
+    use crate::host::Governor;
+    use crate::host::fixture::veth_host;
+
+    fn host() -> Host {
+        let mut host = veth_host(4, 2);
+        for cpu in 0..3 {
+            let available = ["performance", "powersave"].map(str::to_owned).into_iter().collect();
+            host.governors.insert(cpu, Governor { name: "powersave".into(), available });
+        }
+        host.nics[0].nic.napi.extend([(NapiFile::GroFlushTimeout, 0), (NapiFile::DeferHardIrqs, 0)]);
+        host
+    }
+
+    /// The planned governors and polling, and what is skipped; or the refusal.
+    fn planned(profile: &str) -> Result<(Vec<String>, Vec<String>), String> {
+        let profile = Profile::parse(&format!("irqbalance = \"coexist\"\n{profile}"), "p").unwrap();
+        let desired = plan(&profile, &host()).map_err(|error| error.to_string())?;
+        let ours = |setting: &&Setting| matches!(setting, Setting::Governor(_) | Setting::Napi(..));
+        let ours = desired.settings.keys().filter(ours);
+        let settings = ours.map(|setting| format!("{} {}", setting.path(), desired.settings[setting]));
+        let skipped = desired.skipped.iter().map(|skipped| format!("{}: {}", skipped.wish, skipped.reason));
+        Ok((settings.collect(), skipped.collect()))
+    }
+
+    #[test]
+    fn a_governor_is_set_on_the_workers_cpus_that_have_it() {
+        let path = |cpu| format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor performance");
+        let wish = "[cpu]\ngovernor = \"performance\"";
+        assert_eq!(planned(&format!("cpus = \"1-2\"\n{wish}")), Ok((vec![path(1), path(2)], vec![])));
+        let (set, skipped) = planned(&format!("cpus = \"2-3\"\n{wish}")).unwrap();
+        assert_eq!(set, [path(2)]);
+        assert_eq!(
+            skipped,
+            ["cpu.governor = \"performance\": CPUs 3 have no cpufreq, as in a virtual machine"]
+        );
+        let refusal = planned(&format!("{wish}\nrequire = true")).unwrap_err();
+        assert!(refusal.contains("CPUs 3 have no cpufreq") && refusal.contains("require"), "{refusal}");
+        let (set, skipped) = planned("cpus = \"0-1\"\n[cpu]\ngovernor = \"ondemand\"").unwrap();
+        assert_eq!(set, [""; 0]);
+        assert_eq!(
+            skipped,
+            ["cpu.governor = \"ondemand\": CPUs 0-1 have other governors: performance, powersave"]
+        );
+    }
+
+    #[test]
+    fn polling_is_set_where_the_kernel_has_the_file() {
+        let (set, skipped) =
+            planned("[napi]\ngro_flush_timeout = 20000\nnapi_defer_hard_irqs = 2\nthreaded = true").unwrap();
+        assert_eq!(
+            set,
+            ["/sys/class/net/eth0/gro_flush_timeout 20000", "/sys/class/net/eth0/napi_defer_hard_irqs 2"]
+        );
+        assert_eq!(
+            skipped,
+            [
+                "napi.threaded = true of eth0: there is no /sys/class/net/eth0/threaded, which Linux 5.12 brought"
+            ]
+        );
+        assert!(planned("[napi]\nthreaded = true\nrequire = true").unwrap_err().contains("requires it"));
+        assert_eq!(planned("[napi]\nthreaded = \"keep\""), Ok((vec![], vec![])));
+    }
+
+    #[test]
+    fn deferring_without_a_timeout_would_have_no_effect() {
+        let (set, skipped) = planned("[napi]\nnapi_defer_hard_irqs = 2").unwrap();
+        assert_eq!(set, [""; 0]);
+        assert!(skipped[0].contains("without napi.gro_flush_timeout"), "{skipped:?}");
+    }
+}
