@@ -213,9 +213,7 @@ impl Machine {
             let after = Value::from_irqs(&(&before.irqs() | &irqs(numbers)));
             let change = Change { setting: Setting::IrqbalanceBan, before, after };
             let state = State::open(&State::default_directory(files).unwrap(), files).unwrap();
-            tune::apply::apply(files, &state, &host, &[change], || Ok(()))
-                .map(drop)
-                .map_err(|error| error.to_string())
+            tune::apply::apply(files, &state, &host, &[change]).map_err(|error| error.to_string())
         })
     }
 

@@ -4,13 +4,14 @@
 //! of [`Setting`], each read back, then a last look at the whole. The first failure undoes what was written, in
 //! reverse order, and the error tells what could not be undone.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::host::{Host, HostError, Topology};
 use crate::journal::{Entry, Journal, JournalError, Loaded, Owner, State};
 use crate::kernel_files::KernelFiles;
 use crate::netns::{self, Links};
-use crate::restore::{Restored, follow, set};
+use crate::restore::{Restored, SetError, follow, set};
 use crate::setting::{Change, Setting, Value};
 use crate::setting_io;
 
@@ -93,40 +94,109 @@ pub(crate) struct Step<'a> {
     entry: Entry,
 }
 
-/// Writes the changes, which were planned on `host`. `verify` looks at the host afterwards and says what is wrong.
-/// Nothing happens if there are no changes. True if a journal of another boot was there, which no longer counted and
-/// was replaced.
+/// Changes that are made and undone together, in one stage or in several: what is set by ethtool first, and the rest when
+/// it is known what became of queues and interrupts.
+pub(crate) struct Transaction<'a> {
+    files: &'a KernelFiles,
+    state: &'a State,
+    /// The journal that was there before.
+    previous: Option<Journal>,
+    journal: Journal,
+    /// A journal of another boot was there.
+    pub(crate) replaced_journal: bool,
+    /// What was tried in each stage, and what the driver may have overwritten meanwhile.
+    tried: Vec<Vec<Entry>>,
+    /// What was written.
+    pub(crate) written: Vec<Change>,
+    /// What the driver turned out not to have, with the error.
+    pub(crate) unsupported: BTreeMap<Setting, String>,
+}
+
+impl<'a> Transaction<'a> {
+    /// Nothing is written yet.
+    pub(crate) fn begin(files: &'a KernelFiles, state: &'a State) -> Result<Self, ApplyError> {
+        let (previous, replaced_journal) = match state.load()? {
+            Loaded::Journal(journal) => (Some(journal), false),
+            Loaded::Nothing => (None, false),
+            Loaded::OtherBoot => (None, true),
+        };
+        let journal = previous.clone().unwrap_or_else(|| state.journal(Vec::new()));
+        let (tried, written, unsupported) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Ok(Self { files, state, previous, journal, replaced_journal, tried, written, unsupported })
+    }
+
+    /// Writes changes that were planned on `host`, in this order, and keeps beside their old values those of what the
+    /// driver may overwrite. A driver may say that it has a thing and refuse to set it (EOPNOTSUPP): what is not
+    /// `required` is then noted in `unsupported`, and the rest goes on.
+    ///
+    /// # Errors
+    /// If anything fails; this stage and those before it are then undone as far as the kernel allows.
+    pub(crate) fn write(
+        &mut self,
+        host: &Host,
+        changes: &[Change],
+        overwritten: &[Setting],
+        required: impl Fn(&Setting) -> bool,
+    ) -> Result<(), ApplyError> {
+        let (steps, links) = match preflight(self.files, host, changes) {
+            Err(error) if !self.tried.is_empty() => return Err(self.fail(error.to_string())),
+            checked => checked?,
+        };
+        let kept = entries_of(self.files, host, &links, overwritten);
+        let entries = steps.iter().map(|step| &step.entry).chain(&kept);
+        self.journal = self.journal.clone().extended(entries.cloned().collect(), &links);
+        if let Err(error) = self.state.store(&self.journal) {
+            return Err(if self.tried.is_empty() { error.into() } else { self.fail(error.to_string()) });
+        }
+        let mut tried = kept;
+        let mut result = Ok(());
+        for Step { change, entry } in steps {
+            tried.push(entry);
+            match set(self.files, &change.setting, &change.after.to_string()) {
+                Ok(()) => self.written.push(change.clone()),
+                Err(SetError::Access(error)) if error.is_unsupported() && !required(&change.setting) => {
+                    self.unsupported.insert(change.setting.clone(), error.to_string());
+                }
+                Err(error) => {
+                    result = Err(error.to_string());
+                    break;
+                }
+            }
+        }
+        self.tried.push(tried);
+        result.map_err(|cause| self.fail(cause))
+    }
+
+    /// Undoes everything, for this reason. What the failed write may have left is looked at too.
+    pub(crate) fn fail(&mut self, cause: String) -> ApplyError {
+        // Of two stages the first found what was there before, as of two runs.
+        let tried = std::mem::take(&mut self.tried).into_iter();
+        let tried =
+            tried.fold(self.state.journal(Vec::new()), |all, stage| all.extended(stage, &Links::new()));
+        let mut restored = Restored::default();
+        if let Err(error) = follow(self.files, &tried.entries, &mut restored) {
+            restored.failed.push(error.to_string());
+        }
+        let mut undo = Undo {
+            restored: restored.written.len() + restored.unchanged,
+            gone: restored.gone,
+            failures: restored.failed,
+        };
+        if undo.is_complete()
+            && let Err(error) = put_journal_back(self.state, self.previous.take())
+        {
+            undo.failures.push(error.to_string());
+        }
+        ApplyError::Undone { cause, undo }
+    }
+}
+
+/// Writes these changes, which were planned on `host`, and no others, as one transaction in one stage.
 ///
 /// # Errors
 /// If anything fails; what was written is then undone as far as the kernel allows.
-pub fn apply(
-    files: &KernelFiles,
-    state: &State,
-    host: &Host,
-    changes: &[Change],
-    verify: impl FnOnce() -> Result<(), String>,
-) -> Result<bool, ApplyError> {
-    if changes.is_empty() {
-        return Ok(false);
-    }
-    let (steps, links) = preflight(files, host, changes)?;
-    let (previous, replaced) = match state.load()? {
-        Loaded::Journal(journal) => (Some(journal), false),
-        Loaded::Nothing => (None, false),
-        Loaded::OtherBoot => (None, true),
-    };
-    let entries = steps.iter().map(|step| step.entry.clone()).collect();
-    let journal = previous.clone().unwrap_or_else(|| state.journal(Vec::new())).extended(entries, &links);
-    state.store(&journal)?;
-    let (tried, result) = write_all(files, &steps);
-    let Err(cause) = result.and_then(|()| verify()) else { return Ok(replaced) };
-    let mut undo = undo(files, &steps[..tried]);
-    if undo.is_complete()
-        && let Err(error) = put_journal_back(state, previous)
-    {
-        undo.failures.push(error.to_string());
-    }
-    Err(ApplyError::Undone { cause, undo })
+pub fn apply(files: &KernelFiles, state: &State, host: &Host, changes: &[Change]) -> Result<(), ApplyError> {
+    Transaction::begin(files, state)?.write(host, changes, &[], |_| true)
 }
 
 /// Checks every change without writing, and reads what the journal must hold, the interfaces among it.
@@ -148,6 +218,20 @@ pub(crate) fn preflight<'a>(
         None => Ok((steps, links)),
         Some((first, others)) => Err(ApplyError::Preflight { first: first.clone(), others: others.len() }),
     }
+}
+
+/// What the journal must hold of settings that a driver may overwrite. What cannot be read cannot be put back either.
+pub(crate) fn entries_of(
+    files: &KernelFiles,
+    host: &Host,
+    links: &Links,
+    settings: &[Setting],
+) -> Vec<Entry> {
+    let entry = |setting: &Setting| {
+        let before = setting_io::read_optional(files, setting).ok()??;
+        Some(Entry { path: setting.path(), before, owner: owner(host, links, setting) })
+    };
+    settings.iter().filter_map(entry).collect()
 }
 
 /// Checks one change without writing, and reads what the journal must hold.
@@ -195,31 +279,6 @@ fn check_value(change: &Change, topology: &Topology) -> Result<(), String> {
         return Err(format!("{}: an interrupt needs a CPU", change.setting.path()));
     }
     Ok(())
-}
-
-/// Writes until one fails; how many were tried, the failed one among them, and the failure.
-fn write_all(files: &KernelFiles, steps: &[Step]) -> (usize, Result<(), String>) {
-    for (done, Step { change, .. }) in steps.iter().enumerate() {
-        if let Err(error) = set(files, &change.setting, &change.after.to_string()) {
-            return (done + 1, Err(error.to_string()));
-        }
-    }
-    (steps.len(), Ok(()))
-}
-
-/// Puts back what was tried, last first, and wherever it is now. The write that failed may have left a trace: it is looked
-/// at too.
-fn undo(files: &KernelFiles, tried: &[Step]) -> Undo {
-    let entries: Vec<Entry> = tried.iter().map(|step| step.entry.clone()).collect();
-    let mut restored = Restored::default();
-    if let Err(error) = follow(files, &entries, &mut restored) {
-        restored.failed.push(error.to_string());
-    }
-    Undo {
-        restored: restored.written.len() + restored.unchanged,
-        gone: restored.gone,
-        failures: restored.failed,
-    }
 }
 
 fn put_journal_back(state: &State, previous: Option<Journal>) -> Result<(), JournalError> {

@@ -16,6 +16,7 @@
 pub mod errno;
 pub mod kernel_files;
 pub mod named_netns;
+pub mod netlink;
 pub mod netns;
 
 pub mod affinity;
@@ -35,6 +36,7 @@ pub mod journal;
 
 pub mod apply;
 pub mod restore;
+mod stages;
 
 pub mod verify;
 
@@ -130,7 +132,11 @@ pub struct Applied {
 /// # Errors
 /// If the host cannot be read or cannot have what the profile asks for, or not from this network namespace.
 pub fn plan_profile(files: &KernelFiles, profile: &Profile) -> Result<Planned, Error> {
-    let host = read_host(files, profile)?;
+    plan_host(files, profile, read_host(files, profile)?)
+}
+
+/// Plans the profile on a host that was read.
+fn plan_host(files: &KernelFiles, profile: &Profile, host: Host) -> Result<Planned, Error> {
     let desired = plan::plan(profile, &host)?;
     let changes = diff::diff(&host, &desired);
     let mut host_wide = changes.iter().filter(|change| change.setting.is_host_wide());
@@ -148,6 +154,16 @@ pub fn plan_profile(files: &KernelFiles, profile: &Profile) -> Result<Planned, E
 /// As [`Host::read`].
 pub fn read_host(files: &KernelFiles, profile: &Profile) -> Result<Host, HostError> {
     let host = Host::read(files, &profile.interface, &profile.sysctl_names(), &profile.map)?;
+    with_wishes(files, host, profile)
+}
+
+/// As [`read_host`], of interfaces that were chosen before.
+fn read_again(
+    files: &KernelFiles,
+    profile: &Profile,
+    interfaces: &[InterfaceName],
+) -> Result<Host, HostError> {
+    let host = Host::read_nics(files, interfaces, &profile.sysctl_names(), &profile.map)?;
     with_wishes(files, host, profile)
 }
 
@@ -177,26 +193,8 @@ pub fn apply_profile(
         });
         planned = plan_profile(files, profile)?;
     }
-    let Planned { host, desired, changes } = planned;
-    let mut applied = Applied {
-        interfaces: host.interfaces(),
-        changes,
-        kept: desired.kept.clone(),
-        skipped: desired.skipped.clone(),
-        notes: desired.notes.clone(),
-        pending: Vec::new(),
-        replaced_journal: false,
-        failed: Vec::new(),
-    };
-    let Some(state) = state else { return Ok(applied) };
-    applied.replaced_journal = apply::apply(files, &state, &host, &applied.changes, || {
-        let now = Host::read_nics(files, &applied.interfaces, &profile.sysctl_names(), &profile.map);
-        let now = now.and_then(|now| with_wishes(files, now, profile)).map_err(|error| error.to_string())?;
-        let verification = verify::verify(&desired, &now);
-        applied.pending = verification.pending;
-        verification.mismatches.first().map_or(Ok(()), |mismatch| Err(format!("after writing, {mismatch}")))
-    })?;
-    Ok(applied)
+    let Some(state) = state else { return Ok(stages::applied(planned, Vec::new(), false)) };
+    stages::run(files, &state, profile, planned)
 }
 
 /// Puts back what the journal in `state_directory` holds for this network namespace.

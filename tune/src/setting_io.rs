@@ -1,11 +1,20 @@
-//! How a [`Setting`] is read, written, journalled and put back, be it a kernel file, the CPUs of a thread or irqbalance's
-//! list. The texts are those that [`Setting::parse`] takes.
+//! How a [`Setting`] is read, written, journalled and put back, be it a kernel file, the CPUs of a thread, irqbalance's
+//! list, or what ethtool sets (by netlink, and in a captured tree in its JSON). The texts are those that [`Setting::parse`] takes.
+
+use std::time::{Duration, Instant};
 
 use crate::cpu_set::CpuSet;
-use crate::host::netdev;
+use crate::host::ethtool::{Ethtool, Knob, KnobError};
+use crate::host::{HostError, InterfaceName, netdev};
 use crate::irqbalance::{self, GivenBack, IrqbalanceError, message};
 use crate::kernel_files::{KernelFileError, KernelFiles, Operation};
+use crate::netlink::ethtool::SetKnobError;
+use crate::netlink::{self, NetlinkError};
 use crate::setting::{Change, Setting, Value};
+
+/// How long a driver is asked again that says EBUSY or EAGAIN, as while it resets after another change.
+const BUSY_DEADLINE: Duration = Duration::from_secs(2);
+const BUSY_POLL: Duration = Duration::from_millis(20);
 
 /// Why a setting was not read or written. `Display` is one line.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +36,35 @@ pub enum AccessError {
         /// The text.
         text: String,
     },
+    /// Netlink.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The captured data of a tree.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A text that is no value of the setting, or none that the interface can have.
+    #[error("set {path}: {source}")]
+    Value {
+        /// The setting.
+        path: String,
+        /// Why.
+        source: KnobError,
+    },
+    /// The interface does not have it.
+    #[error("{0} does not exist: the driver does not have it, or the kernel cannot be asked for it")]
+    Absent(String),
+}
+
+impl AccessError {
+    /// True if the driver or the kernel has no way to set it, which some say only when they are asked to.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        match self {
+            Self::Netlink(error) => error.is_unsupported(),
+            Self::File(error) => error.is_unsupported(),
+            _ => false,
+        }
+    }
 }
 
 /// Whether it exists and this process may write it; writes nothing.
@@ -35,6 +73,7 @@ pub enum AccessError {
 /// With the errno that a write would give.
 pub(crate) fn check_writable(files: &KernelFiles, setting: &Setting) -> Result<(), AccessError> {
     match setting {
+        Setting::Ethtool(interface, knob) => check_ethtool(files, interface, *knob),
         Setting::IrqbalanceBan => Ok(irqbalance::check(files)?),
         Setting::NapiThread(interface, id) => netdev::check_settable(files, interface, *id)
             .map_err(|source| KernelFileError::new(Operation::CheckWritable, setting.path(), source).into()),
@@ -48,6 +87,9 @@ pub(crate) fn check_writable(files: &KernelFiles, setting: &Setting) -> Result<(
 /// If it does not exist or cannot be read.
 pub(crate) fn read(files: &KernelFiles, setting: &Setting) -> Result<String, AccessError> {
     match setting {
+        Setting::Ethtool(interface, knob) => {
+            read_ethtool(files, interface, *knob)?.ok_or_else(|| AccessError::Absent(setting.path()))
+        }
         Setting::IrqbalanceBan => {
             let banned = irqbalance::ask(files)?.banned().ok_or(AccessError::NoIrqbalance)?;
             Ok(message::list(&banned))
@@ -66,6 +108,7 @@ pub(crate) fn read(files: &KernelFiles, setting: &Setting) -> Result<String, Acc
 pub(crate) fn read_optional(files: &KernelFiles, setting: &Setting) -> Result<Option<String>, AccessError> {
     match read(files, setting) {
         Ok(text) => Ok(Some(text)),
+        Err(AccessError::Absent(_)) => Ok(None),
         Err(AccessError::File(error)) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
@@ -77,6 +120,7 @@ pub(crate) fn read_optional(files: &KernelFiles, setting: &Setting) -> Result<Op
 /// If it does not exist, or the kernel or irqbalance refuses the value.
 pub(crate) fn write(files: &KernelFiles, setting: &Setting, text: &str) -> Result<(), AccessError> {
     match setting {
+        Setting::Ethtool(interface, knob) => write_ethtool(files, interface, *knob, text),
         Setting::IrqbalanceBan => {
             let irqs = message::parse_list(text).ok_or_else(|| not_ours(setting, text))?;
             Ok(irqbalance::ban(files, &irqs)?)
@@ -88,6 +132,60 @@ pub(crate) fn write(files: &KernelFiles, setting: &Setting, text: &str) -> Resul
                 KernelFileError::new(Operation::Write(text.to_owned()), setting.path(), source).into()
             }),
         _ => Ok(files.write_existing(&setting.path(), text)?),
+    }
+}
+
+/// What ethtool says; `None` where the interface does not have it.
+fn read_ethtool(
+    files: &KernelFiles,
+    interface: &InterfaceName,
+    knob: Knob,
+) -> Result<Option<String>, AccessError> {
+    if !files.is_live() {
+        return Ok(Ethtool::read(files, interface)?.text(knob));
+    }
+    match netlink::ethtool::read_one(interface, knob) {
+        Ok(ethtool) => Ok(ethtool.text(knob)),
+        Err(error) if error.is_gone() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn check_ethtool(files: &KernelFiles, interface: &InterfaceName, knob: Knob) -> Result<(), AccessError> {
+    if !files.is_live() {
+        return Ok(files.check_writable(&Ethtool::captured_path(interface))?);
+    }
+    netlink::check_net_admin().map_err(|error| {
+        let mut error = NetlinkError::new(format!("set {} of {interface}", knob.name()), error);
+        error.detail = ": that takes CAP_NET_ADMIN; run as root".to_owned();
+        error.into()
+    })
+}
+
+fn write_ethtool(
+    files: &KernelFiles,
+    interface: &InterfaceName,
+    knob: Knob,
+    text: &str,
+) -> Result<(), AccessError> {
+    let refused =
+        |source| AccessError::Value { path: Setting::Ethtool(interface.clone(), knob).path(), source };
+    if !files.is_live() {
+        let mut ethtool = Ethtool::read(files, interface)?;
+        ethtool.set(knob, text).map_err(refused)?;
+        let json = serde_json::to_string_pretty(&ethtool).expect("strings and numbers");
+        return Ok(files.write_existing(&Ethtool::captured_path(interface), &json)?);
+    }
+    let deadline = Instant::now() + BUSY_DEADLINE;
+    loop {
+        match netlink::ethtool::set(interface, knob, text) {
+            Ok(()) => return Ok(()),
+            Err(SetKnobError::Netlink(error)) if error.is_busy() && Instant::now() < deadline => {
+                std::thread::sleep(BUSY_POLL);
+            }
+            Err(SetKnobError::Netlink(error)) => return Err(error.into()),
+            Err(SetKnobError::Value(source)) => return Err(refused(source)),
+        }
     }
 }
 

@@ -13,7 +13,9 @@ use serde::Serialize;
 pub use archive::{ArchiveError, Format, pack, unpack};
 
 use crate::host::allowed::{self, CapturedCpus};
-use crate::host::{Host, HostError, InterfaceChoice, InterfaceName, SysctlName, ToldMap, netdev, nic};
+use crate::host::{
+    Ethtool, Host, HostError, InterfaceChoice, InterfaceName, SysctlName, ToldMap, netdev, nic,
+};
 use crate::irqbalance::Irqbalance;
 use crate::kernel_files::{KernelFiles, Node, Tree};
 
@@ -80,7 +82,7 @@ pub fn capture(
         let _ = files.read_optional(&name.path());
     }
     let kernel = files.read_optional("/proc/sys/kernel/osrelease").ok().flatten();
-    let extras = extras(&files).unwrap_or_else(|error| {
+    let extras = extras(&files, &read).unwrap_or_else(|error| {
         failed.push(error.to_string());
         Vec::new()
     });
@@ -101,17 +103,28 @@ pub fn capture(
     Ok(Capture { tree, interfaces: read, failed })
 }
 
-/// What the kernel and irqbalance say by other ways than files, as JSON below `/corelocal/`: each with its path and text.
+/// What the kernel, of these interfaces, and irqbalance say by other ways than files, as JSON below `/corelocal/`: each with
+/// its path and text, without keys.
 /// Of a captured tree that is a file, which is kept like any other.
 ///
 /// # Errors
 /// If the kernel cannot be asked.
-pub fn extras(files: &KernelFiles) -> Result<Vec<(String, String)>, HostError> {
+pub fn extras(files: &KernelFiles, interfaces: &[InterfaceName]) -> Result<Vec<(String, String)>, HostError> {
     if !files.is_live() {
         return Ok(Vec::new());
     }
     let netdev = ("/corelocal/netdev.json".to_owned(), netdev::capture(files)?);
     let mut extras = vec![netdev, Irqbalance::read(files).captured()];
+    for name in interfaces {
+        let mut ethtool = Ethtool::read(files, name)?;
+        if let Some(rss) = &mut ethtool.rss {
+            rss.key = None; // who knows it can send everything to one queue
+        }
+        if ethtool != Ethtool::default() {
+            let text = serde_json::to_string_pretty(&ethtool).expect("strings and numbers");
+            extras.push((Ethtool::captured_path(name), format!("{text}\n")));
+        }
+    }
     if let Some(cpus) = allowed::read(files)? {
         let text = serde_json::to_string(&CapturedCpus::of(cpus)).expect("a number and a string");
         extras.push((allowed::FILE.to_owned(), format!("{text}\n")));

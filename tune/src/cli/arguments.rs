@@ -47,7 +47,8 @@ pub(super) struct Options {
 
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Print queues, interrupts, CPUs, RPS and XPS of an interface, or of all that have a device or several queues
+    /// Print queues, interrupts, CPUs, RPS, XPS, channels, rings and the like of an interface, or of all that have a
+    /// device or several queues
     Show {
         /// The interface
         #[arg(value_name = "IFACE")]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::nic::Device;
 use super::{
-    CpuPlace, Host, HowKnown, Irq, IrqState, Netdev, Nic, NicHost, QueueIndex, QueueIrq, QueueIrqs, RxQueue,
-    Serves, Topology, TxQueue,
+    CpuPlace, Ethtool, Host, HowKnown, Irq, IrqState, Netdev, Nic, NicHost, QueueIndex, QueueIrq, QueueIrqs,
+    RxQueue, Serves, Topology, TxQueue,
 };
 use crate::cpu_set::CpuSet;
 use crate::irqbalance::Irqbalance;
@@ -65,6 +65,7 @@ pub(crate) fn veth_host(cpus: u32, queues: u32) -> Host {
                 rx_queues: (0..queues).map(rx).collect(),
                 tx_queues: (0..queues).map(tx).collect(),
             },
+            ethtool: Ethtool::default(),
             netdev: Netdev::default(),
             queue_irqs: QueueIrqs::default(),
             irqs: BTreeMap::new(),

@@ -7,6 +7,7 @@ pub mod allowed;
 mod carriers;
 mod default_route;
 mod driver_names;
+pub mod ethtool;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod governors;
@@ -20,6 +21,7 @@ pub mod nic;
 mod nic_reader;
 mod queue_irqs;
 mod queue_map;
+mod resize;
 mod settings;
 pub mod sriov;
 mod sysctls;
@@ -30,6 +32,7 @@ mod vector_sets;
 
 use std::collections::BTreeMap;
 
+pub use ethtool::Ethtool;
 pub use governors::Governor;
 pub use interrupts::{InterruptRow, Interrupts};
 pub use irq::{Irq, IrqState};
@@ -72,6 +75,8 @@ pub struct Host {
 pub struct NicHost {
     /// The interface and its queues.
     pub nic: Nic,
+    /// Its channels, rings, RSS, coalescing and features.
+    pub ethtool: Ethtool,
     /// What the kernel says of its queues and NAPI instances.
     pub netdev: Netdev,
     /// Which interrupt serves which queue, and how that is known.
@@ -174,6 +179,7 @@ impl NicHost {
     #[must_use]
     pub fn value(&self, setting: &Setting) -> Option<Value> {
         match setting {
+            Setting::Ethtool(interface, knob) if *interface == self.nic.name => self.ethtool.value(*knob),
             Setting::Napi(interface, file) => {
                 let value = self.nic.napi.get(file).filter(|_| self.nic.name == *interface)?;
                 Some(Value::Numbers(vec![i128::from(*value)]))
@@ -199,9 +205,11 @@ impl NicHost {
                 let queue = self.nic.rx_queue(interface, *queue)?;
                 queue.rps_flow_cnt.map(|count| Value::Numbers(vec![i128::from(count)]))
             }
-            Setting::IrqbalanceBan | Setting::Governor(_) | Setting::RpsDefaultMask | Setting::Sysctl(_) => {
-                None
-            }
+            Setting::Ethtool(..)
+            | Setting::IrqbalanceBan
+            | Setting::Governor(_)
+            | Setting::RpsDefaultMask
+            | Setting::Sysctl(_) => None,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use super::{
-    HostError, InterfaceName, Interrupts, IrqState, Netdev, Nic, NicHost, QueueIrqs, Sriov, ToldMap,
+    Ethtool, HostError, InterfaceName, Interrupts, IrqState, Netdev, Nic, NicHost, QueueIrqs, Sriov, ToldMap,
 };
 use crate::kernel_files::KernelFiles;
 
@@ -28,6 +28,7 @@ impl<'a> NicReader<'a> {
     /// As [`Host::read`](super::Host::read).
     pub fn read(&self, name: &InterfaceName) -> Result<NicHost, HostError> {
         let nic = Nic::read(self.files, name)?;
+        let ethtool = Ethtool::read(self.files, name)?;
         let netdev = Netdev::read(self.files, name)?;
         let queue_irqs = QueueIrqs::read(self.files, &nic, &netdev, &self.told, || self.interrupts())?;
         let mut irqs = BTreeMap::new();
@@ -35,7 +36,7 @@ impl<'a> NicReader<'a> {
             irqs.insert(row.irq, IrqState::read(self.files, row.irq)?);
         }
         let sriov = Sriov::read(self.files, nic.device.as_ref())?;
-        Ok(NicHost { nic, netdev, queue_irqs, irqs, sriov })
+        Ok(NicHost { nic, ethtool, netdev, queue_irqs, irqs, sriov })
     }
 
     fn interrupts(&self) -> Result<&Interrupts, HostError> {

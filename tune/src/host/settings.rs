@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::ethtool::Knob;
 use super::{Host, NapiFile, NicHost};
 use crate::setting::{Setting, Value};
 
@@ -19,6 +20,23 @@ impl Host {
 }
 
 impl NicHost {
+    /// What there is of queues and interrupts that a driver may reset when it makes its queues anew.
+    pub(crate) fn queue_settings(&self) -> Vec<Setting> {
+        let of_queue = |setting: &Setting| {
+            matches!(
+                setting,
+                Setting::IrqAffinity(_)
+                    | Setting::NapiThread(..)
+                    | Setting::XpsCpus(..)
+                    | Setting::XpsRxqs(..)
+                    | Setting::RpsCpus(..)
+                    | Setting::RpsFlowCount(..)
+            )
+        };
+        let all = self.possible_settings().into_iter();
+        all.filter(|setting| of_queue(setting) && self.value(setting).is_some()).collect()
+    }
+
     /// The settings of one interface, also those that its kernel or driver does not have.
     fn possible_settings(&self) -> Vec<Setting> {
         let name = &self.nic.name;
@@ -29,8 +47,9 @@ impl NicHost {
         let rx = self.nic.rx_queues.iter().flat_map(|queue| {
             [Setting::RpsCpus(name.clone(), queue.index), Setting::RpsFlowCount(name.clone(), queue.index)]
         });
+        let ethtool = Knob::all().map(|knob| Setting::Ethtool(name.clone(), knob));
         let napi = NapiFile::ALL.map(|file| Setting::Napi(name.clone(), file));
         let threads = self.netdev.napis.iter().map(|napi| Setting::NapiThread(name.clone(), napi.id));
-        napi.into_iter().chain(irqs).chain(threads).chain(tx).chain(rx).collect()
+        ethtool.chain(napi).chain(irqs).chain(threads).chain(tx).chain(rx).collect()
     }
 }

@@ -90,6 +90,12 @@ impl Entry {
         }
     }
 
+    /// True if exactly one of these is of the same interrupt's handler of the same device, under whatever number.
+    fn is_once_in(&self, entries: &[Self]) -> bool {
+        let is_interrupt = matches!(self.owner, Some(Owner::Interrupt { .. }));
+        is_interrupt && entries.iter().filter(|entry| entry.owner == self.owner).count() == 1
+    }
+
     fn is_of_other(&self, found: &Self) -> bool {
         self.owner.as_ref().zip(found.owner.as_ref()).is_some_and(|(known, found)| known.is_other(found))
     }
@@ -118,7 +124,13 @@ impl Journal {
                 known.path = now.path();
             }
         }
+        let known = self.entries.clone();
+        let news = entries.clone();
         for entry in entries {
+            // An interrupt of this queue was journaled under the number that it had before the channels changed.
+            if entry.is_once_in(&known) && entry.is_once_in(&news) {
+                continue;
+            }
             let setting = Setting::from_path(&entry.path);
             if let Some((known, setting)) =
                 self.entries.iter_mut().find(|known| known.path == entry.path).zip(setting)

@@ -100,6 +100,25 @@ fn an_interrupt_is_the_same_as_long_as_its_device_is() {
     assert_eq!(extended.entries, [eth0, nic]);
 }
 
+/// The channels changed, and with them the numbers: what each queue's interrupt held first is kept under the old number.
+#[test]
+fn the_interrupt_of_a_queue_is_the_same_under_another_number() {
+    let (_dir, _, state) = state();
+    let of = |irq: u32, before: &str, name: &str| Entry {
+        owner: Some(Owner::Interrupt { name: name.into(), device: "/sys/devices/0000:af:00.0".into() }),
+        ..entry(&format!("/proc/irq/{irq}/smp_affinity_list"), before)
+    };
+    let first = vec![of(40, "0-1", "eth0-TxRx-0"), of(41, "0-1", "eth0-TxRx-1")];
+    let now = vec![of(50, "0", "eth0-TxRx-0"), of(51, "0", "eth0-TxRx-1"), of(52, "0", "eth0-TxRx-2")];
+    let extended = state.journal(first.clone()).extended(now, &Links::new());
+    assert_eq!(extended.entries, [first, vec![of(52, "0", "eth0-TxRx-2")]].concat());
+    // A driver that calls all of them by the interface's name says nothing by it.
+    let first = vec![of(40, "0-1", "eth0"), of(41, "0-1", "eth0")];
+    let now = vec![of(50, "0", "eth0")];
+    let extended = state.journal(first.clone()).extended(now.clone(), &Links::new());
+    assert_eq!(extended.entries, [first, now].concat());
+}
+
 #[test]
 fn the_oldest_value_of_a_renamed_interface_is_kept_and_that_of_a_new_one_is_its_own() {
     let (_dir, _, state) = state();

@@ -48,6 +48,12 @@ impl KernelFileError {
         matches!(Errno::from_io_error(&self.source), Some(Errno::NOENT | Errno::NODEV | Errno::NOTDIR))
     }
 
+    /// True if the errno is EOPNOTSUPP.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        Errno::from_io_error(&self.source) == Some(Errno::OPNOTSUPP)
+    }
+
     /// True if the kernel gives no value here (EINVAL).
     #[must_use]
     pub fn is_invalid(&self) -> bool {

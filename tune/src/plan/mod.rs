@@ -1,6 +1,7 @@
 //! `plan(&Profile, &Host) -> Desired`: what every setting shall hold. Pure.
 
 mod cpus;
+mod ethtool;
 mod irqbalance;
 mod napi_threads;
 mod placement;
@@ -29,7 +30,7 @@ pub struct Desired {
     pub kept: Vec<Kept>,
     /// What the profile asks for and the host, its driver or its kernel does not have.
     pub skipped: Vec<Skipped>,
-    /// What who applies the profile should know: one sentence each.
+    /// What who applies the profile should know, as what is not known before it is written: one sentence each.
     pub notes: Vec<String>,
 }
 
@@ -222,7 +223,9 @@ pub enum PlanError {
 pub fn plan(profile: &Profile, host: &Host) -> Result<Desired, PlanError> {
     let mut desired = Desired::default();
     let cpus = cpus::workers(&profile.cpus, &host.topology, &mut desired)?;
-    queues::plan(profile, host, &cpus, &mut desired)?;
+    ethtool::plan(&profile.ethtool, host, cpus.len(), &mut desired)?;
+    let predicted = ethtool::predicted(host, &mut desired);
+    queues::plan(profile, predicted.as_ref().unwrap_or(host), &cpus, &mut desired)?;
     power::plan_napi(profile, host, &mut desired)?;
     power::plan_governor(profile, host, &cpus, &mut desired)?;
     irqbalance::plan(profile.irqbalance, &host.irqbalance, &mut desired)?;

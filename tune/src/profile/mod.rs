@@ -3,6 +3,7 @@
 //! Every key is checked: an unknown key, a wrong type or a value out of range is refused with the file, the line,
 //! the key's path and what may stand there. `profiles/README.md` explains the keys. Pure.
 
+mod ethtool;
 mod init;
 mod power;
 mod queues;
@@ -14,6 +15,9 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+pub use ethtool::{
+    ChannelCount, ChannelsWish, CoalesceWish, EthtoolWishes, FeaturesWish, RingsWish, RssWish,
+};
 pub use init::{init, sysctl_names as init_sysctl_names};
 pub use power::{CpuWish, NapiWish};
 pub use queues::{IrqPolicy, NapiThreadPolicy, Placement, Queues, RpsDefault, RpsPolicy, XpsPolicy};
@@ -44,6 +48,8 @@ pub struct Profile {
     pub irqbalance: IrqbalancePolicy,
     /// Queues, interrupts, XPS and RPS.
     pub queues: Queues,
+    /// Channels, rings, coalescing, RSS and features.
+    pub ethtool: EthtoolWishes,
     /// The governor.
     pub cpu: CpuWish,
     /// How the interface polls.
@@ -115,7 +121,9 @@ impl Profile {
             ));
         }
         let root = Section { source, path: String::new(), table: document.get_ref() };
-        root.refuse_unknown(&["interface", "cpus", "irqbalance", "queues", "cpu", "napi", "sysctl"])?;
+        let mut known = vec!["interface", "cpus", "irqbalance", "queues", "cpu", "napi", "sysctl"];
+        known.extend(ethtool::SECTIONS);
+        root.refuse_unknown(&known)?;
         let queues = match root.section("queues")? {
             Some(section) => queues::parse(&section)?,
             None => Queues::default(),
@@ -138,6 +146,7 @@ impl Profile {
                 ],
             )?,
             queues,
+            ethtool: ethtool::parse(&root)?,
             cpu: cpu.unwrap_or_default(),
             napi: napi.unwrap_or_default(),
             sysctls,

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::table::write_table;
 use super::{Format, SCHEMA, count, write_json};
 use crate::cpu_set::CpuSet;
+use crate::host::ethtool::{Ethtool, Knob};
 use crate::host::names::list;
 use crate::host::sriov::Function;
 use crate::host::{
@@ -40,6 +41,8 @@ struct InterfaceReport {
     rx_queues: usize,
     /// Number of TX queues.
     tx_queues: usize,
+    /// Channels, rings, RSS, coalescing and features, as far as ethtool netlink tells.
+    ethtool: Ethtool,
     /// Online CPUs.
     cpus: CpuSet,
     /// Why the interrupts would not be set; null if they may.
@@ -140,6 +143,9 @@ fn write_interface(out: &mut impl Write, report: &InterfaceReport) -> io::Result
         count(report.tx_queues, "TX queue"),
         report.cpus
     )?;
+    if let Some(line) = ethtool_line(&report.ethtool) {
+        writeln!(out, "{line}")?;
+    }
     let head = ["QUEUE", "IRQ", "SET", "EFFECTIVE", "NODE", "RPS", "XPS", "KNOWN BY", "INTERRUPT"];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(report.queues.iter().map(cells));
@@ -172,6 +178,17 @@ fn write_interface(out: &mut impl Write, report: &InterfaceReport) -> io::Result
         writeln!(out, "its interrupts are not set, since {doubt}")?;
     }
     Ok(())
+}
+
+/// What can be set by ethtool, on one line; `None` where nothing is known.
+fn ethtool_line(ethtool: &Ethtool) -> Option<String> {
+    let name = |knob: Knob| match knob {
+        Knob::Coalesce(field) => field.name().to_owned(),
+        other => other.name(),
+    };
+    let parts: Vec<String> =
+        Knob::all().filter_map(|knob| Some(format!("{} {}", name(knob), ethtool.text(knob)?))).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 /// A row with one more cell, before the last.
@@ -233,6 +250,7 @@ impl InterfaceReport {
             numa_node: nic.numa_node,
             rx_queues: nic.rx_queues.len(),
             tx_queues: nic.tx_queues.len(),
+            ethtool: host.ethtool.clone(),
             cpus: topology.online.clone(),
             doubt: host.queue_irqs.doubt.clone(),
             netlink_unknown: host.netdev.unknown.clone(),

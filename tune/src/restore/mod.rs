@@ -1,12 +1,15 @@
 //! `restore`: journal -> kernel. Also how `apply` undoes.
 
+mod moved;
 #[cfg(test)]
 mod tests;
+
+use moved::Place;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use crate::host::{HostError, InterfaceName, Interrupts, irq_owner};
+use crate::host::{HostError, InterfaceName, Interrupts};
 use crate::journal::{Entry, JournalError, Loaded, Owner, State};
 use crate::kernel_files::KernelFiles;
 use crate::netns;
@@ -77,9 +80,6 @@ pub(crate) fn follow(
     restored: &mut Restored,
 ) -> Result<(), HostError> {
     let links = netns::links(files)?;
-    // A container may mask it, which is no reason to keep what is not an interrupt's.
-    let has_interrupts = entries.iter().any(|entry| matches!(entry.owner, Some(Owner::Interrupt { .. })));
-    let interrupts = if has_interrupts { Interrupts::read(files)? } else { Interrupts::default() };
     let mut values = Vec::new();
     let (mut interfaces, mut renamed, mut gone) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
     for entry in entries {
@@ -99,11 +99,7 @@ pub(crate) fn follow(
             }
             interfaces.insert(now.unwrap_or(was));
         }
-        let Some(now) = now else { continue };
-        match of_another_device(files, &now, entry, &interrupts)? {
-            Some(reason) => restored.gone.push(reason),
-            None => values.push((now, entry.before.as_str())),
-        }
+        values.extend(now.map(|now| (now, entry)));
     }
     interfaces.iter().try_for_each(|interface| netns::check_sysfs(files, interface))?;
     restored.renamed.extend(renamed);
@@ -111,7 +107,7 @@ pub(crate) fn follow(
         format!("{interface} is not in this network namespace any more; its values ({values}) went with it")
     }));
     values.sort_by(|(a, _), (b, _)| b.cmp(a));
-    put_back_all(files, values, restored);
+    put_back_in_order(files, values, restored)?;
     // What has got another name on the way looks as if it were gone.
     let links_now = netns::links(files)?;
     for interface in interfaces.iter().filter(|name| links.contains_key(*name)) {
@@ -119,6 +115,40 @@ pub(crate) fn follow(
             restored.failed.push(format!("interface {interface} was renamed or removed meanwhile"));
         }
     }
+    Ok(())
+}
+
+/// Puts values back: what ethtool sets first, since queues and interrupts are made anew for it, the numbers of channels
+/// first of all, and once more what failed, since a table may have to go before the channels that it names; then the
+/// rest in the given order, each interrupt of a queue under the number that it has now.
+fn put_back_in_order(
+    files: &KernelFiles,
+    values: Vec<(Setting, &Entry)>,
+    restored: &mut Restored,
+) -> Result<(), HostError> {
+    let (mut ethtool, rest): (Vec<_>, Vec<_>) =
+        values.into_iter().partition(|(setting, _)| matches!(setting, Setting::Ethtool(..)));
+    // A container may mask it, which is no reason to keep what is not an interrupt's.
+    let has_interrupts = rest.iter().any(|(_, entry)| matches!(entry.owner, Some(Owner::Interrupt { .. })));
+    let interrupts = || if has_interrupts { Interrupts::read(files) } else { Ok(Interrupts::default()) };
+    interrupts()?; // or nothing is written
+    ethtool.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let mut once = Restored::default();
+    let texts = ethtool.iter().map(|(setting, entry)| (setting.clone(), entry.before.as_str()));
+    let again = put_back_all(files, texts, &mut once);
+    restored.written.append(&mut once.written);
+    restored.unchanged += once.unchanged;
+    restored.gone.append(&mut once.gone);
+    put_back_all(files, again, restored);
+    let interrupts = interrupts()?;
+    let mut placed = Vec::new();
+    for (setting, entry) in rest.into_iter().rev() {
+        match moved::place(files, setting, entry, &interrupts)? {
+            Place::At(setting) => placed.push((setting, entry.before.as_str())),
+            Place::Gone(reason) => restored.gone.push(reason),
+        }
+    }
+    put_back_all(files, placed.into_iter().rev(), restored);
     Ok(())
 }
 
@@ -131,36 +161,14 @@ fn describe_interface(name: &InterfaceName, entry: &Entry) -> String {
     }
 }
 
-/// Why an interrupt's affinity must not be written back: its number belongs to another device now. Where the kernel
-/// does not say whose it is, the handler's name does; without a handler it is still taken for the same one.
-fn of_another_device(
-    files: &KernelFiles,
-    setting: &Setting,
-    entry: &Entry,
-    interrupts: &Interrupts,
-) -> Result<Option<String>, HostError> {
-    let (Setting::IrqAffinity(irq), Some(Owner::Interrupt { name, device })) = (setting, &entry.owner) else {
-        return Ok(None);
-    };
-    if !files.exists(&setting.path()) {
-        return Ok(None);
-    }
-    let row = interrupts.row(*irq);
-    let names: Vec<&str> = row.map(|row| row.actions().collect()).unwrap_or_default();
-    let same_name = names.is_empty() || names.contains(&name.as_str());
-    if irq_owner::belongs_to(files, *irq, row, device)?.unwrap_or(same_name) {
-        return Ok(None);
-    }
-    let now = if names.is_empty() { "that of another device".to_owned() } else { names.join(", ") };
-    Ok(Some(format!("IRQ {irq} is {now} now, not {name} any more; left as it is")))
-}
-
-/// Puts values back in this order, each as far as the kernel allows, and notes what became of it.
+/// Puts values back in this order, each as far as the kernel allows, and notes what became of it. Gives back those that
+/// failed.
 pub(crate) fn put_back_all<'a>(
     files: &KernelFiles,
     values: impl IntoIterator<Item = (Setting, &'a str)>,
     restored: &mut Restored,
-) {
+) -> Vec<(Setting, &'a str)> {
+    let mut failed = Vec::new();
     for (setting, before) in values {
         match put_back(files, &setting, before) {
             Ok(PutBack::Written { found, now }) => {
@@ -168,9 +176,13 @@ pub(crate) fn put_back_all<'a>(
             }
             Ok(PutBack::Unchanged) => restored.unchanged += 1,
             Ok(PutBack::Gone(reason)) => restored.gone.push(reason),
-            Err(error) => restored.failed.push(error.to_string()),
+            Err(error) => {
+                restored.failed.push(error.to_string());
+                failed.push((setting, before));
+            }
         }
     }
+    failed
 }
 
 /// Why a value was not set.

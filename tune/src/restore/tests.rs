@@ -91,6 +91,50 @@ fn an_interrupt_that_is_still_the_device_s_is_restored_under_any_name_and_withou
     assert_eq!(restored(&[39]), (0, both), "the device has other vectors now");
 }
 
+/// The driver has made its interrupts anew: queue 0 has IRQ 41 now, queue 1 IRQ 40, and queue 2, which had 42, none.
+#[test]
+fn the_interrupt_of_a_queue_is_restored_under_the_number_that_it_has_now() {
+    let (dir, files, state) = tree();
+    let text = "CPU0 CPU1\n 40: 1 1 PCI-MSIX 0-edge      eth0-TxRx-1\n 41: 1 1 PCI-MSIX 1-edge      eth0-TxRx-0\n \
+                42: 1 1 PCI-MSIX 2-edge      eth0-TxRx-7\n";
+    fs::write(dir.path().join("proc/interrupts"), text).unwrap();
+    fs::create_dir_all(dir.path().join("proc/irq/42")).unwrap();
+    fs::write(dir.path().join("proc/irq/42/smp_affinity_list"), "0-1\n").unwrap();
+    let vectors = dir.path().join(&DEVICE[1..]).join("msi_irqs");
+    fs::create_dir_all(&vectors).unwrap();
+    [40, 41, 42].iter().for_each(|irq| fs::write(vectors.join(irq.to_string()), "msix\n").unwrap());
+    let of = |irq, before, name| entry(&format!("/proc/irq/{irq}/smp_affinity_list"), before, Some(name));
+    let entries = vec![of(40, "1", "eth0-TxRx-0"), of(41, "0", "eth0-TxRx-1"), of(42, "1", "eth0-TxRx-2")];
+    state.store(&state.journal(entries)).unwrap();
+    fs::write(dir.path().join("proc/irq/40/smp_affinity_list"), "0-1\n").unwrap();
+    fs::write(dir.path().join("proc/irq/41/smp_affinity_list"), "0-1\n").unwrap();
+    let restored = restore(&files, &state).unwrap();
+    let affinity =
+        |irq| fs::read_to_string(dir.path().join(format!("proc/irq/{irq}/smp_affinity_list"))).unwrap();
+    assert_eq!([40, 41, 42].map(affinity), ["0\n", "1\n", "0-1\n"]);
+    assert_eq!(restored.gone, ["IRQ 42 is eth0-TxRx-7 now, not eth0-TxRx-2 any more; left as it is"]);
+}
+
+/// The JSON of a tree as the driver: a table that names channels which are to go has to go first.
+#[test]
+fn what_ethtool_sets_is_put_back_first_and_once_more_where_one_waits_for_another() {
+    let (dir, files, state) = tree();
+    let json = r#"{ "channels": { "combined": { "now": 8, "max": 8 } }, "coalesce": { "rx_usecs": 8 } }"#;
+    fs::create_dir_all(dir.path().join("corelocal/ethtool")).unwrap();
+    fs::write(dir.path().join("corelocal/ethtool/eth0.json"), json).unwrap();
+    let entries = vec![
+        entry("ethtool/eth0/coalesce/rx_usecs", "3", None),
+        entry("ethtool/eth0/channels", "combined 9", None),
+        entry("/proc/sys/net/core/somaxconn", "128", None),
+    ];
+    state.store(&state.journal(entries)).unwrap();
+    let restored = restore(&files, &state).unwrap();
+    assert_eq!(restored.failed, ["set ethtool/eth0/channels: combined 9 is above the maximum, 8"]);
+    let paths: Vec<&str> = restored.written.iter().map(|change| change.path.as_str()).collect();
+    assert_eq!(paths, ["ethtool/eth0/coalesce/rx_usecs", "/proc/sys/net/core/somaxconn"]);
+    assert!(restored.journal.is_some(), "kept for another try");
+}
+
 #[test]
 fn what_is_not_an_interrupt_s_is_restored_where_interrupts_are_masked() {
     let (dir, files, state) = tree();

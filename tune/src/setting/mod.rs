@@ -1,4 +1,4 @@
-//! `Setting`: one kernel file that `tune` sets, `Value`: what it holds, `Change`: before and after.
+//! `Setting`: one thing that `tune` sets, a kernel file or what has none, `Value`: what it holds, `Change`: before and after.
 
 #[cfg(test)]
 mod tests;
@@ -7,21 +7,26 @@ mod value;
 use serde::{Deserialize, Serialize};
 
 use crate::cpu_set::{Cpu, CpuSet, CpuSetError};
+use crate::host::ethtool::{Knob, KnobError};
 use crate::host::governors;
 use crate::host::{InterfaceName, Irq, NapiFile, NapiId, QueueIndex, SysctlName};
 use crate::irqbalance::message;
 pub use value::Value;
 
 const BANNED_IRQS: &str = "irqbalance/banned_irqs";
+const ETHTOOL: &str = "ethtool/";
 const NAPI_THREAD: &str = "napi_thread/";
 const RPS_DEFAULT_MASK: &str = "/proc/sys/net/core/rps_default_mask";
 
-/// A kernel file that `tune` sets.
+/// What `tune` sets: a kernel file, or what has none and is set by netlink and the like.
 ///
-/// The order of the variants, and of the numbers in them, is the order of writing: interrupts first, since a
-/// driver that is asked for another interrupt layout may rewrite XPS, then XPS, RPS, RFS, and sysctls last.
+/// The order of the variants, and of the numbers in them, is the order of writing: ethtool's first, since a driver may
+/// make its queues and interrupts anew for them, then interrupts, since a driver that is asked for another interrupt
+/// layout may rewrite XPS, then XPS, RPS, RFS, and sysctls last.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Setting {
+    /// `ethtool/IF/channels` and the like, no file: what ethtool netlink sets, see [`Knob`].
+    Ethtool(InterfaceName, Knob),
     /// `/sys/class/net/IF/threaded`, `gro_flush_timeout` or `napi_defer_hard_irqs`: how it polls.
     Napi(InterfaceName, NapiFile),
     /// `irqbalance/banned_irqs`, no file: the interrupts that irqbalance leaves alone. Before they are set, so that it
@@ -52,6 +57,7 @@ impl Setting {
     #[must_use]
     pub fn path(&self) -> String {
         match self {
+            Self::Ethtool(interface, knob) => format!("{ETHTOOL}{interface}/{}", knob.name()),
             Self::Napi(interface, file) => file.path(interface),
             Self::Governor(cpu) => governors::path(*cpu),
             Self::IrqbalanceBan => BANNED_IRQS.to_owned(),
@@ -78,7 +84,8 @@ impl Setting {
     #[must_use]
     pub fn interface(&self) -> Option<InterfaceName> {
         match self {
-            Self::Napi(interface, _)
+            Self::Ethtool(interface, _)
+            | Self::Napi(interface, _)
             | Self::NapiThread(interface, _)
             | Self::XpsCpus(interface, _)
             | Self::XpsRxqs(interface, _)
@@ -93,6 +100,7 @@ impl Setting {
     #[must_use]
     pub fn with_interface(&self, interface: &InterfaceName) -> Self {
         match self {
+            Self::Ethtool(_, knob) => Self::Ethtool(interface.clone(), *knob),
             Self::NapiThread(_, id) => Self::NapiThread(interface.clone(), *id),
             Self::XpsCpus(_, queue) => Self::XpsCpus(interface.clone(), *queue),
             Self::XpsRxqs(_, queue) => Self::XpsRxqs(interface.clone(), *queue),
@@ -113,7 +121,8 @@ impl Setting {
         match self {
             Self::IrqbalanceBan | Self::IrqAffinity(_) | Self::Governor(_) => true,
             Self::Sysctl(name) => !name.as_str().starts_with("net."),
-            Self::Napi(..)
+            Self::Ethtool(..)
+            | Self::Napi(..)
             | Self::NapiThread(..)
             | Self::XpsCpus(..)
             | Self::XpsRxqs(..)
@@ -128,6 +137,9 @@ impl Setting {
     pub fn from_path(path: &str) -> Option<Self> {
         let setting = if path == BANNED_IRQS {
             Self::IrqbalanceBan
+        } else if let Some(rest) = path.strip_prefix(ETHTOOL) {
+            let (interface, knob) = rest.split_once('/')?;
+            Self::Ethtool(interface.parse().ok()?, Knob::from_name(knob)?)
         } else if let Some(rest) = path.strip_prefix("/proc/irq/") {
             Self::IrqAffinity(rest.strip_suffix("/smp_affinity_list")?.parse().ok()?)
         } else if let Some(rest) = path.strip_prefix(NAPI_THREAD) {
@@ -167,6 +179,9 @@ impl Setting {
     pub fn parse(&self, text: &str) -> Result<Value, ValueError> {
         let error = |source| ValueError::Cpus { path: self.path(), source };
         match self {
+            Self::Ethtool(_, knob) => {
+                knob.parse(text).map_err(|source| ValueError::Knob { path: self.path(), source })
+            }
             Self::IrqbalanceBan => match message::parse_list(text) {
                 Some(irqs) => Ok(Value::from_irqs(&irqs)),
                 None => Err(ValueError::Irqs(text.to_owned())),
@@ -210,6 +225,14 @@ pub enum ValueError {
         path: String,
         /// Why.
         source: CpuSetError,
+    },
+    /// What is no value of what ethtool sets.
+    #[error("{path}: {source}")]
+    Knob {
+        /// The setting.
+        path: String,
+        /// Why.
+        source: KnobError,
     },
 }
 

@@ -1,11 +1,14 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::host::ethtool::CoalesceField;
 
 fn setting() -> impl Strategy<Value = Setting> {
     let interface = || "[a-z][a-z0-9.]{0,10}".prop_map(|name: String| name.parse().unwrap());
     let queue = || (0u32..5000).prop_map(QueueIndex);
+    let knob = prop::sample::select(Knob::all().collect::<Vec<_>>());
     prop_oneof![
+        (interface(), knob).prop_map(|(i, knob)| Setting::Ethtool(i, knob)),
         Just(Setting::IrqbalanceBan),
         (0u32..5000).prop_map(Setting::Governor),
         (interface(), prop::sample::select(NapiFile::ALL.to_vec())).prop_map(|(i, f)| Setting::Napi(i, f)),
@@ -34,6 +37,10 @@ proptest! {
     ) {
         let cpus: CpuSet = cpus.into_iter().collect();
         let value = match &setting {
+            Setting::Ethtool(_, Knob::Channels | Knob::Rings) => Value::Words("rx 2 tx 3".into()),
+            Setting::Ethtool(_, Knob::Rss) => Value::Words("table 3*2 1*4".into()),
+            Setting::Ethtool(_, Knob::Coalesce(field)) if !field.is_switch() => Value::Numbers(vec![8]),
+            Setting::Ethtool(..) => Value::Words("on".into()),
             Setting::IrqAffinity(_) | Setting::NapiThread(..) => Value::List(cpus),
             Setting::XpsCpus(..) | Setting::RpsCpus(..) | Setting::RpsDefaultMask => Value::Mask(cpus),
             Setting::XpsRxqs(..) => Value::Queues(cpus),
@@ -45,7 +52,7 @@ proptest! {
     }
 
     #[test]
-    fn no_path_makes_from_path_panic(path in "(/proc/irq/|/sys/class/net/|/proc/sys/)?[a-z0-9/._-]{0,40}") {
+    fn no_path_makes_from_path_panic(path in "(ethtool/|/proc/irq/|/sys/class/net/|/proc/sys/)?[a-z0-9/._-]{0,40}") {
         let _ = Setting::from_path(&path);
     }
 }
@@ -63,6 +70,11 @@ fn other_files_are_no_settings() {
         "/sys/class/net/eth0/queues/rx-0/../rps_cpus",
         "/proc/sys/../irq/1",
         "/proc/sys/net//core",
+        "ethtool/eth0/",
+        "ethtool/../channels",
+        "ethtool/a/b/channels",
+        "ethtool/eth0/coalesce",
+        "/ethtool/eth0/channels",
         "/proc/sys/",
     ] {
         assert_eq!(Setting::from_path(path), None, "{path}");
@@ -88,27 +100,40 @@ fn what_is_not_of_a_network_namespace_is_of_the_whole_host() {
         ("/proc/sys/kernel/numa_balancing", true),
         ("/proc/sys/net/core/somaxconn", false),
         ("/sys/class/net/eth0/queues/rx-0/rps_cpus", false),
+        ("ethtool/eth0/channels", false),
     ] {
         assert_eq!(Setting::from_path(path).unwrap().is_host_wide(), host_wide, "{path}");
     }
 }
 
 #[test]
-fn interrupts_are_written_first_and_sysctls_last() {
+fn ethtool_and_interrupts_are_written_first_and_sysctls_last() {
     let eth0: InterfaceName = "eth0".parse().unwrap();
     let mut settings = [
         Setting::Sysctl("net.core.somaxconn".parse().unwrap()),
         Setting::RpsCpus(eth0.clone(), QueueIndex(1)),
         Setting::XpsCpus(eth0.clone(), QueueIndex(10)),
         Setting::XpsCpus(eth0.clone(), QueueIndex(2)),
-        Setting::RpsFlowCount(eth0, QueueIndex(0)),
+        Setting::RpsFlowCount(eth0.clone(), QueueIndex(0)),
         Setting::IrqAffinity(Irq(40)),
+        Setting::Ethtool(eth0.clone(), Knob::Ntuple),
+        Setting::Ethtool(eth0.clone(), Knob::Coalesce(CoalesceField::RxUsecs)),
+        Setting::Ethtool(eth0.clone(), Knob::Coalesce(CoalesceField::AdaptiveRx)),
+        Setting::Ethtool(eth0.clone(), Knob::Rss),
+        Setting::Ethtool(eth0.clone(), Knob::Rings),
+        Setting::Ethtool(eth0, Knob::Channels),
     ];
     settings.sort();
     let paths: Vec<String> = settings.iter().map(Setting::path).collect();
     assert_eq!(
         paths,
         [
+            "ethtool/eth0/channels",
+            "ethtool/eth0/rings",
+            "ethtool/eth0/rss",
+            "ethtool/eth0/coalesce/adaptive_rx",
+            "ethtool/eth0/coalesce/rx_usecs",
+            "ethtool/eth0/ntuple",
             "/proc/irq/40/smp_affinity_list",
             "/sys/class/net/eth0/queues/tx-2/xps_cpus",
             "/sys/class/net/eth0/queues/tx-10/xps_cpus",

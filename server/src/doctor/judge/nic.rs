@@ -300,6 +300,7 @@ fn kind(setting: &Setting) -> &'static str {
         Setting::Napi(..) => "NAPI setting",
         Setting::Governor(_) => "CPU governor",
         Setting::RpsDefaultMask | Setting::Sysctl(_) => "sysctl",
+        Setting::Ethtool(..) => "ethtool setting",
     }
 }
 

@@ -1,0 +1,368 @@
+//! Channels of a veth pair as the real kernel has them, and the rest of ethtool's settings in captured trees.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::veth::{NIC, Veth};
+use common::{assert_same_values, contents, copy_of, run};
+use serde_json::{Value, json};
+use tune::kernel_files::{DirectWrite, KernelFiles, KernelWrite};
+use tune::profile::{InterfaceChoice, Profile};
+
+fn profile(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    fs::write(file.path(), text).unwrap();
+    file
+}
+
+/// The RX and TX channels of now, as ethtool(8) prints them; `None` without that program.
+fn by_ethtool(veth: &Veth) -> Option<(u32, u32)> {
+    let mut command = Command::new("ethtool");
+    command.args(["-l", NIC]);
+    if command.output().is_err() {
+        println!("SKIPPED: no program ethtool to compare with");
+        return None;
+    }
+    let text = veth.output(&mut command).expect(0).stdout;
+    let now = text.split("Current hardware settings:").nth(1).unwrap();
+    let number = |kind: &str| {
+        let line = now.lines().find(|line| line.starts_with(kind)).unwrap();
+        line.split_whitespace().last().unwrap().parse().unwrap()
+    };
+    Some((number("RX:"), number("TX:")))
+}
+
+fn queues(veth: &Veth) -> Vec<String> {
+    veth.inside(|| common::names(Path::new(&format!("/sys/class/net/{NIC}/queues")), |_| true))
+}
+
+fn changes(run: &common::Run) -> Vec<(String, String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let changes = run.json()["changes"].as_array().unwrap().clone();
+    changes.iter().map(|c| (text(&c["path"]), text(&c["before"]), text(&c["after"]))).collect()
+}
+
+#[test]
+fn fewer_channels_are_set_planned_on_and_given_back_with_all_that_went_with_them() {
+    let Some(veth) = Veth::with_queues(8) else { return };
+    let set = |file: &str, mask: &str| {
+        veth.inside(|| fs::write(format!("/sys/class/net/{NIC}/queues/{file}"), mask).unwrap());
+    };
+    // What the queues that go hold is lost with them, unless somebody kept it.
+    set("tx-7/xps_cpus", "1");
+    set("rx-6/rps_cpus", "1");
+    set("rx-5/rps_flow_cnt", "64");
+    let before = veth.values();
+    let file = profile("[channels]\ncount = 4\nrequire = true\n[queues]\nrps = \"queue-cpu\"\n");
+    let profile = file.path().to_str().unwrap();
+
+    let plan = veth.tune(&["plan", "--json", profile]).expect(2);
+    let channels = |a: &str, b: &str| ("ethtool/nic0/channels".to_owned(), a.to_owned(), b.to_owned());
+    assert_eq!(changes(&plan)[0], channels("rx 8 tx 8", "rx 4 tx 4"));
+    assert!(changes(&plan).iter().all(|(path, ..)| !path.contains("x-4/")), "queues that will be gone");
+    let note = plan.json()["notes"][0].as_str().unwrap().to_owned();
+    assert!(note.contains("discovered and planned again"), "{note}");
+    assert_eq!(veth.values(), before, "a plan writes nothing");
+
+    let applied = veth.tune(&["apply", "--json", profile]).expect(0);
+    assert_eq!(changes(&applied)[0], channels("rx 8 tx 8", "rx 4 tx 4"));
+    assert_eq!(queues(&veth), ["rx-0", "rx-1", "rx-2", "rx-3", "tx-0", "tx-1", "tx-2", "tx-3"]);
+    if let Some(found) = by_ethtool(&veth) {
+        assert_eq!(found, (4, 4));
+    }
+    assert!(veth.tune(&["apply", profile]).expect(0).stdout.contains("nothing to do"));
+
+    veth.tune(&["restore"]).expect(0);
+    if let Some(found) = by_ethtool(&veth) {
+        assert_eq!(found, (8, 8));
+    }
+    assert_eq!(veth.values(), before);
+}
+
+#[test]
+fn a_failure_after_the_channels_gives_them_back() {
+    let Some(veth) = Veth::with_queues(4) else { return };
+    veth.inside(|| fs::write(format!("/sys/class/net/{NIC}/queues/rx-3/rps_cpus"), "1").unwrap());
+    let before = veth.values();
+    let file = profile("[channels]\ncount = 2\n[sysctl]\n\"net.ipv4.tcp_migrate_req\" = { exact = 7 }\n");
+    let result = veth.tune(&["apply", file.path().to_str().unwrap()]);
+    let message = result.refusal();
+    assert!(message.contains("tcp_migrate_req: EINVAL") && message.contains("; undone, "), "{message}");
+    assert_eq!(veth.values(), before);
+    if let Some(found) = by_ethtool(&veth) {
+        assert_eq!(found, (4, 4));
+    }
+    assert!(veth.tune(&["restore"]).expect(0).stdout.contains("nothing to restore"));
+}
+
+/// Somebody else changed the channels by ethtool(8): that is what is there, and what a restore goes back to.
+#[test]
+fn channels_that_another_program_set_are_seen() {
+    let Some(veth) = Veth::with_queues(6) else { return };
+    if by_ethtool(&veth).is_none() {
+        return;
+    }
+    veth.output(Command::new("ethtool").args(["-L", NIC, "rx", "3", "tx", "2"])).expect(0);
+    let file = profile("[channels]\ncount = 6\n");
+    let profile = file.path().to_str().unwrap();
+    let plan = veth.tune(&["plan", "--json", profile]).expect(2);
+    assert_eq!(
+        changes(&plan)[0],
+        ("ethtool/nic0/channels".to_owned(), "rx 3 tx 2".to_owned(), "rx 6 tx 6".to_owned())
+    );
+    veth.tune(&["apply", profile]).expect(0);
+    assert_eq!(by_ethtool(&veth), Some((6, 6)));
+    veth.tune(&["restore"]).expect(0);
+    assert_eq!(by_ethtool(&veth), Some((3, 2)));
+}
+
+/// An apply that ends before its n-th write to a file, counted from 0, as by `kill -9`: nothing is undone. False if it
+/// came to its end.
+fn dies(root: &str, state: &Path, profile_text: &str, interface: &str, number: usize) -> bool {
+    let count = AtomicUsize::new(0);
+    let writer = move |file: &Path, value: &str| {
+        assert!(count.fetch_add(1, Ordering::Relaxed) != number, "killed on purpose");
+        DirectWrite.write(file, value)
+    };
+    let mut profile = Profile::parse(profile_text, "profile").unwrap();
+    profile.interface = InterfaceChoice::Named(interface.parse().unwrap());
+    let files = KernelFiles::with_writer(root, writer).unwrap();
+    let apply = || tune::apply_profile(&files, state, &profile).map(|_| ()).unwrap();
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(apply)).is_err()
+}
+
+/// The first file is written when the channels are set already.
+#[test]
+fn a_kill_after_the_channels_leaves_a_journal_that_gives_everything_back() {
+    let Some(veth) = Veth::with_queues(8) else { return };
+    veth.inside(|| {
+        for (file, value) in [("rx-7/rps_cpus", "1"), ("tx-6/xps_cpus", "2"), ("rx-1/rps_flow_cnt", "32")] {
+            fs::write(format!("/sys/class/net/{NIC}/queues/{file}"), value).unwrap();
+        }
+    });
+    let before = veth.values();
+    let state = tempfile::tempdir().unwrap();
+    let text = "[channels]\ncount = 3\n[queues]\nrps = \"queue-cpu\"\n";
+    let state_dir = state.path().to_str().unwrap();
+    for number in [0, 2, 4] {
+        assert!(veth.inside(|| dies("/", state.path(), text, NIC, number)), "dies at {number}");
+        assert_eq!(queues(&veth).len(), 6);
+        // The same apply again goes on from there, and the values of before are still those of the first.
+        if number == 4 {
+            let file = profile(text);
+            veth.tune(&["apply", "--state-dir", state_dir, file.path().to_str().unwrap()]).expect(0);
+        }
+        veth.tune(&["restore", "--state-dir", state_dir]).expect(0);
+        assert_eq!(veth.values(), before, "killed at {number}");
+        assert_eq!(queues(&veth).len(), 16);
+    }
+}
+
+#[test]
+fn a_kill_at_any_write_in_a_tree_leaves_a_journal_that_gives_everything_back() {
+    let root = host("ice", &everything());
+    let state = root.path().join("state");
+    let (path, state_dir) = (root.path().to_str().unwrap(), state.to_str().unwrap());
+    let mut kills = 0;
+    while dies(path, &state, ALL, "eth0", kills) {
+        run(root.path(), ["restore", "--state-dir", state_dir]).expect(0);
+        assert_eq!(captured(root.path()), everything(), "killed at write {kills}");
+        kills += 1;
+    }
+    assert_eq!(kills, 5, "one write for each knob");
+}
+
+/// virtio_net did so with `rx_usecs`: it shows the parameter, and says EOPNOTSUPP when it is set.
+#[test]
+fn what_a_driver_shows_and_refuses_is_skipped_and_the_rest_goes_on() {
+    for (require, done) in [(false, true), (true, false)] {
+        let root = host("ice", &everything());
+        let refuses = |file: &Path, value: &str| {
+            if value.contains("\"rx_usecs\": 8") {
+                Err(std::io::Error::from_raw_os_error(95))
+            } else {
+                DirectWrite.write(file, value)
+            }
+        };
+        let files = KernelFiles::with_writer(root.path(), refuses).unwrap();
+        let text = "[rings]\nrx = 1024\n[queues]\nirq = \"keep\"\nrps = \"keep\"\nxps = \"keep\"\n[features]\nntuple = \"on\"\n";
+        let text = format!("{text}[coalesce]\nadaptive_rx = false\nrx_usecs = 8\nrequire = {require}\n");
+        let profile = Profile::parse(&text, "profile").unwrap();
+        let applied = tune::apply_profile(&files, &root.path().join("state"), &profile);
+        let now = captured(root.path());
+        assert_eq!(now["features"]["rx-ntuple-filter"]["on"], done);
+        assert_eq!(now["rings"]["rx"]["now"], if done { 1024 } else { 512 });
+        assert_eq!(now["coalesce"]["rx_usecs"], 50);
+        match applied {
+            Ok(applied) => {
+                assert_eq!(applied.skipped[0].wish, "ethtool/eth0/coalesce/rx_usecs");
+                assert!(applied.skipped[0].reason.contains("EOPNOTSUPP"), "{:?}", applied.skipped);
+                assert_eq!(applied.changes.len(), 3);
+            }
+            Err(error) => assert!(!done && error.to_string().contains("; undone, "), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn show_has_what_ethtool_says() {
+    let root = host("ice", &everything());
+    let text = run(root.path(), ["show", "eth0"]).expect(0).stdout;
+    let line = "channels combined 48, rings rx 512 tx 512, rss table 0*2 1*2 ";
+    assert!(text.contains(line), "{text}");
+    assert!(text.contains(", adaptive_rx on, rx_usecs 50, tx_usecs 50, ntuple off\n"), "{text}");
+    let json = run(root.path(), ["show", "--json", "eth0"]).expect(0).json();
+    assert_eq!(json["interfaces"][0]["ethtool"], everything());
+}
+
+#[test]
+fn what_a_veth_does_not_have_is_skipped_or_refused_where_it_is_required() {
+    let Some(veth) = Veth::with_queues(2) else { return };
+    let wishes = "[rings]\nrx = 512\n[coalesce]\nrx_usecs = 8\n[rss]\n[features]\nntuple = \"on\"\n";
+    let file = profile(wishes);
+    let plan = veth.tune(&["plan", "--json", file.path().to_str().unwrap()]).expect(2).json();
+    let skipped: Vec<&str> =
+        plan["skipped"].as_array().unwrap().iter().map(|one| one["wish"].as_str().unwrap()).collect();
+    let expected = ["rings.rx", "rss.table", "coalesce.rx_usecs", "features.ntuple = \"on\""];
+    assert_eq!(skipped, expected.map(|key| format!("{key} of nic0")));
+    for section in ["[channels]\ncount = 3", "[rings]\nrx = 1", "[rss]", "[features]\nntuple = \"on\""] {
+        let file = profile(&format!("{section}\nrequire = true\n"));
+        let run = veth.tune(&["plan", file.path().to_str().unwrap()]);
+        assert!(run.refusal().contains("; the profile requires it"), "{section}");
+    }
+}
+
+/// An i40e host with this driver's name and what ethtool says there.
+fn host(driver: &str, ethtool: &Value) -> tempfile::TempDir {
+    let root = copy_of("i40e-48cpu");
+    let device = root.path().join("sys/devices/pci0000:ae/0000:ae:00.0/0000:af:00.0");
+    fs::remove_file(device.join("driver")).unwrap();
+    std::os::unix::fs::symlink(format!("../../../../bus/pci/drivers/{driver}"), device.join("driver"))
+        .unwrap();
+    let directory = root.path().join("corelocal/ethtool");
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join("eth0.json"), format!("{}\n", serde_json::to_string_pretty(ethtool).unwrap()))
+        .unwrap();
+    root
+}
+
+fn captured(root: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(root.join("corelocal/ethtool/eth0.json")).unwrap()).unwrap()
+}
+
+fn everything() -> Value {
+    let table: Vec<u32> = (0..512).map(|entry| entry % 48 / 2).collect();
+    json!({
+        "channels": { "other": { "now": 1, "max": 1 }, "combined": { "now": 48, "max": 96 } },
+        "rings": { "rx": { "now": 512, "max": 4096 }, "tx": { "now": 512, "max": 4096 } },
+        "rss": { "table": table, "settable": true },
+        "coalesce": { "adaptive_rx": 1, "rx_usecs": 50, "tx_usecs": 50 },
+        "features": { "rx-ntuple-filter": { "on": false, "fixed": false } }
+    })
+}
+
+const ALL: &str = "[channels]\n[rings]\nrx = 2048\ntx = 9999\n[coalesce]\nadaptive_rx = false\nrx_usecs = 8\n\
+                   [rss]\ntable = \"equal\"\n[features]\nntuple = \"on\"\n[queues]\nirq = \"keep\"\nrps = \"keep\"\n\
+                   xps = \"keep\"\n";
+
+#[test]
+fn a_captured_tree_is_planned_applied_and_restored() {
+    let root = host("ice", &everything());
+    let before = contents(root.path());
+    let file = profile(ALL);
+    let path = file.path().to_str().unwrap();
+    let plan = run(root.path(), ["plan", "--json", path]).expect(2);
+    let expected = [
+        ("ethtool/eth0/rings", "rx 512 tx 512", "rx 2048 tx 4096"),
+        ("ethtool/eth0/rss", "", "equal 48"),
+        ("ethtool/eth0/coalesce/adaptive_rx", "on", "off"),
+        ("ethtool/eth0/coalesce/rx_usecs", "50", "8"),
+        ("ethtool/eth0/ntuple", "off", "on"),
+    ];
+    let found = changes(&plan);
+    let found: Vec<(&str, &str, &str)> = found
+        .iter()
+        .map(|(path, before, after)| {
+            (path.as_str(), if path.ends_with("rss") { "" } else { before.as_str() }, after.as_str())
+        })
+        .collect();
+    assert_eq!(found, expected);
+    assert_eq!(plan.json()["skipped"][0]["wish"], "rings.tx = 9999 of eth0");
+    run(root.path(), ["apply", path]).expect(0);
+    let now = captured(root.path());
+    assert_eq!(now["rings"]["rx"]["now"], 2048);
+    assert_eq!(now["rss"]["table"][47], 47);
+    assert_eq!(now["features"]["rx-ntuple-filter"]["on"], true);
+    assert!(run(root.path(), ["apply", path]).expect(0).stdout.contains("nothing to do"));
+    run(root.path(), ["restore"]).expect(0);
+    assert_eq!(captured(root.path()), everything());
+    let same = |mut files: std::collections::BTreeMap<String, String>| {
+        files.remove("corelocal/ethtool/eth0.json");
+        files
+    };
+    assert_same_values(&same(contents(root.path())), &same(before));
+}
+
+#[test]
+fn the_rss_limit_of_the_driver_bounds_the_channels() {
+    for (driver, count, expected) in [
+        ("ixgbe", "\"workers\"", 16),
+        ("ixgbevf", "48", 4),
+        ("i40e", "\"workers\"", 48),
+        ("i40e", "96", 64),
+        ("iavf", "\"workers\"", 16),
+        ("ice", "96", 96),
+        ("ice", "200", 96),
+    ] {
+        let root = host(driver, &everything());
+        let file =
+            profile(&format!("[queues]\nirq = \"keep\"\nrps = \"off\"\n[channels]\ncount = {count}\n"));
+        let run = run(root.path(), ["plan", "--json", file.path().to_str().unwrap()]);
+        let planned = changes(&run).into_iter().find(|(path, ..)| path.ends_with("/channels"));
+        let after = planned.map_or_else(|| "combined 48".to_owned(), |(.., after)| after);
+        assert_eq!(after, format!("combined {expected}"), "{driver} {count}");
+        let skipped = run.json()["skipped"].as_array().unwrap().len();
+        let capped = count.parse().is_ok_and(|count: u32| count != expected);
+        assert_eq!(skipped, usize::from(capped), "{driver} {count}");
+    }
+}
+
+#[test]
+fn ntuple_is_left_where_it_hurts_or_serves_nothing() {
+    for (driver, feature, word, said) in [
+        ("ixgbe", json!({ "on": false, "fixed": false }), "on", "switches ATR off and resets the port"),
+        ("i40e", json!({ "on": false, "fixed": false }), "on", "replaces ATR and resets the port"),
+        ("ixgbe", json!({ "on": true, "fixed": false }), "off", "switches ATR off"),
+        ("ena", json!({ "on": false, "fixed": false }), "on", "ena has no accelerated RFS"),
+        ("virtio_net", json!({ "on": false, "fixed": true }), "on", "it is off and fixed here"),
+    ] {
+        let root = host(driver, &json!({ "features": { "rx-ntuple-filter": feature } }));
+        let section = format!("[queues]\nirq = \"keep\"\nrps = \"off\"\n[features]\nntuple = \"{word}\"\n");
+        let file = profile(&section);
+        let plan = run(root.path(), ["plan", "--json", file.path().to_str().unwrap()]);
+        let reason = plan.json()["skipped"][0]["reason"].as_str().unwrap().to_owned();
+        assert!(reason.contains(said), "{driver}: {reason}");
+        let file = profile(&format!("{section}require = true\n"));
+        let refused = run(root.path(), ["plan", file.path().to_str().unwrap()]);
+        assert!(refused.refusal().contains(said), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn a_tree_without_ethtool_data_is_unknown_and_one_that_is_not_understood_refused() {
+    let root = copy_of("i40e-48cpu");
+    fs::remove_file(root.path().join("corelocal/ethtool/eth0.json")).unwrap();
+    let file = profile(ALL);
+    let path = file.path().to_str().unwrap();
+    let plan = run(root.path(), ["plan", "--json", path]).expect(0).json();
+    assert!(plan["skipped"].as_array().unwrap().len() >= 6, "{plan}");
+    let root = host("i40e", &json!({ "chanels": {} }));
+    let refused = run(root.path(), ["plan", path]);
+    assert!(refused.refusal().contains("/corelocal/ethtool/eth0.json"), "{}", refused.stderr);
+}

@@ -1,0 +1,285 @@
+//! Channels, rings, RSS, coalescing and features: what the driver has of what is asked for. Pure.
+
+#[cfg(test)]
+mod tests;
+
+use super::{Desired, PlanError, Skipped};
+use crate::host::ethtool::{Channels, Knob, Limited, NTUPLE, RssTable, is_even};
+use crate::host::{Ethtool, Host, NicHost};
+use crate::profile::{ChannelCount, ChannelsWish, EthtoolWishes, FeaturesWish, RingsWish};
+use crate::setting::{Setting, Value};
+
+/// The most queues over which RSS spreads, where it is less than the channels that a driver takes (perftune.py,
+/// `__max_rx_queue_count`). More would receive nothing.
+const RSS_LIMITS: [(&str, u32); 4] = [("ixgbe", 16), ("ixgbevf", 4), ("i40e", 64), ("iavf", 16)];
+
+/// The drivers, as sysfs names them, with `ndo_rx_flow_steer` in Linux 6.12: accelerated RFS.
+const ARFS: [&str; 8] = ["bnxt_en", "enic", "hns3", "ice", "mlx4_core", "mlx5_core", "qede", "sfc"];
+
+/// Drivers in which the switch does harm, and which.
+const NTUPLE_HURTS: [(&str, &str); 2] = [
+    (
+        "ixgbe",
+        "on ixgbe it switches ATR off and resets the port (ixgbe_set_features), and it has no accelerated RFS",
+    ),
+    ("i40e", "on i40e it replaces ATR and resets the port (i40e_set_ntuple), and it has no accelerated RFS"),
+];
+
+/// Plans the sections. What the host cannot have is skipped, or refused where the section says `require`.
+pub(super) fn plan(
+    wishes: &EthtoolWishes,
+    host: &Host,
+    workers: usize,
+    desired: &mut Desired,
+) -> Result<(), PlanError> {
+    let workers = u32::try_from(workers).unwrap_or(u32::MAX);
+    // One that stands on others is refused later.
+    let mut own = host.nics.iter().filter(|on| on.nic.lower.is_none());
+    own.try_for_each(|on| plan_of(wishes, on, workers, desired))
+}
+
+fn plan_of(
+    wishes: &EthtoolWishes,
+    on: &NicHost,
+    workers: u32,
+    desired: &mut Desired,
+) -> Result<(), PlanError> {
+    let mut planner = Planner { on, desired };
+    let mut queues = on.ethtool.channels;
+    if let Some(wish) = wishes.channels {
+        queues = planner.channels(wish, workers)?;
+    }
+    if let Some(wish) = wishes.rings {
+        planner.rings(wish)?;
+    }
+    if let Some(wish) = wishes.rss {
+        planner.rss(wish.require, queues)?;
+    }
+    if let Some(wish) = &wishes.coalesce {
+        for (&field, &number) in &wish.values {
+            let knob = Knob::Coalesce(field);
+            let key = format!("coalesce.{}", field.name());
+            if on.ethtool.coalesce.contains_key(&field) {
+                planner.set(knob, field.value(number), format!("{key} = {}", field.value(number).in_toml()));
+            } else {
+                planner.cannot(wish.require, &key, planner.absence("coalesce"))?;
+            }
+        }
+    }
+    if let Some(wish) = wishes.features {
+        planner.ntuple(wish)?;
+    }
+    Ok(())
+}
+
+struct Planner<'a> {
+    on: &'a NicHost,
+    desired: &'a mut Desired,
+}
+
+impl Planner<'_> {
+    fn driver(&self) -> &str {
+        self.on.nic.driver().or(self.on.ethtool.driver.as_deref()).unwrap_or_default()
+    }
+
+    fn set(&mut self, knob: Knob, value: Value, reason: String) {
+        self.desired.set(Setting::Ethtool(self.on.nic.name.clone(), knob), value, reason);
+    }
+
+    fn set_words(&mut self, knob: Knob, words: String, reason: String) {
+        self.set(knob, Value::Words(words), reason);
+    }
+
+    /// Skips a wish, or refuses the profile.
+    fn cannot(&mut self, require: bool, key: &str, reason: String) -> Result<(), PlanError> {
+        let wish = format!("{key} of {}", self.on.nic.name);
+        if require {
+            return Err(PlanError::Required { wish, reason });
+        }
+        self.desired.skipped.push(Skipped { wish, reason });
+        Ok(())
+    }
+
+    /// Why something is not known.
+    fn absence(&self, what: &str) -> String {
+        let unknown = self.on.ethtool.unknown.get(what);
+        let absent = if self.on.ethtool == Ethtool::default() {
+            "what ethtool says of the interface was not captured"
+        } else {
+            "the driver does not have it"
+        };
+        unknown.cloned().unwrap_or_else(|| absent.to_owned())
+    }
+
+    /// The channels as they will be.
+    fn channels(&mut self, wish: ChannelsWish, workers: u32) -> Result<Option<Channels>, PlanError> {
+        let asked = match wish.count {
+            ChannelCount::Workers => workers,
+            ChannelCount::Number(number) => number,
+        };
+        let found = self.on.ethtool.channels;
+        let Some(channels) = found.filter(|_| self.on.ethtool.text(Knob::Channels).is_some()) else {
+            self.cannot(wish.require, "channels.count", self.absence("channels"))?;
+            return Ok(found);
+        };
+        let limit = RSS_LIMITS
+            .iter()
+            .find(|(driver, _)| *driver == self.driver())
+            .map_or(u32::MAX, |(_, most)| *most);
+        let wanted = lay(channels, asked.min(limit), asked);
+        let most = wanted.rx_queues();
+        let why = match () {
+            () if most >= asked => String::new(),
+            () if most == limit => format!("{} spreads RSS over {limit} queues at most", self.driver()),
+            () => format!("the interface has {most} receive queues at most"),
+        };
+        let number = matches!(wish.count, ChannelCount::Number(_));
+        if !why.is_empty() && (wish.require || number) {
+            self.cannot(
+                wish.require,
+                &format!("channels.count = {asked}"),
+                format!("{why}; it gets {most}"),
+            )?;
+        }
+        let asked_by = if number { "channels.count" } else { "a queue for each worker" };
+        let reason = if why.is_empty() {
+            format!("{asked_by}: {asked}")
+        } else {
+            format!("{asked_by}: {asked}; {why}")
+        };
+        let mut planned = self.on.ethtool.clone();
+        planned.channels = Some(wanted);
+        if let Some(words) = planned.text(Knob::Channels) {
+            self.set_words(Knob::Channels, words, reason);
+        }
+        Ok(Some(wanted))
+    }
+
+    fn rings(&mut self, wish: RingsWish) -> Result<(), PlanError> {
+        let mut planned = self.on.ethtool.clone();
+        let (rx, tx) =
+            planned.rings.as_mut().map_or((None, None), |rings| (rings.rx.as_mut(), rings.tx.as_mut()));
+        let mut reasons = Vec::new();
+        for (key, asked, place) in [("rings.rx", wish.rx, rx), ("rings.tx", wish.tx, tx)] {
+            let Some(asked) = asked else { continue };
+            let Some(place) = place else {
+                self.cannot(wish.require, key, self.absence("rings"))?;
+                continue;
+            };
+            if asked > place.max {
+                let reason = format!("the ring has {} descriptors at most; it gets them", place.max);
+                self.cannot(wish.require, &format!("{key} = {asked}"), reason)?;
+            }
+            place.now = asked.min(place.max);
+            reasons.push(format!("{key} = {asked}"));
+        }
+        if let Some(words) = planned.text(Knob::Rings).filter(|_| !reasons.is_empty()) {
+            self.set_words(Knob::Rings, words, reasons.join(", "));
+        }
+        Ok(())
+    }
+
+    /// Equal over the queues that there will be. A table that is so already, in whatever order, is left; so is one that
+    /// the driver will fill anew for another number of channels: it is looked at again after that.
+    fn rss(&mut self, require: bool, queues: Option<Channels>) -> Result<(), PlanError> {
+        const KEY: &str = "rss.table";
+        let Some(rss) = self.on.ethtool.rss.as_ref().filter(|rss| !rss.table.is_empty()) else {
+            return self.cannot(require, KEY, self.absence("rss"));
+        };
+        let entries = u32::try_from(rss.table.len()).unwrap_or(u32::MAX);
+        let now = u32::try_from(self.on.nic.rx_queues.len()).unwrap_or(u32::MAX);
+        let wanted = queues.map_or(now, |channels| channels.rx_queues()).clamp(1, entries);
+        let now = self.on.ethtool.channels.map_or(now, |channels| channels.rx_queues()).clamp(1, entries);
+        let reason = format!("the hash spreads evenly over the {wanted} queues used");
+        if is_even(&rss.table, wanted) {
+            if let Some(text) = self.on.ethtool.text(Knob::Rss) {
+                self.set_words(Knob::Rss, text, reason);
+            }
+        } else if wanted != now && is_even(&rss.table, now) {
+            self.desired.notes.push(format!(
+                "rss.table of {}: the driver fills the table anew for {wanted} channels; it is looked at again then",
+                self.on.nic.name
+            ));
+        } else if rss.settable {
+            self.set_words(Knob::Rss, RssTable::Equal(wanted).to_string(), reason);
+        } else {
+            let by_hand = format!("ethtool -X {} equal {wanted}", self.on.nic.name);
+            let reason =
+                format!("this kernel cannot set it by netlink (Linux 6.17 can); \"{by_hand}\" does it");
+            return self.cannot(require, KEY, reason);
+        }
+        Ok(())
+    }
+
+    fn ntuple(&mut self, wish: FeaturesWish) -> Result<(), PlanError> {
+        let Some(on) = wish.ntuple else { return Ok(()) };
+        let word = if on { "on" } else { "off" };
+        let key = format!("features.ntuple = \"{word}\"");
+        let driver = self.driver().to_owned();
+        let found = self.on.ethtool.features.get(NTUPLE).copied();
+        let hurts = NTUPLE_HURTS.iter().find(|(name, _)| *name == driver);
+        let reason = match (found, hurts) {
+            (None, _) => self.absence("features"),
+            (Some(feature), _) if feature.on == on => {
+                self.set_words(Knob::Ntuple, word.to_owned(), key);
+                return Ok(());
+            }
+            (Some(feature), _) if feature.fixed => {
+                format!("it is {} and fixed here", if on { "off" } else { "on" })
+            }
+            (_, Some((_, why))) => (*why).to_owned(),
+            (_, None) if !ARFS.contains(&driver.as_str()) => {
+                let driver = if driver.is_empty() { "the interface" } else { &driver };
+                format!("{driver} has no accelerated RFS, which alone would use it")
+            }
+            (_, None) => {
+                self.set_words(Knob::Ntuple, word.to_owned(), key);
+                return Ok(());
+            }
+        };
+        self.cannot(wish.require, &key, reason)
+    }
+}
+
+/// Channels for `rx` receive and `tx` transmit queues, as the driver has them: combined ones where there are any, else of
+/// each kind. (Some drivers refuse a mixture of the two.)
+fn lay(mut channels: Channels, rx: u32, tx: u32) -> Channels {
+    let to = |limited: Option<Limited>, number: u32| {
+        limited.map(|limited| Limited { now: number.min(limited.max), ..limited })
+    };
+    if channels.combined.is_some_and(|combined| combined.max > 0) {
+        channels.combined = to(channels.combined, rx);
+        channels.rx = to(channels.rx, 0);
+        channels.tx = to(channels.tx, 0);
+    } else {
+        channels.rx = to(channels.rx, rx);
+        channels.tx = to(channels.tx, tx);
+    }
+    channels
+}
+
+/// The host with as many queues as it will have after the planned channels: the first ones, as they are now. What a new
+/// queue will hold, and which interrupt it gets, is found out when it is there.
+pub(super) fn predicted(host: &Host, desired: &mut Desired) -> Option<Host> {
+    let mut predicted = host.clone();
+    let resized = predicted.nics.iter_mut().map(|on| resize(on, desired)).filter(Option::is_some).count();
+    (resized > 0).then_some(predicted)
+}
+
+fn resize(on: &mut NicHost, desired: &mut Desired) -> Option<()> {
+    let setting = Setting::Ethtool(on.nic.name.clone(), Knob::Channels);
+    let (before, after) = (on.value(&setting)?, desired.settings.get(&setting)?);
+    if before == *after {
+        return None;
+    }
+    let mut ethtool = on.ethtool.clone();
+    ethtool.set(Knob::Channels, &after.to_string()).ok()?;
+    let channels = ethtool.channels?;
+    on.resize(channels.rx_queues(), channels.tx_queues());
+    desired.notes.push(format!(
+        "{} goes from {before} to {after}: its interrupts and queues are discovered and planned again after that; what is \
+         said of them here is of those of now",
+        setting.path()
+    ));
+    Some(())
+}
