@@ -105,8 +105,6 @@ pub enum Feature {
     /// A receive ends after 256 KiB, so that a peer that does not read can have no more than that on its way in. Linux 6.17
     /// and later.
     ReceiveCredit,
-    /// A receive fills several buffers at once. Linux 6.17 and later, with the receive credit only.
-    ReceiveBundles,
 }
 
 /// The cores to run on.

@@ -45,7 +45,6 @@ const fn entry(
     let switch = match capability {
         Capability::DirectDescriptors => Some(Feature::DirectDescriptors),
         Capability::ReceiveCredit => Some(Feature::ReceiveCredit),
-        Capability::Bundles => Some(Feature::ReceiveBundles),
         _ => None,
     };
     Entry { capability, check, name, since, why, instead, wish, switch }
@@ -67,7 +66,7 @@ fn with(asked: bool, wish: Wish) -> Wish {
     if asked { wish } else { Wish::None }
 }
 
-const ENTRIES: [Entry; 20] = [
+const ENTRIES: [Entry; 19] = [
     entry(
         Capability::DeferTaskrun,
         ["feature.defer_taskrun", "DEFER_TASKRUN", "6.1"],
@@ -184,15 +183,6 @@ const ENTRIES: [Entry; 20] = [
         ["feature.min_wait", "minimum wait", "6.12"],
         ["a worker could wait for a batch of completions", NOT_NEEDED],
         unused,
-    ),
-    entry(
-        Capability::Bundles,
-        ["feature.bundles", "receive bundles", "6.10"],
-        [
-            "one receive fills several buffers, with the receive credit: before Linux 6.16 a bundle could leave gaps",
-            "receives into one buffer at a time",
-        ],
-        |config| with(!config.udp, Wish::Used),
     ),
     entry(
         Capability::NoSqArray,

@@ -1,10 +1,7 @@
-//! The worker's receive buffers: one provided-buffer ring, from which the kernel takes a buffer for each receive.
+//! The worker's receive buffers: a provided-buffer ring, from which the kernel takes a buffer for each receive.
 //!
 //! A buffer is the kernel's from [`Buffers::publish`] until a completion with `IORING_CQE_F_BUFFER` names it; then it is the
 //! worker's until it gives it back. Source: `io_uring_register_buf_ring(3)`.
-//!
-//! The kernel takes buffers in the order in which they were offered, so all that are offered go through the cache in turn.
-//! With large messages only as many are offered at a time as the cache keeps ([`HOT`]), those given back last first.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -19,19 +16,22 @@ use super::ring::with_patience;
 use super::token::BufferId;
 use crate::config::Config;
 
-/// The one buffer group of a worker's ring.
-pub(crate) const GROUP: u16 = 0;
+/// The buffer groups of a worker's ring: what a receive takes its buffer from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// The pool, for all.
+    Small,
+    /// One large buffer, for those that send large messages, one after the other: so that their bytes are still in the cache
+    /// when they are sent.
+    Large,
+}
+
+impl Group {
+    pub(crate) const ALL: [Self; 2] = [Self::Small, Self::Large];
+}
 
 /// The largest number of buffers: `IORING_REGISTER_PBUF_RING` takes at most 32768 entries.
 pub(crate) const MAX_BUFFERS: u32 = 1 << 15;
-
-/// Bytes of the buffers that are offered at a time, as far as they are filled. As many again are on their way back to the
-/// peers: what a core's second-level cache keeps beside the sockets' own memory. Measured: see server/README.md.
-const HOT: usize = 256 * 1024;
-
-/// No fewer buffers are offered, if there are as many: an enter runs about 20 requests, and one that finds no buffer is to
-/// be armed again.
-const LEAST_OFFERED: u16 = 16;
 
 /// What memory is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,18 +108,7 @@ impl Drop for Mapping {
     }
 }
 
-/// Whose a buffer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Holder {
-    /// The kernel may receive into it.
-    Kernel,
-    /// The worker: it holds bytes.
-    Worker,
-    /// It is free, and not offered to the kernel.
-    Nobody,
-}
-
-/// The pool of one worker.
+/// The buffers of one group.
 pub(crate) struct Buffers {
     ring: Mapping,
     memory: Mapping,
@@ -128,20 +117,9 @@ pub(crate) struct Buffers {
     /// Entries written to the ring so far; the kernel sees it only through [`Buffers::publish`].
     tail: u16,
     published: u16,
-    /// Whose each buffer is now, and how many are the worker's.
-    holders: Box<[Holder]>,
+    /// Which buffers the worker holds, and how many.
+    is_held: Box<[bool]>,
     held: u16,
-    /// Free buffers that are not offered to the kernel; the one given back last is the last.
-    spare: Vec<BufferId>,
-    /// Buffers that the kernel may use.
-    offered: u16,
-    /// The buffer that was offered after each, since that was offered last; and the one offered last.
-    behind: Box<[BufferId]>,
-    last: BufferId,
-    /// Sliding average of the bytes in a buffer.
-    fill: usize,
-    /// Sliding average of the buffers that one receive filled, in 16ths.
-    per_receive: usize,
 }
 
 impl Buffers {
@@ -153,34 +131,19 @@ impl Buffers {
         let size = size as usize;
         let ring = Mapping::new(usize::from(count) * size_of::<BufRingEntry>(), Pages::Small)?;
         let memory = Mapping::new(usize::from(count) * size, pages)?;
-        let all = usize::from(count);
-        let mut buffers = Self {
-            ring,
-            memory,
-            count,
-            size,
-            tail: 0,
-            published: 0,
-            holders: vec![Holder::Worker; all].into(),
-            held: count,
-            spare: Vec::with_capacity(all),
-            offered: 0,
-            behind: vec![0; all].into(),
-            last: 0,
-            fill: 0,
-            per_receive: 16,
-        };
-        (0..count).rev().for_each(|id| buffers.give_back(id));
+        let is_held = vec![true; usize::from(count)].into();
+        let mut buffers = Self { ring, memory, count, size, tail: 0, published: 0, is_held, held: count };
+        (0..count).for_each(|id| buffers.give_back(id));
         buffers.publish();
         Ok(buffers)
     }
 
-    /// Makes the pool known to the ring as buffer group [`GROUP`].
-    pub(crate) fn register(&self, submitter: &Submitter<'_>) -> io::Result<()> {
+    /// Makes the buffers known to the ring as this group.
+    pub(crate) fn register(&self, group: Group, submitter: &Submitter<'_>) -> io::Result<()> {
         let address = self.ring.start.as_ptr() as u64;
         with_patience(|| {
             // SAFETY: the mapping is page-aligned and holds `count` entries. The kernel keeps its pages until the ring is gone.
-            unsafe { submitter.register_buf_ring_with_flags(address, self.count, GROUP, 0) }
+            unsafe { submitter.register_buf_ring_with_flags(address, self.count, group as u16, 0) }
         })
     }
 
@@ -199,40 +162,28 @@ impl Buffers {
         usize::from(self.held)
     }
 
-    /// A completion named this buffer: it is the worker's now. `None` if the pool has no such buffer, or the kernel did
-    /// not have it.
+    /// Buffers that the kernel has, once they are [published](Buffers::publish).
+    pub(crate) fn free(&self) -> usize {
+        usize::from(self.count - self.held)
+    }
+
+    /// True if the worker holds more than half.
+    pub(crate) fn few_left(&self) -> bool {
+        self.held > self.count / 2
+    }
+
+    /// A completion named this buffer: it is the worker's now. `None` if there is no such buffer, or the kernel did not
+    /// have it.
     pub(crate) fn take(&mut self, id: BufferId) -> Option<BufferId> {
-        let holder = self.holders.get_mut(usize::from(id)).filter(|holder| **holder == Holder::Kernel)?;
-        *holder = Holder::Worker;
+        let held = self.is_held.get_mut(usize::from(id)).filter(|held| !**held)?;
+        *held = true;
         self.held += 1;
-        self.offered -= 1;
         Some(id)
-    }
-
-    /// The buffer behind this one in the order in which they were offered: where a bundle's bytes go on.
-    pub(crate) fn behind(&self, id: BufferId) -> BufferId {
-        self.behind[usize::from(id)]
-    }
-
-    /// So many bytes came in a buffer.
-    pub(crate) fn filled(&mut self, length: usize) {
-        self.fill = (self.fill * 15 + length) / 16;
-    }
-
-    /// A receive filled so many buffers.
-    pub(crate) fn received(&mut self, buffers: usize) {
-        self.per_receive = (self.per_receive * 15 + buffers * 16) / 16;
-    }
-
-    /// For how many receives the buffers are enough that the kernel has after the next [`Buffers::publish`].
-    pub(crate) fn enough_for(&self) -> usize {
-        let free = usize::from(self.window().min(self.count - self.held));
-        (free * 16).div_ceil(self.per_receive.max(16))
     }
 
     /// The bytes `start..end` of a buffer that the worker holds.
     pub(crate) fn bytes(&self, id: BufferId, start: usize, end: usize) -> &[u8] {
-        assert!(self.holders[usize::from(id)] == Holder::Worker && start <= end && end <= self.size);
+        assert!(self.is_held[usize::from(id)] && start <= end && end <= self.size);
         // SAFETY: the offset lies inside the mapping by the check above.
         let first = unsafe { self.memory.start.add(usize::from(id) * self.size + start) };
         // SAFETY: `end - start` bytes from `first` are inside the mapping, initialised (anonymous memory is zeroed), and
@@ -262,10 +213,7 @@ impl Buffers {
         let entry = unsafe { self.ring.start.cast::<BufRingEntry>().add(slot) };
         // SAFETY: the entry is initialised: `give_back` wrote it before `publish` made it known.
         let id = unsafe { entry.as_ref() }.bid();
-        assert!(
-            self.holders[usize::from(id)] == Holder::Kernel,
-            "buffer {id} is in the ring and the worker has it"
-        );
+        assert!(!self.is_held[usize::from(id)], "buffer {id} is in the ring and the worker has it");
         self.write(id, bytes);
         Some(id)
     }
@@ -278,26 +226,16 @@ impl Buffers {
 
     /// Gives a buffer back; the kernel may use it after the next [`Buffers::publish`].
     pub(crate) fn give_back(&mut self, id: BufferId) {
-        let holder = std::mem::replace(&mut self.holders[usize::from(id)], Holder::Nobody);
-        assert!(holder == Holder::Worker, "buffer {id} given back but not held");
+        let held = std::mem::replace(&mut self.is_held[usize::from(id)], false);
+        assert!(held, "buffer {id} given back but not held");
         self.held -= 1;
-        self.spare.push(id);
-    }
-
-    /// Writes a free buffer to the ring.
-    fn offer(&mut self, id: BufferId) {
-        let entry = self.tail & (self.count - 1);
-        self.holders[usize::from(id)] = Holder::Kernel;
-        self.behind[usize::from(self.last)] = id;
-        self.last = id;
-        self.offered += 1;
-        let slot = usize::from(entry);
+        let slot = usize::from(self.tail & (self.count - 1));
         // SAFETY: `slot` is below `count`, so the entry lies inside the ring's mapping.
         let entry = unsafe { self.ring.start.cast::<BufRingEntry>().add(slot) };
         // SAFETY: the offset of buffer `id` lies inside the mapping.
         let address = unsafe { self.memory.start.add(usize::from(id) * self.size) }.as_ptr() as u64;
         // SAFETY: the entry is valid for writes; between the published tail and the kernel's head the worker alone uses
-        // it: `count` buffers exist, and one that is not offered has no entry there, so that one is free. `set_*` write `addr`,
+        // it: `count` buffers exist, and this one, which was held, has no entry there, so that one is free. `set_*` write `addr`,
         // `len` and `bid` and leave `resv` of entry 0, which is the ring's tail, alone.
         let entry = unsafe { &mut *entry.as_ptr() };
         entry.set_addr(address);
@@ -306,20 +244,8 @@ impl Buffers {
         self.tail = self.tail.wrapping_add(1);
     }
 
-    /// How many buffers to offer at a time.
-    fn window(&self) -> u16 {
-        let hot = u16::try_from(HOT / self.fill.max(1)).unwrap_or(u16::MAX);
-        hot.max(LEAST_OFFERED).min(self.count)
-    }
-
-    /// Lets the kernel have free buffers, as many as it is to have at a time.
+    /// Lets the kernel have what was given back.
     pub(crate) fn publish(&mut self) {
-        let window = self.window();
-        while self.offered < window
-            && let Some(id) = self.spare.pop()
-        {
-            self.offer(id);
-        }
         if self.tail == self.published {
             return;
         }
@@ -348,49 +274,6 @@ mod tests {
         assert_eq!(buffers.bytes(3, 0, 64), [0; 64]);
         buffers.give_back(3);
         assert_eq!(buffers.held(), 0);
-    }
-
-    /// A completion that waits, because the completion queue was full, is taken when others' buffers were offered again.
-    #[test]
-    fn what_is_behind_a_buffer_stays_until_it_is_offered_again() {
-        let mut buffers = Buffers::map(4, 64, Pages::Small).unwrap();
-        assert_eq!((buffers.behind(0), buffers.behind(1)), (1, 2));
-        for id in [2, 3] {
-            buffers.take(id);
-            buffers.give_back(id);
-        }
-        buffers.publish();
-        for id in [2, 3] {
-            buffers.take(id);
-            buffers.give_back(id);
-        }
-        buffers.publish();
-        assert_eq!((buffers.take(0), buffers.behind(0), buffers.behind(1)), (Some(0), 1, 2));
-    }
-
-    #[test]
-    fn with_large_messages_few_are_offered_and_the_hottest_first() {
-        let mut buffers = Buffers::map(256, 16 * 1024, Pages::Small).unwrap();
-        assert_eq!(buffers.offered, 256);
-        for id in 0..200 {
-            buffers.take(id);
-            buffers.filled(16 * 1024);
-        }
-        (0..200).for_each(|id| buffers.give_back(id));
-        buffers.publish();
-        assert_eq!(buffers.offered, 56, "those that were offered are still");
-        for id in 200..256 {
-            buffers.take(id);
-        }
-        buffers.publish();
-        assert_eq!((buffers.offered, buffers.behind(199)), (16, 198));
-        for id in 184..200 {
-            buffers.take(id);
-            (0..4).for_each(|_| buffers.filled(10));
-        }
-        (184..200).for_each(|id| buffers.give_back(id));
-        buffers.publish();
-        assert!(buffers.offered > 100, "small messages take many");
     }
 
     #[test]

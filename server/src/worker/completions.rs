@@ -5,9 +5,11 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 use tune::cpu_set::Cpu;
 
-use super::connection::{Connection, ReceiveEnd};
+use super::buffers::Group;
+use super::connection::ReceiveEnd;
 use super::kernel::{Completion, Kernel, Request, Sample};
-use super::token::{BufferId, ConnectionId, Descriptor, Token};
+use super::memory::PieceId;
+use super::token::{ConnectionId, Descriptor, Token};
 use super::{SilentSend, Worker, WorkerError};
 use crate::config::Mode;
 use crate::control::Phase;
@@ -81,41 +83,42 @@ impl<K: Kernel> Worker<'_, K> {
 
     /// Bytes came, or the receive has ended, or both.
     fn take_receive(&mut self, id: ConnectionId, completion: &Completion) -> Result<(), WorkerError> {
-        let fed = self.connections.get(id).is_some_and(Connection::take_fed);
+        let unexpected = || WorkerError::Unexpected(format!("{completion:?}"));
+        // The descriptor is not closed, nor the slot free, before the last completion.
+        let group = self.connections.get(id).and_then(|connection| connection.receives_into());
+        let group = group.ok_or_else(unexpected)?;
         if !completion.more {
-            self.receive_ended(id, completion.result, fed);
+            self.receive_ended(id, completion.result);
         }
         let length = completion.result.unwrap_or(0);
-        let served = self.connections.get(id).is_some_and(|connection| !connection.discards());
-        if served && length > 0 {
-            self.counters.bytes_in.add(length.into());
-            self.counters.requests.add(1);
+        // The buffer is the worker's whatever else the completion says, and nobody's if none is named.
+        if let Some(buffer) = completion.buffer {
+            let piece = self.memory.take(group, buffer, length).ok_or_else(unexpected)?;
+            self.take_bytes(id, piece, length);
         }
-        // The buffers are the worker's whatever else the completion says, and nobody's if none is named.
-        let mut left = length as usize;
-        let mut next = completion.buffer;
-        let mut filled = 0;
-        while let Some(buffer) = next {
-            filled += 1;
-            let unexpected = || WorkerError::Unexpected(format!("buffer {buffer} of {completion:?}"));
-            let buffer = self.memory.buffers.take(buffer).ok_or_else(unexpected)?;
-            let part = left.min(self.memory.buffers.size());
-            left -= part;
-            self.take_bytes(id, buffer, part);
-            next = (left > 0).then(|| self.memory.buffers.behind(buffer));
-        }
-        if filled > 0 {
-            self.memory.buffers.received(filled);
-        }
-        if served && length > 0 {
-            self.heard(id);
+        if length > 0 {
+            self.choose_group(id, group, length, completion.left_some);
         }
         self.list(id);
         Ok(())
     }
 
-    /// `fed`: it has waited for a buffer before, and keeps its turn if there was none again.
-    fn receive_ended(&mut self, id: ConnectionId, result: Result<u32, Errno>, fed: bool) {
+    /// Where a connection whose receive brought so many bytes takes its next buffer from. Zero-copy sends keep theirs until the
+    /// peer has the bytes, which may be long.
+    fn choose_group(&mut self, id: ConnectionId, from: Group, length: u32, left_some: bool) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let size = self.memory.buffers(Group::Small).size();
+        let fills = length as usize >= size;
+        match from {
+            Group::Large => connection.had_the_large_buffer(!fills),
+            Group::Small if fills && left_some && self.settings.config.zerocopy_threshold.is_none() => {
+                connection.wants_the_large_buffer();
+            }
+            Group::Small => {}
+        }
+    }
+
+    fn receive_ended(&mut self, id: ConnectionId, result: Result<u32, Errno>) {
         let Some(connection) = self.connections.get(id) else { return };
         let end = match result {
             Ok(0) => ReceiveEnd::Eof,
@@ -124,41 +127,33 @@ impl<K: Kernel> Worker<'_, K> {
             Err(_) => ReceiveEnd::Failed,
         };
         connection.receive_ended(end);
-        match end {
-            ReceiveEnd::NoBuffers if connection.is_starved() => {
-                self.counters.starved.add(1);
-                if fed {
-                    self.starved.push_front(id);
-                } else {
-                    self.starved.push_back(id);
-                }
-            }
-            ReceiveEnd::Failed => {
-                self.counters.reset.add(1);
-                connection.abort(self.memory);
-            }
-            _ => {}
+        if let Some(group) = connection.starves_for() {
+            // To wait for the large one is the rule.
+            self.counters.starved.add(u64::from(group == Group::Small));
+            self.starved[group as usize].push_back(id);
+        }
+        if end == ReceiveEnd::Failed {
+            self.counters.reset.add(1);
+            connection.abort(self.memory);
         }
     }
 
     /// Bytes of a connection are in a buffer.
-    fn take_bytes(&mut self, id: ConnectionId, buffer: BufferId, length: usize) {
-        self.memory.buffers.filled(length);
-        match self.connections.get(id) {
-            Some(connection) if length > 0 && !connection.discards() => match self.mode {
-                Mode::Echo => {
-                    let copied = connection.echo(buffer, length, self.memory);
-                    self.counters.bytes_copied.add(copied);
-                }
-                Mode::SinkSource => {
-                    let config = &self.settings.config;
-                    connection.answer(length, config.request_size, config.response_size);
-                    self.memory.buffers.give_back(buffer);
-                }
-                Mode::Discard | Mode::AcceptClose => self.memory.buffers.give_back(buffer),
-            },
-            _ => self.memory.buffers.give_back(buffer),
+    fn take_bytes(&mut self, id: ConnectionId, piece: PieceId, length: u32) {
+        let connection = self.connections.get(id).filter(|connection| length > 0 && !connection.discards());
+        let Some(connection) = connection else { return self.memory.give_back(piece) };
+        self.counters.bytes_in.add(length.into());
+        self.counters.requests.add(1);
+        match self.mode {
+            Mode::Echo => self.counters.bytes_copied.add(connection.echo(piece, self.memory)),
+            Mode::SinkSource => {
+                let config = &self.settings.config;
+                connection.answer(length, config.request_size, config.response_size);
+                self.memory.give_back(piece);
+            }
+            Mode::Discard | Mode::AcceptClose => self.memory.give_back(piece),
         }
+        self.heard(id);
     }
 
     /// A receive has brought bytes.

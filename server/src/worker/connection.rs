@@ -9,6 +9,8 @@
 //! * a peer that does not read stops being read from: at most [`PAUSE_AT`] bytes plus what one armed receive may still
 //!   bring ([`super::operations::RECEIVE_CREDIT`] where the kernel has it) are queued, in few pieces however small the
 //!   peer's writes are;
+//! * the large buffer is had by one at a time, for as long as one send that does not wait takes: who is to receive into it
+//!   has nothing queued;
 //! * requests end before the descriptor is closed, and the slot is free only when nothing is in flight.
 
 mod next_step;
@@ -17,10 +19,11 @@ mod step;
 
 use rustix::io::Errno;
 
-use super::memory::Memory;
+use super::buffers::Group;
+use super::memory::{Memory, PieceId};
 use super::send_queue::SendQueue;
-use super::token::{BufferId, Descriptor};
-use state::{InFlight, State};
+use super::token::Descriptor;
+use state::{InFlight, State, Turn};
 pub(crate) use step::{ReceiveEnd, Step};
 
 /// While the peer's window is closed, no new receive is armed once this many bytes are queued for it.
@@ -34,10 +37,12 @@ pub(crate) struct Connection {
     in_flight: InFlight,
     /// The last send found the socket full.
     blocked: bool,
-    /// The last receive found the pool empty.
-    starved: bool,
-    /// It was starved, and its new receive has brought nothing yet.
-    fed: bool,
+    /// Where the next receive takes its buffer from.
+    group: Group,
+    /// The last receive into the large buffer could have done without it.
+    needless: bool,
+    /// Whether it waits for a buffer.
+    turn: Turn,
     /// Bytes came, or the connection was accepted, since [`Connection::take_heard`] was last called.
     heard: bool,
     /// The FIN of [`State::Lingering`] was asked for.
@@ -79,8 +84,9 @@ impl Connection {
             descriptor: Descriptor::Direct(0),
             in_flight: InFlight::default(),
             blocked: false,
-            starved: false,
-            fed: false,
+            group: Group::Small,
+            needless: false,
+            turn: Turn::Anybodys,
             heard: false,
             shutdown_asked: false,
             cancel_asked: false,
@@ -139,7 +145,7 @@ impl Connection {
     /// True if nothing is queued or being sent, and an armed receive would have told if bytes waited in the socket: they
     /// may while it was paused or found no buffer.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.queue.is_empty() && !self.in_flight.send && self.in_flight.receive
+        self.queue.is_empty() && !self.in_flight.send && self.in_flight.receive.is_some()
     }
 
     /// Whether bytes came since this was last asked.
@@ -155,20 +161,39 @@ impl Connection {
         self.receives
     }
 
-    /// The bytes that came, `length` of them in `buffer`, are to be sent back. Returns how many were copied out of the
-    /// pool.
-    pub(crate) fn echo(&mut self, buffer: BufferId, length: usize, memory: &mut Memory) -> u64 {
+    /// The bytes that came in a piece are to be sent back. Returns how many were copied out of its buffer.
+    pub(crate) fn echo(&mut self, piece: PieceId, memory: &mut Memory) -> u64 {
         if self.blocked {
-            self.queue.push_sparing(buffer, length, memory)
+            self.queue.push_sparing(piece, memory)
         } else {
-            self.queue.push(buffer, length, memory);
+            self.queue.push(piece, memory);
             0
         }
     }
 
+    /// The group that the receive in flight takes its buffers from.
+    pub(crate) fn receives_into(&self) -> Option<Group> {
+        self.in_flight.receive
+    }
+
+    /// A receive into a buffer of the pool has filled it, and more waits in the socket.
+    pub(crate) fn wants_the_large_buffer(&mut self) {
+        self.group = Group::Large;
+        self.needless = false;
+    }
+
+    /// A receive into the large buffer has brought what would fit into one of the pool, or more. The end of a large message
+    /// may be short: two in a row are not.
+    pub(crate) fn had_the_large_buffer(&mut self, needlessly: bool) {
+        if needlessly && self.needless {
+            self.group = Group::Small;
+        }
+        self.needless = needlessly;
+    }
+
     /// Each `request` bytes of what came, `length` bytes, are to be answered with `response` bytes.
-    pub(crate) fn answer(&mut self, length: usize, request: u32, response: u32) {
-        let unanswered = u64::from(self.unanswered) + length as u64;
+    pub(crate) fn answer(&mut self, length: u32, request: u32, response: u32) {
+        let unanswered = u64::from(self.unanswered) + u64::from(length);
         self.unanswered = u32::try_from(unanswered % u64::from(request)).expect("less than a request");
         self.queue.owe(unanswered / u64::from(request) * u64::from(response));
     }
@@ -205,12 +230,12 @@ impl Connection {
 
     /// The receive is no longer armed.
     pub(crate) fn receive_ended(&mut self, end: ReceiveEnd) {
-        self.in_flight.receive = false;
+        self.in_flight.receive = None;
         self.cancel_asked = false;
         match (end, self.state) {
             (ReceiveEnd::Eof, State::Open | State::Ending) => self.state = State::Finishing,
             (ReceiveEnd::Eof, State::Lingering) => self.state = State::Aborting,
-            (ReceiveEnd::NoBuffers, State::Open | State::Lingering) => self.starved = true,
+            (ReceiveEnd::NoBuffers, State::Open | State::Lingering) => self.turn = Turn::Others,
             _ => {}
         }
     }
@@ -242,7 +267,8 @@ impl Connection {
 
     /// True if something is to be done as soon as the send in flight has ended.
     pub(crate) fn awaits_send(&self) -> bool {
-        self.in_flight.send && (self.state != State::Open || self.queue.has_more())
+        let receives_then = self.group == Group::Large;
+        self.in_flight.send && (self.state != State::Open || self.queue.has_more() || receives_then)
     }
 
     /// The send in flight completed; the kernel took `bytes` bytes, 0 if the socket was full.
@@ -335,9 +361,9 @@ impl Connection {
         self.in_flight.shutdown = false;
     }
 
-    /// As [`SendQueue::spare_the_pool`].
-    pub(crate) fn spare_the_pool(&mut self, memory: &mut Memory) -> u64 {
-        self.queue.spare_the_pool(memory)
+    /// As [`SendQueue::spare_buffers`].
+    pub(crate) fn spare_buffers(&mut self, memory: &mut Memory) -> u64 {
+        self.queue.spare_buffers(memory)
     }
 
     /// The bytes that the peer has not acknowledged are to be counted.
@@ -384,20 +410,14 @@ impl Connection {
         over
     }
 
-    /// There are free buffers again.
+    /// There are free buffers again, and it is the connection's turn.
     pub(crate) fn feed(&mut self) {
-        self.starved = false;
-        self.fed = true;
+        self.turn = Turn::Own;
     }
 
-    /// True if what the receive brings is the first since [`Connection::feed`].
-    pub(crate) fn take_fed(&mut self) -> bool {
-        std::mem::take(&mut self.fed)
-    }
-
-    /// True if a receive is wanted but waits for a buffer.
-    pub(crate) fn is_starved(&self) -> bool {
-        self.starved
+    /// The group that a receive waits for a buffer of.
+    pub(crate) fn starves_for(&self) -> Option<Group> {
+        (self.turn == Turn::Others).then_some(self.group)
     }
 }
 

@@ -13,7 +13,7 @@ use io_uring::types::{Fd, Fixed};
 use io_uring::{IoUring, opcode};
 use rustix::io::Errno;
 
-use super::buffers::GROUP;
+use super::buffers::Group;
 use super::operations::set_receive_credit;
 use super::ring::{self, SetupError};
 use crate::config::Feature;
@@ -27,9 +27,6 @@ pub(crate) struct Features {
     pub(crate) direct_descriptors: bool,
     /// A multishot receive takes a byte credit (6.17 and later).
     pub(crate) receive_credit: bool,
-    /// A receive fills several buffers and completes once. Only where there is a receive credit: before Linux 6.16 a bundle
-    /// could leave a gap in the middle, where it was appended to ("io_uring/kbuf: flag partial buffer mappings").
-    pub(crate) receive_bundles: bool,
 }
 
 impl Features {
@@ -43,10 +40,8 @@ impl Features {
 
     /// The same, on this ring, which keeps a table of direct descriptors and a poll in flight.
     fn detect_on(ring: &mut IoUring) -> io::Result<Self> {
-        let receive_credit = takes_receive_credit(ring)?;
         Ok(Self {
-            receive_credit,
-            receive_bundles: receive_credit && ring.params().is_feature_recvsend_bundle(),
+            receive_credit: takes_receive_credit(ring)?,
             direct_descriptors: closes_direct_descriptors(ring)?,
         })
     }
@@ -56,9 +51,6 @@ impl Features {
         Self {
             direct_descriptors: self.direct_descriptors && !features.contains(&Feature::DirectDescriptors),
             receive_credit: self.receive_credit && !features.contains(&Feature::ReceiveCredit),
-            receive_bundles: self.receive_bundles
-                && !features.contains(&Feature::ReceiveCredit)
-                && !features.contains(&Feature::ReceiveBundles),
         }
     }
 }
@@ -90,7 +82,7 @@ fn closes_direct_descriptors(ring: &mut IoUring) -> io::Result<bool> {
 fn takes_receive_credit(ring: &mut IoUring) -> io::Result<bool> {
     let (socket, peer) = UnixStream::pair()?;
     drop(peer);
-    let mut receive = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), GROUP).build();
+    let mut receive = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), Group::Small as u16).build();
     set_receive_credit(&mut receive);
     // There is no buffer group, and nothing to receive: a kernel that takes the credit says ENOBUFS or end of file.
     Ok(answer(ring, &[receive])? != Err(Errno::INVAL))
@@ -112,12 +104,10 @@ mod tests {
 
     #[test]
     fn one_can_do_without_each() {
-        let all = Features { direct_descriptors: true, receive_credit: true, receive_bundles: true };
+        let all = Features { direct_descriptors: true, receive_credit: true };
         assert_eq!(all.without(&[]), all);
         assert_eq!(all.without(&[Feature::DirectDescriptors]), Features { direct_descriptors: false, ..all });
-        let without_credit = Features { receive_credit: false, receive_bundles: false, ..all };
-        assert_eq!(all.without(&[Feature::ReceiveCredit]), without_credit);
-        assert_eq!(all.without(&[Feature::ReceiveBundles]), Features { receive_bundles: false, ..all });
+        assert_eq!(all.without(&[Feature::ReceiveCredit]), Features { receive_credit: false, ..all });
     }
 
     /// A kernel that has the byte credit (6.17) has had separate references to direct descriptors since 6.13.

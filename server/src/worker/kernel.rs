@@ -22,6 +22,8 @@ pub(crate) enum Request {
     PollWake(RawFd),
     /// Receive into buffers of the pool until it ends: `IORING_CQE_F_MORE` clear.
     Receive(ConnectionId, Descriptor),
+    /// Receive once into the large buffer.
+    ReceiveLarge(ConnectionId, Descriptor, When),
     /// End what this token stands for, a connection's receive or send. The answer is how many it hit.
     Cancel(ConnectionId, Token),
     /// Send a FIN. The kernel does this on a thread of io-wq, so it is for the end of a drain only.
@@ -55,6 +57,15 @@ pub(crate) struct Listener {
     pub(crate) descriptor: RawFd,
 }
 
+/// When a receive takes its buffer, or finds none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Once there is something to receive.
+    Readable,
+    /// At once; if there is nothing to receive it gives the buffer back and goes on as `Readable`.
+    Now,
+}
+
 /// When a connection's CPU is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sample {
@@ -86,9 +97,10 @@ pub(crate) struct Completion {
     pub(crate) result: Result<u32, Errno>,
     /// More completions of the request follow (`IORING_CQE_F_MORE`).
     pub(crate) more: bool,
-    /// The buffer that holds the bytes (`IORING_CQE_F_BUFFER`). It is the worker's now, whatever the result is. Of a bundle
-    /// it is the first; the bytes go on in those [behind](super::buffers::Buffers::behind) it, each filled but the last.
+    /// The buffer that holds the bytes (`IORING_CQE_F_BUFFER`). It is the worker's now, whatever the result is.
     pub(crate) buffer: Option<BufferId>,
+    /// A receive left bytes in the socket (`IORING_CQE_F_SOCK_NONEMPTY`).
+    pub(crate) left_some: bool,
     /// The kernel reads no more from a zero-copy send's pieces (`IORING_CQE_F_NOTIF`).
     pub(crate) notification: bool,
 }

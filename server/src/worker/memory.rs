@@ -1,14 +1,18 @@
-//! Where received bytes lie until they have gone back: in receive buffers of the pool, or, for a peer that does not read,
-//! in the spill. Pure but for the pool itself.
+//! Where received bytes lie until they have gone back: in receive buffers, or, for a peer that does not read, in the spill.
+//! Pure but for the buffers themselves.
 //!
 //! A connection's queue is a list of pieces, linked by their numbers in one table. A piece is a whole receive buffer
 //! that the worker holds, or a piece of the spill, so that queueing never allocates: each place in the table stands for
 //! memory that is there.
 
-use super::buffers::{Buffers, Mapping, Pages};
+use std::io;
+
+use io_uring::Submitter;
+
+use super::buffers::{Buffers, Group, Mapping, Pages};
 use super::token::BufferId;
 
-/// A place in the table of pieces: a receive buffer below [`Buffers::count`], from there on a piece of the spill.
+/// A place in the table of pieces: first the buffers of the pool, then the large one, from there on pieces of the spill.
 pub(crate) type PieceId = u32;
 
 /// The end of a list of pieces.
@@ -63,10 +67,14 @@ struct Piece {
 
 const UNUSED: Piece = Piece { next: NO_PIECE, start: 0, end: 0 };
 
+/// Bytes of the large buffer: with the sockets' own memory, what a core's second-level cache keeps. Measured: see
+/// server/README.md.
+const LARGE: u32 = 256 * 1024;
+
 /// The memory of one worker for bytes on their way.
 pub(crate) struct Memory {
-    /// The receive buffers.
-    pub(crate) buffers: Buffers,
+    /// The receive buffers of each [group](Group).
+    groups: [Buffers; 2],
     slabs: Vec<Mapping>,
     /// Pieces of the spill that are in no list.
     free: Vec<PieceId>,
@@ -75,23 +83,48 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// Receive buffers, an empty spill, and with `source` the bytes of `--mode sink-source`.
-    pub(crate) fn new(buffers: Buffers, source: bool) -> Self {
-        let pieces = vec![UNUSED; buffers.count()];
+    /// `count` buffers of `size` bytes as the pool, the large buffer, an empty spill, and with `source` the bytes of
+    /// `--mode sink-source`.
+    ///
+    /// # Errors
+    /// As [`Buffers::map`].
+    pub(crate) fn map(count: u16, size: u32, pages: Pages, source: bool) -> io::Result<Self> {
+        let large = Buffers::map(1, size.max(LARGE), Pages::Small)?;
+        Ok(Self::new(Buffers::map(count, size, pages)?, large, source))
+    }
+
+    /// The same with these buffers.
+    pub(super) fn new(small: Buffers, large: Buffers, source: bool) -> Self {
+        let pieces = vec![UNUSED; small.count() + large.count()];
         let source = source.then(|| {
             let mut source = map(SOURCE_BYTES);
             let bytes = (0..SOURCE_PERIOD).map(|i| u8::try_from(i).expect("below 251")).cycle();
             source.bytes_mut().iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
             source
         });
-        Self { buffers, slabs: Vec::new(), free: Vec::new(), pieces, source }
+        Self { groups: [small, large], slabs: Vec::new(), free: Vec::new(), pieces, source }
+    }
+
+    /// Makes the buffers known to the ring.
+    pub(crate) fn register(&self, submitter: &Submitter<'_>) -> io::Result<()> {
+        Group::ALL.into_iter().try_for_each(|group| self.buffers(group).register(group, submitter))
+    }
+
+    /// The buffers of a group.
+    pub(crate) fn buffers(&self, group: Group) -> &Buffers {
+        &self.groups[group as usize]
+    }
+
+    /// Lets the kernel have the buffers that were given back.
+    pub(crate) fn publish(&mut self) {
+        self.groups.iter_mut().for_each(Buffers::publish);
     }
 
     /// The bytes of a span.
     pub(crate) fn bytes(&self, span: Span) -> &[u8] {
         let (start, end) = (span.start as usize, span.end as usize);
         match self.place(span.piece) {
-            Place::Buffer(id) => self.buffers.bytes(id, start, end),
+            Place::Buffer(group, id) => self.buffers(group).bytes(id, start, end),
             Place::Spill { slab, offset } => &self.slabs[slab].bytes()[offset + start..offset + end],
             Place::Source => &self.source.as_ref().expect("a source to send from").bytes()[start..end],
         }
@@ -119,18 +152,32 @@ impl Memory {
         debug_assert!(piece.start <= piece.end);
     }
 
-    /// A buffer with `length` bytes becomes a piece.
-    pub(super) fn piece_of(&mut self, buffer: BufferId, length: usize) -> PieceId {
-        let piece = PieceId::from(buffer);
-        let end = u32::try_from(length).expect("no longer than a buffer, whose size is a u32");
-        self.pieces[piece as usize] = Piece { end, ..UNUSED };
-        piece
+    /// A completion named this buffer, into which `length` bytes were received: it is a piece now. `None` as
+    /// [`Buffers::take`].
+    pub(crate) fn take(&mut self, group: Group, buffer: BufferId, length: u32) -> Option<PieceId> {
+        let buffer = self.groups[group as usize].take(buffer)?;
+        let piece = match group {
+            Group::Small => PieceId::from(buffer),
+            Group::Large => self.large_piece() + PieceId::from(buffer),
+        };
+        self.pieces[piece as usize] = Piece { end: length, ..UNUSED };
+        Some(piece)
+    }
+
+    /// The large buffer's place in the table.
+    fn large_piece(&self) -> PieceId {
+        self.buffers(Group::Small).count() as PieceId
+    }
+
+    /// The first place of the spill.
+    fn first_spilled(&self) -> usize {
+        self.groups.iter().map(Buffers::count).sum()
     }
 
     /// A piece is in no list any more.
-    pub(super) fn give_back(&mut self, piece: PieceId) {
+    pub(crate) fn give_back(&mut self, piece: PieceId) {
         match self.place(piece) {
-            Place::Buffer(id) => self.buffers.give_back(id),
+            Place::Buffer(group, id) => self.groups[group as usize].give_back(id),
             Place::Spill { .. } => self.give_back_spilled(piece),
             Place::Source => {}
         }
@@ -141,7 +188,7 @@ impl Memory {
         // Nobody uses it: back to the system with all but one slab.
         if self.slabs.len() > 1 && self.free.len() == self.slabs.len() * SLAB_PIECES {
             self.slabs.truncate(1);
-            self.pieces.truncate(self.buffers.count() + SLAB_PIECES);
+            self.pieces.truncate(self.first_spilled() + SLAB_PIECES);
             let kept = self.pieces.len();
             self.free.retain(|&piece| (piece as usize) < kept);
         }
@@ -165,7 +212,7 @@ impl Memory {
     pub(super) fn room(&self, piece: PieceId) -> usize {
         match self.place(piece) {
             Place::Spill { .. } => SPILL_PIECE - self.pieces[piece as usize].end as usize,
-            Place::Buffer(_) | Place::Source => 0,
+            Place::Buffer(..) | Place::Source => 0,
         }
     }
 
@@ -174,18 +221,31 @@ impl Memory {
         let Place::Spill { slab, offset } = self.place(piece) else {
             unreachable!("only the spill is written to")
         };
-        let Place::Buffer(id) = self.place(from.piece) else { unreachable!("only buffers are copied from") };
-        let bytes = self.buffers.bytes(id, from.start as usize, from.end as usize);
+        let Place::Buffer(group, id) = self.place(from.piece) else {
+            unreachable!("only buffers are copied from")
+        };
+        let bytes = self.groups[group as usize].bytes(id, from.start as usize, from.end as usize);
         let end = self.pieces[piece as usize].end as usize;
         self.slabs[slab].bytes_mut()[offset + end..offset + end + bytes.len()].copy_from_slice(bytes);
         self.pieces[piece as usize].end += from.end - from.start;
     }
 
-    /// Whether `length` bytes in a piece are to be copied out of it, for a peer that does not read: so that such peers can't
-    /// keep the pool from those that read, and that no peer can hold a buffer for a few bytes.
-    pub(super) fn is_to_be_copied(&self, piece: PieceId, length: usize) -> bool {
-        let scarce = self.buffers.held() > self.buffers.count() / 2;
-        matches!(self.place(piece), Place::Buffer(_)) && (length < self.buffers.size() / 2 || scarce)
+    /// Whether what is left in a piece is to be copied out of it, for a peer that does not read: so that such peers can't
+    /// keep the buffers from those that read, and that no peer can hold one for a few bytes. They never hold the large one.
+    pub(super) fn is_to_be_copied(&self, piece: PieceId) -> bool {
+        match self.place(piece) {
+            Place::Buffer(group, _) => {
+                let buffers = self.buffers(group);
+                self.span(piece).len() < buffers.size() / 2 || buffers.few_left()
+            }
+            Place::Spill { .. } | Place::Source => false,
+        }
+    }
+
+    /// As [`Buffers::receive`].
+    #[cfg(test)]
+    pub(crate) fn receive(&mut self, group: Group, head: u16, bytes: &[u8]) -> Option<BufferId> {
+        self.groups[group as usize].receive(head, bytes)
     }
 
     /// Bytes that the spill has from the system.
@@ -201,12 +261,13 @@ impl Memory {
     }
 
     fn place(&self, piece: PieceId) -> Place {
-        let buffers = self.buffers.count();
-        match BufferId::try_from(piece) {
-            Ok(id) if usize::from(id) < buffers => Place::Buffer(id),
-            _ if piece == SOURCE_PIECE => Place::Source,
+        let (large, spill) = (self.large_piece(), self.first_spilled());
+        match piece {
+            SOURCE_PIECE => Place::Source,
+            _ if piece < large => Place::Buffer(Group::Small, number(piece)),
+            _ if (piece as usize) < spill => Place::Buffer(Group::Large, number(piece - large)),
             _ => {
-                let index = piece as usize - buffers;
+                let index = piece as usize - spill;
                 Place::Spill { slab: index / SLAB_PIECES, offset: index % SLAB_PIECES * SPILL_PIECE }
             }
         }
@@ -221,9 +282,14 @@ fn map(bytes: usize) -> Mapping {
     Mapping::new(bytes, Pages::Small).expect("memory for bytes on their way")
 }
 
+/// A buffer's number in its group, from its place among those of the group.
+fn number(place: PieceId) -> BufferId {
+    BufferId::try_from(place).expect("a group has at most 32768 buffers")
+}
+
 /// Where a piece's bytes lie.
 enum Place {
-    Buffer(BufferId),
+    Buffer(Group, BufferId),
     Spill { slab: usize, offset: usize },
     Source,
 }
@@ -232,25 +298,28 @@ enum Place {
 mod tests {
     use super::*;
 
+    fn memory(count: u16, size: u32, source: bool) -> Memory {
+        Memory::map(count, size, Pages::Small, source).unwrap()
+    }
+
     #[test]
     fn the_spill_grows_and_goes_back_to_the_system() {
-        let mut memory = Memory::new(Buffers::map(2, 64, Pages::Small).unwrap(), false);
+        let mut memory = memory(2, 64, false);
         assert_eq!(memory.spill_bytes(), 0);
         let pieces: Vec<PieceId> = (0..=SLAB_PIECES).map(|_| memory.spill_piece()).collect();
         assert_eq!((memory.spill_bytes(), memory.spilled_pieces()), (2 << 20, SLAB_PIECES + 1));
-        assert!(pieces.iter().all(|&piece| piece >= 2), "buffers are not spill");
+        assert!(pieces.iter().all(|&piece| piece >= 3), "buffers are not spill");
         pieces.iter().for_each(|&piece| memory.give_back(piece));
         assert_eq!((memory.spill_bytes(), memory.spilled_pieces()), (1 << 20, 0));
         let again: Vec<PieceId> = (0..SLAB_PIECES).map(|_| memory.spill_piece()).collect();
         assert_eq!(memory.spill_bytes(), 1 << 20);
-        assert!(again.iter().all(|&piece| (piece as usize) < 2 + SLAB_PIECES));
+        assert!(again.iter().all(|&piece| (piece as usize) < 3 + SLAB_PIECES));
     }
 
     #[test]
     fn bytes_are_copied_behind_each_other() {
-        let mut memory = Memory::new(Buffers::map(2, 64, Pages::Small).unwrap(), false);
-        let buffer = memory.buffers.take(1).unwrap();
-        let full = memory.piece_of(buffer, 64);
+        let mut memory = memory(2, 64, false);
+        let full = memory.take(Group::Small, 1, 64).unwrap();
         let piece = memory.spill_piece();
         assert_eq!((memory.room(full), memory.room(piece)), (0, SPILL_PIECE));
         memory.append(piece, memory.span(full));
@@ -261,8 +330,21 @@ mod tests {
     }
 
     #[test]
+    fn the_large_buffer_is_a_piece_and_is_always_copied_from() {
+        let mut memory = memory(2, 64, false);
+        let large = memory.take(Group::Large, 0, LARGE).unwrap();
+        assert_eq!(memory.take(Group::Large, 0, 1), None, "there is one");
+        assert_eq!((large, memory.span(large).len()), (2, LARGE as usize));
+        assert!(memory.is_to_be_copied(large));
+        let small = memory.take(Group::Small, 0, 64).unwrap();
+        assert!(!memory.is_to_be_copied(small));
+        memory.give_back(large);
+        assert_eq!(memory.buffers(Group::Large).held(), 0);
+    }
+
+    #[test]
     fn the_source_says_where_its_bytes_are() {
-        let memory = Memory::new(Buffers::map(1, 64, Pages::Small).unwrap(), true);
+        let memory = memory(1, 64, true);
         assert_eq!(memory.bytes(Span::of_source(250, 253)), [250, 0, 1]);
     }
 }

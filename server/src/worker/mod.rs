@@ -41,7 +41,7 @@ use crate::stats::LiveCounters;
 use accepting::Listening;
 pub(crate) use accepting::reserve;
 pub(crate) use buffers::MAX_BUFFERS;
-use buffers::{Buffers, Pages};
+use buffers::{Group, Pages};
 use connections::{Connections, list};
 pub(crate) use crew::Crew;
 use drain::Drain;
@@ -124,8 +124,8 @@ pub(crate) struct Worker<'r, K: Kernel> {
     poll_wake: bool,
     /// Slots of connections to be asked for their next steps.
     listed: Vec<Slot>,
-    /// Connections that wait for a buffer, longest first.
-    starved: VecDeque<ConnectionId>,
+    /// Connections that wait for a buffer of each [group](Group), longest first.
+    starved: [VecDeque<ConnectionId>; Group::ALL.len()],
     silent_sends: Vec<SilentSend>,
     /// Do not sleep in the next enter: something is to be done right after it.
     hurry: bool,
@@ -148,11 +148,11 @@ pub(crate) fn run(
     ready: impl FnOnce() -> bool,
 ) -> Result<(), WorkerError> {
     let config = &settings.config;
-    // The pool first, so that it is dropped after the ring.
+    // The buffers first, so that they are dropped after the ring.
     let pages = Pages::of(config);
-    let buffers = Buffers::map(config.buffers, config.buffer_size, pages)
-        .map_err(|error| WorkerError::Start("map the buffer pool", error, pages.hint()))?;
-    let mut memory = Memory::new(buffers, config.mode == Mode::SinkSource);
+    let source = config.mode == Mode::SinkSource;
+    let mut memory = Memory::map(config.buffers, config.buffer_size, pages, source)
+        .map_err(|error| WorkerError::Start("map the buffers", error, pages.hint()))?;
     let mut uring = ring::create()?;
     let reserve = reserve(config.overload, listeners.len());
     let ring_number = uring.as_raw_fd();
@@ -161,9 +161,8 @@ pub(crate) fn run(
         ring.busy_poll(config.busy_poll)?;
     }
     memory
-        .buffers
         .register(ring.submitter())
-        .map_err(|error| WorkerError::Start("register the buffer pool", error, ""))?;
+        .map_err(|error| WorkerError::Start("register the buffers", error, ""))?;
     if let Some((crew, member)) = &settings.crew {
         crew.set_ring(*member, ring_number);
     }
@@ -201,7 +200,7 @@ impl<'r, K: Kernel> Worker<'r, K> {
             wake,
             poll_wake: true,
             listed: list(most)?,
-            starved: list(most)?.into(),
+            starved: [list(most)?.into(), list(most)?.into()],
             silent_sends: list(most)?,
             hurry: false,
             idle,

@@ -7,9 +7,9 @@ use io_uring::opcode;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed};
 
-use super::buffers::GROUP;
+use super::buffers::Group;
 use super::descriptors::raw;
-use super::kernel::{Listener, MOST_PIECES, Manner, Request, Sample};
+use super::kernel::{Listener, MOST_PIECES, Manner, Request, Sample, When};
 use super::memory::{Memory, Span};
 use super::ring::Ring;
 use super::token::{Descriptor, Token};
@@ -23,6 +23,9 @@ const SQE_OPTLEN: usize = 44;
 
 /// Offset in `struct io_uring_sqe` of `ioprio`.
 const SQE_IOPRIO: usize = 2;
+
+/// `IORING_RECVSEND_POLL_FIRST` of `linux/io_uring.h` (since 5.19).
+const RECVSEND_POLL_FIRST: u16 = 1 << 0;
 
 /// `IORING_SEND_ZC_REPORT_USAGE` of `linux/io_uring.h` (since 6.2): the notification says whether the bytes were copied.
 const SEND_ZC_REPORT_USAGE: u16 = 1 << 3;
@@ -128,6 +131,9 @@ impl Ring<'_> {
                 (opcode::PollAdd::new(Fd(eventfd), libc::POLLIN.unsigned_abs().into()).build(), Token::Wake)
             }
             Request::Receive(id, descriptor) => (self.receive(descriptor), Token::Receive(id)),
+            Request::ReceiveLarge(id, descriptor, when) => {
+                (receive_large(descriptor, when), Token::Receive(id))
+            }
             // By `user_data`, for which the kernel has a hash; by descriptor it would go through all that is armed.
             Request::Cancel(id, request) => {
                 let all = CancelBuilder::user_data(request.encode()).all();
@@ -179,11 +185,7 @@ impl Ring<'_> {
     }
 
     fn receive(&self, descriptor: Descriptor) -> Entry {
-        let mut entry = if self.features.receive_bundles {
-            opcode::RecvMultiBundle::new(fd(descriptor), GROUP).build()
-        } else {
-            opcode::RecvMulti::new(fd(descriptor), GROUP).build()
-        };
+        let mut entry = opcode::RecvMulti::new(fd(descriptor), Group::Small as u16).build();
         if self.features.receive_credit {
             set_receive_credit(&mut entry);
         }
@@ -247,6 +249,16 @@ impl Ring<'_> {
         };
         (entry.flags(send_flags(descriptor, manner)), 1)
     }
+}
+
+/// As long as the buffer: a length of 0.
+fn receive_large(descriptor: Descriptor, when: When) -> Entry {
+    let receive = opcode::Recv::new(fd(descriptor), std::ptr::null_mut(), 0).buf_group(Group::Large as u16);
+    let receive = match when {
+        When::Readable => receive.ioprio(RECVSEND_POLL_FIRST),
+        When::Now => receive,
+    };
+    receive.build().flags(on(descriptor) | Flags::BUFFER_SELECT)
 }
 
 fn send_flags(descriptor: Descriptor, manner: Manner) -> Flags {

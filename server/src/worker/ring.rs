@@ -299,7 +299,7 @@ impl Kernel for Ring<'_> {
     /// # Errors
     /// Any but EINTR, ETIME, EAGAIN (out of request memory) and EBUSY (completions have to be taken first).
     fn enter(&mut self, memory: &mut Memory, want: u32, timeout: Option<Duration>) -> io::Result<()> {
-        memory.buffers.publish();
+        memory.publish();
         let entered = enter(&self.submitter, &mut self.submissions, self.enter_flags, want, timeout);
         if !self.has_unsubmitted() {
             self.vectors.clear();
@@ -321,6 +321,7 @@ impl Kernel for Ring<'_> {
             result: if notification { Ok(u32::from(entry.result() != 0)) } else { result_of(entry.result()) },
             more: cqueue::more(entry.flags()),
             buffer: cqueue::buffer_select(entry.flags()),
+            left_some: cqueue::sock_nonempty(entry.flags()),
             notification,
         })
     }

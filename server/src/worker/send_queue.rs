@@ -3,7 +3,6 @@
 //! While the kernel reads from the first pieces to send them, these stay where they are.
 
 use super::memory::{Memory, NO_PIECE, PieceId, SOURCE_BYTES, Span};
-use super::token::BufferId;
 
 /// What is queued, and how much of it the send in flight reads from: a list of pieces, then bytes of the
 /// [source](super::memory::SOURCE_PERIOD).
@@ -81,11 +80,10 @@ impl SendQueue {
         self.bytes > self.sending_bytes
     }
 
-    /// Adds the `length` bytes of a buffer.
-    pub(crate) fn push(&mut self, buffer: BufferId, length: usize, memory: &mut Memory) {
-        let piece = memory.piece_of(buffer, length);
+    /// Adds a piece.
+    pub(crate) fn push(&mut self, piece: PieceId, memory: &mut Memory) {
+        self.bytes += memory.span(piece).len() as u64;
         self.link(piece, memory);
-        self.bytes += length as u64;
     }
 
     /// Adds bytes of the source.
@@ -94,21 +92,20 @@ impl SendQueue {
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// As [`SendQueue::push`], but copies the bytes out of the pool if they are [to be](Memory::is_to_be_copied), behind
+    /// As [`SendQueue::push`], but copies the bytes out of their buffer if they are [to be](Memory::is_to_be_copied), behind
     /// those copied last. Returns the number of bytes copied.
-    pub(crate) fn push_sparing(&mut self, buffer: BufferId, length: usize, memory: &mut Memory) -> u64 {
-        if !memory.is_to_be_copied(buffer.into(), length) {
-            self.push(buffer, length, memory);
+    pub(crate) fn push_sparing(&mut self, piece: PieceId, memory: &mut Memory) -> u64 {
+        if !memory.is_to_be_copied(piece) {
+            self.push(piece, memory);
             return 0;
         }
-        let piece = memory.piece_of(buffer, length);
-        self.bytes += length as u64;
+        self.bytes += memory.span(piece).len() as u64;
         self.copy(piece, memory)
     }
 
-    /// Copies the queue out of the pool, as far as it is [to be](Memory::is_to_be_copied). Returns the number of bytes
+    /// Copies the queue out of its buffers, as far as it is [to be](Memory::is_to_be_copied). Returns the number of bytes
     /// copied. Only without a send in flight.
-    pub(crate) fn spare_the_pool(&mut self, memory: &mut Memory) -> u64 {
+    pub(crate) fn spare_buffers(&mut self, memory: &mut Memory) -> u64 {
         debug_assert_eq!(self.sending, 0);
         let mut at = self.first;
         (self.first, self.last, self.pieces) = (NO_PIECE, NO_PIECE, 0);
@@ -116,7 +113,7 @@ impl SendQueue {
         while at != NO_PIECE {
             let piece = at;
             at = memory.next(piece);
-            if memory.is_to_be_copied(piece, memory.span(piece).len()) {
+            if memory.is_to_be_copied(piece) {
                 copied += self.copy(piece, memory);
             } else {
                 self.link(piece, memory);
@@ -227,17 +224,17 @@ impl SendQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::worker::buffers::{Buffers, Pages};
+    use crate::worker::buffers::{Group, Pages};
     use crate::worker::memory::SPILL_PIECE;
 
     fn memory(buffers: u16, size: u32) -> Memory {
-        Memory::new(Buffers::map(buffers, size, Pages::Small).unwrap(), true)
+        Memory::map(buffers, size, Pages::Small, true).unwrap()
     }
 
-    fn receive(queue: &mut SendQueue, memory: &mut Memory, buffer: BufferId, length: usize) {
-        memory.buffers.publish();
-        let buffer = memory.buffers.take(buffer).unwrap();
-        queue.push_sparing(buffer, length, memory);
+    /// A byte comes.
+    fn receive(queue: &mut SendQueue, memory: &mut Memory) {
+        let piece = memory.take(Group::Small, 0, 1).unwrap();
+        queue.push_sparing(piece, memory);
     }
 
     /// A peer that writes one byte at a time and does not read.
@@ -245,26 +242,29 @@ mod tests {
     fn copied_bytes_are_put_together_but_not_with_what_is_being_sent() {
         let (mut queue, mut memory) = (SendQueue::default(), memory(2, 64));
         for _ in 0..4 * SPILL_PIECE {
-            receive(&mut queue, &mut memory, 0, 1);
+            receive(&mut queue, &mut memory);
         }
         assert_eq!((queue.pieces, queue.bytes()), (4, 4 * SPILL_PIECE as u64));
-        receive(&mut queue, &mut memory, 0, 1);
+        receive(&mut queue, &mut memory);
         queue.start(5, &memory);
-        receive(&mut queue, &mut memory, 0, 1);
+        receive(&mut queue, &mut memory);
         assert_eq!((queue.pieces, queue.sending_bytes()), (6, 4 * SPILL_PIECE as u64 + 1));
         queue.sent(4 * SPILL_PIECE as u64 + 1, &mut memory);
         assert_eq!((queue.pieces, queue.bytes(), memory.spilled_pieces()), (1, 1, 1));
         queue.clear(&mut memory);
-        assert_eq!((queue.is_empty(), memory.spilled_pieces(), memory.buffers.held()), (true, 0, 0));
+        assert_eq!(
+            (queue.is_empty(), memory.spilled_pieces(), memory.buffers(Group::Small).held()),
+            (true, 0, 0)
+        );
     }
 
     #[test]
     fn a_piece_larger_than_one_of_the_spill_is_copied_into_several() {
         let (mut queue, mut memory) = (SendQueue::default(), memory(1, 40_000));
-        let buffer = memory.buffers.take(0).unwrap();
-        queue.push(buffer, 40_000, &mut memory);
-        assert_eq!(queue.spare_the_pool(&mut memory), 40_000);
-        assert_eq!((queue.pieces, queue.bytes(), memory.buffers.held()), (3, 40_000, 0));
+        let piece = memory.take(Group::Large, 0, 40_000).unwrap();
+        queue.push(piece, &mut memory);
+        assert_eq!(queue.spare_buffers(&mut memory), 40_000);
+        assert_eq!((queue.pieces, queue.bytes(), memory.buffers(Group::Large).held()), (3, 40_000, 0));
         queue.start(64, &memory);
         queue.sent(20_000, &mut memory);
         assert_eq!((queue.pieces, queue.bytes()), (2, 20_000));

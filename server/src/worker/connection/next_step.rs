@@ -1,6 +1,8 @@
 //! What a connection asks the kernel for, from its state and from what the kernel holds of it. Pure.
 
-use super::{Connection, PAUSE_AT, State, Step};
+use super::{Connection, PAUSE_AT, State, Step, Turn};
+use crate::worker::buffers::Group;
+use crate::worker::kernel::When;
 
 impl Connection {
     /// What to ask the kernel for now; it is taken as asked. To be called until it gives `None`.
@@ -26,12 +28,20 @@ impl Connection {
     }
 
     fn receive_step(&mut self) -> Option<Step> {
-        let paused = self.blocked && self.queue.bytes() >= PAUSE_AT;
-        match (self.in_flight.receive, paused) {
-            (true, true) => self.cancel_step(Step::CancelReceive),
-            (false, false) if !self.starved => {
-                self.in_flight.receive = true;
-                Some(Step::Receive)
+        let paused = match self.group {
+            Group::Small => self.blocked && self.queue.bytes() >= PAUSE_AT,
+            Group::Large => !self.queue.is_empty(),
+        };
+        match self.in_flight.receive {
+            Some(armed) if paused || armed != self.group => self.cancel_step(Step::CancelReceive),
+            None if !paused && self.turn != Turn::Others => {
+                let turn = std::mem::replace(&mut self.turn, Turn::Anybodys);
+                self.in_flight.receive = Some(self.group);
+                Some(match self.group {
+                    Group::Small => Step::Receive,
+                    Group::Large if turn == Turn::Own => Step::ReceiveLarge(When::Now),
+                    Group::Large => Step::ReceiveLarge(When::Readable),
+                })
             }
             _ => None,
         }
@@ -42,7 +52,7 @@ impl Connection {
     }
 
     fn ending_step(&mut self) -> Option<Step> {
-        if self.in_flight.receive {
+        if self.in_flight.receive.is_some() {
             return self.cancel_step(Step::CancelReceive);
         }
         if !self.queue.is_empty() || self.in_flight.send {
@@ -65,7 +75,7 @@ impl Connection {
     }
 
     fn close_step(&mut self) -> Option<Step> {
-        if self.in_flight.receive {
+        if self.in_flight.receive.is_some() {
             return self.cancel_step(Step::CancelReceive);
         }
         if self.in_flight.send && !self.in_flight.notification {

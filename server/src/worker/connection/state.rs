@@ -1,9 +1,12 @@
 //! The states of a connection, and what the kernel may hold of it.
 
+use crate::worker::buffers::Group;
+
 /// Requests of a connection that the kernel holds.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct InFlight {
-    pub(super) receive: bool,
+    /// A receive, which takes its buffer from this group.
+    pub(super) receive: Option<Group>,
     pub(super) send: bool,
     pub(super) cancel: bool,
     /// A look at the socket, at its CPU or at its unsent bytes, or a change of its options.
@@ -17,8 +20,19 @@ impl InFlight {
     /// What must end before the descriptor is closed.
     pub(super) fn any_on_descriptor(self) -> bool {
         let Self { receive, send, cancel, look, shutdown, notification } = self;
-        receive || send && !notification || cancel || look || shutdown
+        receive.is_some() || send && !notification || cancel || look || shutdown
     }
+}
+
+/// Whose turn it is to have a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Anybody's: the connection has not waited for one.
+    Anybodys,
+    /// Others': its last receive found none, and it waits.
+    Others,
+    /// Its own, after it has waited.
+    Own,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,13 @@
 //! What a connection tells the worker to do, and how what it asked for may end. Pure.
 
+use crate::worker::kernel::When;
+
 /// How a receive ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReceiveEnd {
     /// The peer has sent its FIN. Sending to it still works.
     Eof,
-    /// The buffer pool was empty. Not an error: the receive is armed again when buffers have come back.
+    /// No buffer was free. Not an error: the receive is armed again when buffers have come back.
     NoBuffers,
     /// Ended by a cancel, used up, or cut short by a full completion queue: to be armed again when wanted.
     Stopped,
@@ -16,8 +18,10 @@ pub(crate) enum ReceiveEnd {
 /// What a connection asks for next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Arm a multishot receive.
+    /// Arm a multishot receive into the pool.
     Receive,
+    /// Receive once into the large buffer.
+    ReceiveLarge(When),
     /// Send what is queued; fail rather than wait when the socket is full.
     SendNow,
     /// Send what is queued, all of it, waiting for the peer. The bytes may be moved out of the pool before.

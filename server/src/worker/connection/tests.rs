@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::worker::buffers::{Buffers, Pages};
-use crate::worker::kernel::MOST_PIECES;
+use crate::worker::buffers::{Buffers, Group, Pages};
+use crate::worker::kernel::{MOST_PIECES, When};
 use crate::worker::memory::Span;
 
 const BUFFER_SIZE: usize = 64 * 1024;
@@ -14,7 +14,10 @@ const BUFFER_SIZE: usize = 64 * 1024;
 enum Event {
     Bytes {
         length: usize,
+        /// The receive goes on, if it is into the pool.
         more: bool,
+        /// They would fill a buffer of the pool, and more waits.
+        fills: bool,
     },
     ReceiveEnds(ReceiveEnd),
     SendTakes {
@@ -32,6 +35,11 @@ enum Event {
     Abort,
 }
 
+fn bytes(most: usize) -> impl Strategy<Value = Event> {
+    let bytes = (1..most, any::<bool>(), any::<bool>());
+    bytes.prop_map(|(length, more, fills)| Event::Bytes { length, more, fills })
+}
+
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let end = prop_oneof![
         6 => Just(ReceiveEnd::Stopped),
@@ -40,8 +48,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => Just(ReceiveEnd::Failed),
     ];
     let event = prop_oneof![
-        18 => (1..300usize, any::<bool>()).prop_map(|(length, more)| Event::Bytes { length, more }),
-        2 => (1..BUFFER_SIZE, any::<bool>()).prop_map(|(length, more)| Event::Bytes { length, more }),
+        18 => bytes(300),
+        2 => bytes(BUFFER_SIZE),
         6 => end.prop_map(Event::ReceiveEnds),
         20 => (0..=100usize).prop_map(|percent| Event::SendTakes { percent }),
         20 => Just(Event::SendTakes { percent: 100 }),
@@ -59,7 +67,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 /// A kernel that holds a connection's requests, and a peer that checks every byte.
 struct Model {
     connection: Connection,
-    receive: bool,
+    receive: Option<Group>,
     /// What the send in flight reads from, and its bytes when it started.
     send: Option<(Vec<Span>, Vec<u8>)>,
     cancel: bool,
@@ -70,6 +78,8 @@ struct Model {
     /// Bytes sent so far.
     sent: usize,
     memory: Memory,
+    /// The kernel's head in the ring of buffers of each group.
+    heads: [u16; Group::ALL.len()],
     broken: bool,
 }
 
@@ -79,7 +89,7 @@ impl Model {
         connection.open(Descriptor::Plain(0));
         Self {
             connection,
-            receive: false,
+            receive: None,
             send: None,
             cancel: false,
             shutdown: false,
@@ -88,8 +98,10 @@ impl Model {
             sent: 0,
             memory: Memory::new(
                 Buffers::map(64, u32::try_from(BUFFER_SIZE).unwrap(), Pages::Small).unwrap(),
+                Buffers::map(1, u32::try_from(BUFFER_SIZE).unwrap(), Pages::Small).unwrap(),
                 false,
             ),
+            heads: [0; Group::ALL.len()],
             broken: false,
         }
     }
@@ -98,7 +110,14 @@ impl Model {
         while let Some(step) = self.connection.next_step() {
             assert!(!self.closed, "{step:?} after the close");
             match step {
-                Step::Receive => assert!(!std::mem::replace(&mut self.receive, true), "armed twice"),
+                Step::Receive => assert_eq!(self.receive.replace(Group::Small), None, "armed twice"),
+                Step::ReceiveLarge(_) => {
+                    assert_eq!(self.receive.replace(Group::Large), None, "armed twice");
+                    assert!(
+                        self.connection.queue.is_empty() && self.send.is_none(),
+                        "it may have the buffer"
+                    );
+                }
                 Step::SendNow => self.start_send(most),
                 Step::SendWaiting => {
                     self.start_send(most);
@@ -106,7 +125,11 @@ impl Model {
                 }
                 Step::CancelReceive | Step::CancelSend => {
                     assert!(!std::mem::replace(&mut self.cancel, true), "cancelled twice");
-                    let there = if step == Step::CancelReceive { self.receive } else { self.send.is_some() };
+                    let there = if step == Step::CancelReceive {
+                        self.receive.is_some()
+                    } else {
+                        self.send.is_some()
+                    };
                     assert!(there, "nothing to cancel");
                 }
                 Step::Shutdown => {
@@ -116,7 +139,7 @@ impl Model {
                 Step::CountUnsent | Step::ResetOnClose => self.connection.look_ended(),
                 Step::Close => {
                     assert!(
-                        !self.receive && self.send.is_none() && !self.cancel && !self.shutdown,
+                        self.receive.is_none() && self.send.is_none() && !self.cancel && !self.shutdown,
                         "closed with requests in flight"
                     );
                     assert!(self.broken || self.sent == self.received, "closed with bytes unsent");
@@ -139,14 +162,16 @@ impl Model {
         spans.iter().flat_map(|&span| self.memory.bytes(span)).copied().collect()
     }
 
-    fn bytes_came(&mut self, length: usize) {
-        self.memory.buffers.publish();
-        let Some(buffer) = (0..64).find_map(|id| self.memory.buffers.take(id)) else { return };
+    fn bytes_came(&mut self, group: Group, length: usize) {
+        self.memory.publish();
         let bytes: Vec<u8> = (self.received..self.received + length).map(pattern).collect();
+        let head = &mut self.heads[group as usize];
+        let Some(buffer) = self.memory.receive(group, *head, &bytes) else { return };
+        *head = head.wrapping_add(1);
         self.received += length;
-        self.memory.buffers.write(buffer, &bytes);
+        let piece = self.memory.take(group, buffer, u32::try_from(length).unwrap()).unwrap();
         self.connection.heard(0);
-        self.connection.echo(buffer, length, &mut self.memory);
+        self.connection.echo(piece, &mut self.memory);
     }
 
     fn send_took(&mut self, percent: usize) {
@@ -162,24 +187,29 @@ impl Model {
 
     fn spare(&mut self) {
         if self.send.is_none() {
-            self.connection.spare_the_pool(&mut self.memory);
+            self.connection.spare_buffers(&mut self.memory);
         }
     }
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Bytes { length, more } if self.receive => {
-                self.receive = more;
-                if !more {
+            Event::Bytes { length, more, fills } if self.receive.is_some() => {
+                let group = self.receive.filter(|&group| more && group == Group::Small);
+                let group = std::mem::replace(&mut self.receive, group).expect("one is armed");
+                if self.receive.is_none() {
                     self.connection.receive_ended(ReceiveEnd::Stopped);
                 }
-                if self.connection.discards() {
-                    return;
+                if !self.connection.discards() {
+                    self.bytes_came(group, length);
                 }
-                self.bytes_came(length);
+                match group {
+                    Group::Large => self.connection.had_the_large_buffer(!fills),
+                    Group::Small if fills => self.connection.wants_the_large_buffer(),
+                    Group::Small => {}
+                }
             }
-            Event::ReceiveEnds(end) if self.receive => {
-                self.receive = false;
+            Event::ReceiveEnds(end) if self.receive.is_some() => {
+                self.receive = None;
                 self.connection.receive_ended(end);
                 if end == ReceiveEnd::Failed {
                     self.broken = true;
@@ -226,7 +256,7 @@ proptest! {
             model.happen(event);
             model.ask(most);
             let blocked_and_full = model.connection.blocked && model.connection.queue.bytes() >= PAUSE_AT;
-            prop_assert!(!blocked_and_full || !model.receive || model.cancel || model.connection.cancel_asked);
+            prop_assert!(!blocked_and_full || model.receive.is_none() || model.cancel || model.connection.cancel_asked);
         }
         // Time passes: the peer closes, all requests end, the connection must come to its end.
         for _ in 0..1000 {
@@ -242,7 +272,8 @@ proptest! {
             }
         }
         prop_assert!(model.closed, "{:?}", model.connection);
-        prop_assert_eq!((model.memory.buffers.held(), model.memory.spilled_pieces()), (0, 0), "memory lost");
+        let held = Group::ALL.map(|group| model.memory.buffers(group).held());
+        prop_assert_eq!((held, model.memory.spilled_pieces()), ([0, 0], 0), "memory lost");
         prop_assert!(model.broken || model.sent == model.received);
     }
 }
@@ -251,7 +282,7 @@ proptest! {
 fn a_peer_that_does_not_read_is_not_read_from_until_it_does() {
     let mut model = Model::new();
     model.ask(8);
-    model.happen(Event::Bytes { length: BUFFER_SIZE, more: true });
+    model.happen(Event::Bytes { length: BUFFER_SIZE, more: true, fills: false });
     model.ask(8);
     model.happen(Event::SendTakes { percent: 0 });
     model.ask(8);
@@ -259,17 +290,17 @@ fn a_peer_that_does_not_read_is_not_read_from_until_it_does() {
     model.happen(Event::ReceiveEnds(ReceiveEnd::Stopped));
     model.happen(Event::CancelAnswered { escaped: false });
     model.ask(8);
-    assert!(!model.receive, "and not armed again");
+    assert_eq!(model.receive, None, "and not armed again");
     model.happen(Event::SendTakes { percent: 100 });
     model.ask(8);
-    assert!(model.receive, "until the peer reads");
+    assert!(model.receive.is_some(), "until the peer reads");
 }
 
 #[test]
 fn after_the_peers_fin_what_is_queued_is_sent_then_closed() {
     let mut model = Model::new();
     model.ask(8);
-    model.happen(Event::Bytes { length: 100, more: true });
+    model.happen(Event::Bytes { length: 100, more: true, fills: false });
     model.happen(Event::ReceiveEnds(ReceiveEnd::Eof));
     model.ask(8);
     assert!(!model.closed);
@@ -288,14 +319,14 @@ fn a_draining_server_sends_its_fin_once_and_drops_what_crosses_it() {
     model.happen(Event::EndStream);
     model.ask(8);
     assert!(model.cancel && !model.shutdown, "first the receive ends");
-    model.happen(Event::Bytes { length: 50, more: false });
+    model.happen(Event::Bytes { length: 50, more: false, fills: false });
     model.happen(Event::CancelAnswered { escaped: true });
     model.ask(8);
     assert!(model.send.is_some() && !model.shutdown, "what came before that is answered");
     model.happen(Event::SendTakes { percent: 100 });
     model.ask(8);
-    assert!(model.shutdown && model.receive, "it still reads");
-    model.happen(Event::Bytes { length: 100, more: true });
+    assert!(model.shutdown && model.receive.is_some(), "it still reads");
+    model.happen(Event::Bytes { length: 100, more: true, fills: false });
     model.happen(Event::ShutdownEnds);
     model.ask(8);
     assert!(!model.closed && model.send.is_none());
@@ -305,15 +336,52 @@ fn a_draining_server_sends_its_fin_once_and_drops_what_crosses_it() {
 }
 
 #[test]
-fn who_was_fed_and_finds_no_buffer_again_is_known_once() {
+fn a_large_message_goes_through_the_large_buffer_one_receive_and_one_send_at_a_time() {
     let mut model = Model::new();
     model.ask(8);
-    assert!(!model.connection.take_fed());
-    model.happen(Event::ReceiveEnds(ReceiveEnd::NoBuffers));
-    assert!(model.connection.is_starved());
-    model.happen(Event::Fed);
+    model.happen(Event::Bytes { length: 100, more: true, fills: true });
     model.ask(8);
-    assert!(model.receive && model.connection.take_fed());
-    model.happen(Event::Bytes { length: 1, more: true });
-    assert!(!model.connection.take_fed(), "its later receives are not its turn");
+    assert!(model.cancel, "the receive into the pool");
+    model.happen(Event::ReceiveEnds(ReceiveEnd::Stopped));
+    model.happen(Event::CancelAnswered { escaped: false });
+    model.ask(8);
+    assert_eq!(model.receive, None, "first what is queued");
+    model.happen(Event::SendTakes { percent: 100 });
+    assert_eq!(model.connection.next_step(), Some(Step::ReceiveLarge(When::Readable)));
+    model.receive = Some(Group::Large);
+    model.happen(Event::ReceiveEnds(ReceiveEnd::NoBuffers));
+    model.ask(8);
+    assert_eq!((model.receive, model.connection.starves_for()), (None, Some(Group::Large)));
+    model.happen(Event::Fed);
+    assert_eq!(model.connection.next_step(), Some(Step::ReceiveLarge(When::Now)), "its turn");
+    model.receive = Some(Group::Large);
+    model.happen(Event::Bytes { length: 1000, more: false, fills: true });
+    model.ask(8);
+    assert_eq!(model.receive, None);
+    model.happen(Event::SendTakes { percent: 100 });
+    for _ in 0..2 {
+        model.ask(8);
+        assert_eq!(model.receive, Some(Group::Large), "the end of a message may be short");
+        model.happen(Event::Bytes { length: 10, more: false, fills: false });
+        model.ask(8);
+        model.happen(Event::SendTakes { percent: 100 });
+    }
+    model.ask(8);
+    assert_eq!(model.receive, Some(Group::Small), "but not two in a row");
+}
+
+#[test]
+fn a_peer_that_does_not_read_does_not_keep_the_large_buffer() {
+    let mut model = Model::new();
+    model.connection.wants_the_large_buffer();
+    model.ask(8);
+    model.happen(Event::Bytes { length: BUFFER_SIZE, more: false, fills: true });
+    model.ask(8);
+    model.happen(Event::SendTakes { percent: 50 });
+    assert_eq!(model.connection.next_step(), Some(Step::SendWaiting));
+    model.spare();
+    assert_eq!(model.memory.buffers(Group::Large).held(), 0);
+    model.ask(8);
+    model.happen(Event::SendTakes { percent: 100 });
+    assert_eq!(model.sent, BUFFER_SIZE);
 }

@@ -13,13 +13,17 @@ use io_uring::{Builder, IoUring, Probe, opcode};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, socket};
 
-use super::super::buffers::{Buffers, GROUP, Pages};
+use super::super::buffers::{Buffers, Group, Pages};
+use super::super::memory::Memory;
 use super::super::operations::{SOCKET_URING_OP_GETSOCKOPT, SOCKET_URING_OP_SIOCOUTQ, SQE_CMD_OP, patch};
 use super::super::ring::{self, SetupError};
 use super::{Features, answer, trying_failed};
 
 /// `IORING_SETUP_CQE_MIXED` of `linux/io_uring.h`.
 const SETUP_CQE_MIXED: u32 = 1 << 18;
+
+/// The group that things are tried out with.
+const GROUP: u16 = Group::Small as u16;
 
 /// What a kernel's io_uring can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,8 +62,6 @@ pub(crate) enum Capability {
     Napi,
     /// `min_wait_usec` of `struct io_uring_getevents_arg`.
     MinWait,
-    /// `IORING_RECVSEND_BUNDLE`
-    Bundles,
     /// `IORING_SETUP_NO_SQARRAY`
     NoSqArray,
     /// `IORING_SETUP_CQE_MIXED`
@@ -69,7 +71,7 @@ pub(crate) enum Capability {
 /// One way to find a capability out. It leaves nothing in flight.
 type Try = fn(&mut IoUring) -> io::Result<bool>;
 
-const TRIES: [(Capability, Try); 17] = [
+const TRIES: [(Capability, Try); 16] = [
     (Capability::MultishotAccept, accepts_many),
     (Capability::MultishotReceive, receives_many),
     (Capability::BufferRing, takes_a_buffer_ring),
@@ -87,7 +89,6 @@ const TRIES: [(Capability, Try); 17] = [
     (Capability::MultishotReceiveMessage, receives_many_messages),
     (Capability::Napi, registers_napi),
     (Capability::MinWait, |ring| Ok(ring.params().is_feature_min_timeout())),
-    (Capability::Bundles, |ring| Ok(ring.params().is_feature_recvsend_bundle())),
     (Capability::NoSqArray, |_| is_had(small_ring(Builder::setup_no_sqarray))),
     (Capability::CqeMixed, |_| is_had(ring_with_flags(SETUP_CQE_MIXED))),
 ];
@@ -125,18 +126,18 @@ pub(crate) fn try_rings(slots: &[u32], buffers: u16) -> (usize, Option<SetupErro
 }
 
 /// The ring comes first so that it is dropped before its buffers.
-fn full_ring(slots: u32, buffers: u16) -> Result<(IoUring, Buffers), SetupError> {
+fn full_ring(slots: u32, buffers: u16) -> Result<(IoUring, Memory), SetupError> {
     let failed = |operation, hint| move |error| SetupError::Failed { operation, error, hint };
-    let buffers = Buffers::map(buffers, 1, Pages::Small).map_err(failed("map the buffer pool", ""))?;
+    let memory = Memory::map(buffers, 1, Pages::Small, false).map_err(failed("map the buffers", ""))?;
     let ring = ring::create()?;
     let memlock = "; raise the limit of locked memory (ulimit -l, LimitMEMLOCK=)";
-    buffers.register(&ring.submitter()).map_err(failed("register the buffer pool", memlock))?;
+    memory.register(&ring.submitter()).map_err(failed("register the buffers", memlock))?;
     if slots > 0 {
         let files = "; raise the limit of open files (ulimit -n, LimitNOFILE=)";
         let table = ring.submitter().register_files_sparse(slots);
         table.map_err(failed("register the direct descriptor table", files))?;
     }
-    Ok((ring, buffers))
+    Ok((ring, memory))
 }
 
 /// Whether all of these operations are in the kernel's own list.
@@ -175,7 +176,7 @@ fn receives_many_messages(ring: &mut IoUring) -> io::Result<bool> {
 /// One buffer, and a byte that comes in it.
 fn takes_a_buffer_ring(ring: &mut IoUring) -> io::Result<bool> {
     let buffers = Buffers::map(1, 64, Pages::Small)?;
-    if !is_had(buffers.register(&ring.submitter()))? {
+    if !is_had(buffers.register(Group::Small, &ring.submitter()))? {
         return Ok(false);
     }
     let (socket, mut peer) = UnixStream::pair()?;

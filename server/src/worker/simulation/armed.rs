@@ -1,6 +1,7 @@
 //! What a worker has asked the simulated kernel for, and what of it waits there.
 
 use super::world::PeerId;
+use crate::worker::buffers::Group;
 use crate::worker::kernel::{Manner, Request, Sample};
 use crate::worker::memory::{Memory, Span};
 use crate::worker::token::{ConnectionId, Token};
@@ -64,6 +65,8 @@ pub(super) enum Armed {
     Receive {
         id: ConnectionId,
         socket: PeerId,
+        /// A multishot receive into the pool, or one into the large buffer.
+        group: Group,
         /// Bytes that it may still bring.
         credit: usize,
         cancelled: bool,
@@ -118,7 +121,7 @@ pub(super) fn token(request: &Request) -> Option<Token> {
         Request::AcceptOne(listener) => Token::AcceptOne(listener.index),
         Request::CancelAccepts(listener) => Token::CancelAccept(listener.index),
         Request::PollWake(_) => Token::Wake,
-        Request::Receive(id, _) => Token::Receive(id),
+        Request::Receive(id, _) | Request::ReceiveLarge(id, ..) => Token::Receive(id),
         Request::Cancel(id, _) => Token::Cancel(id),
         Request::Shutdown(id, _) => Token::Shutdown(id),
         Request::ResetOnClose(id, _) => Token::ResetOnClose(id),

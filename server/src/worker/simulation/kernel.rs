@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::armed::{Armed, Send, Work};
 use super::seen::Seen;
 use super::world::World;
+use crate::worker::buffers::Group;
 use crate::worker::kernel::{Completion, Kernel, MOST_PIECES, Manner, Request};
 use crate::worker::memory::{Memory, Span};
 use crate::worker::token::{ConnectionId, Descriptor, Token};
@@ -35,7 +36,6 @@ pub(super) struct Limits {
     pub(super) direct: Option<usize>,
     /// Bytes that a receive may bring before it ends.
     pub(super) credit: Option<usize>,
-    pub(super) bundles: bool,
 }
 
 /// A ring and its worker's part of the kernel.
@@ -55,8 +55,8 @@ pub(super) struct SimulatedKernel {
     taken: usize,
     overflow: VecDeque<Completion>,
     pub(super) direct: Vec<Option<usize>>,
-    /// The kernel's head in the ring of buffers.
-    pub(super) head: u16,
+    /// The kernel's head in the ring of buffers of each group.
+    pub(super) heads: [u16; Group::ALL.len()],
     /// The last enter slept, and nothing happened any more; until when it would have slept.
     pub(super) asleep: Option<Option<Instant>>,
     /// Enters in a row that neither slept nor changed anything.
@@ -96,7 +96,7 @@ impl SimulatedKernel {
             taken: 0,
             overflow: VecDeque::new(),
             direct,
-            head: 0,
+            heads: [0; Group::ALL.len()],
             asleep: None,
             spins: 0,
             counted: 0,
@@ -295,7 +295,7 @@ impl Kernel for SimulatedKernel {
         }
         self.asleep = None;
         self.check_sends(memory);
-        memory.buffers.publish();
+        memory.publish();
         let until = timeout.map(|timeout| self.world().now + timeout);
         self.world().pass();
         self.world().happen();

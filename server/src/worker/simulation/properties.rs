@@ -45,7 +45,7 @@ fn server() -> impl Strategy<Value = Case> {
         select(vec![0, 3, 16, 256usize]),
         any::<bool>(),
         prop::option::of(40..600usize),
-        any::<bool>(),
+        select(vec![1, 2, 5, 40u32]),
     );
     let options = (
         any::<bool>(),
@@ -66,7 +66,7 @@ fn server() -> impl Strategy<Value = Case> {
         completions: ring.0 + ring.1,
         direct: ring.2,
         credit: ring.3,
-        bundles: ring.4,
+        large: sizes.4 * ring.4,
         idle_timeout: options.1,
         zerocopy_threshold: options.2,
         spin: options.3.unwrap_or_default(),

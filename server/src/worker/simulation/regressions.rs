@@ -53,12 +53,15 @@ fn zero_copy_sends_to_a_peer_that_does_not_read_leave_buffers_to_the_others() {
 /// Hazard 13.
 #[test]
 fn a_peer_that_does_not_read_has_a_bounded_queue_and_later_gets_every_byte() {
-    for zerocopy_threshold in [None, Some(1)] {
+    let in_the_pool = PAUSE_AT..PAUSE_AT + 1024;
+    // The last sends large messages: as many bytes as the large buffer has.
+    let cases = [(Some(1), 64, in_the_pool.clone()), (None, 1024, in_the_pool), (None, 64, 256..512 + 256)];
+    for (zerocopy_threshold, buffer_size, queued) in cases {
         let peers = vec![vec![Action::StopReading, Action::Send(200_000)]];
-        let credit = Some(512);
-        let outcome = Case { zerocopy_threshold, credit, windows: [700; 3], peers, ..Case::default() }.run();
+        let base = Case { zerocopy_threshold, buffer_size, credit: Some(512), ..Case::default() };
+        let outcome = Case { windows: [700; 3], peers, ..base }.run();
         assert_eq!(outcome.read, [200_000]);
-        assert!((PAUSE_AT..PAUSE_AT + 1024).contains(&outcome.most_queued), "{}", outcome.most_queued);
+        assert!(queued.contains(&outcome.most_queued), "{}", outcome.most_queued);
     }
 }
 
@@ -94,14 +97,13 @@ fn the_simulated_kernel_does_to_workers_all_that_it_can() {
     let mut seen = Seen::default();
     for seed in 0..40 {
         let busy = vec![Action::Send(3000), Action::StopReading, Action::Send(70_000)];
-        let short = vec![Action::Send(300), Action::Await, Action::Reset];
+        let short = vec![Action::Send(300), Action::Await, Action::Send(200), Action::Await, Action::Reset];
         let base = Case { choices: noise(seed, 3000), windows: [700; 3], completions: 5, ..Case::default() };
         let crowd = Case { max_connections: 100, peers: vec![short.clone(); 60], ..base.clone() };
         seen += crowd.run().seen;
         let slow = Case {
             max_connections: 2,
             buffers: 4,
-            bundles: seed % 3 == 0,
             zerocopy_threshold: (seed % 2 == 0).then_some(100),
             peers: vec![busy, short.clone(), short.clone()],
             drain_at: Some(60),

@@ -8,12 +8,13 @@ use super::armed::{Armed, Send, Work, token};
 use super::kernel::{FIRST_RING, SimulatedKernel};
 use super::socket::{Life, Socket};
 use super::world::{PeerId, World};
-use crate::worker::kernel::{Completion, Listener, Manner, Request};
+use crate::worker::buffers::Group;
+use crate::worker::kernel::{Completion, Listener, Manner, Request, When};
 use crate::worker::memory::Memory;
 use crate::worker::token::{BufferId, ConnectionId, Descriptor, Token};
 
 fn completion(token: Option<Token>, result: Result<u32, Errno>) -> Completion {
-    Completion { token, result, more: false, buffer: None, notification: false }
+    Completion { token, result, more: false, buffer: None, left_some: false, notification: false }
 }
 
 fn number(bytes: usize) -> u32 {
@@ -56,6 +57,9 @@ impl SimulatedKernel {
                 Request::CancelAccepts(listener) => self.cancel_accepts(listener),
                 Request::PollWake(_) => self.arm(Armed::Wake, memory),
                 Request::Receive(id, descriptor) => self.issue_receive(id, descriptor, memory),
+                Request::ReceiveLarge(id, descriptor, when) => {
+                    self.issue_receive_large(id, descriptor, when, memory);
+                }
                 Request::Cancel(_, target) => self.cancel(token(&request), target, memory),
                 _ if self.one_in(4) => self.armed.push(Armed::Later(request)),
                 _ => self.execute(request),
@@ -101,8 +105,11 @@ impl SimulatedKernel {
         match armed {
             Armed::Accept { token, listener, cancelled } => self.accept(token, listener, cancelled),
             Armed::Wake => self.wake(),
-            Armed::Receive { id, socket, credit, cancelled } => {
+            Armed::Receive { group: Group::Small, id, socket, credit, cancelled } => {
                 self.receive(id, socket, credit, cancelled, memory);
+            }
+            Armed::Receive { group: Group::Large, id, socket, cancelled, .. } => {
+                self.receive_large(id, socket, cancelled, memory);
             }
             Armed::Send { send, cancelled } => self.advance_send(send, cancelled, memory),
             Armed::Notification { send, .. } => {
@@ -179,12 +186,67 @@ impl SimulatedKernel {
 
     fn issue_receive(&mut self, id: ConnectionId, descriptor: Descriptor, memory: &mut Memory) {
         let socket = self.socket_of(id, descriptor);
-        if !memory.buffers.is_published(self.head) {
+        if !self.has_buffer(Group::Small, memory) {
             self.seen.no_buffers += 1;
             return self.post(completion(Some(Token::Receive(id)), Err(Errno::NOBUFS)));
         }
         let credit = self.limits.credit.unwrap_or(usize::MAX);
-        self.arm(Armed::Receive { id, socket, credit, cancelled: false }, memory);
+        let group = Group::Small;
+        self.arm(Armed::Receive { id, socket, group, credit, cancelled: false }, memory);
+    }
+
+    /// `When::Now` runs at once; else it does when there is something, or by mistake when there is nothing.
+    fn issue_receive_large(
+        &mut self,
+        id: ConnectionId,
+        descriptor: Descriptor,
+        when: When,
+        memory: &mut Memory,
+    ) {
+        let socket = self.socket_of(id, descriptor);
+        let receive = Armed::Receive { id, socket, group: Group::Large, credit: 0, cancelled: false };
+        match when {
+            When::Now => self.advance_large(receive, memory),
+            When::Readable if self.one_in(4) => self.advance_large(receive, memory),
+            When::Readable => self.arm(receive, memory),
+        }
+    }
+
+    fn advance_large(&mut self, receive: Armed, memory: &mut Memory) {
+        self.armed.push(receive);
+        self.advance(self.armed.len() - 1, memory);
+    }
+
+    fn has_buffer(&self, group: Group, memory: &Memory) -> bool {
+        memory.buffers(group).is_published(self.heads[group as usize])
+    }
+
+    fn receive_large(&mut self, id: ConnectionId, socket: PeerId, cancelled: bool, memory: &mut Memory) {
+        let token = Some(Token::Receive(id));
+        let now = self.world().now;
+        let pending = self.world().sockets[socket].incoming.len();
+        let readable = self.world().sockets[socket].is_readable();
+        if cancelled && (!readable || !self.one_in(3)) {
+            return self.post(completion(token, Err(Errno::CANCELED)));
+        }
+        // It takes a buffer before it looks at the socket.
+        if !self.has_buffer(Group::Large, memory) {
+            self.seen.large_awaited += 1;
+            return self.post(completion(token, Err(Errno::NOBUFS)));
+        }
+        if !readable {
+            self.seen.needless_turns += 1;
+            return self.armed.push(Armed::Receive { id, socket, group: Group::Large, credit: 0, cancelled });
+        }
+        if pending == 0 {
+            return self.end_receive(token, socket, Group::Large, memory);
+        }
+        self.seen.large_receives += 1;
+        let length = self.up_to(pending.min(memory.buffers(Group::Large).size()));
+        let bytes = self.world().sockets[socket].receive(length, now);
+        let buffer = self.fill(Group::Large, &bytes, memory);
+        let left_some = length < pending;
+        self.post(Completion { buffer, left_some, ..completion(token, Ok(number(length))) });
     }
 
     fn receive(
@@ -205,55 +267,42 @@ impl SimulatedKernel {
             if !self.world().sockets[socket].is_readable() {
                 break;
             }
-            if !memory.buffers.is_published(self.head) {
+            if !self.has_buffer(Group::Small, memory) {
                 self.seen.no_buffers += 1;
                 return self.post(completion(token, Err(Errno::NOBUFS)));
             }
             let pending = self.world().sockets[socket].incoming.len();
             if pending == 0 {
-                let reset = self.world().sockets[socket].reset;
-                return self.end_receive(token, if reset { Err(Errno::CONNRESET) } else { Ok(0) }, memory);
+                return self.end_receive(token, socket, Group::Small, memory);
             }
-            let room = self.room_for_bundle(memory);
+            let room = memory.buffers(Group::Small).size();
             let length = self.up_to(pending.min(room).min(credit));
             let bytes = self.world().sockets[socket].receive(length, now);
-            let buffer = self.fill(&bytes, memory);
+            let buffer = self.fill(Group::Small, &bytes, memory);
             credit -= length;
             let more = credit > 0 && !self.one_in(16);
+            let left_some = length < pending;
             let result = completion(token, Ok(number(length)));
-            if !self.post_multishot(Completion { more, buffer, ..result }) {
+            if !self.post_multishot(Completion { more, buffer, left_some, ..result }) {
                 return;
             }
         }
-        self.armed.push(Armed::Receive { id, socket, credit, cancelled });
+        self.armed.push(Armed::Receive { id, socket, group: Group::Small, credit, cancelled });
     }
 
-    /// How many bytes the next receive has room for: of one buffer, or of those of a bundle.
-    fn room_for_bundle(&mut self, memory: &Memory) -> usize {
-        let most = if self.limits.bundles { self.up_to(4) } else { 1 };
-        let heads = (0..).map(|i| self.head.wrapping_add(i)).take(most);
-        heads.take_while(|&head| memory.buffers.is_published(head)).count() * memory.buffers.size()
-    }
-
-    /// Receives into as many buffers as that takes, and gives the first.
-    fn fill(&mut self, bytes: &[u8], memory: &mut Memory) -> Option<BufferId> {
-        let mut first = None;
-        for part in bytes.chunks(memory.buffers.size()) {
-            self.seen.bundles += u64::from(first.is_some());
-            let buffer = memory.buffers.receive(self.head, part);
-            self.head = self.head.wrapping_add(1);
-            first = first.or(buffer);
-        }
-        first
+    /// Receives into the next buffer of a group, which has one.
+    fn fill(&mut self, group: Group, bytes: &[u8], memory: &mut Memory) -> Option<BufferId> {
+        let head = &mut self.heads[group as usize];
+        let buffer = memory.receive(group, *head, bytes);
+        *head = head.wrapping_add(1);
+        buffer
     }
 
     /// The end of the stream or an error: without a buffer, or, as if the kernel had taken one before it looked, with.
-    fn end_receive(&mut self, token: Option<Token>, result: Result<u32, Errno>, memory: &mut Memory) {
-        let mut buffer = None;
-        if self.one_in(8) {
-            buffer = memory.buffers.receive(self.head, b"?");
-            self.head = self.head.wrapping_add(1);
-        }
+    fn end_receive(&mut self, token: Option<Token>, socket: PeerId, group: Group, memory: &mut Memory) {
+        let buffer = if self.one_in(8) { self.fill(group, b"?", memory) } else { None };
+        let reset = self.world().sockets[socket].reset;
+        let result = if reset { Err(Errno::CONNRESET) } else { Ok(0) };
         self.post(Completion { buffer, ..completion(token, result) });
     }
 

@@ -59,7 +59,9 @@ impl SimulatedKernel {
                 let of_it = |token| connection(token) == Some(id);
                 assert!(!self.is_under_way(of_it), "{request:?}: requests are in flight");
             }
-            Request::Receive(id, descriptor) | Request::Shutdown(id, descriptor) => {
+            Request::Receive(id, descriptor)
+            | Request::ReceiveLarge(id, descriptor, _)
+            | Request::Shutdown(id, descriptor) => {
                 let peer = self.socket_of(id, descriptor);
                 if matches!(request, Request::Shutdown(..)) {
                     self.world().check_shutdown(peer);

@@ -1,6 +1,7 @@
 //! Drives workers through the simulation, turn by turn, and checks them after each.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::config::{Config, Mode, Overload};
 use crate::control::{self, Control, Phase};
 use crate::stats::{Counters, LiveCounters};
 use crate::worker::accepting::reserve;
-use crate::worker::buffers::{Buffers, Pages};
+use crate::worker::buffers::{Buffers, Group, Pages};
 use crate::worker::memory::Memory;
 use crate::worker::{Crew, Features, Settings, Worker};
 
@@ -33,11 +34,12 @@ pub(super) struct Case {
     pub(super) listeners: usize,
     pub(super) buffers: u16,
     pub(super) buffer_size: u32,
+    /// Bytes of the large buffer.
+    pub(super) large: u32,
     pub(super) submissions: usize,
     pub(super) completions: usize,
     pub(super) direct: bool,
     pub(super) credit: Option<usize>,
-    pub(super) bundles: bool,
     /// Bytes of a socket's receive buffer, of its send buffer, and of the peer's receive buffer.
     pub(super) windows: [usize; 3],
     pub(super) idle_timeout: Option<Duration>,
@@ -63,11 +65,11 @@ impl Default for Case {
             listeners: 1,
             buffers: 8,
             buffer_size: 64,
+            large: 256,
             submissions: 64,
             completions: 64,
             direct: true,
             credit: None,
-            bundles: false,
             windows: [4096; 3],
             idle_timeout: None,
             zerocopy_threshold: None,
@@ -133,7 +135,6 @@ impl Case {
             completions: self.completions,
             direct: self.direct.then_some((self.max_connections + reserve) as usize),
             credit: self.credit,
-            bundles: self.bundles,
         }
     }
 
@@ -146,11 +147,7 @@ impl Case {
             }
             Settings {
                 cpu: 0,
-                features: Features {
-                    direct_descriptors: self.direct,
-                    receive_credit: self.credit.is_some(),
-                    receive_bundles: self.bundles,
-                },
+                features: Features { direct_descriptors: self.direct, receive_credit: self.credit.is_some() },
                 max_connections: self.max_connections,
                 backlog: self.backlog,
                 config: Arc::new(self.config()),
@@ -166,8 +163,9 @@ impl Case {
         let counters: Vec<Arc<LiveCounters>> = (0..self.workers).map(|_| Arc::default()).collect();
         let settings = self.settings(&counters);
         let mut memories: Vec<Memory> = (0..self.workers)
-            .map(|_| Buffers::map(self.buffers, self.buffer_size, Pages::Small).unwrap())
-            .map(|buffers| Memory::new(buffers, self.mode == Mode::SinkSource))
+            .map(|_| [(self.buffers, self.buffer_size), (1, self.large)])
+            .map(|groups| groups.map(|(count, size)| Buffers::map(count, size, Pages::Small).unwrap()))
+            .map(|[small, large]| Memory::new(small, large, self.mode == Mode::SinkSource))
             .collect();
         let (control, wake) = (Control::new(), control::wake().unwrap());
         let mut workers = Vec::new();
@@ -205,7 +203,8 @@ impl Case {
 fn check_end(world: &mut World, memories: &[Memory]) {
     if !world.cut_off {
         for memory in memories {
-            assert_eq!((memory.buffers.held(), memory.spilled_pieces()), (0, 0), "memory lost");
+            let held = Group::ALL.map(|group| memory.buffers(group).held());
+            assert_eq!((held, memory.spilled_pieces()), ([0, 0], 0), "memory lost");
         }
     }
     assert!(world.plain.iter().all(Option::is_none), "a descriptor is left open");
@@ -259,11 +258,12 @@ impl Simulation<'_, '_> {
         let running = self.workers.iter().flatten();
         let states = running.map(|worker| {
             let acceptors: Vec<_> = worker.listeners.iter().map(|listening| &listening.acceptor).collect();
-            let waiting = [worker.starved.len(), worker.listed.len(), worker.silent_sends.len()];
+            let starved = worker.starved.each_ref().map(VecDeque::len);
+            let held = Group::ALL.map(|group| worker.memory.buffers(group).held());
+            let waiting = [worker.listed.len(), worker.silent_sends.len()];
             format!(
-                "{} open, {} held; starved, listed, silent: {waiting:?}; {acceptors:?}, rest {:?}, {:?}",
+                "{} open, {held:?} held, {starved:?} starved; listed, silent: {waiting:?}; {acceptors:?}, rest {:?}, {:?}",
                 worker.connections.open_count(),
-                worker.memory.buffers.held(),
                 worker.rest_until,
                 worker.kernel,
             )
@@ -338,9 +338,14 @@ fn check_turn(worker: &mut Worker<'_, SimulatedKernel>) {
     let most = (worker.settings.max_connections + reserve) as usize;
     let alone = worker.settings.crew.is_none();
     assert!(!alone || worker.connections.open_count() <= most, "more connections than may be");
-    let free = worker.memory.buffers.count() - worker.memory.buffers.held();
-    let starves = !worker.starved.is_empty() && free > 0;
-    assert!(!starves || worker.kernel.asleep.is_none(), "sleeps while clients wait for {free} free buffers");
+    if worker.kernel.asleep.is_some() {
+        for group in Group::ALL {
+            let starves =
+                !worker.starved[group as usize].is_empty() && worker.memory.buffers(group).free() > 0;
+            assert!(!starves, "sleeps while clients wait for free buffers: {group:?}");
+        }
+        assert_eq!(worker.memory.buffers(Group::Large).held(), 0, "sleeps with the large buffer");
+    }
     let open: Vec<_> = worker.listeners.iter().map(|listening| listening.socket().as_raw_fd()).collect();
     let mut world = worker.kernel.world();
     world.cut_off |= worker.is_cut_off();
