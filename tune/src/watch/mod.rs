@@ -7,6 +7,7 @@
 mod causes;
 mod event;
 mod link_events;
+mod repair;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use crate::Error;
 use crate::check::{Checked, check_profile};
 use crate::host::HostError;
 use crate::kernel_files::KernelFiles;
@@ -24,11 +26,11 @@ use crate::profile::Profile;
 use crate::setting::{Setting, Value};
 use crate::setting_io;
 use crate::verify::Mismatch;
-use crate::{Error, apply_profile};
 use causes::Facts;
 use event::failed;
 pub use event::{Event, Options, WatchError};
 use link_events::{LinkEvents, LinkState};
+use repair::{Repair, Repaired};
 
 /// How many settings a poll reads.
 const WINDOW: usize = 64;
@@ -39,7 +41,7 @@ const QUIET: Duration = Duration::from_millis(200);
 /// How long they are waited for.
 const MOST_QUIET: Duration = Duration::from_secs(2);
 
-/// Watches until `stop` becomes readable; `say` is told of each event, and how often it is alive by `alive`.
+/// Watches until `stop` becomes readable, or, where it repairs, what was applied is restored; `say` is told of each event, and how often it is alive by `alive`.
 ///
 /// # Errors
 /// If the profile cannot be had at the beginning (an interface that is not there yet is waited for), the kernel cannot be
@@ -53,11 +55,14 @@ pub fn watch(
     say: &mut dyn FnMut(Event) -> io::Result<()>,
 ) -> Result<(), WatchError> {
     let links = LinkEvents::open().map_err(failed("listen to link events"))?;
-    let mut watcher = Watcher::new(files, profile, options, say);
+    let mut watcher = Watcher::new(files, profile, options, say)?;
     watcher.start()?;
     alive();
     let mut next_poll = Instant::now() + options.interval;
     loop {
+        if watcher.is_over {
+            return watcher.say(Event::Restored);
+        }
         let left = next_poll.saturating_duration_since(Instant::now());
         let (stopped, heard) = wait(stop, &links, left).map_err(failed("wait for events"))?;
         if stopped {
@@ -96,7 +101,10 @@ fn wait(one: &impl AsFd, other: &impl AsFd, timeout: Duration) -> io::Result<(bo
 struct Watcher<'a> {
     files: &'a KernelFiles,
     profile: &'a Profile,
-    options: &'a Options,
+    /// How drifts are repaired, if they are.
+    repair: Option<Repair>,
+    /// What was applied has been restored.
+    is_over: bool,
     say: &'a mut dyn FnMut(Event) -> io::Result<()>,
     /// What shall be, as of the last look; `None` while nobody can tell.
     desired: Option<Desired>,
@@ -117,13 +125,15 @@ impl<'a> Watcher<'a> {
     fn new(
         files: &'a KernelFiles,
         profile: &'a Profile,
-        options: &'a Options,
+        options: &Options,
         say: &'a mut dyn FnMut(Event) -> io::Result<()>,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, WatchError> {
+        let repair = options.repair.clone().map(|directory| Repair::begin(files, directory)).transpose();
+        Ok(Self {
             files,
             profile,
-            options,
+            repair: repair.map_err(|error| Box::new(Error::from(error)))?,
+            is_over: false,
             say,
             desired: None,
             facts: None,
@@ -133,7 +143,7 @@ impl<'a> Watcher<'a> {
             trouble: None,
             polls: 0,
             position: 0,
-        }
+        })
     }
 
     fn say(&mut self, event: Event) -> Result<(), WatchError> {
@@ -239,13 +249,14 @@ impl<'a> Watcher<'a> {
             self.said.clear();
             return if had { self.say(Event::AsWanted) } else { Ok(()) };
         }
-        if let Some(state_directory) = &self.options.repair {
-            match apply_profile(self.files, state_directory, self.profile) {
-                Ok(applied) => {
+        if let Some(repair) = &mut self.repair {
+            match repair.run(self.files, self.profile) {
+                Ok(Repaired::Applied(applied)) => {
                     self.said.clear();
                     self.trouble = None;
                     self.say(Event::Repaired { changes: applied.changes.len() })?;
                 }
+                Ok(Repaired::Restored) => self.is_over = true,
                 Err(error) => {
                     self.in_trouble(error.to_string(), |message| Event::RepairFailed { message })?;
                 }
