@@ -36,7 +36,7 @@ pub(super) struct Options {
     /// show, plan, apply, check, script, watch: the interface instead of the profile's; "auto" is that of the default route
     #[arg(long, global = true, value_name = "IFACE")]
     pub(super) interface: Option<String>,
-    /// show, plan, apply, check, script, watch: which interrupt serves which queue, such as "rx-0=irq 42,tx-0=irq 43", or a
+    /// show, plan, apply, check, script, watch, profile init: which interrupt serves which queue, such as "rx-0=irq 42,tx-0=irq 43", or a
     /// file with that
     #[arg(long, global = true, value_name = "MAP")]
     pub(super) map: Option<String>,
@@ -183,6 +183,7 @@ impl Options {
             ("--interface", self.interface.is_some()),
             ("--map", self.map.is_some()),
             ("--state-dir", self.state_dir.is_some()),
+            ("--json", self.json),
         ];
         options.into_iter().filter(|(_, given)| *given).map(|(option, _)| option).collect()
     }
@@ -249,18 +250,18 @@ impl Command {
 
     /// Whether this one of [`Options::given`] has a meaning for the subcommand.
     fn takes(&self, option: &str) -> bool {
+        if option == "--json" {
+            // What these print is for a shell and for man.
+            return !matches!(self, Self::Completions { .. } | Self::Man { .. });
+        }
         match self {
             Self::Show { .. } => ["--interface", "--map"].contains(&option),
             Self::Explain(asked) => asked.takes(option),
-            Self::Plan { .. } => option != "--state-dir",
+            Self::Plan { .. } | Self::Check { .. } | Self::Script { .. } => option != "--state-dir",
             Self::Apply { .. } | Self::Watch { .. } => true,
             Self::Restore => option == "--state-dir",
-            Self::Check { .. } | Self::Script { .. } => option != "--state-dir",
-            Self::Profile { .. }
-            | Self::Capture { .. }
-            | Self::Diff { .. }
-            | Self::Completions { .. }
-            | Self::Man { .. } => false,
+            Self::Profile { .. } => option == "--map",
+            Self::Capture { .. } | Self::Diff { .. } | Self::Completions { .. } | Self::Man { .. } => false,
         }
     }
 }
