@@ -8,6 +8,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -387,4 +388,36 @@ fn a_socket_of_another_user_is_not_asked() {
         heard
     });
     assert_eq!(heard, "0");
+}
+
+/// Below a root where the socket and the program that speaks to it are links to the real ones.
+#[test]
+fn a_script_tells_the_real_one_and_its_undo_file_gives_back() {
+    let Some(machine) = Machine::new() else { return };
+    if Command::new("socat").arg("-V").output().is_err() {
+        println!("SKIPPED: needs socat");
+        return;
+    }
+    let daemon = machine.start(&["--banirq=24"]);
+    let pid = daemon.0.id();
+    let tree = tree_of(&format!("{{\"pid\":{pid},\"banned_irqs\":[24]}}"));
+    let (place, socket) = (tempfile::tempdir().unwrap(), format!("run/irqbalance/irqbalance{pid}.sock"));
+    let script = place.path().join("script.sh");
+    fs::write(&script, auto(tree.path(), "script").expect(0).stdout).unwrap();
+    for directory in ["bin", "run/irqbalance"] {
+        fs::create_dir_all(tree.path().join(directory)).unwrap();
+    }
+    symlink(format!("/{socket}"), tree.path().join(&socket)).unwrap();
+    symlink("/usr/bin/socat", tree.path().join("bin/socat")).unwrap();
+    let sh = |file: &Path| -> Run {
+        let mut command = Command::new("sh");
+        command.arg(file).env("TUNE_ROOT", tree.path());
+        machine.inside(|_| command.output().unwrap()).into()
+    };
+    let done = sh(&script).expect(0);
+    assert!(done.stdout.contains(&format!("irqbalance/{pid}: 24 -> 24 38 39\n")), "{}", done.stdout);
+    assert_eq!(machine.lists(), [irqs(&[24, 38, 39])]);
+    assert_eq!(sh(&script).expect(0).stdout, "nothing to do\n");
+    sh(Path::new(done.stdout.lines().last().unwrap().rsplit(' ').next().unwrap())).expect(0);
+    assert_eq!(machine.lists(), [irqs(&[24])]);
 }

@@ -81,15 +81,18 @@ pub(super) enum Command {
         /// TOML, see profiles/README.md
         profile: PathBuf,
     },
-    /// Print a shell script that does what apply would do now, for hosts without this program
+    /// Print a shell script that does what apply would do now, for review and for hosts without this program
+    ///
+    /// Where a device's queues change with it, what is set of those comes with a second script, made after the first has run.
+    #[command(after_help = "Exit status of the script: 0 done, 2 done and to be made once more, 1 undone")]
     Script {
         /// TOML, see profiles/README.md
         profile: PathBuf,
     },
     /// Look again and again, and say in one line each what is not as the profile wants it any more, until SIGTERM
     ///
-    /// A link event leads to a look at once; between them a poll opens few files. Under systemd, Type=notify and WatchdogSec
-    /// work.
+    /// A link event leads to a look at once; between them a poll opens few files. A restore ends a watch that repairs. Under
+    /// systemd, Type=notify and WatchdogSec work.
     Watch {
         /// TOML, see profiles/README.md
         profile: PathBuf,
@@ -138,7 +141,7 @@ pub(super) enum Command {
 
 #[derive(Subcommand)]
 pub(super) enum ProfileCommand {
-    /// Print a profile for this host with a comment to each key
+    /// Print a profile for this host with every section that it has; what is not recommended is commented out
     Init {
         /// The interface; "auto" is that of the default route
         #[arg(value_name = "IFACE")]

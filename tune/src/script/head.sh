@@ -106,9 +106,9 @@ found() {
         ethtool/*/rings) ethtool -g "$(interface "$1")" | now "$2" ;;
         ethtool/*/rss) ethtool -x "$(interface "$1")" | table ;;
         ethtool/*/ntuple) ethtool -k "$(interface "$1")" | awk '$1 == "ntuple-filters:" { print $2 }' ;;
-        ethtool/*/adaptive_rx) ethtool -c "$(interface "$1")" | awk '$1 == "Adaptive" { print $3 }' ;;
-        ethtool/*/adaptive_tx) ethtool -c "$(interface "$1")" | awk '$1 == "Adaptive" { print $5 }' ;;
-        ethtool/*) ethtool -c "$(interface "$1")" | awk -v name="${1##*/}:" '{ gsub("-", "_", $1) } $1 == name { print $2 }' ;;
+        ethtool/*/coalesce/adaptive_rx) ethtool -c "$(interface "$1")" | awk '$1 == "Adaptive" { print $3 }' ;;
+        ethtool/*/coalesce/adaptive_tx) ethtool -c "$(interface "$1")" | awk '$1 == "Adaptive" { print $5 }' ;;
+        ethtool/*/coalesce/*) ethtool -c "$(interface "$1")" | awk -v name="${1##*/}:" '{ gsub("-", "_", $1) } $1 == name { print $2 }' ;;
         napi_thread/*) taskset -c -p "$(thread "$1")" | sed 's/.*: //' ;;
         irqbalance/*) printf 'setup\000' | socat -t 5 - "UNIX-CONNECT:$(irqbalance "$1")" | tr -d '\000' |
             awk '{ for (i = 1; i < NF; i++) if ($i == "IRQ") print $(i + 1) }' | sort -n | tr '\n' ' ' ;;
@@ -123,7 +123,7 @@ setter() {
         ethtool/*/rings) echo "ethtool -G $(quote "$(interface "$1")") $2" ;;
         ethtool/*/rss) echo "ethtool -X $(quote "$(interface "$1")") $(weights "$2")" ;;
         ethtool/*/ntuple) echo "ethtool -K $(quote "$(interface "$1")") ntuple $2" ;;
-        ethtool/*) echo "ethtool -C $(quote "$(interface "$1")") $(printf '%s\n' "${1##*/}" | tr _ -) $2" ;;
+        ethtool/*/coalesce/*) echo "ethtool -C $(quote "$(interface "$1")") $(printf '%s\n' "${1##*/}" | tr _ -) $2" ;;
         napi_thread/*) echo "taskset -c -p $2 $(thread "$1") >/dev/null" ;;
         irqbalance/*) printf "printf 'settings ban irqs %s\\\\000' | socat -u - UNIX-CONNECT:%s\n" "${2:-NONE}" "$(quote "$(irqbalance "$1")")" ;;
     esac

@@ -26,11 +26,11 @@ impl Script {
     #[must_use]
     pub fn text(&self, profile: &Profile, made_by: &str) -> String {
         let host = &self.planned.host;
-        let (steps, wanted) = (self.steps.len(), self.planned.desired.settings.len());
         let mut text = format!(
-            "#!/bin/sh\n# Made by: {}\n# For {} on this host: {steps} of {wanted} settings are written, in this order.\n",
+            "#!/bin/sh\n# Made by: {}\n# For {} on this host: {} settings, in this order.\n",
             comment(made_by),
             list(host.interfaces().iter()),
+            self.steps.len(),
         );
         text.push_str(&self.head());
         if self.steps.is_empty() {

@@ -10,7 +10,7 @@ use super::{ethtool_can_make, is_table};
 use crate::Planned;
 use crate::host::ethtool::Knob;
 use crate::host::{Host, InterfaceName, NicHost};
-use crate::plan::{self, PlanError, Skipped};
+use crate::plan::{self, Desired, PlanError, Skipped};
 use crate::profile::Profile;
 use crate::setting::{Change, Setting, Value};
 use crate::stages::{of_ethtool, overwritten};
@@ -49,13 +49,8 @@ impl Script {
         let overwritten = overwritten(&planned.host, &planned.changes);
         let rebuilt: BTreeSet<InterfaceName> = overwritten_interfaces(&planned);
         let is_known = |name: &InterfaceName| {
-            let is_it = |on: &&NicHost| on.nic.name == *name;
-            planned
-                .host
-                .nics
-                .iter()
-                .find(is_it)
-                .is_some_and(|on| on.nic.device.is_none() && !on.netdev.has_threads())
+            let of_device = |on: &NicHost| on.nic.device.is_some() || on.netdev.has_threads();
+            !planned.host.nics.iter().any(|on| on.nic.name == *name && of_device(on))
         };
         let (known, again): (BTreeSet<_>, BTreeSet<_>) = rebuilt.iter().cloned().partition(is_known);
         let mut steps: Vec<Step> = of_ethtool(&planned.changes).iter().map(Step::from).collect();
@@ -66,13 +61,12 @@ impl Script {
         let others = planned.changes.iter().filter(|change| !matches!(change.setting, Setting::Ethtool(..)));
         let mut rest: Vec<Step> = others.filter(|change| !waits(&change.setting)).map(Step::from).collect();
         if !known.is_empty() {
-            let later = plan::plan(profile, &with_new_queues(&planned.host, &planned.changes, &known))?;
-            for (setting, after) in later.settings {
+            let then = with_new_queues(&planned.host, &planned.changes, &known);
+            let Desired { settings, mut reasons, .. } = plan::plan(profile, &then)?;
+            for (setting, after) in settings {
                 if is_made_anew(&planned.host, &known, &setting) {
-                    planned
-                        .desired
-                        .reasons
-                        .extend(later.reasons.get(&setting).map(|why| (setting.clone(), why.clone())));
+                    let why = reasons.remove(&setting).unwrap_or_default();
+                    planned.desired.reasons.insert(setting.clone(), why);
                     rest.push(Step { setting, before: None, after });
                 }
             }

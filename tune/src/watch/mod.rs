@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use crate::Error;
 use crate::check::{Checked, check_profile};
 use crate::host::HostError;
+use crate::irqbalance;
 use crate::kernel_files::KernelFiles;
 use crate::plan::Desired;
 use crate::profile::Profile;
@@ -112,8 +113,8 @@ struct Watcher<'a> {
     /// What became of the interfaces since the last look.
     link_changes: Vec<String>,
     link_states: BTreeMap<String, LinkState>,
-    /// The drifts that were said, with what was found.
-    said: BTreeMap<Setting, Option<Value>>,
+    /// The drifts that were said.
+    said: BTreeMap<Setting, Mismatch>,
     /// What could not be done or told, as it was said last.
     trouble: Option<String>,
     polls: u32,
@@ -273,14 +274,16 @@ impl<'a> Watcher<'a> {
         self.say(event(message))
     }
 
-    /// Each drift once, as long as what is found stays the same.
+    /// Each drift once, as long as what is found and what is wanted stay the same.
     fn say_drifts(&mut self, checked: &Checked, changes: &[String]) -> Result<(), WatchError> {
         let is_irq = |mismatch: &Mismatch| matches!(mismatch.setting, Setting::IrqAffinity(_));
-        let irqbalance =
-            if checked.found.mismatches.iter().any(is_irq) { find_irqbalance(self.files) } else { None };
+        let has_irq = checked.found.mismatches.iter().any(is_irq);
+        // Without /proc nobody can say, and it is only a hint.
+        let irqbalance = if has_irq { irqbalance::process(self.files).ok().flatten() } else { None };
         let mut now = BTreeMap::new();
-        for Mismatch { setting, desired, found } in &checked.found.mismatches {
-            if self.said.get(setting) != Some(found) {
+        for mismatch in &checked.found.mismatches {
+            let Mismatch { setting, desired, found } = mismatch;
+            if self.said.get(setting) != Some(mismatch) {
                 self.say(Event::Drift {
                     path: setting.path(),
                     found: found.as_ref().map(ToString::to_string),
@@ -288,17 +291,9 @@ impl<'a> Watcher<'a> {
                     causes: causes::causes(setting, changes, irqbalance),
                 })?;
             }
-            now.insert(setting.clone(), found.clone());
+            now.insert(setting.clone(), mismatch.clone());
         }
         self.said = now;
         Ok(())
     }
-}
-
-/// The process of irqbalance, if it runs.
-fn find_irqbalance(files: &KernelFiles) -> Option<u32> {
-    let processes = files.list("/proc").ok()?.into_iter().filter_map(|name| name.parse().ok());
-    processes.into_iter().find(|process: &u32| {
-        files.read(&format!("/proc/{process}/comm")).is_ok_and(|name| name == "irqbalance")
-    })
 }

@@ -99,10 +99,11 @@ pub(super) fn coalesce(host: &Host) -> Vec<Key> {
     keys
 }
 
+/// Nothing where it cannot be changed.
 pub(super) fn features(host: &Host) -> Vec<Key> {
     let of = |on: &NicHost| {
-        let fixed = on.ethtool.features.get(NTUPLE)?.fixed;
-        Some(format!("{}{}", on.ethtool.text(Knob::Ntuple)?, if fixed { ", fixed" } else { "" }))
+        let feature = on.ethtool.features.get(NTUPLE).filter(|feature| !feature.fixed);
+        feature.and(on.ethtool.text(Knob::Ntuple))
     };
     let Some(now) = now(host, of) else { return Vec::new() };
     let why = "Filters that accelerated RFS needs, and nothing else here; where a driver would suffer from it, it is skipped";

@@ -158,11 +158,13 @@ fn queues(host: &Host) -> Vec<Key> {
         "keep" if has_device && !few => {
             ("off", "the interrupts already spread packets; \"queue-cpu\" is the other choice")
         }
-        _ if few => ("auto", "here each queue has a group of CPUs, over which its packets are spread"),
         _ => {
             ("auto", "off where every CPU has a queue with an interrupt, else over the queue's group of CPUs")
         }
     };
+    let queues =
+        host.nics.iter().map(|NicHost { nic, .. }| format!("{} {} queues", nic.name, nic.rx_queues.len()));
+    let queues = queues.collect::<Vec<_>>().join(", ");
     let mut keys = vec![
         Key::on(
             "Which CPU serves which queue: the NIC's NUMA node first, there one thread of each core first.",
@@ -174,7 +176,10 @@ fn queues(host: &Host) -> Vec<Key> {
             "xps = \"queue-cpu\"",
         ),
         Key::on(
-            format!("\"auto\", \"queue-cpu\", \"off\" or \"keep\". {rps_why}."),
+            format!(
+                "\"auto\", \"queue-cpu\", \"off\" or \"keep\". {rps_why}. Now: {queues}, {} CPUs.",
+                workers(host).len()
+            ),
             format!("rps = \"{rps}\""),
         ),
         Key::on(
