@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use crate::Error;
 use crate::check::{Checked, check_profile};
-use crate::host::HostError;
+use crate::host::{HostError, InterfaceName};
 use crate::irqbalance;
 use crate::kernel_files::KernelFiles;
 use crate::plan::Desired;
@@ -152,14 +152,21 @@ impl<'a> Watcher<'a> {
     }
 
     fn start(&mut self) -> Result<(), WatchError> {
-        let (interfaces, settings) = match check_profile(self.files, self.profile) {
-            Ok(checked) => (checked.host.interfaces(), checked.desired.settings.len()),
-            Err(Error::Host(HostError::NoInterface { name, .. })) => (vec![name], 0),
-            Err(error) => return Err(Box::new(error).into()),
+        let started = |interfaces: Vec<InterfaceName>, settings| Event::Started {
+            interfaces: interfaces.iter().map(ToString::to_string).collect(),
+            settings,
         };
-        let interfaces = interfaces.iter().map(ToString::to_string).collect();
-        self.say(Event::Started { interfaces, settings })?;
-        self.look()
+        match check_profile(self.files, self.profile) {
+            Ok(checked) => {
+                self.say(started(checked.host.interfaces(), checked.desired.settings.len()))?;
+                self.take_in(checked)
+            }
+            Err(Error::Host(HostError::NoInterface { name, .. })) => {
+                self.say(started(vec![name], 0))?;
+                self.look()
+            }
+            Err(error) => Err(Box::new(error).into()),
+        }
     }
 
     /// Takes in the link events; true if one is of interest.
@@ -224,16 +231,20 @@ impl<'a> Watcher<'a> {
         text.is_ok_and(|text| setting.parse(&text).is_ok_and(|found| found == *value))
     }
 
-    /// Reads the host, plans, and says what drifted; repairs it if asked to.
+    /// Reads the host, plans, and takes in what is found.
     fn look(&mut self) -> Result<(), WatchError> {
         self.polls = 0;
-        let checked = match check_profile(self.files, self.profile) {
-            Ok(checked) => checked,
+        match check_profile(self.files, self.profile) {
+            Ok(checked) => self.take_in(checked),
             Err(error) => {
                 self.desired = None;
-                return self.in_trouble(error.to_string(), |message| Event::Unknown { message });
+                self.in_trouble(error.to_string(), |message| Event::Unknown { message })
             }
-        };
+        }
+    }
+
+    /// Says what drifted; repairs it if asked to.
+    fn take_in(&mut self, checked: Checked) -> Result<(), WatchError> {
         let facts = Facts::of(&checked.host);
         let mut changes = std::mem::take(&mut self.link_changes);
         match &self.facts {
