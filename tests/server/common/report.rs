@@ -41,6 +41,8 @@ pub(crate) struct Counts {
     /// Times that the limit was reached.
     pub(crate) queue_waits: u64,
     pub(crate) idle_closed: u64,
+    /// Connections closed at the end before their peers had everything.
+    pub(crate) cut_off: u64,
     pub(crate) zerocopy_sends: u64,
     pub(crate) zerocopy_copied: u64,
     pub(crate) handed_over: u64,
