@@ -25,21 +25,22 @@ pub(crate) struct SteerAuto {
 }
 
 impl SteerAuto {
-    /// Starts to watch workers on `cpus`, which accept from `listeners` and count with `counters`. `tell` gets one line when
-    /// the watch has decided.
+    /// Starts to watch workers on `cpus`, which take `what`, connections or datagrams, from `listeners` and count with
+    /// `counters`. `tell` gets one line when the watch has decided.
     ///
     /// # Errors
     /// If the thread can't be started.
     pub(crate) fn start(
         listeners: Listeners,
         cpus: Vec<Cpu>,
+        what: &'static str,
         counters: Vec<Arc<LiveCounters>>,
         tell: impl FnOnce(String) + Send + 'static,
     ) -> io::Result<Self> {
         let (stop, stopped) = channel();
         let body = move || {
             if let Some(skew) = watch(&counters, &stopped) {
-                tell(fall_back(&listeners, &cpus, skew));
+                tell(fall_back(&listeners, &cpus, what, skew));
             }
         };
         let thread = thread::Builder::new().name("steer-auto".to_owned()).spawn(body)?;
@@ -76,8 +77,8 @@ fn watch(counters: &[Arc<LiveCounters>], stopped: &Receiver<()>) -> Option<Skew>
     None
 }
 
-fn fall_back(listeners: &Listeners, cpus: &[Cpu], skew: Skew) -> String {
-    let seen = describe(cpus[skew.worker], skew);
+fn fall_back(listeners: &Listeners, cpus: &[Cpu], what: &str, skew: Skew) -> String {
+    let seen = describe(cpus[skew.worker], what, skew);
     match listeners.steer_by_hash() {
         Ok(()) => format!("{seen}: steering by hash from now on"),
         Err(error) => format!("{seen}, but the kernel does not steer by hash: {error}"),
@@ -85,10 +86,10 @@ fn fall_back(listeners: &Listeners, cpus: &[Cpu], skew: Skew) -> String {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a share needs no more than 52 bits")]
-fn describe(cpu: Cpu, skew: Skew) -> String {
+fn describe(cpu: Cpu, what: &str, skew: Skew) -> String {
     let share = skew.accepted as f64 / skew.total as f64 * 100.0;
     let time = skew.time.as_secs_f64();
-    format!("steer auto: core {cpu} took {share:.1} % of {} connections in {time:.1} s", skew.total)
+    format!("steer auto: core {cpu} took {share:.1} % of {} {what} in {time:.1} s", skew.total)
 }
 
 #[cfg(test)]
@@ -100,6 +101,9 @@ mod tests {
     #[test]
     fn the_message_has_the_evidence() {
         let skew = Skew { worker: 1, accepted: 5110, total: 5120, time: Duration::from_millis(1003) };
-        assert_eq!(describe(7, skew), "steer auto: core 7 took 99.8 % of 5120 connections in 1.0 s");
+        assert_eq!(
+            describe(7, "datagrams", skew),
+            "steer auto: core 7 took 99.8 % of 5120 datagrams in 1.0 s"
+        );
     }
 }
