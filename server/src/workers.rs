@@ -72,6 +72,7 @@ impl Work {
             buffers: config.buffers,
             buffer_size: config.buffer_size,
             pages: Pages::of(config),
+            busy_poll: config.busy_poll,
             spin: config.spin,
             drain_timeout: config.drain_timeout,
         };
@@ -147,6 +148,7 @@ pub(crate) fn run(
                 features,
                 max_connections: worker.max_connections,
                 backlog,
+                counts_drops: index == 0 || config.accept == AcceptModel::PerCore,
                 config: Arc::clone(&config),
                 crew: crew.as_ref().map(|crew| (Arc::clone(crew), index)),
             };

@@ -45,6 +45,11 @@ pub(super) const COUNTERS: &[Family] = &[
     family!("reset_connections", reset, "Connections that ended by an error, mostly a reset by the peer."),
     family!("refused_connections", refused, "Connections accepted and reset at the connection limit."),
     family!("connection_limit_waits", queue_waits, "Times that accepting stopped at the connection limit."),
+    family!(
+        "listen_drops",
+        listen_drops,
+        "SYNs and ACKs dropped at the listeners, mostly because the accept queue was full."
+    ),
     family!("idle_closed_connections", idle_closed, "Connections closed by the idle timeout."),
     family!(
         "cut_off_connections",

@@ -55,6 +55,7 @@ const EVENTS: &[Column] = &[
     if_any!("resets", reset),
     if_any!("refused", refused),
     if_any!("at limit", queue_waits),
+    if_any!("listen drops", listen_drops),
     if_any!("idle closed", idle_closed),
     if_any!("cut off", cut_off),
     if_any!("no buffer", starved),

@@ -117,6 +117,9 @@ counters! {
     refused,
     /// Times that accepting stopped because the core had as many connections as it may have.
     queue_waits,
+    /// What the kernel dropped at the listeners, mostly SYNs, and last ACKs of handshakes, that found the accept queue full:
+    /// their clients try again. Read every 1024 turns of the loop, and at the end.
+    listen_drops,
     /// Connections that were closed because nothing came or went for the idle timeout.
     idle_closed,
     /// Connections that the server closed before it knew that the peer has everything: a second after the drain timeout, or

@@ -43,6 +43,8 @@ impl<K: Kernel> Worker<'_, K> {
     pub(super) fn start_to_drain(&mut self) {
         let now = self.kernel.now();
         if self.drain.is_none() {
+            // What is dropped from now on was not to be taken.
+            self.count_drops();
             for listening in &mut self.listeners {
                 // What waits in the accept queue is still accepted; a queue of length 0 keeps most of those who come now
                 // out of it, and they are refused when the listener is closed.

@@ -12,7 +12,7 @@ mod completions;
 mod connection;
 mod connections;
 mod crew;
-mod descriptors;
+pub(crate) mod descriptors;
 mod drain;
 mod ending;
 pub(crate) mod enter;
@@ -69,6 +69,8 @@ pub(crate) struct Settings {
     pub(crate) backlog: usize,
     /// What the server is to do.
     pub(crate) config: Arc<Config>,
+    /// The listeners' drops are this worker's to count: no other worker has them.
+    pub(crate) counts_drops: bool,
     /// With [`crate::config::AcceptModel::Single`]: all workers, and which of them this is.
     pub(crate) crew: Option<(Arc<Crew>, usize)>,
 }
@@ -93,6 +95,8 @@ pub(crate) struct Worker<'r, K: Kernel> {
     rest_until: Option<Instant>,
     /// Connections at the limit are waited for: the limit was reached and [counted](LiveCounters::queue_waits).
     full: bool,
+    /// Turns of the loop, to count the listeners' drops now and then.
+    turns: u32,
     /// Plain descriptors that are to be handed to other workers, and whose turn it is.
     to_hand_over: VecDeque<u32>,
     turn: usize,
@@ -135,9 +139,7 @@ pub(crate) fn run(
     let reserve = reserve(config.overload, listeners.len());
     let ring_number = uring.as_raw_fd();
     let ring = Ring::new(&mut uring, settings.features, settings.max_connections + reserve)?;
-    if !config.busy_poll.is_zero() {
-        ring.busy_poll(config.busy_poll)?;
-    }
+    ring::busy_poll(ring.submitter(), config.busy_poll)?;
     memory
         .buffers
         .register(ring.submitter())
@@ -173,6 +175,7 @@ impl<'r, K: Kernel> Worker<'r, K> {
             listeners: (0..).zip(listeners).map(|(i, fd)| Listening::new(i, fd, settings)).collect(),
             rest_until: None,
             full: false,
+            turns: 0,
             to_hand_over: list(handed)?.into(),
             turn: 0,
             control,

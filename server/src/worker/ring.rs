@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::Entry;
-use io_uring::types::{CancelBuilder, Napi, Timespec};
+use io_uring::types::{CancelBuilder, Timespec};
 use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue};
 use rustix::io::Errno;
 
@@ -22,8 +22,8 @@ use super::memory::{Memory, Span};
 use super::operations::VectorArena;
 use super::token::{ConnectionId, Descriptor, Token};
 pub use setup::SetupError;
-pub(crate) use setup::create;
 pub(super) use setup::{COMPLETIONS, create_small, with_patience};
+pub(crate) use setup::{busy_poll, create};
 
 /// Turns the kernel's `-errno` into an error; the only place that does.
 pub(super) fn result_of(result: i32) -> Result<u32, Errno> {
@@ -81,20 +81,6 @@ impl<'r> Ring<'r> {
     /// For registering the buffer pool.
     pub(crate) fn submitter(&self) -> &Submitter<'r> {
         &self.submitter
-    }
-
-    /// Busy-polls the device queues of this ring's sockets for up to `time` before it sleeps (6.9 and later).
-    ///
-    /// # Errors
-    /// EINVAL before 6.9, and where the kernel has no busy polling.
-    pub(crate) fn busy_poll(&self, time: Duration) -> Result<(), SetupError> {
-        let time = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
-        let mut napi = Napi::new().set_busy_poll_timeout(time).set_prefer_busy_poll(true);
-        self.submitter.register_napi(&mut napi).map_err(|error| SetupError::Failed {
-            operation: "register busy polling (--busy-poll)",
-            error,
-            hint: "; it needs Linux 6.9 or later with CONFIG_NET_RX_BUSY_POLL",
-        })
     }
 
     /// Queues a request.
@@ -228,6 +214,10 @@ impl Kernel for Ring<'_> {
 
     fn accept_now(&mut self, listener: BorrowedFd<'_>) -> Result<Descriptor, Errno> {
         descriptors::accept_now(listener)
+    }
+
+    fn drops(&self, listener: BorrowedFd<'_>) -> Option<u32> {
+        descriptors::drops(listener)
     }
 
     fn stop_queueing(&mut self, listener: BorrowedFd<'_>) {

@@ -3,7 +3,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use io_uring::IoUring;
+use io_uring::types::Napi;
+use io_uring::{IoUring, Submitter};
 use rustix::io::Errno;
 use tune::errno::describe;
 use tune::kernel_files::KernelFiles;
@@ -99,6 +100,24 @@ fn create_with(submissions: u32, completions: u32) -> Result<IoUring, SetupError
             release: rustix::system::uname().release().to_string_lossy().into_owned(),
         },
         _ => SetupError::failed("io_uring_setup", error),
+    })
+}
+
+/// Busy-polls the device queues of this ring's sockets for up to `time` before it sleeps (6.9 and later); not at all if that
+/// is zero.
+///
+/// # Errors
+/// EINVAL before 6.9, and where the kernel has no busy polling.
+pub(crate) fn busy_poll(submitter: &Submitter<'_>, time: Duration) -> Result<(), SetupError> {
+    if time.is_zero() {
+        return Ok(());
+    }
+    let time = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+    let mut napi = Napi::new().set_busy_poll_timeout(time).set_prefer_busy_poll(true);
+    submitter.register_napi(&mut napi).map_err(|error| SetupError::Failed {
+        operation: "register busy polling (--busy-poll)",
+        error,
+        hint: "; it needs Linux 6.9 or later with CONFIG_NET_RX_BUSY_POLL",
     })
 }
 

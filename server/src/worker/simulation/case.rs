@@ -133,6 +133,7 @@ impl Case {
                 },
                 max_connections: self.max_connections,
                 backlog: self.backlog,
+                counts_drops: true,
                 config: Arc::new(self.config()),
                 crew: crew.as_ref().map(|crew| (Arc::clone(crew), index)),
             }

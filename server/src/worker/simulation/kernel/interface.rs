@@ -140,6 +140,10 @@ impl Kernel for SimulatedKernel {
         Ok(Descriptor::Plain(world.open_plain(id)))
     }
 
+    fn drops(&self, _listener: BorrowedFd<'_>) -> Option<u32> {
+        None
+    }
+
     fn stop_queueing(&mut self, listener: BorrowedFd<'_>) {
         let listener = self.listener(listener.as_raw_fd());
         self.world().listeners[listener].backlog = 0;
