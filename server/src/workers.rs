@@ -236,10 +236,9 @@ impl<N: FnMut(Notice)> Server<N> {
     ) -> Result<()> {
         let steered = config.accept == AcceptModel::PerCore && config.steer == Steer::Auto;
         if steered && plan.len() > 1 {
-            let cpus = plan.iter().map(|worker| worker.cpu).collect();
             let tell = move |note| _ = sender.send(Event::Note(note));
             let what = if config.udp { "datagrams" } else { "connections" };
-            let watch = SteerAuto::start(listeners, cpus, what, self.counters.clone(), tell);
+            let watch = SteerAuto::start(listeners, self.cores(plan), what, tell);
             let watch = watch.map_err(|error| no_thread("start the thread of --steer auto", &error))?;
             self.steering = Some(watch);
         }
