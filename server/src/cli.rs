@@ -201,7 +201,7 @@ fn serve(config: &Config, json: bool) -> Result<bool> {
     let cpus: Vec<Cpu> = plan.iter().map(|worker| worker.cpu).collect();
     let endpoint = config.metrics.map(Endpoint::bind).transpose()?;
     let listeners = Listeners::bind(config, &cpus)?;
-    let in_force = in_force(config, features, &plan, listeners.addresses());
+    let in_force = in_force(config, features, &plan, listeners.addresses(), endpoint.as_ref());
     let addresses: Vec<String> = listeners.addresses().iter().map(ToString::to_string).collect();
     let addresses = addresses.join(", ");
     let notify = |notice| match notice {
@@ -246,11 +246,13 @@ fn in_force(
     features: Features,
     plan: &[PlannedWorker],
     addresses: &[SocketAddr],
+    endpoint: Option<&Endpoint>,
 ) -> InForce {
     let config = Config {
         listen: addresses.to_vec(),
         cores: Cores::List(plan.iter().map(|worker| worker.cpu).collect()),
         max_connections: (!config.udp).then(|| plan.iter().map(|worker| worker.max_connections).sum()),
+        metrics: endpoint.map(Endpoint::address),
         ..config.clone()
     };
     let options = Options { json: Some(true), ..Options::in_force(&config) };

@@ -68,6 +68,12 @@ fn what_a_full_accept_queue_drops_is_counted() {
         };
         let sockets: Vec<Socket> = (0..40).map(|_| connect()).collect();
         server.thaw();
+        // Of one who got a SYN cookie the kernel knows nothing until it sends.
+        let mut silent: Vec<&Socket> = sockets.iter().collect();
+        wait_until("each has sent something", || {
+            silent.retain(|socket| socket.send(b"x").is_err());
+            silent.is_empty()
+        });
         wait_until("all are accepted", || server.held() == 40);
         drop(sockets);
         let total = server.stop_when_nothing_is_open().total;

@@ -51,6 +51,7 @@ fn json_says_what_was_in_force() {
     assert_eq!(options["listen"], serde_json::json!([address]), "the port that was chosen");
     assert_eq!((&options["steer"], &options["buffers"]), (&"cpu".into(), &256.into()), "defaults");
     assert_eq!(options["max-connections"], 1000);
+    assert!(ended.stderr[1].contains(options["metrics"].as_str().unwrap()), "{ended:?}");
     assert!(report["features"]["direct_descriptors"].is_boolean(), "{report}");
 }
 

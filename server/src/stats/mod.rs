@@ -118,7 +118,7 @@ counters! {
     /// Times that accepting stopped because the core had as many connections as it may have.
     queue_waits,
     /// What the kernel dropped at the listeners, mostly SYNs, and last ACKs of handshakes, that found the accept queue full:
-    /// their clients try again. Read every 1024 turns of the loop, and at the end.
+    /// their clients try again. Read every 64 turns of the loop, and at the end.
     listen_drops,
     /// Connections that were closed because nothing came or went for the idle timeout.
     idle_closed,

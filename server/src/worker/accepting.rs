@@ -21,7 +21,7 @@ pub(crate) fn reserve(overload: Overload, listeners: usize) -> u32 {
 }
 
 /// How many turns of the loop a count of the listeners' drops is good for: it is one system call for each.
-const DROPS_EVERY: u32 = 1024;
+const DROPS_EVERY: u32 = 64;
 
 /// How many are taken from the accept queue in one turn of the loop by a draining worker.
 const MOST_AT_ONCE: usize = 1024;
