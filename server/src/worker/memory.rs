@@ -166,7 +166,7 @@ impl Memory {
 
     /// The large buffer's place in the table.
     fn large_piece(&self) -> PieceId {
-        self.buffers(Group::Small).count() as PieceId
+        PieceId::try_from(self.buffers(Group::Small).count()).expect("a group has at most 32768 buffers")
     }
 
     /// The first place of the spill.
