@@ -261,7 +261,8 @@ fn everything() -> Value {
     json!({
         "channels": { "other": { "now": 1, "max": 1 }, "combined": { "now": 48, "max": 96 } },
         "rings": { "rx": { "now": 512, "max": 4096 }, "tx": { "now": 512, "max": 4096 } },
-        "rss": { "table": table, "settable": true },
+        "rss": { "table": table },
+        "hash": { "tcp4": "sdfn", "udp4": "sd" },
         "coalesce": { "adaptive_rx": 1, "rx_usecs": 50, "tx_usecs": 50 },
         "features": { "rx-ntuple-filter": { "on": false, "fixed": false } }
     })

@@ -52,8 +52,18 @@ fn plan_of(
     if let Some(wish) = wishes.rings {
         planner.rings(wish)?;
     }
-    if let Some(wish) = wishes.rss {
-        planner.rss(wish.require, queues)?;
+    if let Some(wish) = &wishes.rss {
+        if wish.equal {
+            planner.table(wish.require, queues)?;
+        }
+        for (&flow, fields) in &wish.hash {
+            let key = format!("rss.{}", flow.name());
+            if on.ethtool.hash.contains_key(&flow) {
+                planner.set_words(Knob::Hash(flow), fields.to_string(), format!("{key} = \"{fields}\""));
+            } else {
+                planner.cannot(wish.require, &key, planner.absence("hash"))?;
+            }
+        }
     }
     if let Some(wish) = &wishes.coalesce {
         for (&field, &number) in &wish.values {
@@ -181,7 +191,7 @@ impl Planner<'_> {
 
     /// Equal over the queues that there will be. A table that is so already, in whatever order, is left; so is one that
     /// the driver will fill anew for another number of channels: it is looked at again after that.
-    fn rss(&mut self, require: bool, queues: Option<Channels>) -> Result<(), PlanError> {
+    fn table(&mut self, require: bool, queues: Option<Channels>) -> Result<(), PlanError> {
         const KEY: &str = "rss.table";
         let Some(rss) = self.on.ethtool.rss.as_ref().filter(|rss| !rss.table.is_empty()) else {
             return self.cannot(require, KEY, self.absence("rss"));
@@ -200,13 +210,8 @@ impl Planner<'_> {
                 "rss.table of {}: the driver fills the table anew for {wanted} channels; it is looked at again then",
                 self.on.nic.name
             ));
-        } else if rss.settable {
-            self.set_words(Knob::Rss, RssTable::Equal(wanted).to_string(), reason);
         } else {
-            let by_hand = format!("ethtool -X {} equal {wanted}", self.on.nic.name);
-            let reason =
-                format!("this kernel cannot set it by netlink (Linux 6.17 can); \"{by_hand}\" does it");
-            return self.cannot(require, KEY, reason);
+            self.set_words(Knob::Rss, RssTable::Equal(wanted).to_string(), reason);
         }
         Ok(())
     }

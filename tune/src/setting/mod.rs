@@ -25,7 +25,7 @@ const RPS_DEFAULT_MASK: &str = "/proc/sys/net/core/rps_default_mask";
 /// layout may rewrite XPS, then XPS, RPS, RFS, and sysctls last.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Setting {
-    /// `ethtool/IF/channels` and the like, no file: what ethtool netlink sets, see [`Knob`].
+    /// `ethtool/IF/channels` and the like, no file: what ethtool sets, see [`Knob`].
     Ethtool(InterfaceName, Knob),
     /// `/sys/class/net/IF/threaded`, `gro_flush_timeout` or `napi_defer_hard_irqs`: how it polls.
     Napi(InterfaceName, NapiFile),

@@ -2,7 +2,7 @@
 
 use super::super::plan as plan_all;
 use super::*;
-use crate::host::ethtool::{CoalesceField, Feature, Rings, Rss};
+use crate::host::ethtool::{CoalesceField, Feature, FlowType, Rings, Rss};
 use crate::host::fixture::nic_host;
 use crate::profile::Profile;
 
@@ -18,7 +18,8 @@ fn host(driver: &str) -> Host {
     host.nics[0].ethtool = Ethtool {
         channels: Some(Channels { combined: limited(8, 32), ..Channels::default() }),
         rings: Some(Rings { rx: limited(512, 2048), tx: None }),
-        rss: Some(Rss { table, key: None, function: None, input_xfrm: None, settable: true }),
+        rss: Some(Rss { table, key: None, function: None, input_xfrm: None }),
+        hash: [(FlowType::Udp4, "sd".parse().unwrap())].into(),
         coalesce: [(CoalesceField::RxUsecs, 3)].into(),
         features: [(NTUPLE.to_owned(), Feature { on: false, fixed: false })].into(),
         ..Ethtool::default()
@@ -116,16 +117,11 @@ fn the_table_is_made_equal_only_where_it_is_not() {
 }
 
 #[test]
-fn a_table_that_this_kernel_cannot_set_is_left_with_the_command_that_can() {
-    let mut host = host("ice");
-    let rss = host.nics[0].ethtool.rss.as_mut().unwrap();
-    rss.table[0] = 7;
-    rss.settable = false;
-    let desired = planned(&host, "[rss]").unwrap();
-    assert_eq!(wanted(&desired, Knob::Rss), None);
-    let said = &desired.skipped[0].reason;
-    assert!(said.contains("Linux 6.17") && said.contains("\"ethtool -X eth0 equal 8\""), "{said}");
-    assert!(planned(&host, "[rss]\nrequire = true").is_err());
+fn hash_fields_are_set_where_the_driver_says_what_they_are() {
+    let desired = planned(&host("ice"), "[rss]\ntable = \"keep\"\nudp4 = \"sdfn\"").unwrap();
+    let reason = "rss.udp4 = \"sdfn\"".to_owned();
+    assert_eq!(wanted(&desired, Knob::Hash(FlowType::Udp4)), Some(("sdfn".into(), reason)));
+    assert_eq!((wanted(&desired, Knob::Rss), desired.skipped.len()), (None, 0), "the table is kept");
 }
 
 #[test]
@@ -135,6 +131,7 @@ fn each_wish_that_cannot_be_had_is_skipped_or_refused() {
         ("[rings]\nrx = 4096", "rings.rx = 4096 of eth0"),
         ("[rings]\ntx = 512", "rings.tx of eth0"),
         ("[coalesce]\ntx_usecs = 8", "coalesce.tx_usecs of eth0"),
+        ("[rss]\ntcp6 = \"sdfn\"", "rss.tcp6 of eth0"),
         ("[features]\nntuple = \"on\"", "features.ntuple = \"on\" of eth0"),
     ] {
         let desired = planned(&ixgbe, section).unwrap();

@@ -1,61 +1,48 @@
-//! The generic netlink family `ethtool`: what `ethtool -l -g -c -x -k` show and `-L -G -C -X -K` set.
-//!
-//! The numbers of the commands are those of `include/uapi/linux/ethtool_netlink_generated.h`. netlink-bindings 0.3.5 has
-//! others: it counts notifications among the requests, which makes its `features-set` the kernel's `rings-set`. So each
-//! request is given its number here, and a test asks the kernel whether they are right.
+//! The edge to the kernel behind `ethtool -l -g -c -x -k -n` and `-L -G -C -X -K -N`: generic netlink, and for RSS an ioctl.
 
+mod error;
+mod ioctl;
+mod netlink;
 mod read;
+mod rss;
 #[cfg(test)]
 mod tests;
 
 use std::ffi::CString;
+use std::io;
 
-use netlink_bindings::ethtool::{HeaderFlags, Request};
 use netlink_socket2::NetlinkSocket;
+use rustix::io::Errno;
+use rustix::thread::CapabilitySet;
 
+pub use error::EthtoolError;
 pub use read::{read, read_one};
 
-use super::{NetlinkError, ask};
 use crate::host::InterfaceName;
-use crate::host::ethtool::{
-    CoalesceField, Knob, KnobError, NTUPLE, RssTable, channel_counts, number, ring_counts,
-};
+use crate::host::ethtool::{CoalesceField, Knob, KnobError, NTUPLE, channel_counts, number, ring_counts};
+use netlink::{CHANNELS_SET, COALESCE_SET, FEATURES_SET, RINGS_SET, ask, request};
 
-const FEATURES_GET: u8 = 11;
-const FEATURES_SET: u8 = 12;
-const RINGS_GET: u8 = 15;
-const RINGS_SET: u8 = 16;
-const CHANNELS_GET: u8 = 17;
-const CHANNELS_SET: u8 = 18;
-const COALESCE_GET: u8 = 19;
-const COALESCE_SET: u8 = 20;
-const RSS_GET: u8 = 38;
-/// Since Linux 6.17.
-const RSS_SET: u8 = 48;
-
-/// A request about an interface, with the right command number.
-macro_rules! request {
-    ($operation:ident, $command:expr, $name:expr) => {{
-        let mut request = Request::new().$operation();
-        request.header_mut().cmd = $command;
-        request
-            .encode()
-            .nested_header()
-            .push_dev_name($name)
-            .push_flags(HeaderFlags::OmitReply as u32)
-            .end_nested();
-        request
-    }};
+/// Whether this process may set anything of an interface.
+///
+/// # Errors
+/// EPERM if not.
+pub(crate) fn check_settable(interface: &InterfaceName, knob: Knob) -> Result<(), EthtoolError> {
+    let able = rustix::thread::capabilities(None)
+        .is_ok_and(|capabilities| capabilities.effective.contains(CapabilitySet::NET_ADMIN));
+    if able {
+        return Ok(());
+    }
+    let operation = format!("set {} of {interface}", knob.name());
+    let source = io::Error::from(Errno::PERM);
+    Err(EthtoolError::new(&operation, knob.way(), source, "that takes CAP_NET_ADMIN; run as root"))
 }
-
-use request;
 
 /// Why a knob was not set.
 #[derive(Debug, thiserror::Error)]
 pub enum SetKnobError {
     /// The kernel refused it.
     #[error(transparent)]
-    Netlink(#[from] NetlinkError),
+    Kernel(#[from] EthtoolError),
     /// The text is no value of it.
     #[error(transparent)]
     Value(#[from] KnobError),
@@ -80,10 +67,8 @@ pub fn set(interface: &InterfaceName, knob: Knob, text: &str) -> Result<(), SetK
                 }
             }
             ask(&mut socket, &request, &operation, |_| ()).map_err(|mut error| {
-                if error.detail.contains("indirection table") {
-                    error
-                        .detail
-                        .push_str(&format!("; \"ethtool -X {interface} default\" takes that table back"));
+                if error.says("indirection table") {
+                    error.say_more(&format!("\"ethtool -X {interface} default\" takes that table back"));
                 }
                 error
             })?;
@@ -110,7 +95,10 @@ pub fn set(interface: &InterfaceName, knob: Knob, text: &str) -> Result<(), SetK
             drop(bit.end_nested().end_nested().end_nested());
             ask(&mut socket, &request, &operation, |_| ())?;
         }
-        Knob::Rss => set_rss(&mut socket, interface, &name, &text.parse().map_err(KnobError)?, &operation)?,
+        Knob::Rss => rss::set_table(interface, &text.parse().map_err(KnobError)?, &operation)?,
+        Knob::Hash(flow) => {
+            rss::set_fields(interface, flow, text.parse().map_err(KnobError)?, &operation)?;
+        }
     }
     Ok(())
 }
@@ -131,36 +119,4 @@ fn coalesce_request(
         CoalesceField::TxFrames => drop(request.encode().push_tx_max_frames(number)),
     }
     request
-}
-
-/// A table over all RX queues is set by taking back what was set before it: the kernel then fills it by the same rule, and
-/// does not refuse fewer channels later for the sake of a table that somebody has set (`IFF_RXFH_CONFIGURED`).
-fn set_rss(
-    socket: &mut NetlinkSocket,
-    interface: &InterfaceName,
-    name: &CString,
-    table: &RssTable,
-    operation: &str,
-) -> Result<(), SetKnobError> {
-    let found = read_one(interface, Knob::Rss)?.rss;
-    let length = found.map_or(0, |rss| rss.table.len());
-    let entries = table
-        .entries(length)
-        .ok_or_else(|| KnobError(format!("{operation}: the table has {length} entries here")))?;
-    let mut put = |table: &[u32]| {
-        let mut request = request!(op_rss_set_do, RSS_SET, name);
-        let bytes: Vec<u8> = table.iter().flat_map(|queue| queue.to_ne_bytes()).collect();
-        drop(request.encode().push_indir(&bytes));
-        ask(socket, &request, operation, |_| ())
-    };
-    let queues = read_one(interface, Knob::Channels)?.channels.map(|channels| channels.rx_queues());
-    if *table == RssTable::Equal(queues.unwrap_or(0)) {
-        put(&[])?;
-        let now = read_one(interface, Knob::Rss)?.rss;
-        if now.is_some_and(|rss| rss.table == entries) {
-            return Ok(());
-        }
-    }
-    put(&entries)?;
-    Ok(())
 }
