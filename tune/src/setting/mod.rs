@@ -7,7 +7,7 @@ mod value;
 use serde::{Deserialize, Serialize};
 
 use crate::cpu_set::{Cpu, CpuSet, CpuSetError};
-use crate::host::ethtool::{Knob, KnobError};
+use crate::host::ethtool::{Knob, KnobError, rings_round_to};
 use crate::host::governors;
 use crate::host::{InterfaceName, Irq, NapiFile, NapiId, QueueIndex, SysctlName};
 use crate::irqbalance::message;
@@ -200,13 +200,16 @@ impl Setting {
     }
 }
 
-/// True if `found`, which `setting` holds, is as good as `wanted`: the same, or of irqbalance's list at least that, since
-/// others add to it, too.
+/// True if `found`, which `setting` holds, is as good as `wanted`: the same, of irqbalance's list at least that, since
+/// others add to it, too, and of rings what a driver rounds it to.
 #[must_use]
 pub fn satisfies(setting: &Setting, found: &Value, wanted: &Value) -> bool {
     match (setting, found, wanted) {
         (Setting::IrqbalanceBan, Value::Numbers(found), Value::Numbers(wanted)) => {
             wanted.iter().all(|irq| found.contains(irq))
+        }
+        (Setting::Ethtool(_, Knob::Rings), Value::Words(found), Value::Words(wanted)) => {
+            rings_round_to(wanted, found)
         }
         _ => found == wanted,
     }
