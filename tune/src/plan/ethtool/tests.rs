@@ -58,7 +58,7 @@ fn channels_are_laid_as_the_driver_has_them() {
 #[test]
 fn a_queue_for_each_worker_and_why_not_more() {
     let desired = planned(&host("ixgbevf"), "cpus = \"0-5\"\n[channels]").unwrap();
-    let reason = "a queue for each worker: 6; ixgbevf spreads RSS over 4 queues at most";
+    let reason = "a queue for each CPU that gets one: 6; ixgbevf spreads RSS over 4 queues at most";
     assert_eq!(wanted(&desired, Knob::Channels), Some(("combined 4".into(), reason.into())));
     assert_eq!(desired.skipped, [], "fewer than workers is no wish that was not met");
     let refused = planned(&host("ixgbevf"), "cpus = \"0-5\"\n[channels]\nrequire = true").unwrap_err();
@@ -93,6 +93,54 @@ fn each_interface_gets_channels_as_its_driver_has_them() {
     assert_eq!(["eth0", "eth1"].map(channels), ["combined 16", "combined 8"]);
     assert!(desired.notes[0].starts_with("ethtool/eth0/channels goes from"), "{:?}", desired.notes);
     assert!(!desired.notes.iter().any(|note| note.contains("eth1/channels")), "{:?}", desired.notes);
+}
+
+/// Each interface gets a queue for every CPU that it is laid on, and not its part of them: any of them may carry all the
+/// connections of a worker.
+#[test]
+fn several_interfaces_get_a_queue_for_each_cpu_of_their_placement() {
+    let mut host = host("ice");
+    for place in &mut host.topology.cpus {
+        place.node = Some(place.cpu / 4);
+    }
+    host.topology.distances = [(0, vec![10, 20]), (1, vec![20, 10])].into();
+    let mut second = host.nics[0].clone();
+    second.nic.name = "eth1".parse().unwrap();
+    (host.nics[0].nic.numa_node, second.nic.numa_node) = (Some(0), Some(1));
+    host.nics.push(second);
+    for (placement, workers, expected) in [
+        ("\"one-per-core\"", "0-6", ["combined 7", "combined 7"]),
+        ("\"spread\"", "0-6", ["combined 7", "combined 7"]),
+        ("\"numa-local\"", "0-6", ["combined 4", "combined 3"]),
+        ("{ pack = \"0-1\" }", "0-7", ["combined 2", "combined 2"]),
+    ] {
+        let profile = format!("cpus = \"{workers}\"\n[channels]\n[queues]\nplacement = {placement}\n");
+        let desired = planned(&host, &profile).unwrap();
+        let channels = |name: &str| {
+            let setting = Setting::Ethtool(name.parse().unwrap(), Knob::Channels);
+            desired.settings[&setting].to_string()
+        };
+        assert_eq!(["eth0", "eth1"].map(channels), expected, "{placement}");
+    }
+}
+
+#[test]
+fn rings_that_the_driver_has_rounded_are_as_wanted_and_it_is_said() {
+    for (asked, found, wanted_text, noted) in [
+        (1000, 1024, "rx 1024", true),
+        (1024, 1024, "rx 1024", false),
+        (1001, 1008, "rx 1008", true),
+        (1000, 512, "rx 1000", false),
+        (500, 1024, "rx 500", false),
+        (5000, 2048, "rx 2048", false),
+    ] {
+        let mut host = host("mlx5_core");
+        host.nics[0].ethtool.rings = Some(Rings { rx: limited(found, 2048), tx: None });
+        let desired = planned(&host, &format!("[rings]\nrx = {asked}")).unwrap();
+        assert_eq!(wanted(&desired, Knob::Rings).unwrap().0, wanted_text, "{asked} {found}");
+        let note = format!("rings.rx = {asked} of eth0: the driver rounds it to {found}");
+        assert_eq!(desired.notes.contains(&note), noted, "{:?}", desired.notes);
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// Nodes of `cores` cores of `threads` threads; threads of one core are `nodes * cores` apart, as on x86.
-fn topology(nodes: u32, cores: u32, threads: u32) -> Topology {
+pub(super) fn topology(nodes: u32, cores: u32, threads: u32) -> Topology {
     let all = nodes * cores * threads;
     let cpus: Vec<CpuPlace> = (0..all)
         .map(|cpu| {
@@ -30,7 +30,7 @@ fn layout(topology: &Topology, node: Option<u32>, cpus: &CpuSet, queues: usize) 
     super::layout(&Ground { topology, node, cpus, spread: false }, queues, &Occupancy::default())
 }
 
-fn own(layouts: &[Layout]) -> Vec<Cpu> {
+pub(super) fn own(layouts: &[Layout]) -> Vec<Cpu> {
     layouts.iter().map(|layout| layout.cpu).collect()
 }
 
