@@ -31,7 +31,8 @@ impl EthtoolError {
 
     /// Adds what could be done, or what is known beside it.
     pub(super) fn say_more(&mut self, more: &str) {
-        self.detail = format!("{}; {more}", self.detail);
+        let sign = if self.detail.is_empty() { ":" } else { ";" };
+        self.detail.push_str(&format!("{sign} {more}"));
     }
 
     /// True if the kernel says so in its own words.
@@ -83,7 +84,8 @@ mod tests {
         assert!(of(19).is_gone() && of(16).is_busy());
         assert!(!of(22).is_unsupported() && of(22).with_invalid_unsupported().is_unsupported());
         assert!(!of(1).with_invalid_unsupported().is_unsupported(), "EPERM is no want of the thing");
-        let mut error = EthtoolError::new("set x", "ioctl", io::Error::from_raw_os_error(22), "too few");
+        let mut error = EthtoolError::new("set x", "ioctl", io::Error::from_raw_os_error(22), "");
+        error.say_more("too few");
         error.say_more("take more");
         assert_eq!(error.to_string(), "set x by ioctl: EINVAL: invalid argument: too few; take more");
     }

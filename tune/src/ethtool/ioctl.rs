@@ -44,16 +44,22 @@ pub(super) struct Rxfh {
 pub(super) fn rxfh(interface: &InterfaceName) -> io::Result<Rxfh> {
     let mut sizes = [ETHTOOL_GRSSH, 0, 0, 0, 0, 0];
     ethtool(interface, &mut sizes)?;
-    let [_, _, entries, key_bytes, ..] = sizes;
-    let (table_end, key_bytes) = (RXFH_HEAD + entries as usize, key_bytes as usize);
-    let mut words = vec![ETHTOOL_GRSSH, 0, entries, sizes[3], 0, 0];
-    words.resize(table_end + key_bytes.div_ceil(4), 0);
+    let (entries, key_bytes) = (sizes[2] as usize, sizes[3] as usize);
+    let mut words = vec![ETHTOOL_GRSSH, 0, sizes[2], sizes[3], 0, 0];
+    words.resize(RXFH_HEAD + entries + key_bytes.div_ceil(4), 0);
     ethtool(interface, &mut words)?;
-    let mut key: Vec<u8> = words[table_end..].iter().flat_map(|word| word.to_ne_bytes()).collect();
-    key.truncate(key_bytes);
-    let [function, input_xfrm, ..] = words[4].to_ne_bytes();
-    words.truncate(table_end);
-    Ok(Rxfh { table: words.split_off(RXFH_HEAD), key, function, input_xfrm })
+    Ok(Rxfh::of(&words, entries, key_bytes))
+}
+
+impl Rxfh {
+    /// Of the words of a `struct ethtool_rxfh` with a table of so many entries and a key of so many bytes.
+    fn of(words: &[u32], entries: usize, key_bytes: usize) -> Self {
+        let (head, rest) = words.split_at(RXFH_HEAD);
+        let (table, key) = rest.split_at(entries);
+        let [function, input_xfrm, ..] = head[4].to_ne_bytes();
+        let key = key.iter().flat_map(|word| word.to_ne_bytes()).take(key_bytes).collect();
+        Self { table: table.to_vec(), key, function, input_xfrm }
+    }
 }
 
 /// Sets the table, or has the kernel fill it anew (`None`): with all RX queues in turn, and no longer as one that somebody
@@ -112,4 +118,22 @@ fn ethtool(interface: &InterfaceName, words: &mut [u32]) -> io::Result<()> {
     // a count that is not the driver's (EINVAL), and an answer is never longer than its question.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_of_any_length_and_a_key_of_any_are_taken_apart() {
+        for (entries, key_bytes) in [(0u32, 40usize), (128, 0), (128, 52), (4096, 40), (2048, 41)] {
+            let mut words = vec![ETHTOOL_GRSSH, 0, entries, 0, u32::from_ne_bytes([1, 2, 0, 0]), 0];
+            words.extend(0..entries);
+            words.extend(vec![u32::from_ne_bytes([7, 8, 9, 10]); key_bytes.div_ceil(4)]);
+            let Rxfh { table, key, function, input_xfrm } = Rxfh::of(&words, entries as usize, key_bytes);
+            assert_eq!((table.len(), table.last().copied()), (entries as usize, entries.checked_sub(1)));
+            assert_eq!((key.len(), function, input_xfrm), (key_bytes, 1, 2));
+            assert!(key.iter().zip([7, 8, 9, 10].iter().cycle()).all(|(found, expected)| found == expected));
+        }
+    }
 }

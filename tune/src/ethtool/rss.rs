@@ -46,7 +46,13 @@ pub(super) fn set_fields(
     operation: &str,
 ) -> Result<(), EthtoolError> {
     let result = ioctl::set_hashed_fields(interface, flow.number(), fields.bits());
-    by_ioctl(operation, result).map_err(EthtoolError::with_invalid_unsupported)
+    by_ioctl(operation, result).map_err(|error| {
+        let mut error = error.with_invalid_unsupported();
+        if error.is_unsupported() {
+            error.say_more("the driver does not hash by these fields; leave the key out");
+        }
+        error
+    })
 }
 
 /// A table over all RX queues is set by taking back what was set before it: the kernel then fills it by the same rule, and

@@ -60,7 +60,7 @@ fn lay_out<'a>(
     let cpus = cpus::of_interface(&queues.placement, on, topology, workers)?;
     cpus::note_unreached(&queues.placement, nic, workers, &cpus, desired);
     let spread = queues.placement == Placement::Spread;
-    let ground = Ground { topology, node: nic.numa_node, cpus: &cpus, spread };
+    let ground = Ground { topology, node: nic.numa_node, owner: "NIC", cpus: &cpus, spread };
     let others = workers.difference(&cpus);
     let lay = |direction: Direction| {
         let nodes = on.queue_nodes(direction);

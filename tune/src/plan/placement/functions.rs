@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 use super::{Ground, Layout, Occupancy, layout};
 use crate::cpu_set::CpuSet;
 
+/// What a queue's node is the node of.
+const OWNER: &str = "function";
+
 /// Lays queues on CPUs near the node of each one's function. As [`layout`], every CPU gets a queue before any gets two;
 /// with fewer queues than CPUs those of a function share the CPUs that are nearest to it.
 pub(in crate::plan) fn layout_on_functions(
@@ -35,7 +38,12 @@ fn in_rounds(ground: &Ground, nodes: &[Option<u32>], taken: &Occupancy) -> Vec<L
         };
         if let Some(nearest) = (0..left.len()).min_by_key(cost) {
             let place = left.remove(nearest);
-            layouts.push(Ground { node, ..*ground }.alone(place, nodes.len(), order.len(), taken));
+            layouts.push(Ground { node, owner: OWNER, ..*ground }.alone(
+                place,
+                nodes.len(),
+                order.len(),
+                taken,
+            ));
         }
     }
     layouts
@@ -58,7 +66,7 @@ fn shared(ground: &Ground, nodes: &[Option<u32>], taken: &Occupancy) -> Vec<Layo
     }
     let mut layouts = BTreeMap::new();
     for (node, (cpus, queues)) in &functions {
-        let own = Ground { node: *node, cpus, ..*ground };
+        let own = Ground { node: *node, owner: OWNER, cpus, ..*ground };
         layouts.extend(queues.iter().zip(layout(&own, queues.len(), taken)));
     }
     layouts.into_values().collect()
@@ -75,7 +83,7 @@ mod tests {
         let topology = topology(2, 4, 1);
         let (cpus, nodes): (CpuSet, Vec<_>) =
             (cpus.parse().unwrap(), nodes.iter().copied().map(Some).collect());
-        let ground = Ground { topology: &topology, node: Some(0), cpus: &cpus, spread: false };
+        let ground = Ground { topology: &topology, node: Some(0), owner: "NIC", cpus: &cpus, spread: false };
         layout_on_functions(&ground, &nodes, &Occupancy::default())
     }
 

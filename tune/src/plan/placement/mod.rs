@@ -43,8 +43,10 @@ pub(super) struct Layout {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ground<'a> {
     pub(super) topology: &'a Topology,
-    /// The NUMA node of the NIC.
+    /// The NUMA node of the NIC, or of one of its PCI functions.
     pub(super) node: Option<u32>,
+    /// Of which of the two: `NIC` or `function`.
+    pub(super) owner: &'static str,
     /// The CPUs that have interrupts and packet processing.
     pub(super) cpus: &'a CpuSet,
     /// Over the nodes and caches instead of by distance.
@@ -186,20 +188,22 @@ impl<'a> Ground<'a> {
     }
 
     fn describe(&self, place: &CpuPlace) -> String {
+        let owner = self.owner;
         let node = match (place.node, self.node) {
             (None, _) => "node unknown".to_owned(),
             (Some(node), None) => format!("node {node}"),
-            (Some(node), Some(nic)) if node == nic => format!("node {node}, the NIC's"),
-            (Some(node), Some(nic)) => format!("node {node}, the NIC is on {nic}"),
+            (Some(node), Some(own)) if node == own => format!("node {node}, the {owner}'s"),
+            (Some(node), Some(own)) => format!("node {node}, the {owner} is on {own}"),
         };
         format!("CPU {} (thread {} of core {}, {node})", place.cpu, place.thread, place.core)
     }
 
-    fn describe_order(&self) -> &'static str {
+    fn describe_order(&self) -> String {
+        let owner = self.owner;
         match (self.spread, self.node) {
-            (true, _) => "in turn over the nodes and caches",
-            (false, Some(_)) => "the NIC's node first, one thread of each core first",
-            (false, None) => "the NIC's node is not known, one thread of each core first",
+            (true, _) => "in turn over the nodes and caches".to_owned(),
+            (false, Some(_)) => format!("the {owner}'s node first, one thread of each core first"),
+            (false, None) => format!("the {owner}'s node is not known, one thread of each core first"),
         }
     }
 }
