@@ -29,10 +29,11 @@ impl EthtoolError {
         Self { operation: operation.to_owned(), way, source, detail, unsupported }
     }
 
-    /// Adds what could be done, or what is known beside it.
-    pub(super) fn say_more(&mut self, more: &str) {
+    /// With what could be done, or what is known beside it.
+    pub(super) fn with(mut self, more: &str) -> Self {
         let sign = if self.detail.is_empty() { ":" } else { ";" };
         self.detail.push_str(&format!("{sign} {more}"));
+        self
     }
 
     /// True if the kernel says so in its own words.
@@ -84,9 +85,8 @@ mod tests {
         assert!(of(19).is_gone() && of(16).is_busy());
         assert!(!of(22).is_unsupported() && of(22).with_invalid_unsupported().is_unsupported());
         assert!(!of(1).with_invalid_unsupported().is_unsupported(), "EPERM is no want of the thing");
-        let mut error = EthtoolError::new("set x", "ioctl", io::Error::from_raw_os_error(22), "");
-        error.say_more("too few");
-        error.say_more("take more");
+        let error = EthtoolError::new("set x", "ioctl", io::Error::from_raw_os_error(22), "");
+        let error = error.with("too few").with("take more");
         assert_eq!(error.to_string(), "set x by ioctl: EINVAL: invalid argument: too few; take more");
     }
 }

@@ -57,22 +57,7 @@ pub fn set(interface: &InterfaceName, knob: Knob, text: &str) -> Result<(), SetK
     let name = CString::new(interface.as_str()).unwrap_or_default();
     let mut socket = NetlinkSocket::new();
     match knob {
-        Knob::Channels => {
-            let mut request = request!(op_channels_set_do, CHANNELS_SET, &name);
-            for (kind, number) in channel_counts(text)? {
-                match kind {
-                    "rx" => drop(request.encode().push_rx_count(number)),
-                    "tx" => drop(request.encode().push_tx_count(number)),
-                    _ => drop(request.encode().push_combined_count(number)),
-                }
-            }
-            ask(&mut socket, &request, &operation, |_| ()).map_err(|mut error| {
-                if error.says("indirection table") {
-                    error.say_more(&format!("\"ethtool -X {interface} default\" takes that table back"));
-                }
-                error
-            })?;
-        }
+        Knob::Channels => set_channels(&mut socket, interface, &name, text, &operation)?,
         Knob::Rings => {
             let mut request = request!(op_rings_set_do, RINGS_SET, &name);
             for (kind, number) in ring_counts(text)? {
@@ -101,6 +86,34 @@ pub fn set(interface: &InterfaceName, knob: Knob, text: &str) -> Result<(), SetK
         }
     }
     Ok(())
+}
+
+/// The kernel refuses fewer channels than a table names that somebody has set. One that is even over all
+/// queues, as the kernel's own is, is given back to it then, and the driver fills it for those that stay.
+fn set_channels(
+    socket: &mut NetlinkSocket,
+    interface: &InterfaceName,
+    name: &CString,
+    text: &str,
+    operation: &str,
+) -> Result<(), SetKnobError> {
+    let mut request = request!(op_channels_set_do, CHANNELS_SET, name);
+    for (kind, number) in channel_counts(text)? {
+        match kind {
+            "rx" => drop(request.encode().push_rx_count(number)),
+            "tx" => drop(request.encode().push_tx_count(number)),
+            _ => drop(request.encode().push_combined_count(number)),
+        }
+    }
+    let refused = match ask(socket, &request, operation, |_| ()) {
+        Err(error) if error.says("indirection table") => error,
+        done => return done.map(drop).map_err(SetKnobError::from),
+    };
+    if rss::give_back(interface, operation)? {
+        ask(socket, &request, operation, |_| ())?;
+        return Ok(());
+    }
+    Err(refused.with(&format!("\"ethtool -X {interface} default\" takes that table back")).into())
 }
 
 fn coalesce_request(

@@ -5,7 +5,7 @@ use std::io;
 
 use super::{EthtoolError, SetKnobError, ioctl, read_one};
 use crate::host::InterfaceName;
-use crate::host::ethtool::{FlowType, HashFields, Knob, KnobError, Rss, RssTable};
+use crate::host::ethtool::{FlowType, HashFields, Knob, KnobError, Rss, RssTable, is_even};
 
 fn by_ioctl<T>(operation: &str, result: io::Result<T>) -> Result<T, EthtoolError> {
     result.map_err(|source| EthtoolError::new(operation, "ioctl", source, ""))
@@ -47,11 +47,9 @@ pub(super) fn set_fields(
 ) -> Result<(), EthtoolError> {
     let result = ioctl::set_hashed_fields(interface, flow.number(), fields.bits());
     by_ioctl(operation, result).map_err(|error| {
-        let mut error = error.with_invalid_unsupported();
-        if error.is_unsupported() {
-            error.say_more("the driver does not hash by these fields; leave the key out");
-        }
-        error
+        let error = error.with_invalid_unsupported();
+        let more = "the driver does not hash by these fields; leave the key out";
+        if error.is_unsupported() { error.with(more) } else { error }
     })
 }
 
@@ -77,4 +75,14 @@ pub(super) fn set_table(
         }
     }
     Ok(put(Some(&entries))?)
+}
+
+/// Gives a table that is even over all RX queues back to the kernel, whose own is so, too; false of any other.
+pub(super) fn give_back(interface: &InterfaceName, operation: &str) -> Result<bool, EthtoolError> {
+    let ioctl::Rxfh { table, input_xfrm, .. } = by_ioctl(operation, ioctl::rxfh(interface))?;
+    let channels = read_one(interface, Knob::Channels)?.channels;
+    if !channels.is_some_and(|channels| is_even(&table, channels.rx_queues())) {
+        return Ok(false);
+    }
+    by_ioctl(operation, ioctl::set_table(interface, None, input_xfrm)).map(|()| true)
 }

@@ -99,12 +99,6 @@ impl Planner<'_> {
         self.set(knob, Value::Words(words), reason);
     }
 
-    /// The most queues over which RSS of the driver spreads.
-    fn rss_limit(&self) -> u32 {
-        let limit = RSS_LIMITS.iter().find(|(driver, _)| *driver == self.driver());
-        limit.map_or(u32::MAX, |(_, most)| *most)
-    }
-
     /// Skips a wish, or refuses the profile.
     fn cannot(&mut self, require: bool, key: &str, reason: String) -> Result<(), PlanError> {
         let wish = format!("{key} of {}", self.on.nic.name);
@@ -137,7 +131,10 @@ impl Planner<'_> {
             self.cannot(wish.require, "channels.count", self.absence("channels"))?;
             return Ok(found);
         };
-        let limit = self.rss_limit();
+        let limit = RSS_LIMITS
+            .iter()
+            .find(|(driver, _)| *driver == self.driver())
+            .map_or(u32::MAX, |(_, most)| *most);
         let wanted = lay(channels, asked.min(limit), asked);
         let most = wanted.rx_queues();
         let why = match () {
@@ -202,9 +199,7 @@ impl Planner<'_> {
     }
 
     /// Equal over the queues that there will be. A table that is so already, in whatever order, is left; so is one that
-    /// the driver will fill anew for another number of channels: it is looked at again after that. For fewer channels the
-    /// driver does so, and the kernel lets it, only if nobody has set the table: so one that somebody has set is first
-    /// made the one of all queues of now.
+    /// the driver will fill anew for another number of channels: it is looked at again after that.
     fn table(&mut self, require: bool, queues: Option<Channels>) -> Result<(), PlanError> {
         const KEY: &str = "rss.table";
         let Some(rss) = self.on.ethtool.rss.as_ref().filter(|rss| !rss.table.is_empty()) else {
@@ -213,27 +208,20 @@ impl Planner<'_> {
         let entries = u32::try_from(rss.table.len()).unwrap_or(u32::MAX);
         let now = u32::try_from(self.on.nic.rx_queues.len()).unwrap_or(u32::MAX);
         let wanted = queues.map_or(now, |channels| channels.rx_queues()).clamp(1, entries);
-        let now = self.on.ethtool.channels.map_or(now, |channels| channels.rx_queues());
-        let now = now.min(self.rss_limit()).clamp(1, entries);
+        let now = self.on.ethtool.channels.map_or(now, |channels| channels.rx_queues()).clamp(1, entries);
         let reason = format!("the hash spreads evenly over the {wanted} queues used");
         if is_even(&rss.table, wanted) {
             if let Some(text) = self.on.ethtool.text(Knob::Rss) {
                 self.set_words(Knob::Rss, text, reason);
             }
-            return Ok(());
-        }
-        if wanted > now && !is_even(&rss.table, now) || wanted == now {
+        } else if wanted != now && is_even(&rss.table, now) {
+            self.desired.notes.push(format!(
+                "rss.table of {}: the driver fills the table anew for {wanted} channels; it is looked at again then",
+                self.on.nic.name
+            ));
+        } else {
             self.set_words(Knob::Rss, RssTable::Equal(wanted).to_string(), reason);
-            return Ok(());
         }
-        if !is_even(&rss.table, now) {
-            let reason = format!("the table of all {now} queues of now, which fewer channels may change");
-            self.set_words(Knob::Rss, RssTable::Equal(now).to_string(), reason);
-        }
-        self.desired.notes.push(format!(
-            "rss.table of {}: the driver fills the table anew for {wanted} channels; it is looked at again then",
-            self.on.nic.name
-        ));
         Ok(())
     }
 

@@ -152,7 +152,7 @@ fn the_table_is_made_equal_only_where_it_is_not() {
         (&blocks, 8, Some("table 0*8 1*8 2*8 3*8 4*8 5*8 6*8 7*8"), false),
         (&blocks, 4, None, true),
         (&custom, 8, Some("equal 8"), false),
-        (&custom, 4, Some("equal 8"), true),
+        (&custom, 4, Some("equal 4"), false),
         (&custom, 16, Some("equal 16"), false),
         (&short, 8, Some("equal 4"), false),
     ] {
