@@ -3,10 +3,11 @@
 #[cfg(test)]
 mod tests;
 
-use super::{Desired, PlanError, Skipped};
-use crate::host::ethtool::{Channels, Knob, Limited, NTUPLE, RssTable, is_even};
+use super::{Desired, PlanError, Skipped, cpus};
+use crate::cpu_set::CpuSet;
+use crate::host::ethtool::{Channels, Knob, Limited, NTUPLE, RssTable, is_even, rounds_to};
 use crate::host::{Ethtool, Host, NicHost};
-use crate::profile::{ChannelCount, ChannelsWish, EthtoolWishes, FeaturesWish, RingsWish};
+use crate::profile::{ChannelCount, ChannelsWish, EthtoolWishes, FeaturesWish, Profile, RingsWish};
 use crate::setting::{Setting, Value};
 
 /// The most queues over which RSS spreads, where it is less than the channels that a driver takes (perftune.py,
@@ -27,33 +28,41 @@ const NTUPLE_HURTS: [(&str, &str); 2] = [
 
 /// Plans the sections. What the host cannot have is skipped, or refused where the section says `require`.
 pub(super) fn plan(
-    wishes: &EthtoolWishes,
+    profile: &Profile,
     host: &Host,
-    workers: usize,
+    workers: &CpuSet,
     desired: &mut Desired,
 ) -> Result<(), PlanError> {
-    let workers = u32::try_from(workers).unwrap_or(u32::MAX);
     // One that stands on others is refused later.
-    let mut own = host.nics.iter().filter(|on| on.nic.lower.is_none());
-    own.try_for_each(|on| plan_of(wishes, on, workers, desired))
+    for on in host.nics.iter().filter(|on| on.nic.lower.is_none()) {
+        let cpus = cpus::of_interface(&profile.queues.placement, on, &host.topology, workers)?;
+        plan_of(&profile.ethtool, on, u32::try_from(cpus.len()).unwrap_or(u32::MAX), desired)?;
+    }
+    Ok(())
 }
 
-fn plan_of(
-    wishes: &EthtoolWishes,
-    on: &NicHost,
-    workers: u32,
-    desired: &mut Desired,
-) -> Result<(), PlanError> {
+/// `cpus`: how many CPUs get queues of this interface.
+fn plan_of(wishes: &EthtoolWishes, on: &NicHost, cpus: u32, desired: &mut Desired) -> Result<(), PlanError> {
     let mut planner = Planner { on, desired };
     let mut queues = on.ethtool.channels;
     if let Some(wish) = wishes.channels {
-        queues = planner.channels(wish, workers)?;
+        queues = planner.channels(wish, cpus)?;
     }
     if let Some(wish) = wishes.rings {
         planner.rings(wish)?;
     }
-    if let Some(wish) = wishes.rss {
-        planner.rss(wish.require, queues)?;
+    if let Some(wish) = &wishes.rss {
+        if wish.equal {
+            planner.table(wish.require, queues)?;
+        }
+        for (&flow, fields) in &wish.hash {
+            let key = format!("rss.{}", flow.name());
+            if on.ethtool.hash.contains_key(&flow) {
+                planner.set_words(Knob::Hash(flow), fields.to_string(), format!("{key} = \"{fields}\""));
+            } else {
+                planner.cannot(wish.require, &key, planner.absence("hash"))?;
+            }
+        }
     }
     if let Some(wish) = &wishes.coalesce {
         for (&field, &number) in &wish.values {
@@ -112,9 +121,9 @@ impl Planner<'_> {
     }
 
     /// The channels as they will be.
-    fn channels(&mut self, wish: ChannelsWish, workers: u32) -> Result<Option<Channels>, PlanError> {
+    fn channels(&mut self, wish: ChannelsWish, cpus: u32) -> Result<Option<Channels>, PlanError> {
         let asked = match wish.count {
-            ChannelCount::Workers => workers,
+            ChannelCount::Workers => cpus,
             ChannelCount::Number(number) => number,
         };
         let found = self.on.ethtool.channels;
@@ -141,7 +150,7 @@ impl Planner<'_> {
                 format!("{why}; it gets {most}"),
             )?;
         }
-        let asked_by = if number { "channels.count" } else { "a queue for each worker" };
+        let asked_by = if number { "channels.count" } else { "a queue for each CPU that gets one" };
         let reason = if why.is_empty() {
             format!("{asked_by}: {asked}")
         } else {
@@ -170,8 +179,18 @@ impl Planner<'_> {
                 let reason = format!("the ring has {} descriptors at most; it gets them", place.max);
                 self.cannot(wish.require, &format!("{key} = {asked}"), reason)?;
             }
-            place.now = asked.min(place.max);
-            reasons.push(format!("{key} = {asked}"));
+            let wanted = asked.min(place.max);
+            let mut reason = format!("{key} = {asked}");
+            if !rounds_to(wanted, place.now) {
+                place.now = wanted;
+            } else if place.now != wanted {
+                reason = format!(
+                    "{key} = {wanted} of {}: the driver rounds it to {}",
+                    self.on.nic.name, place.now
+                );
+                self.desired.notes.push(reason.clone());
+            }
+            reasons.push(reason);
         }
         if let Some(words) = planned.text(Knob::Rings).filter(|_| !reasons.is_empty()) {
             self.set_words(Knob::Rings, words, reasons.join(", "));
@@ -181,7 +200,7 @@ impl Planner<'_> {
 
     /// Equal over the queues that there will be. A table that is so already, in whatever order, is left; so is one that
     /// the driver will fill anew for another number of channels: it is looked at again after that.
-    fn rss(&mut self, require: bool, queues: Option<Channels>) -> Result<(), PlanError> {
+    fn table(&mut self, require: bool, queues: Option<Channels>) -> Result<(), PlanError> {
         const KEY: &str = "rss.table";
         let Some(rss) = self.on.ethtool.rss.as_ref().filter(|rss| !rss.table.is_empty()) else {
             return self.cannot(require, KEY, self.absence("rss"));
@@ -200,13 +219,8 @@ impl Planner<'_> {
                 "rss.table of {}: the driver fills the table anew for {wanted} channels; it is looked at again then",
                 self.on.nic.name
             ));
-        } else if rss.settable {
-            self.set_words(Knob::Rss, RssTable::Equal(wanted).to_string(), reason);
         } else {
-            let by_hand = format!("ethtool -X {} equal {wanted}", self.on.nic.name);
-            let reason =
-                format!("this kernel cannot set it by netlink (Linux 6.17 can); \"{by_hand}\" does it");
-            return self.cannot(require, KEY, reason);
+            self.set_words(Knob::Rss, RssTable::Equal(wanted).to_string(), reason);
         }
         Ok(())
     }
@@ -260,10 +274,25 @@ fn lay(mut channels: Channels, rx: u32, tx: u32) -> Channels {
 
 /// The host with as many queues as it will have after the planned channels: the first ones, as they are now. What a new
 /// queue will hold, and which interrupt it gets, is found out when it is there.
-pub(super) fn predicted(host: &Host, desired: &mut Desired) -> Option<Host> {
+///
+/// # Errors
+/// If somebody told the interrupts of now: they are not those that the driver will ask for.
+pub(super) fn predicted(
+    profile: &Profile,
+    host: &Host,
+    desired: &mut Desired,
+) -> Result<Option<Host>, PlanError> {
     let mut predicted = host.clone();
-    let resized = predicted.nics.iter_mut().map(|on| resize(on, desired)).filter(Option::is_some).count();
-    (resized > 0).then_some(predicted)
+    let mut resized = false;
+    for on in &mut predicted.nics {
+        if resize(on, desired).is_some() {
+            if !profile.map.is_empty() {
+                return Err(PlanError::MapOfOtherChannels(on.nic.name.clone()));
+            }
+            resized = true;
+        }
+    }
+    Ok(resized.then_some(predicted))
 }
 
 fn resize(on: &mut NicHost, desired: &mut Desired) -> Option<()> {

@@ -1,9 +1,11 @@
 //! Interrupts, XPS and RPS of the interfaces' queues. Pure.
 
-use super::placement::{Ground, Layout, Occupancy, add_senders, extent_of, fold, for_cpus, layout};
+use super::placement::{
+    Ground, Layout, Occupancy, add_senders, extent_of, fold, for_cpus, layout, layout_on_functions,
+};
 use super::{Desired, PlanError, Skipped, cpus, napi_threads};
 use crate::cpu_set::CpuSet;
-use crate::host::{Host, NicHost, QueueIndex, Serves, Topology};
+use crate::host::{Direction, Host, NicHost, QueueIndex, Serves, Topology};
 use crate::profile::{IrqPolicy, Placement, Profile, Queues, RpsDefault, RpsPolicy, XpsPolicy};
 use crate::setting::{Setting, Value};
 
@@ -55,19 +57,26 @@ fn lay_out<'a>(
     if nic.rx_queues.is_empty() || nic.tx_queues.is_empty() {
         return Err(PlanError::NoQueues(nic.name.clone()));
     }
-    let cpus = cpus::of_interface(&queues.placement, nic, topology, workers, desired)?;
+    let cpus = cpus::of_interface(&queues.placement, on, topology, workers)?;
+    cpus::note_unreached(&queues.placement, nic, workers, &cpus, desired);
     let spread = queues.placement == Placement::Spread;
-    let ground = Ground { topology, node: nic.numa_node, cpus: &cpus, spread };
+    let ground = Ground { topology, node: nic.numa_node, owner: "NIC", cpus: &cpus, spread };
     let others = workers.difference(&cpus);
-    let lay = |queues| {
-        let mut layouts = layout(&ground, queues, taken);
+    let lay = |direction: Direction| {
+        let nodes = on.queue_nodes(direction);
+        let mut layouts = if on.numa_nodes().len() > 1 {
+            layout_on_functions(&ground, &nodes, taken)
+        } else {
+            layout(&ground, nodes.len(), taken)
+        };
         add_senders(&mut layouts, topology, &others);
         layouts
     };
     let (rx, tx) = (nic.rx_queues.len(), nic.tx_queues.len());
     let combined = on.queue_irqs.rows.iter().any(|row| matches!(row.serves, Serves::Both(_)));
-    let most = lay(if combined { rx.max(tx) } else { rx });
-    let (rx, tx) = if combined { (fold(&most, rx), fold(&most, tx)) } else { (most.clone(), lay(tx)) };
+    let most = lay(if combined && tx > rx { Direction::Tx } else { Direction::Rx });
+    let (rx, tx) =
+        if combined { (fold(&most, rx), fold(&most, tx)) } else { (most.clone(), lay(Direction::Tx)) };
     taken.add(topology, &most);
     Ok(Laid { on, topology, rx, tx, cpus: cpus.len() })
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::section::{ProfileError, Section};
-use crate::host::ethtool::{CoalesceField, Knob};
+use crate::host::ethtool::{CoalesceField, FlowType, HashFields, Knob};
 use toml::de::DeValue;
 
 /// The most channels, descriptors, microseconds or packets that a profile may ask for; a driver takes far less.
@@ -63,10 +63,14 @@ pub struct CoalesceWish {
     pub require: bool,
 }
 
-/// `[rss]` with `table = "equal"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `[rss]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RssWish {
-    /// Refuse the profile where the table cannot be set.
+    /// Equal over the queues used; false is `"keep"`.
+    pub equal: bool,
+    /// The fields that shall be hashed, of the kinds of flow that are named.
+    pub hash: BTreeMap<FlowType, HashFields>,
+    /// Refuse the profile where one of them cannot be set.
     pub require: bool,
 }
 
@@ -86,7 +90,7 @@ impl EthtoolWishes {
         let require = match knob {
             Knob::Channels => self.channels.map(|wish| wish.require),
             Knob::Rings => self.rings.map(|wish| wish.require),
-            Knob::Rss => self.rss.map(|wish| wish.require),
+            Knob::Rss | Knob::Hash(_) => self.rss.as_ref().map(|wish| wish.require),
             Knob::Coalesce(_) => self.coalesce.as_ref().map(|wish| wish.require),
             Knob::Ntuple => self.features.map(|wish| wish.require),
         };
@@ -152,10 +156,32 @@ fn parse_coalesce(section: &Section) -> Result<CoalesceWish, ProfileError> {
     Ok(CoalesceWish { values, require: require(section)? })
 }
 
+/// `rss.table`.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Table {
+    #[default]
+    Equal,
+    Keep,
+}
+
 fn parse_rss(section: &Section) -> Result<RssWish, ProfileError> {
-    section.refuse_unknown(&["table", "require"])?;
-    section.choice("table", &[("equal", ())])?;
-    Ok(RssWish { require: require(section)? })
+    let mut known = vec!["table"];
+    known.extend(FlowType::ALL.map(FlowType::name));
+    known.push("require");
+    section.refuse_unknown(&known)?;
+    let equal = section.choice("table", &[("equal", Table::Equal), ("keep", Table::Keep)])? == Table::Equal;
+    let mut hash = BTreeMap::new();
+    for flow in FlowType::ALL {
+        let fields = section.text(flow.name(), |text| {
+            let fields: HashFields = text.parse()?;
+            let spreads = fields.spreads().then_some(fields);
+            spreads.ok_or_else(|| {
+                format!("\"{fields}\" spreads nothing over the queues; write \"sdfn\" or \"sd\"")
+            })
+        })?;
+        hash.extend(fields.map(|fields| (flow, fields)));
+    }
+    Ok(RssWish { equal, hash, require: require(section)? })
 }
 
 fn parse_features(section: &Section) -> Result<FeaturesWish, ProfileError> {
@@ -190,20 +216,23 @@ mod tests {
     fn each_key_is_read() {
         let found = wishes(
             "[channels]\ncount = 8\nrequire = true\n[rings]\nrx = 1024\n[coalesce]\nadaptive_rx = false\nrx_usecs = 8\n\
-             tx_frames = 0\n[rss]\ntable = \"equal\"\n[features]\nntuple = \"on\"\n",
+             tx_frames = 0\n[rss]\ntable = \"equal\"\nudp4 = \"fnsd\"\n[features]\nntuple = \"on\"\n",
         );
         let values =
             [(CoalesceField::AdaptiveRx, 0), (CoalesceField::RxUsecs, 8), (CoalesceField::TxFrames, 0)];
+        let sdfn: HashFields = "sdfn".parse().unwrap();
         let expected = EthtoolWishes {
             channels: Some(ChannelsWish { count: ChannelCount::Number(8), require: true }),
             rings: Some(RingsWish { rx: Some(1024), tx: None, require: false }),
             coalesce: Some(CoalesceWish { values: values.into(), require: false }),
-            rss: Some(RssWish { require: false }),
+            rss: Some(RssWish { equal: true, hash: [(FlowType::Udp4, sdfn)].into(), require: false }),
             features: Some(FeaturesWish { ntuple: Some(true), require: false }),
         };
         assert_eq!(found, expected);
         assert!(found.requires(Knob::Channels) && !found.requires(Knob::Rss));
         assert_eq!(wishes("[channels]\ncount = \"workers\"").channels, wishes("[channels]").channels);
+        let keep = RssWish { equal: false, hash: BTreeMap::new(), require: false };
+        assert_eq!(wishes("[rss]\ntable = \"keep\"").rss, Some(keep));
         assert_eq!(wishes("[features]").features, Some(FeaturesWish { ntuple: None, require: false }));
     }
 
@@ -220,7 +249,15 @@ mod tests {
                 "[coalesce]\nadaptive_rx = true\nrx_usecs = 8",
                 "p:3:12: coalesce.rx_usecs: has no meaning with adaptive_rx = true, which chooses it by the load",
             ),
-            ("[rss]\ntable = \"default\"", "p:2:9: rss.table: \"default\" is not one of: equal"),
+            ("[rss]\ntable = \"default\"", "p:2:9: rss.table: \"default\" is not one of: equal, keep"),
+            (
+                "[rss]\nudp4 = \"sx\"",
+                "p:2:8: rss.udp4: \"sx\" is not \"none\" or some of the letters mvtsdfnelr",
+            ),
+            (
+                "[rss]\nudp6 = \"none\"",
+                "p:2:8: rss.udp6: \"none\" spreads nothing over the queues; write \"sdfn\" or \"sd\"",
+            ),
             ("[features]\nntuple = true", "p:2:10: features.ntuple: must be a string in quotes"),
         ] {
             assert_eq!(Profile::parse(text, "p").unwrap_err().to_string(), message);

@@ -1,19 +1,19 @@
-//! Reading: `ethtool -l -g -c -x -k`.
+//! Reading: `ethtool -l -g -c -x -k`, and `-n IF rx-flow-hash`.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
 
 use netlink_bindings::ethtool::{
-    HeaderFlags, IterableBitset, IterableChannels, IterableCoalesce, IterableFeatures, IterableRings,
-    IterableRss, Request,
+    IterableBitset, IterableChannels, IterableCoalesce, IterableFeatures, IterableRings,
 };
-use netlink_bindings::nlctrl;
 use netlink_socket2::NetlinkSocket;
 
-use super::{CHANNELS_GET, COALESCE_GET, FEATURES_GET, RINGS_GET, RSS_GET, RSS_SET, request};
+use super::netlink::{CHANNELS_GET, COALESCE_GET, FEATURES_GET, RINGS_GET, ask, request};
+use super::{EthtoolError, rss};
 use crate::host::InterfaceName;
-use crate::host::ethtool::{Channels, CoalesceField, Ethtool, Feature, Knob, Limited, Rings, Rss};
-use crate::netlink::{NetlinkError, ask};
+use crate::host::ethtool::{
+    Channels, CoalesceField, Ethtool, Feature, FlowType, HashFields, Knob, Limited, Rings, Rss,
+};
 
 /// Reads all that there is of an interface; what the driver or the kernel does not have is absent, and the reason of what
 /// could not be read for another cause is in [`Ethtool::unknown`].
@@ -24,6 +24,7 @@ pub fn read(interface: &InterfaceName) -> Ethtool {
         channels: reader.channels(),
         rings: reader.rings(),
         rss: reader.rss(),
+        hash: reader.hash().unwrap_or_default(),
         coalesce: reader.coalesce().unwrap_or_default(),
         features: reader.features().unwrap_or_default(),
         ..Ethtool::default()
@@ -36,13 +37,14 @@ pub fn read(interface: &InterfaceName) -> Ethtool {
 ///
 /// # Errors
 /// If the kernel does not say; a driver that does not have it is no error.
-pub fn read_one(interface: &InterfaceName, knob: Knob) -> Result<Ethtool, NetlinkError> {
+pub fn read_one(interface: &InterfaceName, knob: Knob) -> Result<Ethtool, EthtoolError> {
     let mut reader = Reader::new(interface);
     let mut ethtool = Ethtool::default();
     match knob {
         Knob::Channels => ethtool.channels = reader.channels(),
         Knob::Rings => ethtool.rings = reader.rings(),
         Knob::Rss => ethtool.rss = reader.rss(),
+        Knob::Hash(_) => ethtool.hash = reader.hash().unwrap_or_default(),
         Knob::Coalesce(_) => ethtool.coalesce = reader.coalesce().unwrap_or_default(),
         Knob::Ntuple => ethtool.features = reader.features().unwrap_or_default(),
     }
@@ -58,7 +60,7 @@ struct Reader {
     interface: InterfaceName,
     name: CString,
     unknown: BTreeMap<String, String>,
-    error: Option<NetlinkError>,
+    error: Option<EthtoolError>,
 }
 
 impl Reader {
@@ -70,7 +72,7 @@ impl Reader {
     }
 
     /// The answer, or `None` and the reason kept.
-    fn keep<T>(&mut self, what: &str, answer: Result<Option<T>, NetlinkError>) -> Option<T> {
+    fn keep<T>(&mut self, what: &str, answer: Result<Option<T>, EthtoolError>) -> Option<T> {
         match answer {
             Ok(found) => found,
             Err(error) if error.is_unsupported() => {
@@ -118,30 +120,13 @@ impl Reader {
     }
 
     fn rss(&mut self) -> Option<Rss> {
-        let request = request!(op_rss_get_do, RSS_GET, &self.name);
-        let operation = self.operation("the RSS table");
-        let answer = ask(&mut self.socket, &request, &operation, |reply| rss(&reply));
-        let Some(mut rss) = self.keep("rss", answer.map(Option::flatten)) else {
-            if self.error.is_none() && !self.has_command(RSS_GET) {
-                const OLD: &str =
-                    "this kernel does not tell it by netlink (Linux 6.3 does, 6.17 also sets it)";
-                self.unknown.insert("rss".to_owned(), OLD.to_owned());
-            }
-            return None;
-        };
-        rss.settable = self.has_command(RSS_SET);
-        Some(rss)
+        let answer = rss::read(&self.interface);
+        self.keep("rss", answer)
     }
 
-    /// Whether the kernel's family has a command.
-    fn has_command(&mut self, command: u8) -> bool {
-        let mut request = nlctrl::Request::new().op_getfamily_do();
-        request.encode().push_family_name(c"ethtool");
-        let answer = ask(&mut self.socket, &request, "get the commands of ethtool", |reply| {
-            let mut operations = reply.get_ops().into_iter().flatten();
-            operations.any(|operation| operation.get_id().is_ok_and(|id| id == u32::from(command)))
-        });
-        self.keep("rss", answer).unwrap_or(false)
+    fn hash(&mut self) -> Option<BTreeMap<FlowType, HashFields>> {
+        let answer = rss::read_fields(&self.interface).map(Some);
+        self.keep("hash", answer)
     }
 }
 
@@ -202,18 +187,4 @@ fn features(reply: &IterableFeatures<'_>) -> BTreeMap<String, Feature> {
         (name, feature)
     })
     .collect()
-}
-
-/// `None` of a driver that has a hash key or function and no table.
-fn rss(reply: &IterableRss<'_>) -> Option<Rss> {
-    let table = reply.get_indir().ok()?;
-    let words = table.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
-    let key = reply.get_hkey().ok().map(|key| key.iter().map(|byte| format!("{byte:02x}")).collect());
-    Some(Rss {
-        table: words.collect(),
-        key,
-        function: reply.get_hfunc().ok(),
-        input_xfrm: reply.get_input_xfrm().ok(),
-        settable: false,
-    })
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::host::ethtool::Feature;
+use crate::host::ethtool::{Feature, FlowType};
 
 /// Each command gets the answer of its own kind: what the crate counts as `features-get` is the kernel's `rings-get`.
 #[test]
@@ -13,7 +13,7 @@ fn the_kernel_knows_the_commands() {
     assert_eq!(lo.unknown, BTreeMap::from(["channels", "rings", "rss", "coalesce"].map(absent)));
     assert_eq!(lo.features.get(NTUPLE), Some(&Feature { on: false, fixed: true }));
     assert_eq!(lo.features.get("tx-checksum-sctp").map(|feature| feature.on), Some(true));
-    assert_eq!((lo.channels, lo.rings, lo.rss), (None, None, None));
+    assert_eq!((lo.channels, lo.rings, lo.rss, lo.hash.len()), (None, None, None, 0));
     let absent = "no-such-link".parse().unwrap();
     let error = read_one(&absent, Knob::Channels).unwrap_err();
     assert!(error.is_gone(), "{error}");
@@ -32,14 +32,23 @@ fn a_refusal_says_what_was_asked_for_and_what_the_kernel_says() {
         (Knob::Channels, "combined 4"),
         (Knob::Rings, "rx 64"),
         (Knob::Coalesce(CoalesceField::AdaptiveRx), "on"),
+        (Knob::Rss, "equal 2"),
+        (Knob::Hash(FlowType::Udp4), "sdfn"),
         (Knob::Ntuple, "off"),
     ] {
         let error = set(&absent, knob, text).unwrap_err().to_string();
-        let start =
-            format!("set {} of no-such-link to \"{text}\" by netlink: ENODEV: no such device", knob.name());
+        let start = format!(
+            "set {} of no-such-link to \"{text}\" by {}: ENODEV: no such device",
+            knob.name(),
+            knob.way()
+        );
         assert!(error.starts_with(&start), "{error}");
     }
     let lo = "lo".parse().unwrap();
-    let error = set(&lo, Knob::Channels, "combined 4").unwrap_err().to_string();
-    assert!(error.contains("EOPNOTSUPP: operation not supported"), "{error}");
+    for (knob, text) in
+        [(Knob::Channels, "combined 4"), (Knob::Rss, "equal 4"), (Knob::Hash(FlowType::Tcp4), "sd")]
+    {
+        let error = set(&lo, knob, text).unwrap_err().to_string();
+        assert!(error.contains("EOPNOTSUPP: operation not supported"), "{error}");
+    }
 }
