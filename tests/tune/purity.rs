@@ -90,6 +90,22 @@ fn an_offence_is_seen_in_code_and_not_in_comments_or_tests() {
     assert!(!says_pure("//! What.\nfn f() {} //! Pure.\n"));
 }
 
+/// What runs another program. `tune` and `server` ask the kernel, by files, netlink and sockets.
+const SHELLING_OUT: [&str; 7] =
+    ["process::Command", "Command::new", "CommandExt", "posix_spawn", "execv", "libc::system", "popen"];
+
+#[test]
+fn neither_program_runs_another_one() {
+    for source in ["tune/src", "server/src"] {
+        for file in rust_files(&repository().join(source)) {
+            let text = fs::read_to_string(&file).unwrap();
+            let code = text.lines().take_while(|line| line.trim() != "#[cfg(test)]");
+            let found = code.flat_map(|line| SHELLING_OUT.iter().filter(|word| line.contains(**word)));
+            assert_eq!(found.count(), 0, "{} runs another program", file.display());
+        }
+    }
+}
+
 /// The documentation at the head of a file says "Pure.".
 fn says_pure(text: &str) -> bool {
     text.lines().take_while(|line| line.starts_with("//!")).any(|line| line.contains("Pure."))

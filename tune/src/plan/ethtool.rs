@@ -4,7 +4,7 @@
 mod tests;
 
 use super::{Desired, PlanError, Skipped};
-use crate::host::ethtool::{Channels, Knob, Limited, NTUPLE, RssTable, is_even};
+use crate::host::ethtool::{Channels, CoalesceField, Knob, Limited, NTUPLE, RssTable, is_even};
 use crate::host::{Ethtool, Host, NicHost};
 use crate::profile::{ChannelCount, ChannelsWish, EthtoolWishes, FeaturesWish, RingsWish};
 use crate::setting::{Setting, Value};
@@ -12,6 +12,22 @@ use crate::setting::{Setting, Value};
 /// The most queues over which RSS spreads, where it is less than the channels that a driver takes (perftune.py,
 /// `__max_rx_queue_count`). More would receive nothing.
 const RSS_LIMITS: [(&str, u32); 4] = [("ixgbe", 16), ("ixgbevf", 4), ("i40e", 64), ("iavf", 16)];
+
+/// As ixgbe has it of an X550 or later (`IXGBE_MAX_RSS_INDICES_X550`), which has a table of 512 entries, where those before
+/// have 128 (`ixgbe_rss_indir_tbl_entries()`).
+const RSS_LIMIT_X550: u32 = 63;
+const RSS_TABLE_X550: usize = 512;
+
+/// Drivers without a switch to adapt the delay, and the numbers that stand for it (`ixgbe_set_coalesce()`,
+/// `igb_set_coalesce()`, `e1000_set_coalesce()`): no microseconds.
+const ADAPTIVE_USECS: [(&str, &[u32]); 6] = [
+    ("e1000e", &[1, 3, 4]),
+    ("igb", &[1, 3]),
+    ("igbvf", &[1, 3]),
+    ("igc", &[1, 3]),
+    ("ixgbe", &[1]),
+    ("ixgbevf", &[1]),
+];
 
 /// The drivers, as sysfs names them, with `ndo_rx_flow_steer` in Linux 6.12: accelerated RFS.
 const ARFS: [&str; 8] = ["bnxt_en", "enic", "hns3", "ice", "mlx4_core", "mlx5_core", "qede", "sfc"];
@@ -59,8 +75,12 @@ fn plan_of(
         for (&field, &number) in &wish.values {
             let knob = Knob::Coalesce(field);
             let key = format!("coalesce.{}", field.name());
-            if on.ethtool.coalesce.contains_key(&field) {
-                planner.set(knob, field.value(number), format!("{key} = {}", field.value(number).in_toml()));
+            if let Some(&found) = on.ethtool.coalesce.get(&field) {
+                let most = wish.at_most.contains(&field);
+                let number = if most && !planner.adapts(field, found) { number.min(found) } else { number };
+                let asked = field.value(wish.values[&field]).in_toml();
+                let asked = if most { format!("at most {asked}") } else { asked };
+                planner.set(knob, field.value(number), format!("{key} = {asked}"));
             } else {
                 planner.cannot(wish.require, &key, planner.absence("coalesce"))?;
             }
@@ -88,6 +108,23 @@ impl Planner<'_> {
 
     fn set_words(&mut self, knob: Knob, words: String, reason: String) {
         self.set(knob, Value::Words(words), reason);
+    }
+
+    /// True if this is no delay, but lets the driver choose one.
+    fn adapts(&self, field: CoalesceField, found: u32) -> bool {
+        let is_delay = matches!(field, CoalesceField::RxUsecs | CoalesceField::TxUsecs);
+        let means = |(driver, numbers): &(&str, &[u32])| *driver == self.driver() && numbers.contains(&found);
+        is_delay && ADAPTIVE_USECS.iter().any(means)
+    }
+
+    /// The most queues over which RSS spreads.
+    fn rss_limit(&self) -> u32 {
+        let limit = RSS_LIMITS.iter().find(|(driver, _)| *driver == self.driver()).map(|(_, most)| *most);
+        let entries = self.on.ethtool.rss.as_ref().map_or(0, |rss| rss.table.len());
+        match limit {
+            Some(_) if self.driver() == "ixgbe" && entries == RSS_TABLE_X550 => RSS_LIMIT_X550,
+            limit => limit.unwrap_or(u32::MAX),
+        }
     }
 
     /// Skips a wish, or refuses the profile.
@@ -122,10 +159,7 @@ impl Planner<'_> {
             self.cannot(wish.require, "channels.count", self.absence("channels"))?;
             return Ok(found);
         };
-        let limit = RSS_LIMITS
-            .iter()
-            .find(|(driver, _)| *driver == self.driver())
-            .map_or(u32::MAX, |(_, most)| *most);
+        let limit = self.rss_limit();
         let wanted = lay(channels, asked.min(limit), asked);
         let most = wanted.rx_queues();
         let why = match () {

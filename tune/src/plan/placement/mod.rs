@@ -105,6 +105,33 @@ pub(super) fn fold(layouts: &[Layout], queues: usize) -> Vec<Layout> {
     (0..queues.min(layouts.len())).map(fold).collect()
 }
 
+/// The layouts in another order: each queue has the first one left that is nearest to the node of its own interrupt (`nodes`,
+/// by position). A card with a function in each socket has queues on each (multi-pf-netdev.rst); of any other card all are
+/// on one node, and the order stays.
+pub(super) fn by_own_node(
+    mut layouts: Vec<Layout>,
+    nodes: &[Option<u32>],
+    topology: &Topology,
+) -> Vec<Layout> {
+    if nodes.windows(2).all(|pair| pair[0] == pair[1]) {
+        return layouts;
+    }
+    let places: BTreeMap<Cpu, &CpuPlace> = topology.cpus.iter().map(|place| (place.cpu, place)).collect();
+    let mut ordered = Vec::new();
+    for node in nodes.iter().take(layouts.len()) {
+        let distance = |layout: &Layout| {
+            topology.distance(places.get(&layout.cpu).and_then(|place| place.node), *node)
+        };
+        let nearest = (0..layouts.len()).min_by_key(|&position| distance(&layouts[position]));
+        ordered.extend(nearest.map(|position| layouts.remove(position)));
+        if let (Some(layout), Some(node)) = (ordered.last_mut(), node) {
+            layout.why.push_str(&format!("; its interrupt is of node {node}"));
+        }
+    }
+    ordered.append(&mut layouts);
+    ordered
+}
+
 /// Gives each of these CPUs, which no group has, a queue to send on: one on its core, else in its cache, else in its
 /// node, else on the nearest one; of several that with the fewest senders.
 pub(super) fn add_senders(layouts: &mut [Layout], topology: &Topology, others: &CpuSet) {
