@@ -23,7 +23,8 @@ pub fn config(bytes: &[u8]) {
 /// A request to the metrics endpoint: what it is does not depend on the pieces in which it comes.
 pub fn request(bytes: &[u8]) {
     let whole = parse_request(bytes);
-    let first = (1..=bytes.len()).map(|end| parse_request(&bytes[..end])).find(|found| *found != Parsed::Incomplete);
+    let first =
+        (1..=bytes.len()).map(|end| parse_request(&bytes[..end])).find(|found| *found != Parsed::Incomplete);
     assert_eq!(whole, first.unwrap_or(Parsed::Incomplete));
 }
 

@@ -130,7 +130,10 @@ impl State {
         let Head { schema, tool } =
             serde_json::from_str(&text).map_err(|error| unusable(error.to_string()))?;
         if schema != SCHEMA {
-            return Err(unusable(format!("its schema is {schema} ({tool}), this program knows {SCHEMA}")));
+            return Err(unusable(format!(
+                "its schema is {schema} ({}), this program knows {SCHEMA}",
+                tool.escape_debug()
+            )));
         }
         let journal: Journal = serde_json::from_str(&text).map_err(|error| unusable(error.to_string()))?;
         if journal.netns != self.netns {
@@ -234,6 +237,8 @@ fn of_no_setting(entry: &Entry) -> Option<String> {
     let path = entry.path.escape_debug();
     match Setting::from_path(&entry.path) {
         None => Some(format!("\"{path}\" in it is no file that tune sets")),
+        // What each irqbalance left alone; its form is its own, and a message to it is all that comes of it.
+        Some(Setting::IrqbalanceBan) => None,
         Some(setting) if setting.parse(&entry.before).is_err() => {
             Some(format!("\"{}\" in it is no value of {path}", entry.before.escape_debug()))
         }

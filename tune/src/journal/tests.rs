@@ -98,7 +98,10 @@ fn a_journal_is_believed_as_a_whole_or_not_at_all() {
     for (bad, reason) in [
         (entry("/etc/passwd", "x"), "\"/etc/passwd\" in it is no file that tune sets"),
         (entry("/proc/sys/../../etc/passwd", "x"), "is no file that tune sets"),
-        (entry("/proc/irq/3/smp_affinity_list", "a\nb"), "\"a\\nb\" in it is no value of /proc/irq/3/smp_affinity_list"),
+        (
+            entry("/proc/irq/3/smp_affinity_list", "a\nb"),
+            "\"a\\nb\" in it is no value of /proc/irq/3/smp_affinity_list",
+        ),
     ] {
         state.store(&state.journal(vec![good(), bad, good()])).unwrap();
         let error = state.load().unwrap_err().to_string();

@@ -295,12 +295,21 @@ fn lay(mut channels: Channels, rx: u32, tx: u32) -> Channels {
 /// The host with as many queues as it will have after the planned channels: the first ones, as they are now. What a new
 /// queue will hold, and which interrupt it gets, is found out when it is there.
 pub(super) fn predicted(host: &Host, desired: &mut Desired) -> Option<Host> {
+    let resized: Vec<_> = host.nics.iter().map(|on| resized(on, desired)).collect();
+    if resized.iter().all(Option::is_none) {
+        return None;
+    }
     let mut predicted = host.clone();
-    let resized = predicted.nics.iter_mut().map(|on| resize(on, desired)).filter(Option::is_some).count();
-    (resized > 0).then_some(predicted)
+    for (on, channels) in predicted.nics.iter_mut().zip(resized) {
+        if let Some(channels) = channels {
+            on.resize(channels.rx_queues(), channels.tx_queues());
+        }
+    }
+    Some(predicted)
 }
 
-fn resize(on: &mut NicHost, desired: &mut Desired) -> Option<()> {
+/// The channels that an interface will have, if it has others now.
+fn resized(on: &NicHost, desired: &mut Desired) -> Option<Channels> {
     let setting = Setting::Ethtool(on.nic.name.clone(), Knob::Channels);
     let (before, after) = (on.value(&setting)?, desired.settings.get(&setting)?);
     if before == *after {
@@ -308,12 +317,10 @@ fn resize(on: &mut NicHost, desired: &mut Desired) -> Option<()> {
     }
     let mut ethtool = on.ethtool.clone();
     ethtool.set(Knob::Channels, &after.to_string()).ok()?;
-    let channels = ethtool.channels?;
-    on.resize(channels.rx_queues(), channels.tx_queues());
     desired.notes.push(format!(
         "{} goes from {before} to {after}: its interrupts and queues are discovered and planned again after that; what is \
          said of them here is of those of now",
         setting.path()
     ));
-    Some(())
+    ethtool.channels
 }

@@ -221,7 +221,11 @@ mod tests {
         let expected = EthtoolWishes {
             channels: Some(ChannelsWish { count: ChannelCount::Number(8), require: true }),
             rings: Some(RingsWish { rx: Some(1024), tx: None, require: false }),
-            coalesce: Some(CoalesceWish { values: values.into(), at_most: [CoalesceField::TxFrames].into(), require: false }),
+            coalesce: Some(CoalesceWish {
+                values: values.into(),
+                at_most: [CoalesceField::TxFrames].into(),
+                require: false,
+            }),
             rss: Some(RssWish { require: false }),
             features: Some(FeaturesWish { ntuple: Some(true), require: false }),
         };
@@ -239,7 +243,10 @@ mod tests {
             ("[channels]\nrequire = 1", "p:2:11: channels.require: must be true or false"),
             ("[rings]\nrx = -1", "p:2:6: rings.rx: must be an integer from 1 to 1048576"),
             ("[rings]\nmini = 1", "p:2:1: rings.mini: unknown key; known here: rx, tx, require"),
-            ("[coalesce]\nrx_usecs = {}", "p:2:12: coalesce.rx_usecs: must be a number, or { at_most = NUMBER }"),
+            (
+                "[coalesce]\nrx_usecs = {}",
+                "p:2:12: coalesce.rx_usecs: must be a number, or { at_most = NUMBER }",
+            ),
             (
                 "[coalesce]\nrx_usecs = { most = 1 }",
                 "p:2:14: coalesce.rx_usecs.most: unknown key; known here: at_most",

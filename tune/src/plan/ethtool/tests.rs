@@ -84,7 +84,11 @@ fn a_delay_of_at_most_is_lowered_and_never_raised() {
         host.nics[0].ethtool.coalesce.insert(CoalesceField::RxUsecs, found);
         let desired = planned(&host, "[coalesce]\nrx_usecs = { at_most = 10 }").unwrap();
         let (value, reason) = wanted(&desired, Knob::Coalesce(CoalesceField::RxUsecs)).unwrap();
-        assert_eq!((value.as_str(), reason.as_str()), (expected, "coalesce.rx_usecs = at most 10"), "{driver} {found}");
+        assert_eq!(
+            (value.as_str(), reason.as_str()),
+            (expected, "coalesce.rx_usecs = at most 10"),
+            "{driver} {found}"
+        );
     }
 }
 

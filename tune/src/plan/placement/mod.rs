@@ -119,9 +119,8 @@ pub(super) fn by_own_node(
     let places: BTreeMap<Cpu, &CpuPlace> = topology.cpus.iter().map(|place| (place.cpu, place)).collect();
     let mut ordered = Vec::new();
     for node in nodes.iter().take(layouts.len()) {
-        let distance = |layout: &Layout| {
-            topology.distance(places.get(&layout.cpu).and_then(|place| place.node), *node)
-        };
+        let distance =
+            |layout: &Layout| topology.distance(places.get(&layout.cpu).and_then(|place| place.node), *node);
         let nearest = (0..layouts.len()).min_by_key(|&position| distance(&layouts[position]));
         ordered.extend(nearest.map(|position| layouts.remove(position)));
         if let (Some(layout), Some(node)) = (ordered.last_mut(), node) {

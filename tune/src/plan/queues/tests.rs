@@ -94,7 +94,8 @@ fn queues_that_rss_leaves_out_are_said() {
         input_xfrm: None,
         settable: true,
     };
-    let notes = |host: &Host, profile: &str| plan(&Profile::parse(profile, "p").unwrap(), host).unwrap().notes;
+    let notes =
+        |host: &Host, profile: &str| plan(&Profile::parse(profile, "p").unwrap(), host).unwrap().notes;
     for (queues, profile, said) in [(3, "", true), (4, "", false), (3, "[rss]", false)] {
         host.nics[0].ethtool.rss = Some(rss(queues));
         let notes = notes(&host, profile);
