@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
 #[path = "../fuzz/src/of_tune.rs"]
+#[allow(unreachable_pub, reason = "it is a module of the library that is fuzzed, too")]
 mod of_tune;
 #[path = "../fuzz/replay.rs"]
 mod replay;
