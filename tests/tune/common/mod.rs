@@ -172,6 +172,9 @@ pub(crate) fn canonical(path: &str, value: &str) -> String {
     if path.ends_with("_list") {
         return CpuSet::parse_list(value).unwrap().to_string();
     }
+    if path.ends_with(".json") {
+        return serde_json::from_str::<Value>(value).unwrap().to_string();
+    }
     value.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
