@@ -5,7 +5,9 @@ mod tests;
 
 use super::{Desired, PlanError, Skipped, cpus};
 use crate::cpu_set::CpuSet;
-use crate::host::ethtool::{Channels, Knob, Limited, NTUPLE, RssTable, is_even, rounds_to};
+use crate::host::ethtool::{
+    Channels, CoalesceField, Knob, Limited, NTUPLE, RssTable, is_even, rounds_to,
+};
 use crate::host::{Ethtool, Host, NicHost};
 use crate::profile::{ChannelCount, ChannelsWish, EthtoolWishes, FeaturesWish, Profile, RingsWish};
 use crate::setting::{Setting, Value};
@@ -13,6 +15,22 @@ use crate::setting::{Setting, Value};
 /// The most queues over which RSS spreads, where it is less than the channels that a driver takes (perftune.py,
 /// `__max_rx_queue_count`). More would receive nothing.
 const RSS_LIMITS: [(&str, u32); 4] = [("ixgbe", 16), ("ixgbevf", 4), ("i40e", 64), ("iavf", 16)];
+
+/// As ixgbe has it of an X550 or later (`IXGBE_MAX_RSS_INDICES_X550`), which has a table of 512 entries, where those before
+/// have 128 (`ixgbe_rss_indir_tbl_entries()`).
+const RSS_LIMIT_X550: u32 = 63;
+const RSS_TABLE_X550: usize = 512;
+
+/// Drivers without a switch to adapt the delay, and the numbers that stand for it (`ixgbe_set_coalesce()`,
+/// `igb_set_coalesce()`, `e1000_set_coalesce()`): no microseconds.
+const ADAPTIVE_USECS: [(&str, &[u32]); 6] = [
+    ("e1000e", &[1, 3, 4]),
+    ("igb", &[1, 3]),
+    ("igbvf", &[1, 3]),
+    ("igc", &[1, 3]),
+    ("ixgbe", &[1]),
+    ("ixgbevf", &[1]),
+];
 
 /// The drivers, as sysfs names them, with `ndo_rx_flow_steer` in Linux 6.12: accelerated RFS.
 const ARFS: [&str; 8] = ["bnxt_en", "enic", "hns3", "ice", "mlx4_core", "mlx5_core", "qede", "sfc"];
@@ -68,8 +86,12 @@ fn plan_of(wishes: &EthtoolWishes, on: &NicHost, cpus: u32, desired: &mut Desire
         for (&field, &number) in &wish.values {
             let knob = Knob::Coalesce(field);
             let key = format!("coalesce.{}", field.name());
-            if on.ethtool.coalesce.contains_key(&field) {
-                planner.set(knob, field.value(number), format!("{key} = {}", field.value(number).in_toml()));
+            if let Some(&found) = on.ethtool.coalesce.get(&field) {
+                let most = wish.at_most.contains(&field);
+                let number = if most && !planner.adapts(field, found) { number.min(found) } else { number };
+                let asked = field.value(wish.values[&field]).in_toml();
+                let asked = if most { format!("at most {asked}") } else { asked };
+                planner.set(knob, field.value(number), format!("{key} = {asked}"));
             } else {
                 planner.cannot(wish.require, &key, planner.absence("coalesce"))?;
             }
@@ -97,6 +119,23 @@ impl Planner<'_> {
 
     fn set_words(&mut self, knob: Knob, words: String, reason: String) {
         self.set(knob, Value::Words(words), reason);
+    }
+
+    /// True if this is no delay, but lets the driver choose one.
+    fn adapts(&self, field: CoalesceField, found: u32) -> bool {
+        let is_delay = matches!(field, CoalesceField::RxUsecs | CoalesceField::TxUsecs);
+        let means = |(driver, numbers): &(&str, &[u32])| *driver == self.driver() && numbers.contains(&found);
+        is_delay && ADAPTIVE_USECS.iter().any(means)
+    }
+
+    /// The most queues over which RSS spreads.
+    fn rss_limit(&self) -> u32 {
+        let limit = RSS_LIMITS.iter().find(|(driver, _)| *driver == self.driver()).map(|(_, most)| *most);
+        let entries = self.on.ethtool.rss.as_ref().map_or(0, |rss| rss.table.len());
+        match limit {
+            Some(_) if self.driver() == "ixgbe" && entries == RSS_TABLE_X550 => RSS_LIMIT_X550,
+            limit => limit.unwrap_or(u32::MAX),
+        }
     }
 
     /// Skips a wish, or refuses the profile.
@@ -131,10 +170,7 @@ impl Planner<'_> {
             self.cannot(wish.require, "channels.count", self.absence("channels"))?;
             return Ok(found);
         };
-        let limit = RSS_LIMITS
-            .iter()
-            .find(|(driver, _)| *driver == self.driver())
-            .map_or(u32::MAX, |(_, most)| *most);
+        let limit = self.rss_limit();
         let wanted = lay(channels, asked.min(limit), asked);
         let most = wanted.rx_queues();
         let why = match () {
@@ -282,20 +318,22 @@ pub(super) fn predicted(
     host: &Host,
     desired: &mut Desired,
 ) -> Result<Option<Host>, PlanError> {
+    let resized: Vec<_> = host.nics.iter().map(|on| resized(on, desired)).collect();
+    let Some(first) = resized.iter().position(Option::is_some) else { return Ok(None) };
+    if !profile.map.is_empty() {
+        return Err(PlanError::MapOfOtherChannels(host.nics[first].nic.name.clone()));
+    }
     let mut predicted = host.clone();
-    let mut resized = false;
-    for on in &mut predicted.nics {
-        if resize(on, desired).is_some() {
-            if !profile.map.is_empty() {
-                return Err(PlanError::MapOfOtherChannels(on.nic.name.clone()));
-            }
-            resized = true;
+    for (on, channels) in predicted.nics.iter_mut().zip(resized) {
+        if let Some(channels) = channels {
+            on.resize(channels.rx_queues(), channels.tx_queues());
         }
     }
-    Ok(resized.then_some(predicted))
+    Ok(Some(predicted))
 }
 
-fn resize(on: &mut NicHost, desired: &mut Desired) -> Option<()> {
+/// The channels that an interface will have, if it has others now.
+fn resized(on: &NicHost, desired: &mut Desired) -> Option<Channels> {
     let setting = Setting::Ethtool(on.nic.name.clone(), Knob::Channels);
     let (before, after) = (on.value(&setting)?, desired.settings.get(&setting)?);
     if before == *after {
@@ -303,12 +341,10 @@ fn resize(on: &mut NicHost, desired: &mut Desired) -> Option<()> {
     }
     let mut ethtool = on.ethtool.clone();
     ethtool.set(Knob::Channels, &after.to_string()).ok()?;
-    let channels = ethtool.channels?;
-    on.resize(channels.rx_queues(), channels.tx_queues());
     desired.notes.push(format!(
         "{} goes from {before} to {after}: its interrupts and queues are discovered and planned again after that; what is \
          said of them here is of those of now",
         setting.path()
     ));
-    Some(())
+    ethtool.channels
 }

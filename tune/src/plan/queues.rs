@@ -1,11 +1,14 @@
 //! Interrupts, XPS and RPS of the interfaces' queues. Pure.
 
+use std::collections::BTreeSet;
+
 use super::placement::{
     Ground, Layout, Occupancy, add_senders, extent_of, fold, for_cpus, layout, layout_on_functions,
 };
 use super::{Desired, PlanError, Skipped, cpus, napi_threads};
 use crate::cpu_set::CpuSet;
-use crate::host::{Direction, Host, NicHost, QueueIndex, Serves, Topology};
+use crate::host::ethtool::Knob;
+use crate::host::{Direction, Host, IrqState, NicHost, QueueIndex, Serves, Topology};
 use crate::profile::{IrqPolicy, Placement, Profile, Queues, RpsDefault, RpsPolicy, XpsPolicy};
 use crate::setting::{Setting, Value};
 
@@ -36,6 +39,7 @@ pub(super) fn plan(
         laid.plan_xps(queues.xps, desired);
         laid.plan_rps(queues, desired)?;
         laid.plan_rps_flow_cnt(queues.rps_flow_cnt, desired);
+        note_idle_queues(on, desired);
     }
     plan_rps_default(queues.rps_default, host, workers, desired)
 }
@@ -117,7 +121,14 @@ impl Laid<'_> {
                     Serves::All => "all queues".to_owned(),
                 };
                 let reason = format!("{} ({serves} of {}) fires on {}", row.name, nic.name, layout.why);
-                desired.set(setting, Value::List(CpuSet::from_iter([layout.cpu])), reason);
+                let wanted = CpuSet::from_iter([layout.cpu]);
+                if let Some(IrqState { affinity, managed: true, .. }) = on.irqs.get(&row.irq)
+                    && *affinity != wanted
+                {
+                    let (name, found) = (row.name.clone(), affinity.clone());
+                    return Err(PlanError::ManagedIrq { irq: row.irq, name, found, wanted: layout.cpu });
+                }
+                desired.set(setting, Value::List(wanted), reason);
             }
         }
         Ok(())
@@ -268,6 +279,23 @@ impl Laid<'_> {
             desired.set(setting, Value::Numbers(vec![i128::from(rounded)]), reason.clone());
         }
     }
+}
+
+/// Queues that RSS leaves out get only what a flow director sends them, and new connections never.
+fn note_idle_queues(on: &NicHost, desired: &mut Desired) {
+    let (nic, table) = (&on.nic, on.ethtool.rss.as_ref().map(|rss| &rss.table));
+    let used: BTreeSet<u32> = table.into_iter().flatten().copied().collect();
+    let sets = |knob| desired.settings.contains_key(&Setting::Ethtool(nic.name.clone(), knob));
+    if used.is_empty() || used.len() >= nic.rx_queues.len() || sets(Knob::Rss) || sets(Knob::Channels) {
+        return;
+    }
+    desired.notes.push(format!(
+        "RSS of {} spreads new connections over {} of its {} receive queues: the workers on the CPUs of the others get none \
+         where listeners are chosen by CPU; [channels] and [rss] in the profile change that",
+        nic.name,
+        used.len(),
+        nic.rx_queues.len()
+    ));
 }
 
 /// What the kernel would refuse is refused here: it parses into the mask that is in force, so that a refused write

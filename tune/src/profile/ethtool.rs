@@ -1,6 +1,6 @@
 //! `[channels]`, `[rings]`, `[coalesce]`, `[rss]` and `[features]`. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::section::{ProfileError, Section};
 use crate::host::ethtool::{CoalesceField, FlowType, HashFields, Knob};
@@ -59,6 +59,8 @@ pub struct RingsWish {
 pub struct CoalesceWish {
     /// What shall be set; switches are 0 or 1.
     pub values: BTreeMap<CoalesceField, u32>,
+    /// Those of which less is as good.
+    pub at_most: BTreeSet<CoalesceField>,
     /// Refuse the profile where the driver lacks one.
     pub require: bool,
 }
@@ -131,10 +133,13 @@ fn parse_coalesce(section: &Section) -> Result<CoalesceWish, ProfileError> {
     let mut known = CoalesceField::ALL.map(CoalesceField::name).to_vec();
     known.push("require");
     section.refuse_unknown(&known)?;
-    let mut values = BTreeMap::new();
+    let (mut values, mut at_most) = (BTreeMap::new(), BTreeSet::new());
     for field in CoalesceField::ALL {
         let value = if field.is_switch() {
             section.flag(field.name())?.map(u32::from)
+        } else if let Some(most) = most(section, field.name())? {
+            at_most.insert(field);
+            Some(most)
         } else {
             number(section, field.name(), 0)?
         };
@@ -153,7 +158,7 @@ fn parse_coalesce(section: &Section) -> Result<CoalesceWish, ProfileError> {
             return Err(section.error(delay.name(), &value.span(), &message));
         }
     }
-    Ok(CoalesceWish { values, require: require(section)? })
+    Ok(CoalesceWish { values, at_most, require: require(section)? })
 }
 
 /// `rss.table`.
@@ -194,6 +199,17 @@ fn number(section: &Section, key: &str, least: i128) -> Result<Option<u32>, Prof
     Ok(section.integer(key, least..=MOST)?.and_then(|number| u32::try_from(number).ok()))
 }
 
+/// The number of a table `{ at_most = 8 }`; `None` for anything else.
+fn most(section: &Section, key: &str) -> Result<Option<u32>, ProfileError> {
+    const AT_MOST: &str = "at_most";
+    let Some(value) = section.get(key) else { return Ok(None) };
+    let DeValue::Table(table) = value.get_ref() else { return Ok(None) };
+    let inner = Section { source: section.source, path: section.key_path(key), table };
+    inner.refuse_unknown(&[AT_MOST])?;
+    let missing = || section.error(key, &value.span(), "must be a number, or { at_most = NUMBER }");
+    number(&inner, AT_MOST, 0)?.map(Some).ok_or_else(missing)
+}
+
 fn require(section: &Section) -> Result<bool, ProfileError> {
     Ok(section.flag("require")?.unwrap_or(false))
 }
@@ -216,7 +232,7 @@ mod tests {
     fn each_key_is_read() {
         let found = wishes(
             "[channels]\ncount = 8\nrequire = true\n[rings]\nrx = 1024\n[coalesce]\nadaptive_rx = false\nrx_usecs = 8\n\
-             tx_frames = 0\n[rss]\ntable = \"equal\"\nudp4 = \"fnsd\"\n[features]\nntuple = \"on\"\n",
+             tx_frames = { at_most = 0 }\n[rss]\ntable = \"equal\"\nudp4 = \"fnsd\"\n[features]\nntuple = \"on\"\n",
         );
         let values =
             [(CoalesceField::AdaptiveRx, 0), (CoalesceField::RxUsecs, 8), (CoalesceField::TxFrames, 0)];
@@ -224,7 +240,11 @@ mod tests {
         let expected = EthtoolWishes {
             channels: Some(ChannelsWish { count: ChannelCount::Number(8), require: true }),
             rings: Some(RingsWish { rx: Some(1024), tx: None, require: false }),
-            coalesce: Some(CoalesceWish { values: values.into(), require: false }),
+            coalesce: Some(CoalesceWish {
+                values: values.into(),
+                at_most: [CoalesceField::TxFrames].into(),
+                require: false,
+            }),
             rss: Some(RssWish { equal: true, hash: [(FlowType::Udp4, sdfn)].into(), require: false }),
             features: Some(FeaturesWish { ntuple: Some(true), require: false }),
         };
@@ -244,6 +264,14 @@ mod tests {
             ("[channels]\nrequire = 1", "p:2:11: channels.require: must be true or false"),
             ("[rings]\nrx = -1", "p:2:6: rings.rx: must be an integer from 1 to 1048576"),
             ("[rings]\nmini = 1", "p:2:1: rings.mini: unknown key; known here: rx, tx, require"),
+            (
+                "[coalesce]\nrx_usecs = {}",
+                "p:2:12: coalesce.rx_usecs: must be a number, or { at_most = NUMBER }",
+            ),
+            (
+                "[coalesce]\nrx_usecs = { most = 1 }",
+                "p:2:14: coalesce.rx_usecs.most: unknown key; known here: at_most",
+            ),
             ("[coalesce]\nadaptive_rx = \"on\"", "p:2:15: coalesce.adaptive_rx: must be true or false"),
             (
                 "[coalesce]\nadaptive_rx = true\nrx_usecs = 8",

@@ -65,6 +65,34 @@ fn a_queue_for_each_worker_and_why_not_more() {
     assert!(refused.starts_with("channels.count = 6 of eth0: ixgbevf spreads RSS over 4"), "{refused}");
 }
 
+/// The 82599 and X540 have 128 entries and 16 queues, the X550 512 and 63.
+#[test]
+fn the_rss_limit_of_ixgbe_is_that_of_its_chip() {
+    for (entries, expected) in [(128, "combined 16"), (512, "combined 32")] {
+        let mut host = host("ixgbe");
+        host.nics[0].ethtool.rss.as_mut().unwrap().table = (0..entries).map(|entry| entry % 8).collect();
+        let desired = planned(&host, "[channels]\ncount = 32").unwrap();
+        assert_eq!(wanted(&desired, Knob::Channels).unwrap().0, expected, "{entries}");
+    }
+}
+
+#[test]
+fn a_delay_of_at_most_is_lowered_and_never_raised() {
+    for (driver, found, expected) in
+        [("ice", 3, "3"), ("ice", 50, "10"), ("ixgbe", 1, "10"), ("ixgbe", 0, "0"), ("igb", 3, "10")]
+    {
+        let mut host = host(driver);
+        host.nics[0].ethtool.coalesce.insert(CoalesceField::RxUsecs, found);
+        let desired = planned(&host, "[coalesce]\nrx_usecs = { at_most = 10 }").unwrap();
+        let (value, reason) = wanted(&desired, Knob::Coalesce(CoalesceField::RxUsecs)).unwrap();
+        assert_eq!(
+            (value.as_str(), reason.as_str()),
+            (expected, "coalesce.rx_usecs = at most 10"),
+            "{driver} {found}"
+        );
+    }
+}
+
 #[test]
 fn the_queues_are_planned_as_they_will_be_and_no_interrupt_is_promised() {
     let desired = planned(&host("ice"), "[channels]\ncount = 4").unwrap();
