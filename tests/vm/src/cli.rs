@@ -1,6 +1,7 @@
 //! The command line, on the host and in the guest.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -52,6 +53,16 @@ enum Role {
     /// What runs in the guest.
     #[command(hide = true)]
     Guest(Asked),
+    /// The client of the group "others".
+    #[command(hide = true)]
+    HttpClient {
+        /// The server.
+        server: SocketAddr,
+        /// Connections.
+        connections: usize,
+        /// Requests on each.
+        requests: usize,
+    },
 }
 
 /// What is asked of the guest's part.
@@ -80,6 +91,8 @@ pub(crate) enum Group {
     Offline,
     /// kill -9 of apply at random moments.
     Killed,
+    /// nginx and haproxy on the tuned NIC; only if asked for.
+    Others,
 }
 
 impl Group {
@@ -101,6 +114,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let held = match &cli.role {
         Some(Role::Guest(asked)) => guest::run(asked),
+        Some(Role::HttpClient { server, connections, requests }) => {
+            guest::http::run(*server, *connections, *requests).map(|()| true)
+        }
         None => machine::run(&cli.options),
     };
     match held {

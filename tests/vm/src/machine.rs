@@ -25,9 +25,12 @@ pub(crate) enum Name {
 /// What the guest needs of the host's programs, beside what `machine.sh` itself takes.
 const GUEST_PROGRAMS: [&str; 2] = ["perf", "irqbalance"];
 
+/// And what the group [`Group::Others`] needs.
+const OTHER_SERVERS: [&str; 2] = ["nginx", "haproxy"];
+
 /// Where the programs come from.
 const PACKAGES: &str = "apt-get install -y --no-install-recommends qemu-system-x86 busybox-static cpio xz-utils ethtool \
-                        iproute2 linux-perf irqbalance";
+                        iproute2 linux-perf irqbalance nginx-light haproxy";
 
 /// Seconds after which a machine is given up. Only a machine that hangs gets there.
 const LIMIT: &str = "3000";
@@ -72,13 +75,20 @@ fn groups(options: &Options) -> Vec<Group> {
     match options {
         Options { group, .. } if !group.is_empty() => group.clone(),
         Options { quick: true, .. } => vec![Group::Steering, Group::FewQueues],
-        _ => Group::value_variants().to_vec(),
+        _ => Group::value_variants().iter().copied().filter(|&group| group != Group::Others).collect(),
     }
+}
+
+/// The programs that these groups need in the guest.
+fn guest_programs(options: &Options) -> Vec<&'static str> {
+    let others = options.group.contains(&Group::Others);
+    GUEST_PROGRAMS.into_iter().chain(OTHER_SERVERS.into_iter().filter(|_| others)).collect()
 }
 
 /// Where `setup.sh` puts kernel and qemu.
 fn home() -> PathBuf {
-    let cache = || PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache/corelocal-vm");
+    let cache =
+        || PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache/corelocal-vm");
     env::var_os("VM_HOME").map_or_else(cache, PathBuf::from)
 }
 
@@ -90,7 +100,8 @@ fn missing(options: &Options, home: &Path) -> Option<String> {
     let programs = ["qemu-system-x86_64", "busybox", "cpio", "xz", "ip", "ethtool"];
     let path = env::var_os("PATH").unwrap_or_default();
     let is_there = |program: &&str| env::split_paths(&path).any(|dir| dir.join(program).is_file());
-    let missing: Vec<&str> = programs.into_iter().chain(GUEST_PROGRAMS).filter(|name| !is_there(name)).collect();
+    let missing: Vec<&str> =
+        programs.into_iter().chain(guest_programs(options)).filter(|name| !is_there(name)).collect();
     if !missing.is_empty() {
         return Some(format!("needs {}: {PACKAGES}", missing.join(", ")));
     }
@@ -118,7 +129,7 @@ fn boot(name: Name, options: &Options, payload: &Path, home: &Path) -> anyhow::R
     let groups: Vec<String> = groups(options).into_iter().map(Group::name).collect();
     let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/machine.sh"));
     command.args(name.options()).args(["-t", LIMIT]).env("VM_HOME", home);
-    command.env("VM_PROGRAMS", GUEST_PROGRAMS.join(" "));
+    command.env("VM_PROGRAMS", guest_programs(options).join(" "));
     if let Some(kernel) = &options.kernel {
         command.arg("-k").arg(kernel);
     }

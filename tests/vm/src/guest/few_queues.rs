@@ -1,5 +1,7 @@
 //! Fewer queues than CPUs: RPS in groups.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use tune::cpu_set::CpuSet;
 
@@ -13,31 +15,30 @@ const LOCAL: f64 = 0.99;
 pub(super) fn run(table: &mut Table) -> Result<()> {
     let all = nic::queues()?;
     let few = (all / 6).max(2);
-    set_channels(few)?;
+    nic::set_channels(few)?;
     let name = format!("{few} queues");
     serving::check_apply(table)?;
     let queues = nic::read_queues()?;
-    table.none(&format!("{name}: RPS in groups of CPUs of one node"), &wrong_with_groups(&queues)?, groups(&queues));
+    table.none(
+        &format!("{name}: RPS in groups of CPUs of one node"),
+        &wrong_with_groups(&queues)?,
+        groups(&queues),
+    );
     let seen = serve("cpu")?;
     seen.check_echoes(&name, table)?;
     seen.check_locality(&name, LOCAL, table)?;
     seen.check_interrupts(&name, &queues, table)?;
     seen.check_transmit(&name, &queues, table);
     programs::tune(&["restore"])?.expect(0)?;
-    set_channels(all)
+    nic::set_channels(all)
 }
 
-fn set_channels(count: u32) -> Result<()> {
-    programs::run("ethtool", &["-L", "eth0", "combined", &count.to_string()])?.expect(0)?;
-    Ok(())
-}
-
-fn groups(queues: &std::collections::BTreeMap<u32, Queue>) -> String {
+fn groups(queues: &BTreeMap<u32, Queue>) -> String {
     queues.values().map(|queue| queue.rps.to_string()).collect::<Vec<_>>().join(" ")
 }
 
 /// Groups share no CPU and leave none out, none crosses a node, and the interrupts are on a CPU of the group.
-fn wrong_with_groups(queues: &std::collections::BTreeMap<u32, Queue>) -> Result<Vec<String>> {
+fn wrong_with_groups(queues: &BTreeMap<u32, Queue>) -> Result<Vec<String>> {
     let nodes = [nic::node(0)?, nic::node(1)?];
     let mut wrong = Vec::new();
     let mut seen = CpuSet::new();

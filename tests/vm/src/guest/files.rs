@@ -67,7 +67,9 @@ impl Files {
         let paths: std::collections::BTreeSet<&String> = self.0.keys().chain(other.0.keys()).collect();
         let pairs = paths.into_iter().map(|path| (path, self.0.get(path), other.0.get(path)));
         let different = pairs.filter(|(_, before, after)| before != after);
-        different.map(|(path, before, after)| format!("{path}: {} -> {}", text(before), text(after))).collect()
+        different
+            .map(|(path, before, after)| format!("{path}: {} -> {}", text(before), text(after)))
+            .collect()
     }
 }
 

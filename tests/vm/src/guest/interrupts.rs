@@ -22,13 +22,15 @@ pub(super) fn read() -> Result<Vec<Row>> {
 
 fn parse(text: &str) -> Option<Vec<Row>> {
     let (head, rows) = text.split_once('\n')?;
-    let cpus: Option<Vec<Cpu>> = head.split_whitespace().map(|cpu| cpu.strip_prefix("CPU")?.parse().ok()).collect();
+    let cpus: Option<Vec<Cpu>> =
+        head.split_whitespace().map(|cpu| cpu.strip_prefix("CPU")?.parse().ok()).collect();
     let cpus = cpus?;
     let row = |line: &str| {
         let (irq, rest) = line.split_once(':')?;
         let irq = irq.trim().parse().ok()?;
         let mut words = rest.split_whitespace();
-        let counts = cpus.iter().map(|cpu| Some((*cpu, words.next()?.parse().ok()?))).collect::<Option<_>>()?;
+        let counts =
+            cpus.iter().map(|cpu| Some((*cpu, words.next()?.parse().ok()?))).collect::<Option<_>>()?;
         Some(Row { irq, name: words.next_back()?.to_owned(), counts })
     };
     Some(rows.lines().filter_map(row).collect())

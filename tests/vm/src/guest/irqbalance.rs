@@ -38,7 +38,11 @@ impl Irqbalance {
         let queues: Vec<u32> = nic::vectors()?.queues.into_values().flatten().collect();
         let free: Vec<String> =
             queues.iter().filter(|irq| !banned.contains(irq)).map(|irq| format!("IRQ {irq}")).collect();
-        table.none("irqbalance runs and leaves the queues' interrupts alone", &free, format!("{} interrupts", queues.len()));
+        table.none(
+            "irqbalance runs and leaves the queues' interrupts alone",
+            &free,
+            format!("{} interrupts", queues.len()),
+        );
         Ok(())
     }
 
@@ -58,7 +62,11 @@ impl Irqbalance {
             }
             Ok((moved > 0).then_some(moved))
         })?;
-        table.check("irqbalance: it places the queues' interrupts again", true, format!("{moved} of {}", queues.len()));
+        table.check(
+            "irqbalance: it places the queues' interrupts again",
+            true,
+            format!("{moved} of {}", queues.len()),
+        );
         Ok(())
     }
 }

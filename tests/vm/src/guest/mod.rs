@@ -8,11 +8,13 @@
 mod drift;
 mod few_queues;
 mod files;
+pub(crate) mod http;
 mod interrupts;
 mod irqbalance;
 mod killed;
 mod nic;
 mod offline;
+mod others;
 mod perf;
 mod programs;
 mod restore;
@@ -32,13 +34,17 @@ pub(crate) fn run(asked: &Asked) -> Result<bool> {
     let release = rustix::system::uname();
     let cpus = nic::online()?;
     println!("Linux {}, CPUs {cpus}, eth0: {}", release.release().to_string_lossy(), nic::driver()?);
+    let queues = nic::queues()?;
     let mut table = Table::default();
     for group in &asked.group {
         println!("-- {}", group.name());
         if let Err(error) = run_group(*group, asked, &mut table) {
             table.check("the group ran to its end", false, format!("{error:#}"));
             // What it left behind must not spoil the next one.
-            println!("{}", programs::tune(&["restore"])?.stdout);
+            programs::tune(&["restore"])?;
+            if nic::queues()? != queues {
+                nic::set_channels(queues)?;
+            }
         }
     }
     Ok(table.finish())
@@ -52,5 +58,6 @@ fn run_group(group: Group, asked: &Asked, table: &mut Table) -> Result<()> {
         Group::Drift => drift::run(table),
         Group::Offline => offline::run(table),
         Group::Killed => killed::run(asked.kills, table),
+        Group::Others => others::run(table),
     }
 }

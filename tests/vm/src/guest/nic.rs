@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use tune::cpu_set::{Cpu, CpuSet};
 
-use super::interrupts;
+use super::{interrupts, programs};
 
 /// The interrupts of eth0.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +51,8 @@ fn device() -> Result<String> {
 
 /// The driver.
 pub(super) fn driver() -> Result<String> {
-    let link = fs::read_link("/sys/class/net/eth0/device/driver").context("read the link of eth0's driver")?;
+    let link =
+        fs::read_link("/sys/class/net/eth0/device/driver").context("read the link of eth0's driver")?;
     Ok(link.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())
 }
 
@@ -66,14 +67,14 @@ pub(super) fn queues() -> Result<u32> {
 /// Which interrupt serves which queue, by the names that virtio_net and igb give.
 pub(super) fn vectors() -> Result<Vectors> {
     let (device, count) = (device()?, queues()?);
-    let queue_of = |name: &str| {
-        let number = if let Some(rest) = name.strip_prefix(&device) {
-            rest.strip_prefix("-input.").or_else(|| rest.strip_prefix("-output."))?
-        } else {
-            name.strip_prefix("eth0-TxRx-")?
-        };
-        number.parse().ok()
-    };
+    let prefixes = [
+        format!("{device}-input."),
+        format!("{device}-output."),
+        "eth0-TxRx-".to_owned(),
+        "eth0-rx-".to_owned(), // igb with 4 queues or fewer
+        "eth0-tx-".to_owned(),
+    ];
+    let queue_of = |name: &str| prefixes.iter().find_map(|prefix| name.strip_prefix(prefix)?.parse().ok());
     let mut vectors = Vectors { queues: BTreeMap::new(), config: None };
     for row in interrupts::read()? {
         if let Some(queue) = queue_of(&row.name) {
@@ -108,6 +109,12 @@ pub(super) fn read_queues() -> Result<BTreeMap<u32, Queue>> {
 /// A set of one CPU.
 pub(super) fn only(cpu: Cpu) -> CpuSet {
     [cpu].into_iter().collect()
+}
+
+/// Sets the number of channels, as whoever set the NIC up.
+pub(super) fn set_channels(count: u32) -> Result<()> {
+    programs::run("ethtool", &["-L", "eth0", "combined", &count.to_string()])?.expect(0)?;
+    Ok(())
 }
 
 /// What is wrong with a queue for each CPU: queue q belongs to CPU q, since the first node is the NIC's and no CPU has a

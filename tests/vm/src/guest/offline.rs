@@ -1,9 +1,98 @@
-//! later
+//! A CPU goes offline while its worker serves, and comes back.
 
-use anyhow::Result;
+use std::fs;
 
+use anyhow::{Context, Result, bail};
+use rustix::process::Pid;
+use tune::cpu_set::{Cpu, CpuSet};
+
+use super::programs::{self, Load, Server, number};
 use super::table::Table;
+use super::{nic, serving, wait};
 
-pub(super) fn run(_table: &mut Table) -> Result<()> {
+/// The CPU.
+const CPU: Cpu = 5;
+
+pub(super) fn run(table: &mut Table) -> Result<()> {
+    serving::check_apply(table)?;
+    // The list of CPUs as it is now: while one is away, `tune` is asked for the same ones.
+    let check = programs::with_profile("check")?;
+    let check = || programs::tune(&check.iter().map(String::as_str).collect::<Vec<_>>());
+
+    let server = Server::start("cpu")?;
+    let mut load = Load::start(200, 200)?;
+    wait_for_connections(&mut load)?;
+    set_online(false)?;
+    let away = check()?;
+    table.check(
+        "CPU offline under load: check cannot tell, exit status 1",
+        away.code == 1,
+        away.stderr.lines().last().unwrap_or_default(),
+    );
+    let running = !load.has_ended()?;
+    set_online(true)?;
+    table.check("the load ran while the CPU was away", running, format!("CPU {CPU}"));
+    let back = check()?;
+    table.check(
+        "CPU back: check names the drift, exit status 2",
+        back.code == 2,
+        back.stdout.trim_end().replace('\n', "; "),
+    );
+    wait::until("the worker is on its CPU again", || {
+        Ok((affinity(server.pid())? == nic::only(CPU)).then_some(()))
+    })?;
+    table.check("CPU back: the server's worker is bound to it again", true, format!("worker-{CPU}"));
+    let echoed = number(&load.finish()?, "/operations")?;
+    table.check(
+        "every byte came back all the while",
+        echoed == 40_000,
+        format!("{echoed} of 40000 messages"),
+    );
+    server.stop()?;
+
+    programs::profile("apply")?.expect(0)?;
+    let queues = nic::read_queues()?;
+    table.none(
+        "apply again: a queue for each CPU",
+        &nic::wrong_with_a_queue_for_each_cpu()?,
+        format!("{} queues", queues.len()),
+    );
+    let seen = serving::serve("cpu")?;
+    seen.check_echoes("CPU back", table)?;
+    seen.check_locality("CPU back", 0.995, table)?;
+    programs::tune(&["restore"])?.expect(0)?;
     Ok(())
+}
+
+fn set_online(online: bool) -> Result<()> {
+    let path = format!("/sys/devices/system/cpu/cpu{CPU}/online");
+    fs::write(&path, if online { "1" } else { "0" }).with_context(|| format!("write {path}"))
+}
+
+/// Waits until the connections of the client stand.
+fn wait_for_connections(load: &mut Load) -> Result<()> {
+    wait::until("200 connections", || {
+        if load.has_ended()? {
+            bail!("load has ended before its connections stood");
+        }
+        let sockets = nic::read("/proc/net/sockstat")?;
+        let line = sockets.lines().find_map(|line| line.strip_prefix("TCP: inuse "));
+        let count: u32 =
+            line.and_then(|line| line.split(' ').next()?.parse().ok()).context("/proc/net/sockstat")?;
+        Ok((count >= 200).then_some(()))
+    })
+}
+
+/// The CPUs on which the worker of [`CPU`] may run.
+fn affinity(server: Pid) -> Result<CpuSet> {
+    let tasks = format!("/proc/{}/task", server.as_raw_nonzero());
+    for task in fs::read_dir(&tasks).with_context(|| format!("list {tasks}"))? {
+        let task = task.with_context(|| format!("list {tasks}"))?.path();
+        if nic::read(task.join("comm"))? == format!("worker-{CPU}") {
+            let status = nic::read(task.join("status"))?;
+            let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+            return Ok(list.context("Cpus_allowed_list")?.trim().parse()?);
+        }
+    }
+    bail!("the server has no worker-{CPU}");
 }

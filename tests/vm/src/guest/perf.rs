@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -37,15 +37,19 @@ impl Both {
         let number = pid.as_raw_nonzero().get();
         for fifo in FIFOS {
             let _ = fs::remove_file(fifo);
-            mknodat(CWD, fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).with_context(|| format!("make {fifo}"))?;
+            mknodat(CWD, fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+                .with_context(|| format!("make {fifo}"))?;
         }
-        let open = |fifo| OpenOptions::new().read(true).write(true).open(fifo).with_context(|| format!("open {fifo}"));
+        let open = |fifo| {
+            OpenOptions::new().read(true).write(true).open(fifo).with_context(|| format!("open {fifo}"))
+        };
         let (control, answers) = (open(FIFOS[0])?, BufReader::new(open(FIFOS[1])?));
         let mut command = Command::new("perf");
         command.args(["stat", "-x,", "-o", OUTPUT, "-e", EVENTS, "-D", "-1", "-p", &number.to_string()]);
         command.arg("--control").arg(format!("fifo:{},{}", FIFOS[0], FIFOS[1]));
-        let perf = Background::start(&mut command)?;
-        let threads = fs::read_dir(format!("/proc/{number}/task")).context("list the threads of the server")?;
+        let perf = Background::start(command.stderr(Stdio::null()))?;
+        let threads =
+            fs::read_dir(format!("/proc/{number}/task")).context("list the threads of the server")?;
         let mut ours = Vec::new();
         for thread in threads {
             let thread = thread.context("list the threads of the server")?.file_name();
@@ -93,10 +97,15 @@ impl Both {
 }
 
 /// The lines of `perf stat -x,`: value, unit, event, …; task-clock is in milliseconds.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive number of nanoseconds of this run")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a positive number of nanoseconds of this run"
+)]
 fn parse(text: &str) -> PerfReading {
     let value = |event: &str| {
-        let line = text.lines().find(|line| line.split(',').nth(2).is_some_and(|name| name.starts_with(event)))?;
+        let line =
+            text.lines().find(|line| line.split(',').nth(2).is_some_and(|name| name.starts_with(event)))?;
         line.split(',').next()?.parse::<f64>().ok()
     };
     PerfReading {
@@ -132,7 +141,8 @@ impl std::fmt::Display for Counted {
             _ => format!("{name} missing"),
         };
         let (perf, ours) = (&self.perf, &self.ours);
-        let clock = ours.task_clock_ns.zip(perf.task_clock_ns).map_or(0.0, |(ours, perf)| ours as f64 / perf as f64);
+        let clock =
+            ours.task_clock_ns.zip(perf.task_clock_ns).map_or(0.0, |(ours, perf)| ours as f64 / perf as f64);
         write!(
             f,
             "{}; {}; {}; task-clock ours/perf {clock:.3}",

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::wait;
 
 /// The address of eth0.
-const ADDRESS: &str = "10.0.0.1:7000";
+pub(super) const ADDRESS: &str = "10.0.0.1:7000";
 
 /// What a program left behind.
 #[derive(Debug)]
@@ -126,7 +126,8 @@ impl Server {
         let stdout = thread::spawn(move || std::io::read_to_string(stdout).unwrap_or_default());
         let server = Self { program, lines, stdout: Some(stdout) };
         loop {
-            let line = server.lines.recv_timeout(wait::LIMIT).context("the server has not said that it listens")?;
+            let line =
+                server.lines.recv_timeout(wait::LIMIT).context("the server has not said that it listens")?;
             if line.starts_with("server: listening on ") {
                 return Ok(server);
             }
@@ -161,7 +162,18 @@ impl Load {
     pub(super) fn start(connections: u32, messages: u32) -> Result<Self> {
         let report = tempfile::tempfile().context("make a file for the report of load")?;
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", "client", "./load", "echo", "--connect", ADDRESS, "--json", "--timeout", "300s"]);
+        command.args([
+            "netns",
+            "exec",
+            "client",
+            "./load",
+            "echo",
+            "--connect",
+            ADDRESS,
+            "--json",
+            "--timeout",
+            "300s",
+        ]);
         command.args(["--connections", &connections.to_string(), "--count", &messages.to_string()]);
         command.stdout(report.try_clone().context("the report of load")?);
         Ok(Self { program: Background::start(&mut command)?, report })

@@ -4,10 +4,9 @@ use anyhow::Result;
 
 use super::files::Files;
 use super::irqbalance::Irqbalance;
-use super::nic;
-use super::programs::{self};
 use super::serving::{self, serve};
 use super::table::Table;
+use super::{nic, programs};
 
 /// The least share that counts as local.
 const LOCAL: f64 = 0.995;
@@ -22,7 +21,6 @@ pub(super) fn run(table: &mut Table) -> Result<()> {
     serving::check_by_chance(&before, cpus, table)?;
     table.check("untuned: perf stat and our counters agree", before.perf.agree(), before.perf);
 
-    let config = config_affinity()?;
     serving::check_apply(table)?;
     let queues = nic::read_queues()?;
     let name = "each queue: interrupts and XPS on its CPU, no RPS";
@@ -34,8 +32,6 @@ pub(super) fn run(table: &mut Table) -> Result<()> {
         .collect();
     let vectors: usize = queues.values().map(|queue| queue.irqs.len()).sum();
     table.none("RX and TX vectors of a queue are together", &apart, format!("{vectors} vectors"));
-    let unchanged = config_affinity()?;
-    table.check("the config interrupt is left alone", unchanged == config, unchanged.trim_end());
 
     let after = serve("cpu")?;
     after.check_echoes("tuned, by CPU", table)?;
@@ -44,19 +40,19 @@ pub(super) fn run(table: &mut Table) -> Result<()> {
     after.check_transmit("tuned", &queues, table);
     table.check("tuned: perf stat and our counters agree", after.perf.agree(), after.perf);
     irqbalance.check_left_alone(table)?;
-    table.none("irqbalance: what was applied still holds", &nic::wrong_with_a_queue_for_each_cpu()?, "all queues");
+    table.none(
+        "irqbalance: what was applied still holds",
+        &nic::wrong_with_a_queue_for_each_cpu()?,
+        "all queues",
+    );
 
     let restored = programs::tune(&["restore"])?.expect(0)?;
     table.check("restore", true, restored.lines().last().unwrap_or_default());
     let files = Files::read()?.without_interrupts();
-    table.none("restore: every file but affinities as before", &untuned.differences(&files), format!("{} files", files.len()));
+    table.none(
+        "restore: every file but affinities as before",
+        &untuned.differences(&files),
+        format!("{} files", files.len()),
+    );
     irqbalance.check_given_back(table)
-}
-
-/// The affinity of the interrupt that belongs to no queue; irqbalance may look after it, so it is what irqbalance made of it.
-fn config_affinity() -> Result<String> {
-    match nic::vectors()?.config {
-        Some(irq) => nic::read(format!("/proc/irq/{irq}/smp_affinity_list")),
-        None => anyhow::bail!("eth0 has no config interrupt"),
-    }
 }

@@ -1,13 +1,43 @@
 //! Which CPU transmitted on which queue: the kernel's tracepoint `net:net_dev_start_xmit`.
+//!
+//! A timer of TCP (retransmission, delayed acknowledgement) belongs to no CPU: while its own sleeps, the kernel lets another
+//! run it (timer migration, `sysctl kernel.timer_migration`), and what it sends leaves from there. So packets that are sent
+//! within a TIMER softirq are counted apart (`irq:softirq_entry`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use anyhow::{Context, Result};
 use tune::cpu_set::Cpu;
 
 const TRACING: &str = "/sys/kernel/tracing";
-const EVENT: &str = "events/net/net_dev_start_xmit";
+
+/// The events and what is asked of them; 1 and 8 are the softirqs TIMER and HRTIMER (`include/linux/interrupt.h`).
+const EVENTS: [(&str, &str); 3] = [
+    ("net/net_dev_start_xmit", "name == \"eth0\""),
+    ("irq/softirq_entry", "vec == 1 || vec == 8"),
+    ("irq/softirq_exit", "vec == 1 || vec == 8"),
+];
+
+/// The packets that each CPU transmitted on each queue.
+pub(super) type Packets = BTreeMap<(Cpu, u32), Sent>;
+
+/// How many, and who sent the last one.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Sent {
+    pub(super) packets: u64,
+    /// Name and number of the thread that ran or was interrupted, and in which context.
+    pub(super) by: String,
+}
+
+/// What eth0 transmitted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Transmitted {
+    /// By processes and by what runs on receipt of a packet.
+    pub(super) packets: Packets,
+    /// By timers.
+    pub(super) by_timers: Packets,
+}
 
 /// A trace of what eth0 transmits, from [`Trace::start`] on.
 #[derive(Debug)]
@@ -15,23 +45,24 @@ pub(super) struct Trace(());
 
 impl Trace {
     pub(super) fn start() -> Result<Self> {
+        write("buffer_size_kb", "4096")?;
         write("trace", "")?;
-        write(&format!("{EVENT}/filter"), "name == \"eth0\"")?;
-        write(&format!("{EVENT}/enable"), "1")?;
+        for (event, filter) in EVENTS {
+            write(&format!("events/{event}/filter"), filter)?;
+            write(&format!("events/{event}/enable"), "1")?;
+        }
         Ok(Self(()))
     }
 
-    /// Stops, and gives how many packets each CPU transmitted on each queue.
-    pub(super) fn stop(self) -> Result<BTreeMap<(Cpu, u32), u64>> {
-        write(&format!("{EVENT}/enable"), "0")?;
+    /// Stops, and gives what was transmitted.
+    pub(super) fn stop(self) -> Result<Transmitted> {
+        for (event, _) in EVENTS {
+            write(&format!("events/{event}/enable"), "0")?;
+        }
         let path = format!("{TRACING}/trace");
         let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
         write("trace", "")?;
-        let mut packets = BTreeMap::new();
-        for pair in text.lines().filter_map(parse) {
-            *packets.entry(pair).or_default() += 1;
-        }
-        Ok(packets)
+        Ok(parse(&text))
     }
 }
 
@@ -40,13 +71,40 @@ fn write(file: &str, text: &str) -> Result<()> {
     fs::write(&path, text).with_context(|| format!("write \"{text}\" to {path}"))
 }
 
-/// CPU and queue of a line.
-fn parse(line: &str) -> Option<(Cpu, u32)> {
+fn parse(text: &str) -> Transmitted {
+    let mut transmitted = Transmitted::default();
+    let mut in_timers = BTreeSet::new();
+    for (cpu, event) in text.lines().filter_map(|line| Some((cpu(line)?, line))) {
+        if event.contains(": softirq_entry:") {
+            in_timers.insert(cpu);
+        } else if event.contains(": softirq_exit:") {
+            in_timers.remove(&cpu);
+        } else if let Some(queue) = queue(event) {
+            let by_timer = in_timers.contains(&cpu);
+            let packets = if by_timer { &mut transmitted.by_timers } else { &mut transmitted.packets };
+            let sent = packets.entry((cpu, queue)).or_default();
+            sent.packets += 1;
+            sent.by = event
+                .split("net_dev")
+                .next()
+                .unwrap_or_default()
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" ");
+        }
+    }
+    transmitted
+}
+
+fn cpu(line: &str) -> Option<Cpu> {
+    let (_, cpu) = line.split_once(" [")?;
+    cpu.split_once(']')?.0.parse().ok()
+}
+
+fn queue(line: &str) -> Option<u32> {
     let (_, fields) = line.split_once("net_dev_start_xmit:")?;
     let (_, queue) = fields.split_once("queue_mapping=")?;
-    let queue = queue.split_whitespace().next()?.parse().ok()?;
-    let (_, cpu) = line.split_once(" [")?;
-    Some((cpu.split_once(']')?.0.parse().ok()?, queue))
+    queue.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -54,9 +112,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_has_a_cpu_and_a_queue() {
-        let line = "          server-90      [047] b..2.    12.345678: net_dev_start_xmit: dev=eth0 queue_mapping=46 skbaddr=0 vlan_tagged=0";
-        assert_eq!(parse(line), Some((47, 46)));
-        assert_eq!(parse("# tracer: nop"), None);
+    fn what_a_timer_sends_is_counted_apart() {
+        let text = "# tracer: nop
+          server-90      [047] b..2.    12.1: net_dev_start_xmit: dev=eth0 queue_mapping=46 skbaddr=0
+          <idle>-0       [003] ..s1.    12.2: softirq_entry: vec=1 [action=TIMER]
+          server-91      [047] b..2.    12.3: net_dev_start_xmit: dev=eth0 queue_mapping=46 skbaddr=0
+          <idle>-0       [003] b.s2.    12.4: net_dev_start_xmit: dev=eth0 queue_mapping=7 skbaddr=0
+          <idle>-0       [003] ..s1.    12.5: softirq_exit: vec=1 [action=TIMER]
+          <idle>-0       [003] b.s2.    12.6: net_dev_start_xmit: dev=eth0 queue_mapping=3 skbaddr=0
+";
+        let found = parse(text);
+        let counts =
+            |packets: &Packets| packets.iter().map(|(pair, sent)| (*pair, sent.packets)).collect::<Vec<_>>();
+        assert_eq!(counts(&found.packets), [((3, 3), 1), ((47, 46), 2)]);
+        assert_eq!(counts(&found.by_timers), [((3, 7), 1)]);
+        assert_eq!(found.packets[&(47, 46)].by, "server-91 [047] b..2. 12.3:");
     }
 }
