@@ -1,11 +1,8 @@
 //! What others change after apply: `tune check` names it, `tune watch --repair` repairs it.
 
-use std::process::{Command, Stdio};
-
 use anyhow::{Result, bail};
-use rustix::process::Signal;
 
-use super::programs::{self, Background};
+use super::programs::{self, Watch};
 use super::serving;
 use super::table::Table;
 use super::{nic, wait};
@@ -32,7 +29,8 @@ pub(super) fn run(table: &mut Table) -> Result<()> {
             wait::until("watch --repair repairs what drifted", || Ok(drifted()?.is_empty().then_some(())));
         table.check(&format!("{}: watch --repair repairs it", deed.name), looks.is_ok(), "as wanted again");
     }
-    watch.stop(table)?;
+    let code = watch.stop()?;
+    table.check("watch ends by SIGTERM with exit status 0", code == 0, format!("exit status {code}"));
     let check = programs::profile("check")?;
     table.check(
         "check after the repairs: exit status 0",
@@ -105,22 +103,4 @@ fn check_named(deed: &str, drifted: &[String], table: &mut Table) -> Result<()> 
         bail!("check: {}{}; the files: {drifted:?}", check.stdout, check.stderr);
     }
     Ok(())
-}
-
-/// A running `tune watch --repair`.
-struct Watch(Background);
-
-impl Watch {
-    fn start() -> Result<Self> {
-        let mut command = Command::new("./tune");
-        command.args(programs::with_profile("watch")?).args(["--repair", "--interval", "500ms"]);
-        Ok(Self(Background::start(command.stdout(Stdio::null()))?))
-    }
-
-    fn stop(mut self, table: &mut Table) -> Result<()> {
-        self.0.signal(Signal::TERM)?;
-        let code = self.0.wait()?;
-        table.check("watch ends by SIGTERM with exit status 0", code == 0, format!("exit status {code}"));
-        Ok(())
-    }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::Pid;
 use tune::cpu_set::{Cpu, CpuSet};
 
-use super::programs::{self, Load, Server, number};
+use super::programs::{self, Load, Server, Watch, number};
 use super::table::Table;
 use super::{nic, serving, wait};
 
@@ -51,16 +51,31 @@ pub(super) fn run(table: &mut Table) -> Result<()> {
     server.stop()?;
 
     programs::profile("apply")?.expect(0)?;
-    let queues = nic::read_queues()?;
-    table.none(
-        "apply again: a queue for each CPU",
-        &nic::wrong_with_a_queue_for_each_cpu()?,
-        format!("{} queues", queues.len()),
-    );
+    watched(table)?;
     let seen = serving::serve("cpu")?;
     seen.check_echoes("CPU back", table)?;
     seen.check_locality("CPU back", 0.995, table)?;
     programs::tune(&["restore"])?.expect(0)?;
+    Ok(())
+}
+
+/// The CPU goes and comes back while `tune watch --repair` runs.
+fn watched(table: &mut Table) -> Result<()> {
+    let watch = Watch::start()?;
+    set_online(false)?;
+    wait::until("the kernel moves the queue's interrupt", || {
+        Ok((!nic::wrong_with_a_queue_for_each_cpu()?.is_empty()).then_some(()))
+    })?;
+    set_online(true)?;
+    wait::until("watch --repair repairs it", || {
+        Ok(nic::wrong_with_a_queue_for_each_cpu()?.is_empty().then_some(()))
+    })?;
+    let code = watch.stop()?;
+    table.check(
+        "CPU away and back: watch --repair repairs it",
+        code == 0,
+        format!("{} queues", nic::queues()?),
+    );
     Ok(())
 }
 

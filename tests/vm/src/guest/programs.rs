@@ -102,6 +102,23 @@ impl Drop for Background {
     }
 }
 
+/// A running `tune watch --repair`.
+pub(super) struct Watch(Background);
+
+impl Watch {
+    pub(super) fn start() -> Result<Self> {
+        let mut command = Command::new("./tune");
+        command.args(with_profile("watch")?).args(["--repair", "--interval", "500ms"]);
+        Ok(Self(Background::start(command.stdout(Stdio::null()))?))
+    }
+
+    /// Stops it and gives its exit status.
+    pub(super) fn stop(mut self) -> Result<i32> {
+        self.0.signal(Signal::TERM)?;
+        self.0.wait()
+    }
+}
+
 /// A running `server`.
 pub(super) struct Server {
     program: Background,
