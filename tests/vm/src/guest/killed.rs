@@ -9,10 +9,12 @@ use anyhow::Result;
 use rustix::process::Signal;
 
 use super::files::Files;
+use super::nic;
 use super::programs::{self, Background};
 use super::table::Table;
 
 pub(super) fn run(kills: u32, table: &mut Table) -> Result<()> {
+    nic::scatter()?;
     let before = Files::read()?;
     let start = Instant::now();
     apply()?.wait()?;

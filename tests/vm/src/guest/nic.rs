@@ -79,7 +79,7 @@ pub(super) fn vectors() -> Result<Vectors> {
     for row in interrupts::read()? {
         if let Some(queue) = queue_of(&row.name) {
             if queue < count {
-                vectors.queues.entry(queue).or_insert_with(Vec::new).push(row.irq);
+                vectors.queues.entry(queue).or_default().push(row.irq);
             }
         } else if row.name == format!("{device}-config") || row.name == "eth0" {
             vectors.config = Some(row.irq);
@@ -114,6 +114,22 @@ pub(super) fn only(cpu: Cpu) -> CpuSet {
 /// Sets the number of channels, as whoever set the NIC up.
 pub(super) fn set_channels(count: u32) -> Result<()> {
     programs::run("ethtool", &["-L", "eth0", "combined", &count.to_string()])?.expect(0)?;
+    Ok(())
+}
+
+/// Sets the queues up as nobody would wish, so that apply has all of them to change: virtio_net and igb are right by themselves
+/// after some changes of their channels.
+pub(super) fn scatter() -> Result<()> {
+    let (all, write) = (online()?.to_string(), |path: String, text: &str| {
+        fs::write(&path, text).with_context(|| format!("write {path}"))
+    });
+    for (queue, irqs) in vectors()?.queues {
+        for irq in irqs {
+            write(format!("/proc/irq/{irq}/smp_affinity_list"), &all)?;
+        }
+        write(format!("/sys/class/net/eth0/queues/tx-{queue}/xps_cpus"), "1")?;
+        write(format!("/sys/class/net/eth0/queues/rx-{queue}/rps_cpus"), "3")?;
+    }
     Ok(())
 }
 

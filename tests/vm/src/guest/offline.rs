@@ -33,10 +33,17 @@ pub(super) fn run(table: &mut Table) -> Result<()> {
     set_online(true)?;
     table.check("the load ran while the CPU was away", running, format!("CPU {CPU}"));
     let back = check()?;
+    // virtio_net sets its queues up anew when a CPU comes or goes, and may have done what is wanted.
+    let drifted = nic::wrong_with_a_queue_for_each_cpu()?.len();
+    let wanted = if drifted == 0 { 0 } else { 2 };
     table.check(
-        "CPU back: check names the drift, exit status 2",
-        back.code == 2,
-        back.stdout.trim_end().replace('\n', "; "),
+        "CPU back: check says what drifted",
+        back.code == wanted,
+        format!(
+            "exit status {}, {} settings; by the kernel's files {drifted}",
+            back.code,
+            back.stdout.lines().count()
+        ),
     );
     wait::until("the worker is on its CPU again", || {
         Ok((affinity(server.pid())? == nic::only(CPU)).then_some(()))

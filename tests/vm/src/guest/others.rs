@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
 use socket2::Socket;
 use tune::cpu_set::Cpu;
 
@@ -89,6 +89,9 @@ fn locality(server: Server) -> Result<(usize, usize)> {
     let client = Client::start()?;
     let sockets = server.sockets(running.pid())?;
     drop(client);
+    // Killed, the first process of nginx would leave the others behind, with their listeners.
+    running.signal(Signal::TERM)?;
+    running.wait()?;
     let local = sockets.iter().filter(|(worker, incoming)| worker == incoming).count();
     Ok((local, sockets.len()))
 }

@@ -7,6 +7,7 @@ use super::table::Table;
 use super::{nic, programs, serving};
 
 pub(super) fn run(table: &mut Table) -> Result<()> {
+    nic::scatter()?;
     let before = Files::read()?;
     programs::tune(&["capture", "/tmp/before.tar", "--profile", "40g.toml"])?.expect(0)?;
     serving::check_apply(table)?;

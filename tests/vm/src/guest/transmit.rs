@@ -4,7 +4,7 @@
 //! run it (timer migration, `sysctl kernel.timer_migration`), and what it sends leaves from there. So packets that are sent
 //! within a TIMER softirq are counted apart (`irq:softirq_entry`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context, Result};
@@ -12,12 +12,15 @@ use tune::cpu_set::Cpu;
 
 const TRACING: &str = "/sys/kernel/tracing";
 
-/// The events and what is asked of them; 1 and 8 are the softirqs TIMER and HRTIMER (`include/linux/interrupt.h`).
+/// The events, and what is asked of them.
 const EVENTS: [(&str, &str); 3] = [
     ("net/net_dev_start_xmit", "name == \"eth0\""),
-    ("irq/softirq_entry", "vec == 1 || vec == 8"),
-    ("irq/softirq_exit", "vec == 1 || vec == 8"),
+    ("irq/softirq_entry", "0"), // 0 takes a filter away
+    ("irq/softirq_exit", "0"),
 ];
+
+/// What the kernel calls the softirqs of timers.
+const TIMERS: [&str; 2] = ["TIMER", "HRTIMER"];
 
 /// The packets that each CPU transmitted on each queue.
 pub(super) type Packets = BTreeMap<(Cpu, u32), Sent>;
@@ -26,7 +29,7 @@ pub(super) type Packets = BTreeMap<(Cpu, u32), Sent>;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Sent {
     pub(super) packets: u64,
-    /// Name and number of the thread that ran or was interrupted, and in which context.
+    /// The thread that ran or was interrupted, its CPU, and the softirq.
     pub(super) by: String,
 }
 
@@ -45,7 +48,7 @@ pub(super) struct Trace(());
 
 impl Trace {
     pub(super) fn start() -> Result<Self> {
-        write("buffer_size_kb", "4096")?;
+        write("buffer_size_kb", "8192")?;
         write("trace", "")?;
         for (event, filter) in EVENTS {
             write(&format!("events/{event}/filter"), filter)?;
@@ -73,27 +76,28 @@ fn write(file: &str, text: &str) -> Result<()> {
 
 fn parse(text: &str) -> Transmitted {
     let mut transmitted = Transmitted::default();
-    let mut in_timers = BTreeSet::new();
+    // The softirq that each CPU is in.
+    let mut softirqs: BTreeMap<Cpu, &str> = BTreeMap::new();
     for (cpu, event) in text.lines().filter_map(|line| Some((cpu(line)?, line))) {
         if event.contains(": softirq_entry:") {
-            in_timers.insert(cpu);
+            softirqs.insert(cpu, action(event));
         } else if event.contains(": softirq_exit:") {
-            in_timers.remove(&cpu);
+            softirqs.remove(&cpu);
         } else if let Some(queue) = queue(event) {
-            let by_timer = in_timers.contains(&cpu);
+            let softirq = softirqs.get(&cpu).copied();
+            let by_timer = softirq.is_some_and(|softirq| TIMERS.contains(&softirq));
             let packets = if by_timer { &mut transmitted.by_timers } else { &mut transmitted.packets };
             let sent = packets.entry((cpu, queue)).or_default();
             sent.packets += 1;
-            sent.by = event
-                .split("net_dev")
-                .next()
-                .unwrap_or_default()
-                .split_whitespace()
-                .collect::<Vec<_>>()
-                .join(" ");
+            let thread = event.split_once(" [").map_or("", |(thread, _)| thread.trim());
+            sent.by = format!("{thread} on CPU {cpu}, {}", softirq.unwrap_or("no softirq"));
         }
     }
     transmitted
+}
+
+fn action(line: &str) -> &str {
+    line.split_once("[action=").map_or("", |(_, action)| action.trim_end().trim_end_matches(']'))
 }
 
 fn cpu(line: &str) -> Option<Cpu> {
@@ -126,6 +130,7 @@ mod tests {
             |packets: &Packets| packets.iter().map(|(pair, sent)| (*pair, sent.packets)).collect::<Vec<_>>();
         assert_eq!(counts(&found.packets), [((3, 3), 1), ((47, 46), 2)]);
         assert_eq!(counts(&found.by_timers), [((3, 7), 1)]);
-        assert_eq!(found.packets[&(47, 46)].by, "server-91 [047] b..2. 12.3:");
+        assert_eq!(found.packets[&(47, 46)].by, "server-91 on CPU 47, no softirq");
+        assert_eq!(found.by_timers[&(3, 7)].by, "<idle>-0 on CPU 3, TIMER");
     }
 }
