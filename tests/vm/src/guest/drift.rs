@@ -16,18 +16,23 @@ struct Deed {
 pub(super) fn run(table: &mut Table) -> Result<()> {
     let deeds = deeds()?;
     serving::check_apply(table)?;
+    let mut counts = Vec::new();
     for deed in &deeds {
         deed.run()?;
         let drifted = drifted()?;
         check_named(deed.name, &drifted, table)?;
+        counts.push(drifted.len());
         programs::profile("apply")?.expect(0)?;
     }
     let watch = Watch::start()?;
-    for deed in &deeds {
+    for (deed, count) in deeds.iter().zip(counts).filter(|(_, count)| *count > 0) {
         deed.run()?;
-        let looks =
-            wait::until("watch --repair repairs what drifted", || Ok(drifted()?.is_empty().then_some(())));
-        table.check(&format!("{}: watch --repair repairs it", deed.name), looks.is_ok(), "as wanted again");
+        wait::until("watch --repair repairs what drifted", || Ok(drifted()?.is_empty().then_some(())))?;
+        table.check(
+            &format!("{}: watch --repair repairs it", deed.name),
+            true,
+            format!("{count} as wanted again"),
+        );
     }
     let code = watch.stop()?;
     table.check("watch ends by SIGTERM with exit status 0", code == 0, format!("exit status {code}"));
@@ -44,6 +49,9 @@ pub(super) fn run(table: &mut Table) -> Result<()> {
 /// The deeds; those with another number of queues also put the old one back.
 fn deeds() -> Result<Vec<Deed>> {
     let all = nic::queues()?;
+    let irqs: Vec<String> =
+        nic::vectors()?.queues.into_values().flatten().map(|irq| irq.to_string()).collect();
+    let (irqs, cpus) = (irqs.join(" "), nic::online()?);
     let commands = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
     Ok(vec![
         Deed {
@@ -62,6 +70,10 @@ fn deeds() -> Result<Vec<Deed>> {
                 "ip link set eth0 up",
                 "ip route replace default via 10.0.0.2",
             ]),
+        },
+        Deed {
+            name: "a script spreads the interrupts",
+            commands: vec![format!("for i in {irqs}; do echo {cpus} >/proc/irq/$i/smp_affinity_list; done")],
         },
         Deed { name: "somebody's hand", commands: commands(&["echo 0 >/proc/sys/net/ipv4/tcp_migrate_req"]) },
     ])
@@ -93,11 +105,7 @@ fn check_named(deed: &str, drifted: &[String], table: &mut Table) -> Result<()> 
     table.check(
         &format!("{deed}: check says what drifted"),
         check.code == wanted && lines >= drifted.len(),
-        format!(
-            "exit status {}, {lines} settings; the files: {} queues or sysctls",
-            check.code,
-            drifted.len()
-        ),
+        format!("exit status {}, {lines} settings; by the kernel's files {}", check.code, drifted.len()),
     );
     if check.code != wanted {
         bail!("check: {}{}; the files: {drifted:?}", check.stdout, check.stderr);
