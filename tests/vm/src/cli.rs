@@ -84,7 +84,7 @@ pub(crate) struct Asked {
 pub(crate) enum Group {
     /// Hash against CPU: before, apply, after, restore, with irqbalance running all the time.
     Steering,
-    /// An eighth of the queues: RPS in groups.
+    /// Fewer queues than CPUs, 8 for 48 or 2 for 8: RPS in groups.
     FewQueues,
     /// Apply and restore without irqbalance: every file byte for byte.
     Restore,
