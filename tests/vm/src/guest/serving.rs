@@ -10,7 +10,7 @@ use super::nic::{self, Queue};
 use super::perf::{Both, Counted};
 use super::programs::{Load, Server, number};
 use super::table::Table;
-use super::transmit::{Trace, Transmitted};
+use super::transmit::{Packets, Sent, Trace, Transmitted};
 use super::{interrupts, programs};
 
 pub(super) const CONNECTIONS: u32 = 2000;
@@ -99,26 +99,33 @@ impl Seen {
         Ok(())
     }
 
-    /// Checks that no CPU transmitted on the queue of others.
+    /// Checks that the CPUs transmit on their own queues. A few packets in ten thousand do not (tests/README.md).
     pub(super) fn check_transmit(&self, what: &str, queues: &BTreeMap<u32, Queue>, table: &mut Table) {
         let Transmitted { packets, by_timers } = &self.transmitted;
-        let of_others =
-            |(cpu, queue): &&(Cpu, u32)| !queues.get(queue).is_some_and(|queue| queue.xps.contains(*cpu));
-        let wrong: Vec<String> = packets
-            .keys()
+        let of_others = |(pair, _): &(&(Cpu, u32), &Sent)| {
+            !queues.get(&pair.1).is_some_and(|queue| queue.xps.contains(pair.0))
+        };
+        let count = |packets: &Packets| packets.values().map(|sent| sent.packets).sum::<u64>();
+        let elsewhere =
+            |packets: &Packets| packets.iter().filter(of_others).map(|(_, sent)| sent.packets).sum::<u64>();
+        let examples: Vec<String> = packets
+            .iter()
             .filter(of_others)
-            .map(|pair| format!("{} on TX queue {}, {}", packets[pair].packets, pair.1, packets[pair].by))
+            .take(3)
+            .map(|((_, queue), sent)| format!(", {} on TX queue {queue} by {}", sent.packets, sent.by))
             .collect();
-        let used: CpuSet = packets.keys().map(|(_, queue)| *queue).collect();
-        let elsewhere: u64 = by_timers.keys().filter(of_others).map(|pair| by_timers[pair].packets).sum();
-        let name = format!("{what}: each TX queue is used from its own CPUs only");
-        let found = format!(
-            "{} packets on {} queues, and {} of timers, {elsewhere} of them from another CPU",
-            packets.values().map(|sent| sent.packets).sum::<u64>(),
-            used.len(),
-            by_timers.values().map(|sent| sent.packets).sum::<u64>(),
+        let (all, strays) = (count(packets), elsewhere(packets));
+        table.check(
+            &format!("{what}: 99.5 % of packets leave on a queue of their CPU"),
+            all > 0 && strays * 200 <= all,
+            format!(
+                "all but {strays} of {all}{}; of timers all but {} of {}",
+                examples.concat(),
+                elsewhere(by_timers),
+                count(by_timers)
+            ),
         );
-        table.none(&name, &wrong, found);
+        let used: CpuSet = packets.keys().map(|(_, queue)| *queue).collect();
         table.check(&format!("{what}: every TX queue is used"), used.len() == queues.len(), used);
     }
 }
