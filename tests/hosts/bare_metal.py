@@ -299,21 +299,32 @@ def mlx5_130cpu(tree):
     sysctls(tree)
 
 
-def large(tree):
-    """1152 CPUs on 8 nodes, four i40e ports with 94 queues each; the counts of /proc/interrupts are of all CPUs."""
-    cpus, per_node, rows, queue_count = 1152, 72, [], 94
-    nodes = [[*range(node * 72, node * 72 + 72), *range(576 + node * 72, 576 + node * 72 + 72)] for node in range(8)]
-    topology(tree, nodes, lambda cpu: [cpu % 576, cpu % 576 + 576])
-    for port in range(4):
-        name, node, bdf, first = f"enp{port}s0", 2 * port, f"0000:{16 * port + 1:02x}:00.0", 200 + 100 * port
-        names = [f"i40e-{bdf}:misc", *(f"i40e-{name}-TxRx-{queue}" for queue in range(queue_count))]
+# CPUs: nodes, driver, ports, queues of each port.
+LARGE = {128: (2, "mlx5_core", 1, 128), 256: (2, "mlx5_core", 2, 128), 1152: (8, "i40e", 4, 94)}
+
+
+def large(tree, cpus):
+    """One of LARGE: cores of two threads, ports spread over the nodes; the counts of /proc/interrupts are of all CPUs."""
+    node_count, driver, ports, queue_count = LARGE[cpus]
+    cores, rows = cpus // 2, []
+    per_node = cores // node_count
+    first_threads = [list(range(node * per_node, (node + 1) * per_node)) for node in range(node_count)]
+    nodes = [[*first, *(cpu + cores for cpu in first)] for first in first_threads]
+    topology(tree, nodes, lambda cpu: [cpu % cores, cpu % cores + cores])
+    for port in range(ports):
+        node = port * node_count // ports
+        name, bdf, first = f"enp{port}s0", f"0000:{16 * port + 1:02x}:00.0", 200 + (queue_count + 6) * port
+        if driver == "i40e":
+            names = [f"i40e-{bdf}:misc", *(f"i40e-{name}-TxRx-{queue}" for queue in range(queue_count))]
+        else:
+            names = [f"mlx5_async0@pci:{bdf}", *(f"mlx5_comp{queue}@pci:{bdf}" for queue in range(queue_count))]
         for vector, handler in enumerate(names):
             cpu = node * per_node + vector % per_node
             chip = f"IR-PCI-MSIX-{bdf} {vector:>4}-edge"
             rows.append((first + vector, chip, handler, cpu_list(range(cpus)), cpu))
         queues = [(mask([], cpus), 0, mask([queue], cpus)) for queue in range(queue_count)]
         bridge = f"pci0000:{16 * port:02x}/0000:{16 * port:02x}:00.0"
-        interface(tree, name, f"{bridge}/{bdf}", "i40e", node, range(first, first + queue_count + 1), queues)
+        interface(tree, name, f"{bridge}/{bdf}", driver, node, range(first, first + queue_count + 1), queues)
     interrupts(tree, cpus, rows, node=0)
     default_route(tree, "enp0s0")
     sysctls(tree)
