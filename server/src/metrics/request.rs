@@ -163,7 +163,7 @@ mod tests {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;
             }
-            parse(&bytes);
+            let _ = parse(&bytes);
         }
 
         /// However a request comes in pieces, it is whole at its last byte and not before.
