@@ -5,9 +5,7 @@ mod tests;
 
 use super::{Desired, PlanError, Skipped, cpus};
 use crate::cpu_set::CpuSet;
-use crate::host::ethtool::{
-    Channels, CoalesceField, Knob, Limited, NTUPLE, RssTable, is_even, rounds_to,
-};
+use crate::host::ethtool::{Channels, CoalesceField, Knob, Limited, NTUPLE, RssTable, is_even, rounds_to};
 use crate::host::{Ethtool, Host, NicHost};
 use crate::profile::{ChannelCount, ChannelsWish, EthtoolWishes, FeaturesWish, Profile, RingsWish};
 use crate::setting::{Setting, Value};
