@@ -45,6 +45,7 @@ mod garbage;
 mod half_close;
 mod idle_timeout;
 mod limits;
+mod load_client;
 mod listening;
 mod live_table;
 mod memory;

@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::process::ExitCode;
@@ -9,16 +9,26 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::builder::RangedI64ValueParser;
-use clap::{Args, Parser, Subcommand, value_parser};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use tune::cpu_set::{Cpu, CpuSet, CpuSetError};
 
-use crate::connect::{self, ConnectOptions};
-use crate::echo::{self, EchoOptions};
+use crate::arrivals::Spacing;
+use crate::chaos::{self, Behaviour, ChaosOptions, ChaosReport};
+use crate::connect::{self, Close, ConnectOptions};
+use crate::echo::{self, EchoOptions, Transport};
+use crate::replay::{self, AcceptOptions};
 use crate::report::Report;
+use crate::sources::Sources;
 use crate::threads::allowed_cpus;
 use crate::{Error, Limit, limits, open_files};
 
-/// TCP client: verified echo and connection rate from pinned threads.
+/// The client: echo over TCP and UDP, connection rate, the article's workloads, misbehaviour. Pinned threads, every byte
+/// verified.
+///
+/// Each connection has a byte stream of its own, so that a lost, repeated, changed or foreign byte is seen. Times are in
+/// microseconds: p50, p90, p99, p99.9, max. "client CPU" is what an operation has cost here; a run whose busiest thread had no
+/// rest is said to be CLIENT-BOUND: the server may be faster. On a terminal a line on standard error says how far the run is.
+/// The client uses io_uring (Linux 6.1 or later).
 ///
 /// Exit code: 0 if every connection was made and every byte came back right, 1 if not or if the run could not take
 /// place, 2 on a usage error.
@@ -34,54 +44,109 @@ enum Mode {
     /// Exchange messages on open connections and check every byte.
     ///
     /// Closed loop: a connection starts its next message when one came back. The time of a message is from its start to
-    /// its last byte. Open loop (--rate): messages start at fixed times, and the time of a message is from when it should
-    /// have started.
+    /// its last byte. Open loop (--rate): messages start at times that were fixed before, and the time of a message is from when
+    /// it should have started, so that a server that stalls does not hide its stall (coordinated omission); the raw time, from
+    /// when it was started, is reported too.
     Echo(EchoArgs),
-    /// Open connections and close them by RST, as many per second as it goes.
+    /// Open connections and close them, as many per second as it goes.
     ///
-    /// The time of a connection is from its opening to its close.
+    /// The time of a connection is from its opening to its close. A server that accepts and closes may be faster: a connection that
+    /// it has closed or reset was made, and counts.
     Connect(ConnectArgs),
+    /// Exchange datagrams (UDP) and check every byte.
+    ///
+    /// As echo, with a socket for each "connection" and a datagram for each message. A datagram that is not back within --timeout is
+    /// lost, and its bytes are.
+    Udp(UdpArgs),
+    /// The two workloads of the classic article on SO_REUSEPORT and locality.
+    #[command(subcommand)]
+    ReplayArticle(Article),
+    /// Misbehave in all ways at once, beside well-behaved connections that must not notice.
+    ///
+    /// Whoever has a right to bytes gets them checked: the well-behaved, slow readers, byte-at-a-time writers, half-closers and,
+    /// at the end, the idle ones.
+    Chaos(ChaosArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum Article {
+    /// Processes that each connect and reset a million times, one connection at a time.
+    Accept(AcceptArgs),
+    /// 1000 clients that each exchange 10 messages of 512 KiB; those that failed are counted.
+    Exchange(ExchangeArgs),
 }
 
 #[derive(Debug, Args)]
-struct CommonArgs {
+struct RunArgs {
     /// The server.
     #[arg(long, value_name = "ADDR:PORT")]
     connect: SocketAddr,
-    /// How long to go on, 1ms to 24h, such as 500ms or 5s [default: 1s].
-    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "count")]
-    duration: Option<Duration>,
     /// CPUs to which the threads are pinned, one thread each, such as 0-3,8 [default: every CPU allowed].
     #[arg(long, value_name = "LIST", value_parser = cpus)]
     cores: Option<Cores>,
-    /// Give up when nothing has happened for this long, 1ms to 24h.
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
-    timeout: Duration,
-    /// Do not sleep: ask for events until there are some, so that the client's waking up is in no time.
-    #[arg(long)]
-    spin: bool,
-    /// Print the report as one JSON object.
+    /// Print the report as one JSON object, with "schema": 1.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Args)]
+struct CommonArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// How long to go on, 1ms to 24h, such as 500ms or 5s [default: 1s].
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "count")]
+    duration: Option<Duration>,
+    /// Do not sleep: ask for events until there are some, so that the client's waking up is in no time.
+    #[arg(long)]
+    spin: bool,
+    /// Addresses and prefixes from which to connect, in turn, such as 10.0.0.1,10.0.0.2 or 127.0.0.0/8: each has its own ports
+    /// [default: what the kernel chooses; connect --close fin: all of 127.0.0.0/8 if the server is in it].
+    #[arg(long, value_name = "LIST")]
+    sources: Option<Sources>,
+}
+
+#[derive(Debug, Args)]
 struct EchoArgs {
+    #[command(flatten)]
+    messages: MessageArgs,
+    /// Bytes of a message, 1 to 1048576.
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = number(limits::SIZE))]
+    size: u32,
+    /// Give up when nothing has happened for this long, 1ms to 24h.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
+    timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+struct UdpArgs {
+    #[command(flatten)]
+    messages: MessageArgs,
+    /// Bytes of a datagram, 8 to 65507.
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = number(limits::DATAGRAM))]
+    size: u32,
+    /// How long a datagram is waited for, 1ms to 24h.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "1s")]
+    timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+struct MessageArgs {
     #[command(flatten)]
     common: CommonArgs,
     /// Connections in all, 1 to 65535, dealt out evenly to the threads.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = number(limits::CONNECTIONS))]
     connections: u32,
-    /// Bytes of a message, 1 to 1048576.
-    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = number(limits::SIZE))]
-    size: u32,
     /// Messages under way at once on each connection, 1 to 65536.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = number(limits::DEPTH))]
     depth: u32,
-    /// Open loop: start this many messages per second in all, 1 to 100000000, at equal distances in time and in turn on the
-    /// connections. One whose connection has --depth messages under way starts late; it is not left out.
+    /// Open loop: start this many messages per second in all, 1 to 100000000, in turn on the connections. One whose connection has
+    /// --depth messages under way starts late; one that still waits at the end could not be started, and is counted as such, and
+    /// in the percentiles with the time that it has waited.
     #[arg(long, value_name = "PER_SECOND", value_parser = number(limits::RATE), conflicts_with = "count")]
     rate: Option<u32>,
+    /// Open loop: how the starts are spread in time.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Spacing::Uniform, requires = "rate")]
+    arrivals: Spacing,
     /// End after this many messages on each connection, instead of after --duration.
     #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -94,12 +159,60 @@ struct ConnectArgs {
     /// Exchange one message of 64 bytes before closing.
     #[arg(long)]
     echo: bool,
+    /// How to close.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Close::Reset)]
+    close: Close,
     /// End after this many connections in all, instead of after --duration.
     #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Connections under way at once on each thread, 1 to 4096.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = number(limits::PARALLEL))]
     parallel: u32,
+    /// Give up when nothing has happened for this long, 1ms to 24h.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
+    timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+struct AcceptArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Processes, 1 to 4096, pinned to --cores in turn [default: one for each of them].
+    #[arg(long, value_name = "N", value_parser = number(limits::PROCESSES))]
+    processes: Option<u32>,
+    /// Connections of each process.
+    #[arg(long, value_name = "N", default_value_t = replay::ACCEPT, value_parser = value_parser!(u64).range(1..))]
+    count: u64,
+    /// Give up when nothing has happened for this long, 1ms to 24h.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
+    timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+struct ExchangeArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Give up when nothing has happened for this long, 1ms to 24h.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
+    timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+struct ChaosArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// What to do; several times, or with commas [default: everything].
+    #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
+    behaviour: Vec<Behaviour>,
+    /// Connections of each behaviour, 1 to 4096.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = number(limits::PARALLEL))]
+    connections: u32,
+    /// How long, 1ms to 24h.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s")]
+    duration: Duration,
+    /// How long a connection may take to open, and its bytes to come back at the end, 1ms to 24h.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
+    timeout: Duration,
 }
 
 /// A CPU list in the order in which it was written.
@@ -131,7 +244,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match execute(&cli.mode) {
+    match cli.mode.execute() {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(failure)) => {
             eprintln!("load: {failure}");
@@ -144,41 +257,101 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Runs and prints; what went wrong on connections, if anything did.
-fn execute(mode: &Mode) -> anyhow::Result<Option<String>> {
-    let (report, json) = match mode {
-        Mode::Echo(args) => {
-            let options = args.options()?;
-            open_files::allow(options.connections.into(), options.cores.len())?;
-            (echo::run(&options)?, args.common.json)
+impl Mode {
+    /// Runs and prints; what went wrong on connections, if anything did.
+    fn execute(&self) -> anyhow::Result<Option<String>> {
+        match self {
+            Self::Echo(args) => {
+                let options = args.messages.options(Transport::Tcp, args.size, args.timeout)?;
+                args.messages.common.run.report(&run_echo(&options)?)
+            }
+            Self::Udp(args) => {
+                let options = args.messages.options(Transport::Udp, args.size, args.timeout)?;
+                args.messages.common.run.report(&run_echo(&options)?)
+            }
+            Self::Connect(args) => {
+                let options = args.options()?;
+                let threads = options.cores.len();
+                open_files::allow(u64::from(options.parallel) * threads as u64, threads)?;
+                args.common.run.report(&connect::run(&options)?)
+            }
+            Self::ReplayArticle(Article::Accept(args)) => args.run.report(&replay::accept(&args.options()?)?),
+            Self::ReplayArticle(Article::Exchange(args)) => {
+                let (cores, progress) = (args.run.cores()?, progress());
+                let options = replay::exchange_options(args.run.connect);
+                let options = EchoOptions { cores, progress, timeout: args.timeout, ..options };
+                args.run.report(&Report { mode: "replay-article exchange".to_owned(), ..run_echo(&options)? })
+            }
+            Self::Chaos(args) => {
+                let (connections, behaviours) =
+                    (u64::from(args.connections), Behaviour::value_variants().len());
+                open_files::allow((connections + 10) * behaviours as u64, behaviours)?;
+                args.run.report(&chaos::run(&args.options()?)?)
+            }
         }
-        Mode::Connect(args) => {
-            let options = args.options()?;
-            let threads = options.cores.len();
-            open_files::allow(u64::from(options.parallel) * threads as u64, threads)?;
-            (connect::run(&options)?, args.common.json)
-        }
-    };
-    print(&report, json).context("write the report to standard output")?;
-    Ok(report.failure())
+    }
 }
 
-fn print(report: &Report, json: bool) -> io::Result<()> {
+fn run_echo(options: &EchoOptions) -> Result<Report, Error> {
+    open_files::allow(options.connections.into(), options.cores.len())?;
+    echo::run(options)
+}
+
+/// A line that says how far a run is, where somebody may be looking.
+fn progress() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// What a mode gives.
+trait Results: serde::Serialize {
+    fn print(&self, out: &mut impl Write) -> io::Result<()>;
+    fn failure(&self) -> Option<String>;
+}
+
+impl Results for Report {
+    fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        self.print(out)
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.failure()
+    }
+}
+
+impl Results for ChaosReport {
+    fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        self.print(out)
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.failure()
+    }
+}
+
+impl RunArgs {
+    fn cores(&self) -> Result<Vec<Cpu>, Error> {
+        self.cores.clone().map_or_else(allowed_cpus, |Cores(cpus)| Ok(cpus))
+    }
+
+    /// Prints the results; gives what went wrong on connections.
+    fn report(&self, results: &impl Results) -> anyhow::Result<Option<String>> {
+        print(results, self.json).context("write the report to standard output")?;
+        Ok(results.failure())
+    }
+}
+
+fn print(results: &impl Results, json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if json {
-        serde_json::to_writer(&mut out, report)?;
+        serde_json::to_writer(&mut out, results)?;
         writeln!(out)?;
     } else {
-        report.print(&mut out)?;
+        results.print(&mut out)?;
     }
     out.flush()
 }
 
 impl CommonArgs {
-    fn cores(&self) -> Result<Vec<Cpu>, Error> {
-        self.cores.clone().map_or_else(allowed_cpus, |Cores(cpus)| Ok(cpus))
-    }
-
     fn limit(&self, count: Option<u64>) -> Limit {
         match count {
             Some(count) => Limit::Count(count),
@@ -187,18 +360,22 @@ impl CommonArgs {
     }
 }
 
-impl EchoArgs {
-    fn options(&self) -> Result<EchoOptions, Error> {
+impl MessageArgs {
+    fn options(&self, transport: Transport, size: u32, timeout: Duration) -> Result<EchoOptions, Error> {
         Ok(EchoOptions {
-            address: self.common.connect,
+            address: self.common.run.connect,
+            transport,
             connections: self.connections,
-            size: self.size,
+            size,
             depth: self.depth,
             rate: self.rate,
+            arrivals: self.arrivals,
+            sources: self.common.sources.clone(),
             spin: self.common.spin,
             limit: self.common.limit(self.count),
-            cores: self.common.cores()?,
-            timeout: self.common.timeout,
+            cores: self.common.run.cores()?,
+            timeout,
+            progress: progress(),
         })
     }
 }
@@ -206,13 +383,45 @@ impl EchoArgs {
 impl ConnectArgs {
     fn options(&self) -> Result<ConnectOptions, Error> {
         Ok(ConnectOptions {
-            address: self.common.connect,
+            address: self.common.run.connect,
             echo: self.echo,
+            close: self.close,
+            sources: self.common.sources.clone(),
             spin: self.common.spin,
             limit: self.common.limit(self.count),
-            cores: self.common.cores()?,
+            cores: self.common.run.cores()?,
             parallel: self.parallel,
-            timeout: self.common.timeout,
+            timeout: self.timeout,
+            progress: progress(),
+        })
+    }
+}
+
+impl AcceptArgs {
+    fn options(&self) -> anyhow::Result<AcceptOptions> {
+        let cores = self.run.cores()?;
+        let each = u32::try_from(cores.len()).unwrap_or(u32::MAX);
+        Ok(AcceptOptions {
+            address: self.run.connect,
+            processes: self.processes.unwrap_or(each),
+            count: self.count,
+            cores,
+            timeout: self.timeout,
+            program: std::env::current_exe().context("find this program")?,
+        })
+    }
+}
+
+impl ChaosArgs {
+    fn options(&self) -> Result<ChaosOptions, Error> {
+        Ok(ChaosOptions {
+            address: self.run.connect,
+            behaviours: self.behaviour.clone(),
+            connections: self.connections,
+            duration: self.duration,
+            cores: self.run.cores()?,
+            timeout: self.timeout,
+            progress: progress(),
         })
     }
 }

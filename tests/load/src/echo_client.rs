@@ -4,133 +4,152 @@ use std::io;
 use std::net::Shutdown;
 use std::time::Instant;
 
-use crate::arrivals::Arrivals;
-use crate::echo::EchoOptions;
-use crate::echo_connection::{EchoConnection, Shape};
+use rustix::io::Errno;
+use socket2::{SockAddr, Socket};
+
+use crate::arrivals::{Arrivals, Plan};
+use crate::echo::{EchoOptions, Transport};
+use crate::flow::{Flow, Shape};
 use crate::pattern::Pattern;
-use crate::poll::{Poll, Ready};
-use crate::socket::{Opening, opening, start_connect};
+use crate::ring::{Completion, Operation, Ring};
+use crate::socket::{tcp, udp};
 use crate::stats::ThreadStats;
-use crate::threads::{Worker, cpu_time};
+use crate::threads::{Usage, Worker};
 use crate::{Error, Limit};
 
 /// Connections that one thread opens at once: more would overflow a listener's backlog for nothing.
 const OPENING_AT_ONCE: usize = 64;
 
-/// Bytes read at once.
-const READ_SIZE: usize = 256 * 1024;
+/// One connection.
+struct Connection<F> {
+    socket: Socket,
+    flow: F,
+    established: bool,
+}
 
 /// One thread's connections. A slot is `None` once its connection has ended.
-pub(crate) struct EchoClient<'a> {
+pub(crate) struct EchoClient<'a, F> {
     options: &'a EchoOptions,
+    server: &'a SockAddr,
     shape: Shape<'a>,
-    poll: Poll,
-    connections: Vec<Option<EchoConnection>>,
+    ring: Ring<'a>,
+    connections: Vec<Option<Connection<F>>>,
     /// Numbers of the connections in the run.
     ids: Vec<u32>,
-    buffer: Box<[u8]>,
-    ready: Vec<Ready>,
+    /// Connections that are being opened.
+    opening: usize,
     /// Connections on which messages are under way or to be started.
     busy: usize,
     /// Open loop: the messages that are still to be started.
     arrivals: Option<Arrivals>,
-    /// Place of this thread among those that have connections, and their number.
-    place: (usize, usize),
+    /// The time when the last completions were taken: one look at the clock for all of them.
+    now: Instant,
+    worker: &'a Worker<'a>,
+    threads: usize,
     stats: ThreadStats,
 }
 
-impl<'a> EchoClient<'a> {
+impl<'a, F: Flow> EchoClient<'a, F> {
     pub(crate) fn new(
         options: &'a EchoOptions,
         pattern: &'a Pattern,
-        worker: &Worker<'_>,
+        server: &'a SockAddr,
+        worker: &'a Worker<'a>,
         threads: usize,
     ) -> Result<Self, Error> {
-        let shape = Shape {
-            pattern,
-            size: u64::from(options.size),
-            depth: options.depth as usize,
-            count_messages: true,
-        };
+        let size = options.size as usize;
+        let whole = options.transport == Transport::Udp;
         Ok(Self {
             options,
-            shape,
-            poll: Poll::new(options.spin)?,
+            server,
+            shape: Shape { pattern, size: size as u64, depth: options.depth as usize },
+            // A datagram that is too long is to be seen as such.
+            ring: Ring::new(size + usize::from(whole), whole, options.spin)?,
             connections: Vec::new(),
             ids: (0..options.connections).skip(worker.index).step_by(threads).collect(),
-            buffer: vec![0; READ_SIZE].into_boxed_slice(),
-            ready: Vec::new(),
+            opening: 0,
             busy: 0,
             arrivals: None,
-            place: (worker.index, threads.min(options.connections as usize)),
-            stats: ThreadStats::new(worker.cpu),
+            now: Instant::now(),
+            worker,
+            threads: threads.min(options.connections as usize),
+            stats: ThreadStats::new(worker.cpu, options.rate.is_some()),
         })
     }
 
     /// Opens all connections of this thread; those that fail are counted.
     pub(crate) fn open(&mut self) -> Result<(), Error> {
-        let messages = match self.options.limit {
-            Limit::Duration(_) if self.options.rate.is_some() => 0,
+        let mut progress = Instant::now();
+        loop {
+            while self.opening < OPENING_AT_ONCE && self.connections.len() < self.ids.len() {
+                self.open_next()?;
+            }
+            if self.opening == 0 {
+                return Ok(());
+            }
+            if self.turn(progress + self.options.timeout)? {
+                progress = self.now;
+            } else if self.now >= progress + self.options.timeout {
+                self.give_up_openings();
+            }
+        }
+    }
+
+    fn open_next(&mut self) -> Result<(), Error> {
+        let (slot, options) = (self.connections.len(), self.options);
+        let id = self.ids[slot];
+        let source = options.sources.as_ref().map(|sources| sources.nth(id.into()));
+        let opened = match options.transport {
+            Transport::Tcp => tcp(self.server, source),
+            Transport::Udp => udp(self.server, source),
+        };
+        let messages = match options.limit {
+            Limit::Duration(_) if options.rate.is_some() => 0,
             Limit::Duration(_) => u64::MAX,
             Limit::Count(count) => count,
         };
-        let mut pending = 0;
-        let mut progress = Instant::now();
-        loop {
-            while pending < OPENING_AT_ONCE && self.connections.len() < self.ids.len() {
-                let slot = self.connections.len();
-                let connection = match start_connect(self.options.address) {
-                    Ok(socket) => {
-                        self.poll.add(&socket, slot)?;
-                        pending += 1;
-                        Some(EchoConnection::new(socket, self.ids[slot], messages))
-                    }
-                    Err(error) => {
-                        self.count_failed_opening(&error);
-                        None
-                    }
-                };
-                self.connections.push(connection);
+        let connection = match opened {
+            Ok(socket) => {
+                let flow = F::new(id, messages, &self.shape);
+                Some(Connection { socket, flow, established: options.transport == Transport::Udp })
             }
-            if pending == 0 {
-                return Ok(());
+            Err(error) => {
+                self.count_failed_opening(&error);
+                None
             }
-            if self.wait(progress + self.options.timeout)? {
-                progress = Instant::now();
-                pending -= self.settle_openings();
-            } else if progress.elapsed() >= self.options.timeout {
-                self.give_up_openings();
-                pending = 0;
-            }
+        };
+        self.connections.push(connection);
+        let Some(connection) = &self.connections[slot] else { return Ok(()) };
+        if connection.established {
+            self.stats.connections += 1;
+            return self.ring.receive(slot, &connection.socket);
         }
+        self.opening += 1;
+        self.ring.connect(slot, &connection.socket, self.server)
     }
 
-    /// Looks at the openings to which something happened; gives the number of those that have ended.
-    fn settle_openings(&mut self) -> usize {
-        let mut ended = 0;
-        for Ready { slot, .. } in std::mem::take(&mut self.ready) {
-            let Some(connection) = self.connections[slot].as_mut().filter(|c| !c.is_established()) else {
-                continue;
-            };
-            match opening(connection.socket()) {
-                Opening::Pending => continue,
-                Opening::Established => {
-                    connection.set_established();
-                    self.stats.connections += 1;
-                }
-                Opening::Failed(error) => {
-                    self.connections[slot] = None;
-                    self.count_failed_opening(&error);
-                }
+    fn opened(&mut self, slot: usize, result: Result<usize, Errno>) -> Result<(), Error> {
+        // Given up already if it is not there.
+        let Some(connection) = self.connections[slot].as_mut() else { return Ok(()) };
+        self.opening -= 1;
+        match result {
+            Ok(_) => {
+                connection.established = true;
+                self.stats.connections += 1;
+                self.ring.receive(slot, &connection.socket)
             }
-            ended += 1;
+            Err(errno) => {
+                self.connections[slot] = None;
+                self.count_failed_opening(&errno.into());
+                Ok(())
+            }
         }
-        ended
     }
 
     fn give_up_openings(&mut self) {
+        self.opening = 0;
         for slot in 0..self.connections.len() {
-            if self.connections[slot].as_ref().is_some_and(|connection| !connection.is_established()) {
+            if self.connections[slot].as_ref().is_some_and(|connection| !connection.established) {
                 self.connections[slot] = None;
                 self.count_failed_opening(&io::Error::other("no answer"));
             }
@@ -147,127 +166,192 @@ impl<'a> EchoClient<'a> {
     /// Exchanges messages until the limit, and until everything that was sent came back or nothing has come for
     /// the timeout.
     pub(crate) fn exchange(&mut self, start: Instant) -> Result<(), Error> {
-        let mut deadline = self.begin(start);
-        let cpu_before = cpu_time();
-        let mut progress = Instant::now();
-        self.count_busy();
+        let usage = Usage::now();
+        let idle = self.ring.idle();
+        self.now = Instant::now();
+        let mut progress = self.now;
+        let udp = self.options.transport == Transport::Udp;
+        let mut expiry = self.now + self.options.timeout / 8;
+        let mut deadline = match self.options.limit {
+            Limit::Duration(duration) => Some(start + duration),
+            Limit::Count(_) => None,
+        };
+        self.plan_arrivals(start);
+        self.busy = self.connections.iter().flatten().filter(|c| !c.flow.messages().is_done()).count();
         for slot in 0..self.connections.len() {
-            // What happened to it while the others were opened has had its event.
-            self.handle(Ready { slot, ended: true });
+            self.send(slot)?;
         }
         loop {
-            let now = Instant::now();
-            if deadline.is_some_and(|deadline| now >= deadline) {
+            self.start_due()?;
+            if deadline.is_some_and(|deadline| self.now >= deadline) {
                 deadline = None;
-                self.connections.iter_mut().flatten().for_each(EchoConnection::stop);
-                self.count_busy();
+                self.stop();
             }
             if self.busy == 0 {
-                progress = now;
+                progress = self.now;
             }
-            self.start_due();
-            let next = self.next_arrival();
+            let next = self.arrivals.as_ref().and_then(Arrivals::peek).map(|arrival| arrival.time);
             if self.busy == 0 && next.is_none() {
                 break;
             }
-            let until = progress + self.options.timeout;
-            let until = [deadline, next].into_iter().flatten().fold(until, Instant::min);
-            if self.wait(until)? {
-                self.handle_ready();
-                progress = Instant::now();
-            } else if self.busy > 0 && progress.elapsed() >= self.options.timeout {
+            let until = if udp { expiry } else { progress + self.options.timeout };
+            if self.turn([deadline, next].into_iter().flatten().fold(until, Instant::min))? {
+                progress = self.now;
+            } else if self.busy > 0 && !udp && self.now >= until {
                 break;
             }
+            if udp && self.now >= expiry {
+                self.expire()?;
+                expiry = self.now + self.options.timeout / 8;
+            }
+            self.worker.live.show(&self.stats);
         }
         self.stats.elapsed = progress - start;
-        self.stats.cpu_time = cpu_time() - cpu_before;
+        usage.count(&mut self.stats, self.ring.idle() - idle);
         self.give_up_messages();
         Ok(())
     }
 
-    /// Plans the messages of an open loop; gives the time after which a closed loop starts no more.
-    fn begin(&mut self, start: Instant) -> Option<Instant> {
-        let Limit::Duration(duration) = self.options.limit else { return None };
-        let Some(rate) = self.options.rate else { return Some(start + duration) };
-        let (index, threads) = self.place;
-        self.arrivals = (index < threads).then(|| Arrivals::new(start, duration, rate, index, threads));
-        None
+    fn plan_arrivals(&mut self, start: Instant) {
+        let (Limit::Duration(duration), Some(rate)) = (self.options.limit, self.options.rate) else { return };
+        let plan = Plan { start, duration, rate, spacing: self.options.arrivals, threads: self.threads };
+        self.arrivals = (self.worker.index < self.threads).then(|| Arrivals::new(&plan, self.worker.index));
     }
 
-    fn count_busy(&mut self) {
-        self.busy = self.connections.iter().flatten().filter(|connection| !connection.is_done()).count();
-    }
-
-    fn next_arrival(&self) -> Option<Instant> {
-        Some(self.arrivals.as_ref()?.peek()?.time)
+    /// The time is over: starts no more messages.
+    fn stop(&mut self) {
+        for connection in self.connections.iter_mut().flatten() {
+            let messages = connection.flow.messages_mut();
+            let was_busy = !messages.is_done();
+            messages.stop();
+            messages.abandon(self.now, &mut self.stats);
+            self.busy -= usize::from(was_busy && messages.is_done());
+        }
     }
 
     /// Open loop: starts the messages whose time has come, or has them wait for a place on their connection.
-    fn start_due(&mut self) {
-        let (_, threads) = self.place;
-        while let Some(arrival) = self.arrivals.as_mut().and_then(|arrivals| arrivals.take(Instant::now())) {
-            let turn = arrival.number / threads as u64;
-            let slot = usize::try_from(turn % self.connections.len() as u64).expect("below a usize");
+    fn start_due(&mut self) -> Result<(), Error> {
+        while let Some(arrival) = self.arrivals.as_mut().and_then(|arrivals| arrivals.take(self.now)) {
+            let slot =
+                usize::try_from(arrival.number % self.connections.len() as u64).expect("below a usize");
             let Some(connection) = self.connections[slot].as_mut() else {
-                self.stats.operations_missing += 1;
+                self.stats.operations_not_started += 1;
                 continue;
             };
-            self.busy += usize::from(connection.is_done());
-            if !connection.schedule(&self.shape, arrival.time) {
-                self.stats.operations_late += 1;
-            } else if let Err(error) = connection.write(&self.shape) {
-                self.fail(slot, &error);
+            let messages = connection.flow.messages_mut();
+            self.busy += usize::from(messages.is_done());
+            self.stats.operations_late += u64::from(!messages.schedule(arrival.time));
+            self.send(slot)?;
+        }
+        Ok(())
+    }
+
+    /// Starts messages that may start, and sends.
+    fn send(&mut self, slot: usize) -> Result<(), Error> {
+        let Some(connection) = self.connections[slot].as_mut() else { return Ok(()) };
+        connection.flow.messages_mut().start(self.now);
+        match connection.flow.next_send(&self.shape) {
+            Some(bytes) => self.ring.send(slot, &connection.socket, bytes),
+            None => Ok(()),
+        }
+    }
+
+    /// Submits, waits until something happens or `until`, and handles it. False if nothing has happened.
+    fn turn(&mut self, until: Instant) -> Result<bool, Error> {
+        self.ring.wait(until)?;
+        self.now = Instant::now();
+        let mut any = false;
+        while let Some(completion) = self.ring.next() {
+            any = true;
+            match completion.operation {
+                Operation::Connect | Operation::Disconnect => {
+                    self.opened(completion.slot, completion.result)?
+                }
+                Operation::Send => self.sent(completion.slot, completion.result)?,
+                Operation::Receive => self.received(completion)?,
+            }
+        }
+        Ok(any)
+    }
+
+    fn sent(&mut self, slot: usize, result: Result<usize, Errno>) -> Result<(), Error> {
+        let Some(connection) = self.connections[slot].as_mut() else { return Ok(()) };
+        match result {
+            Ok(length) => {
+                connection.flow.sent(length);
+                self.send(slot)
+            }
+            Err(errno) => {
+                connection.flow.sent(0);
+                self.fail(slot, &errno.into());
+                Ok(())
             }
         }
     }
 
-    fn handle_ready(&mut self) {
-        let ready = std::mem::take(&mut self.ready);
-        for &ready in &ready {
-            self.handle(ready);
-            self.start_due();
+    fn received(&mut self, completion: Completion) -> Result<(), Error> {
+        let Completion { slot, result, buffer, more, .. } = completion;
+        let stream = self.options.transport == Transport::Tcp;
+        if let (Some(filled), Some(connection)) = (&buffer, self.connections[slot].as_mut()) {
+            let was_busy = !connection.flow.messages().is_done();
+            let bytes = self.ring.bytes(filled);
+            connection.flow.received(&self.shape, bytes, self.now, &mut self.stats);
+            self.busy -= usize::from(was_busy && connection.flow.messages().is_done());
         }
-        self.ready = ready;
-    }
-
-    /// Reads and writes one connection as far as it goes.
-    fn handle(&mut self, Ready { slot, ended }: Ready) {
-        let Some(connection) = self.connections[slot].as_mut() else { return };
-        let was_busy = !connection.is_done();
-        let result = match connection.read(&self.shape, &mut self.buffer, ended, &mut self.stats) {
-            Ok(true) => connection.write(&self.shape),
-            Ok(false) => Err(io::Error::other("closed by the peer")),
-            Err(error) => Err(error),
-        };
-        if was_busy && connection.is_done() {
-            self.busy -= 1;
+        if let Some(filled) = buffer {
+            self.ring.give_back(filled);
         }
-        if let Err(error) = result {
-            self.fail(slot, &error);
+        let Some(connection) = self.connections[slot].as_ref() else { return Ok(()) };
+        match result {
+            Ok(0) if stream => self.fail(slot, &io::Error::other("closed by the peer")),
+            Ok(_) | Err(Errno::NOBUFS) if more => return self.send(slot),
+            Ok(_) | Err(Errno::NOBUFS) => {
+                self.ring.receive(slot, &connection.socket)?;
+                return self.send(slot);
+            }
+            Err(errno) => self.fail(slot, &errno.into()),
         }
+        Ok(())
     }
 
     /// Counts a connection that has failed and drops it.
     fn fail(&mut self, slot: usize, error: &io::Error) {
         self.stats.count_io_error(error);
-        self.busy -=
-            usize::from(self.connections[slot].as_ref().is_some_and(|connection| !connection.is_done()));
+        let done = self.connections[slot].as_ref().is_none_or(|c| c.flow.messages().is_done());
+        self.busy -= usize::from(!done);
         self.drop_connection(slot);
     }
 
     /// Counts what a connection that ends early leaves behind.
     fn drop_connection(&mut self, slot: usize) {
-        let Some(connection) = self.connections[slot].take() else { return };
-        self.stats.bytes_lost += connection.outstanding();
+        let Some(mut connection) = self.connections[slot].take() else { return };
+        self.stats.bytes_lost += connection.flow.outstanding(&self.shape);
+        let messages = connection.flow.messages_mut();
+        messages.abandon(self.now, &mut self.stats);
         if matches!(self.options.limit, Limit::Count(_)) || self.options.rate.is_some() {
-            self.stats.operations_missing += connection.unfinished();
+            self.stats.operations_missing += messages.unfinished();
         }
+        // A receive that is armed would keep the socket open. It fails where the peer has ended the connection.
+        let _ = connection.socket.shutdown(Shutdown::Both);
+    }
+
+    /// UDP: gives up the datagrams that were not back in time.
+    fn expire(&mut self) -> Result<(), Error> {
+        let Some(time) = self.now.checked_sub(self.options.timeout) else { return Ok(()) };
+        for slot in 0..self.connections.len() {
+            let Some(connection) = self.connections[slot].as_mut() else { continue };
+            let was_busy = !connection.flow.messages().is_done();
+            connection.flow.expire(&self.shape, time, &mut self.stats);
+            self.busy -= usize::from(was_busy && connection.flow.messages().is_done());
+            self.send(slot)?;
+        }
+        Ok(())
     }
 
     /// Ends the connections on which something is still missing.
     fn give_up_messages(&mut self) {
         for slot in 0..self.connections.len() {
-            if self.connections[slot].as_ref().is_some_and(|connection| !connection.is_done()) {
+            if self.connections[slot].as_ref().is_some_and(|c| !c.flow.messages().is_done()) {
                 self.stats.count_io_error(&io::Error::other("no answer"));
                 self.drop_connection(slot);
             }
@@ -276,10 +360,13 @@ impl<'a> EchoClient<'a> {
 
     /// Half-closes every connection and waits for the server to close: bytes that come now were never sent.
     pub(crate) fn close(mut self) -> Result<ThreadStats, Error> {
+        if self.options.transport == Transport::Udp {
+            return Ok(self.stats);
+        }
         let mut open = 0;
         for slot in 0..self.connections.len() {
             let Some(connection) = self.connections[slot].as_ref() else { continue };
-            match connection.socket().shutdown(Shutdown::Write) {
+            match connection.socket.shutdown(Shutdown::Write) {
                 Ok(()) => open += 1,
                 Err(error) => {
                     self.stats.count_io_error(&error);
@@ -288,30 +375,23 @@ impl<'a> EchoClient<'a> {
             }
         }
         let deadline = Instant::now() + self.options.timeout;
-        // A wait that ends early (EINTR after SIGSTOP and SIGCONT, signal(7)) has not seen the deadline.
-        while open > 0 && (self.wait(deadline)? || Instant::now() < deadline) {
-            for &Ready { slot, ended } in &self.ready {
-                let Some(connection) = self.connections[slot].as_mut() else { continue };
-                match connection.read(&self.shape, &mut self.buffer, ended, &mut self.stats) {
-                    Ok(true) => continue,
-                    Ok(false) => {}
-                    Err(error) => self.stats.count_io_error(&error),
+        while open > 0 && self.now < deadline {
+            self.ring.wait(deadline)?;
+            self.now = Instant::now();
+            while let Some(completion) = self.ring.next() {
+                let slot = completion.slot;
+                let was_open = self.connections[slot].is_some();
+                if completion.operation == Operation::Receive && completion.result == Ok(0) {
+                    self.connections[slot] = None;
+                } else if completion.operation == Operation::Receive {
+                    self.received(completion)?;
                 }
-                self.connections[slot] = None;
-                open -= 1;
+                open -= u32::from(was_open && self.connections[slot].is_none());
             }
         }
         for _ in 0..open {
             self.stats.count_io_error(&io::Error::other("not closed by the peer"));
         }
         Ok(self.stats)
-    }
-
-    /// Waits until something happens or `until`; true if something happened, and to which slots is in `ready`.
-    fn wait(&mut self, until: Instant) -> Result<bool, Error> {
-        let timeout = until.saturating_duration_since(Instant::now());
-        self.ready.clear();
-        self.ready.extend(self.poll.wait(timeout)?);
-        Ok(!self.ready.is_empty())
     }
 }
