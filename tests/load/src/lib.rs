@@ -12,7 +12,7 @@
 //! * `flow` is what a connection sends and how it checks what comes back: a `stream`, or `datagrams`; `messages` knows which of
 //!   them are under way, [`arrivals`] when those of an open loop start;
 //! * [`pattern`] says which byte stands at which offset of which connection, and compares what came back;
-//! * [`stats`] counts; [`report`] adds the threads up and prints text or JSON.
+//! * [`stats`] counts, `latency` holds percentiles; [`report`] adds the threads up and prints text or JSON.
 
 pub mod arrivals;
 mod buffers;
@@ -24,6 +24,7 @@ mod datagrams;
 pub mod echo;
 mod echo_client;
 mod flow;
+mod latency;
 pub mod limits;
 mod messages;
 pub mod open_files;

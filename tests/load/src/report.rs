@@ -2,13 +2,12 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use tune::cpu_set::Cpu;
 
 use crate::arrivals::Spacing;
+pub use crate::latency::Latency;
 use crate::stats::{ErrorCounts, ThreadStats, new_histogram};
 
 /// Version of the JSON form of [`Report`].
@@ -93,22 +92,6 @@ pub struct Report {
     pub threads: Vec<ThreadReport>,
 }
 
-/// Percentiles of the time of an operation, microseconds; all 0 if there was none. Three significant digits.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub struct Latency {
-    /// Half of the operations took at most this long.
-    pub p50: f64,
-    /// 90 of 100 operations.
-    pub p90: f64,
-    /// 99 of 100 operations.
-    pub p99: f64,
-    /// 999 of 1000 operations.
-    #[serde(rename = "p99.9")]
-    pub p99_9: f64,
-    /// The slowest operation.
-    pub max: f64,
-}
-
 /// One thread's part of a [`Report`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ThreadReport {
@@ -123,20 +106,6 @@ pub struct ThreadReport {
     /// Seconds in which it worked or waited for its CPU.
     #[serde(default)]
     pub busy_s: f64,
-}
-
-impl Latency {
-    fn of(histogram: &Histogram<u64>) -> Self {
-        let microseconds = |nanoseconds: u64| Duration::from_nanos(nanoseconds).as_secs_f64() * 1e6;
-        let at = |quantile| microseconds(histogram.value_at_quantile(quantile));
-        Self {
-            p50: at(0.5),
-            p90: at(0.9),
-            p99: at(0.99),
-            p99_9: at(0.999),
-            max: microseconds(histogram.max()),
-        }
-    }
 }
 
 impl Report {
@@ -303,24 +272,6 @@ impl Report {
     }
 }
 
-impl Latency {
-    /// The greater of each.
-    pub(crate) fn worst(&self, other: &Self) -> Self {
-        Self {
-            p50: self.p50.max(other.p50),
-            p90: self.p90.max(other.p90),
-            p99: self.p99.max(other.p99),
-            p99_9: self.p99_9.max(other.p99_9),
-            max: self.max.max(other.max),
-        }
-    }
-
-    fn print(&self, out: &mut impl Write, what: &str) -> io::Result<()> {
-        let Self { p50, p90, p99, p99_9, max } = self;
-        writeln!(out, "{what}: p50 {p50:.1}, p90 {p90:.1}, p99 {p99:.1}, p99.9 {p99_9:.1}, max {max:.1}")
-    }
-}
-
 pub(crate) fn add_errors(sum: &mut ErrorCounts, counts: &ErrorCounts) {
     for (kind, count) in counts {
         *sum.entry(kind.clone()).or_default() += count;
@@ -329,6 +280,8 @@ pub(crate) fn add_errors(sum: &mut ErrorCounts, counts: &ErrorCounts) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn thread(core: Cpu, milliseconds: u64, operations: u64) -> ThreadStats {

@@ -52,8 +52,8 @@ fn faulty(fault: Fault) -> SocketAddr {
 
 /// Answers datagrams; every tenth is changed, and then sent `times` times.
 fn faulty_udp(fault: Fault, times: usize) -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let address = socket.local_addr().unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("bind to a free port");
+    let address = socket.local_addr().expect("a bound socket has an address");
     thread::spawn(move || {
         let mut buffer = [0; 65_536];
         for count in 0.. {
