@@ -216,6 +216,9 @@ impl Report {
         for (counts, what) in errors {
             parts.extend(counts.iter().map(|(kind, count)| format!("{count} x {kind} {what}")));
         }
+        if self.connect_errors.contains_key("EADDRNOTAVAIL") {
+            parts.push("no port is free: give more --sources, or close by reset".to_owned());
+        }
         (!parts.is_empty()).then(|| parts.join(", "))
     }
 
@@ -303,6 +306,33 @@ mod tests {
         assert_eq!(report.client_cpu_us_per_operation, Some(50.0));
         assert!((report.latency_us.p50 - 100.0).abs() < 0.2, "{:?}", report.latency_us);
         assert_eq!(report.failure(), None);
+    }
+
+    #[test]
+    fn a_thread_without_rest_bounds_the_run_and_the_report_says_so() {
+        let busy =
+            |milliseconds| ThreadStats { busy: Duration::from_millis(milliseconds), ..thread(0, 1000, 10) };
+        for (milliseconds, bound) in [(940, false), (960, true)] {
+            let address = "127.0.0.1:1".parse().unwrap();
+            let report = Report::new("echo", address, vec![busy(100), busy(milliseconds)]);
+            let mut text = Vec::new();
+            report.print(&mut text).unwrap();
+            assert_eq!((report.client_bound, report.failure()), (bound, None), "{}", report.client_busy);
+            assert_eq!(String::from_utf8(text).unwrap().contains("CLIENT-BOUND"), bound);
+        }
+    }
+
+    #[test]
+    fn running_out_of_ports_says_what_to_do() {
+        let mut bad = thread(0, 1, 0);
+        bad.count_connect_error(&rustix::io::Errno::ADDRNOTAVAIL.into());
+        let report = Report::new("connect", "127.0.0.1:1".parse().unwrap(), vec![bad]);
+        assert!(
+            report
+                .failure()
+                .unwrap()
+                .contains("EADDRNOTAVAIL to connect, no port is free: give more --sources")
+        );
     }
 
     #[test]

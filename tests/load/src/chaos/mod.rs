@@ -53,7 +53,8 @@ pub struct ChaosOptions {
     pub connections: u32,
     /// How long.
     pub duration: Duration,
-    /// CPUs to which the threads are pinned in turn; empty: every CPU this process may use.
+    /// CPUs: the first for the well-behaved connections, the others for the behaviours in turn; empty: every CPU this process
+    /// may use.
     pub cores: Vec<Cpu>,
     /// How long a connection may take to open, and its bytes to come back at the end.
     pub timeout: Duration,
@@ -116,7 +117,9 @@ pub fn run(options: &ChaosOptions) -> Result<ChaosReport, Error> {
             };
             (cpu, scope.spawn(work))
         };
-        let threads: Vec<_> = behaviours.iter().zip(cores.iter().cycle()).map(start).collect();
+        // The well-behaved have the first core, for themselves if there are more.
+        let others = if cores.len() > 1 { &cores[1..] } else { &cores[..] };
+        let threads: Vec<_> = behaviours.iter().zip(others.iter().cycle()).map(start).collect();
         let well_behaved = echo::run(&well_behaved(options, &cores));
         let join = |(cpu, thread): (Cpu, thread::ScopedJoinHandle<'_, Result<Outcome, Error>>)| {
             thread.join().unwrap_or(Err(Error::Panicked(cpu)))
