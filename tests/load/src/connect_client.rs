@@ -8,6 +8,7 @@ use socket2::{SockAddr, Socket};
 
 use crate::connect::{Close, ConnectOptions};
 use crate::flow::{Flow, Shape};
+use crate::patience::Patience;
 use crate::pattern::Pattern;
 use crate::ring::{Completion, Operation, Ring};
 use crate::socket::{close_by_reset, tcp};
@@ -81,6 +82,7 @@ impl<'a> ConnectClient<'a> {
         let usage = Usage::now();
         self.now = Instant::now();
         let mut progress = self.now;
+        let mut patience = Patience::new(self.options.timeout, self.now);
         for slot in 0..self.attempts.len() {
             self.start(slot, None)?;
         }
@@ -88,14 +90,14 @@ impl<'a> ConnectClient<'a> {
             if matches!(self.options.limit, Limit::Duration(duration) if self.now - start >= duration) {
                 self.left = Some(0);
             }
-            let until = progress + self.options.timeout;
-            self.ring.wait(until)?;
+            self.ring.wait(patience.next())?;
             self.now = Instant::now();
             while let Some(completion) = self.ring.next() {
                 progress = self.now;
+                patience.renew(self.now);
                 self.advance(completion)?;
             }
-            if self.now >= progress + self.options.timeout {
+            if patience.is_over(self.now) {
                 break;
             }
             self.worker.live.show(&self.stats);

@@ -9,6 +9,7 @@
 //! * [`open_files`] raises the limit of open files and checks that the connections are within it;
 //! * `threads` starts one thread per core, pinned there, and `progress` the line that says how far they are;
 //! * `echo_client` and `connect_client` are the loop of one thread: a `ring` (io_uring) with its receive `buffers`, and `socket`s;
+//!   `patience` says when to give up;
 //! * `flow` is what a connection sends and how it checks what comes back: a `stream`, or `datagrams`; `messages` knows which of
 //!   them are under way, [`arrivals`] when those of an open loop start;
 //! * [`pattern`] says which byte stands at which offset of which connection, and compares what came back;
@@ -28,6 +29,7 @@ mod latency;
 pub mod limits;
 mod messages;
 pub mod open_files;
+mod patience;
 pub mod pattern;
 mod progress;
 pub mod replay;

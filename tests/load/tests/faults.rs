@@ -21,6 +21,9 @@ const REPEAT: Fault = |bytes| bytes.insert(7, bytes[7]);
 const SWAP: Fault = |bytes| bytes.swap(7, 8);
 const EMPTY: Fault = Vec::clear;
 
+/// How long the servers may take to say what they saw; far longer than they need.
+const DEADLINE: Duration = Duration::from_secs(60);
+
 fn load(mode: &str, address: SocketAddr, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_load"));
     command.args(mode.split(' ')).args(["--connect", &address.to_string(), "--cores", "0"]).args(args);
@@ -172,14 +175,15 @@ fn connections_come_from_where_they_should_and_end_as_they_should() {
     let (tell, told) = std::sync::mpsc::channel();
     let tell: &'static _ = Box::leak(Box::new(std::sync::Mutex::new(tell)));
     let address = listen(move |mut socket| {
-        let peer = socket.peer_addr().unwrap().ip();
+        // One that was reset before it was accepted has no peer any more (ENOTCONN).
+        let peer = socket.peer_addr().map_or_else(|_| String::new(), |peer| peer.ip().to_string());
         let end = socket.read_to_end(&mut Vec::new());
-        let _ = tell.lock().unwrap().send((peer.to_string(), end.is_ok()));
+        let _ = tell.lock().unwrap().send((peer, end.is_ok()));
     });
     let run = |args: &[&str]| {
         let output = load("connect", address, &[&["--count", "6"], args].concat());
         assert!(output.status.success(), "{output:?}");
-        let mut all: Vec<(String, bool)> = (0..6).map(|_| told.recv().unwrap()).collect();
+        let mut all: Vec<(String, bool)> = (0..6).map(|_| told.recv_timeout(DEADLINE).unwrap()).collect();
         all.sort();
         all
     };
@@ -188,7 +192,8 @@ fn connections_come_from_where_they_should_and_end_as_they_should() {
     let twice: Vec<_> =
         expected.iter().flat_map(|&(ip, end)| [(ip.to_owned(), end), (ip.to_owned(), end)]).collect();
     assert_eq!(run(&list), twice);
-    assert_eq!(run(&[]), vec![("127.0.0.1".to_owned(), false); 6], "reset");
+    let reset = run(&[]);
+    assert!(reset.iter().all(|(peer, end)| ["", "127.0.0.1"].contains(&&**peer) && !end), "{reset:?}");
     let spread = run(&["--close", "fin"]);
     assert!(spread.windows(2).all(|pair| pair[0].0 != pair[1].0), "{spread:?}");
     let six = load("connect", address, &["--sources", "::1"]);

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::{Connection, EchoClient};
 use crate::echo::Transport;
 use crate::flow::Flow;
+use crate::patience::Patience;
 use crate::ring::Operation;
 use crate::socket::{tcp, udp};
 use crate::stats::ThreadStats;
@@ -20,7 +21,7 @@ const OPENING_AT_ONCE: usize = 64;
 impl<F: Flow> EchoClient<'_, F> {
     /// Opens all connections of this thread; those that fail are counted.
     pub(crate) fn open(&mut self) -> Result<(), Error> {
-        let mut progress = Instant::now();
+        let mut patience = Patience::new(self.options.timeout, Instant::now());
         loop {
             while self.opening < OPENING_AT_ONCE && self.connections.len() < self.ids.len() {
                 self.open_next()?;
@@ -28,9 +29,9 @@ impl<F: Flow> EchoClient<'_, F> {
             if self.opening == 0 {
                 return Ok(());
             }
-            if self.turn(progress + self.options.timeout)? {
-                progress = self.now;
-            } else if self.now >= progress + self.options.timeout {
+            if self.turn(patience.next())? {
+                patience.renew(self.now);
+            } else if patience.is_over(self.now) {
                 self.give_up_openings();
             }
         }
@@ -120,9 +121,9 @@ impl<F: Flow> EchoClient<'_, F> {
                 }
             }
         }
-        let deadline = Instant::now() + self.options.timeout;
-        while open > 0 && self.now < deadline {
-            self.ring.wait(deadline)?;
+        let mut patience = Patience::new(self.options.timeout, Instant::now());
+        while open > 0 && !patience.is_over(self.now) {
+            self.ring.wait(patience.next())?;
             self.now = Instant::now();
             while let Some(completion) = self.ring.next() {
                 let slot = completion.slot;

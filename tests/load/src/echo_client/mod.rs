@@ -12,6 +12,7 @@ use socket2::{SockAddr, Socket};
 use crate::arrivals::{Arrivals, Plan};
 use crate::echo::{EchoOptions, Transport};
 use crate::flow::{Flow, Shape};
+use crate::patience::Patience;
 use crate::pattern::Pattern;
 use crate::ring::{Completion, Operation, Ring};
 use crate::stats::ThreadStats;
@@ -82,6 +83,7 @@ impl<'a, F: Flow> EchoClient<'a, F> {
         let idle = self.ring.idle();
         self.now = Instant::now();
         let mut progress = self.now;
+        let mut patience = Patience::new(self.options.timeout, self.now);
         let udp = self.options.transport == Transport::Udp;
         let mut expiry = self.now + self.options.timeout / 8;
         let mut deadline = match self.options.limit {
@@ -101,15 +103,17 @@ impl<'a, F: Flow> EchoClient<'a, F> {
             }
             if self.busy == 0 {
                 progress = self.now;
+                patience.renew(self.now);
             }
             let next = self.arrivals.as_ref().and_then(Arrivals::peek).map(|arrival| arrival.time);
             if self.busy == 0 && next.is_none() {
                 break;
             }
-            let until = if udp { expiry } else { progress + self.options.timeout };
+            let until = if udp { expiry } else { patience.next() };
             if self.turn([deadline, next].into_iter().flatten().fold(until, Instant::min))? {
                 progress = self.now;
-            } else if self.busy > 0 && !udp && self.now >= until {
+                patience.renew(self.now);
+            } else if self.busy > 0 && !udp && patience.is_over(self.now) {
                 break;
             }
             if udp && self.now >= expiry {
