@@ -1,7 +1,9 @@
 //! Command line: parse, run, print, exit code.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,8 +17,9 @@ use crate::config::file::ConfigFile;
 use crate::config::{AcceptModel, Config, Contradiction, Cores, Options};
 use crate::listener::Listeners;
 use crate::metrics::Endpoint;
-use crate::report::Report;
+use crate::report::{InForce, Report};
 use crate::worker::Features;
+use crate::worker_plan::PlannedWorker;
 use crate::workers::{self, Notice};
 use crate::{doctor, host, worker_plan};
 
@@ -25,8 +28,8 @@ use crate::{doctor, host, worker_plan};
 /// Each core has its own listening socket on the same address (SO_REUSEPORT). With --steer cpu a connection is accepted
 /// and served on the CPU that received its SYN; `tune` arranges for the NIC to deliver it there.
 ///
-/// When connections are accepted, a line "server: listening on ADDR:PORT, …", with all addresses, goes to stderr. SIGINT or
-/// SIGTERM: accepts what waits in the accept queues and no more, serves each open connection until it has been quiet for 50
+/// When connections are accepted, a line "server: listening on ADDR:PORT, …", with all addresses, goes to stderr. SIGINT,
+/// SIGTERM, or SIGHUP unless it is ignored as by nohup: accepts what waits in the accept queues and no more, serves each open connection until it has been quiet for 50
 /// to 100 ms, ends it with a FIN, prints the report and exits with 0. When the drain timeout has passed, busy connections
 /// are ended too, and a second later cut off. A second signal cuts all off at once.
 #[derive(Debug, Parser)]
@@ -71,6 +74,9 @@ enum Command {
     #[command(max_term_width = 100, after_help = doctor::EXIT_STATUS)]
     Doctor(Box<Asked>),
 }
+
+/// No file of options is as long: whatever else is given by mistake is not read into memory.
+const MOST_CONFIG_BYTES: u64 = 1 << 20;
 
 /// What to do.
 struct Task {
@@ -139,8 +145,18 @@ impl Asked {
 
 fn read(path: &Path) -> Result<ConfigFile, Failure> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| anyhow!("read {name:?}, the file of --config: {}", describe(&error)))?;
+    let failed = |why: &str| anyhow!("read {name:?}, the file of --config: {why}");
+    let mut bytes = Vec::new();
+    // One byte more shows that there is more.
+    let read = File::open(path).and_then(|file| file.take(MOST_CONFIG_BYTES + 1).read_to_end(&mut bytes));
+    read.map_err(|error| failed(&describe(&error)))?;
+    if bytes.len() as u64 > MOST_CONFIG_BYTES {
+        let why = format!(
+            "it has more than {MOST_CONFIG_BYTES} bytes, and all options together have a few hundred"
+        );
+        return Err(failed(&why).into());
+    }
+    let text = String::from_utf8(bytes).map_err(|error| failed(&error.utf8_error().to_string()))?;
     Ok(ConfigFile::parse(&text, &name)
         .map_err(|error| usage(ErrorKind::ValueValidation, &error.to_string()))?)
 }
@@ -185,6 +201,7 @@ fn serve(config: &Config, json: bool) -> Result<bool> {
     let cpus: Vec<Cpu> = plan.iter().map(|worker| worker.cpu).collect();
     let endpoint = config.metrics.map(Endpoint::bind).transpose()?;
     let listeners = Listeners::bind(config, &cpus)?;
+    let in_force = in_force(config, features, &plan, listeners.addresses(), endpoint.as_ref());
     let addresses: Vec<String> = listeners.addresses().iter().map(ToString::to_string).collect();
     let addresses = addresses.join(", ");
     let notify = |notice| match notice {
@@ -201,7 +218,7 @@ fn serve(config: &Config, json: bool) -> Result<bool> {
     };
     let outcome = workers::run(config, features, &plan, listeners, endpoint, notify)?;
     if let Some(report) = outcome.report {
-        print(&report, json)?;
+        print(&report, json.then_some(&in_force))?;
     }
     Ok(!outcome.failed)
 }
@@ -223,9 +240,29 @@ fn way_in(config: &Config) -> String {
     }
 }
 
-fn print(report: &Report, json: bool) -> Result<()> {
-    let (written, to) = if json {
-        (report.write_json(&mut std::io::stdout().lock()), "stdout")
+/// As the host has it: what is chosen at the start is no longer open.
+fn in_force(
+    config: &Config,
+    features: Features,
+    plan: &[PlannedWorker],
+    addresses: &[SocketAddr],
+    endpoint: Option<&Endpoint>,
+) -> InForce {
+    let config = Config {
+        listen: addresses.to_vec(),
+        cores: Cores::List(plan.iter().map(|worker| worker.cpu).collect()),
+        max_connections: (!config.udp).then(|| plan.iter().map(|worker| worker.max_connections).sum()),
+        metrics: endpoint.map(Endpoint::address),
+        ..config.clone()
+    };
+    let options = Options { json: Some(true), ..Options::in_force(&config) };
+    InForce { options, features }
+}
+
+/// As JSON if what was in force is given.
+fn print(report: &Report, json: Option<&InForce>) -> Result<()> {
+    let (written, to) = if let Some(in_force) = json {
+        (report.write_json(in_force, &mut std::io::stdout().lock()), "stdout")
     } else {
         (report.write_table(&mut std::io::stderr().lock()), "stderr")
     };

@@ -44,9 +44,9 @@ pub(crate) enum Verdict {
 pub(crate) struct Skew {
     /// Index of the busiest worker.
     pub(crate) worker: usize,
-    /// What it accepted.
+    /// What it accepted, or has open.
     pub(crate) accepted: u64,
-    /// What all accepted.
+    /// What all did, or have.
     pub(crate) total: u64,
     /// Within this time.
     pub(crate) time: Duration,
@@ -105,6 +105,16 @@ impl Watch {
             }
         }
         Verdict::NotEnough
+    }
+}
+
+/// Of workers with this many connections open, and places for this many: the busiest, if it is full and has far more than its
+/// share. Who comes to it waits, is not counted as accepted, and so makes no window skewed, while others have room.
+pub(crate) fn crowded(open: &[u64], places: &[u64]) -> Option<Skew> {
+    let total = open.iter().sum();
+    match (total > 0).then(|| judge(open, total, Duration::ZERO)) {
+        Some(Verdict::Skewed(skew)) if open[skew.worker] >= places[skew.worker] => Some(skew),
+        _ => None,
     }
 }
 
@@ -210,6 +220,18 @@ mod tests {
         let tick = |scale: u64| (0..48).map(|w| if w == 0 { 2 * scale } else { scale }).collect::<Vec<u64>>();
         assert_eq!(watch(48, &vec![tick(2); 4]), (Verdict::NotEnough, None));
         assert!(watch(48, &vec![tick(100); 4]).1.is_some());
+    }
+
+    #[test]
+    fn a_full_worker_is_crowded_if_it_has_nearly_all_connections() {
+        let crowded =
+            |open: &[u64], places| crowded(open, places).map(|skew| (skew.worker, skew.accepted, skew.total));
+        assert_eq!(crowded(&[0, 50], &[50, 50]), Some((1, 50, 50)));
+        assert_eq!(crowded(&[0, 49], &[50, 50]), None, "there is room");
+        assert_eq!(crowded(&[40, 50], &[50, 50]), None, "they are even");
+        assert_eq!(crowded(&[0, 4], &[4, 4]), None, "an accident once in 8 times");
+        assert_eq!(crowded(&[0, 0], &[0, 0]), None);
+        assert_eq!(crowded(&[50], &[50]), None);
     }
 
     #[test]

@@ -9,10 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
-use nix::sys::signal::{SigSet, Signal};
 use rustix::io::Errno;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use tune::affinity;
 use tune::cpu_set::Cpu;
 use tune::errno::describe;
@@ -29,7 +26,7 @@ use crate::udp;
 use crate::worker::buffers::Pages;
 use crate::worker::{self, Crew, Features, Settings};
 use crate::worker_plan::PlannedWorker;
-use crate::{host, numa, privileges};
+use crate::{host, numa, privileges, signals};
 
 /// What the main thread waits for.
 enum Event {
@@ -37,7 +34,7 @@ enum Event {
     Ready(SyncSender<()>),
     /// A worker has ended.
     Ended(Cpu, Result<()>),
-    /// SIGINT or SIGTERM.
+    /// One of those that end the server ([`signals`]).
     Signal,
     /// Something that people should know.
     Note(String),
@@ -75,6 +72,7 @@ impl Work {
             buffers: config.buffers,
             buffer_size: config.buffer_size,
             pages: Pages::of(config),
+            busy_poll: config.busy_poll,
             spin: config.spin,
             drain_timeout: config.drain_timeout,
         };
@@ -117,7 +115,8 @@ pub(crate) fn run(
     privileges::give_up(config)?;
     let (sender, events) = channel();
     // Before the first thread: from now on a signal ends the server in good order.
-    forward_signals(sender.clone())?;
+    let signals = sender.clone();
+    signals::forward(move || signals.send(Event::Signal).is_ok())?;
     let control = Arc::new(Control::new());
     let cpus = host::possible_cpus().or_else(|| plan.iter().map(|worker| worker.cpu + 1).max()).unwrap_or(0);
     let mut server = Server {
@@ -149,6 +148,7 @@ pub(crate) fn run(
                 features,
                 max_connections: worker.max_connections,
                 backlog,
+                counts_drops: index == 0 || config.accept == AcceptModel::PerCore,
                 config: Arc::clone(&config),
                 crew: crew.as_ref().map(|crew| (Arc::clone(crew), index)),
             };
@@ -172,20 +172,7 @@ pub(crate) fn run(
     Ok(server.finish(plan))
 }
 
-/// Signals that end the server. It may have been started with one blocked, which would keep it from ever ending.
-fn forward_signals(sender: Sender<Event>) -> Result<()> {
-    let mut signals =
-        Signals::new([SIGINT, SIGTERM]).context("install the handlers of SIGINT and SIGTERM")?;
-    let both: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
-    both.thread_unblock().context("unblock SIGINT and SIGTERM")?;
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || signals.forever().try_for_each(|_| sender.send(Event::Signal)))
-        .map_err(|error| no_thread("start the signal thread", &error))?;
-    Ok(())
-}
-
-fn no_thread(what: &str, error: &io::Error) -> anyhow::Error {
+pub(crate) fn no_thread(what: &str, error: &io::Error) -> anyhow::Error {
     let hint = "; raise the limits of processes and of memory (ulimit -u, ulimit -v, TasksMax=)";
     let hint = if Errno::from_io_error(error) == Some(Errno::AGAIN) { hint } else { "" };
     anyhow!("{what}: {}{hint}", describe(error))
@@ -249,9 +236,9 @@ impl<N: FnMut(Notice)> Server<N> {
     ) -> Result<()> {
         let steered = config.accept == AcceptModel::PerCore && config.steer == Steer::Auto;
         if steered && plan.len() > 1 {
-            let cpus = plan.iter().map(|worker| worker.cpu).collect();
             let tell = move |note| _ = sender.send(Event::Note(note));
-            let watch = SteerAuto::start(listeners, cpus, self.counters.clone(), tell);
+            let what = if config.udp { "datagrams" } else { "connections" };
+            let watch = SteerAuto::start(listeners, self.cores(plan), what, tell);
             let watch = watch.map_err(|error| no_thread("start the thread of --steer auto", &error))?;
             self.steering = Some(watch);
         }

@@ -1,5 +1,7 @@
 //! What happens at a limit: those who do not fit wait in the accept queue and are served as others leave.
 
+use socket2::{Domain, Socket, Type};
+
 use crate::common::{Client, Launch, Server, WATCH, cpus, holds_for_a_while, proc, wait_until};
 
 /// Bytes of the message that each client sends once.
@@ -50,6 +52,35 @@ fn beyond_max_connections_clients_wait_unharmed_and_are_served_as_others_leave()
     wait_until("4 accepted, 16 in the accept queue", || (server.held(), server.waiting()) == (4, 16));
     serve_in_waves(clients, 4);
     server.stop_when_nothing_is_open().assert_exactly(20, 20 * MESSAGE as u64);
+}
+
+/// Each of those who find the accept queue full is counted, and served when it tries again.
+#[test]
+fn what_a_full_accept_queue_drops_is_counted() {
+    for model in ["per-core", "shared", "single"] {
+        let server = Server::start(&["--backlog", "4", "--steer", "hash", "--accept", model]);
+        server.freeze();
+        let connect = || {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("make a socket");
+            socket.set_nonblocking(true).expect("do not wait");
+            let _ = socket.connect(&server.address.into());
+            socket
+        };
+        let sockets: Vec<Socket> = (0..40).map(|_| connect()).collect();
+        server.thaw();
+        // Of one who got a SYN cookie the kernel knows nothing until it sends.
+        let mut silent: Vec<&Socket> = sockets.iter().collect();
+        wait_until("each has sent something", || {
+            silent.retain(|socket| socket.send(b"x").is_err());
+            silent.is_empty()
+        });
+        wait_until("all are accepted", || server.held() == 40);
+        drop(sockets);
+        let total = server.stop_when_nothing_is_open().total;
+        // A queue of 4 holds 5, and there is one for each core at most; who is dropped may be so again.
+        let least = 40 - 5 * cpus::allowed().len() as u64;
+        assert!((least..10 * 40).contains(&total.listen_drops), "{model}: {total:?}");
+    }
 }
 
 #[test]

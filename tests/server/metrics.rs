@@ -121,7 +121,7 @@ fn the_table_says_where_what_is_not_local_came_from() {
     cpus::on_cpu(first, || Client::connect(server.address).echo(100));
     server.wait_until_nothing_is_open();
     let ended = server.terminate();
-    let expected = format!("core {second}: 1 of 1 sampled connections were received on CPU {first} (1)");
+    let expected = format!("core {second}: 1 of 1 sampled connections came in on CPU {first} (1)");
     assert!(ended.stderr.iter().any(|line| line.starts_with(&expected)), "{:#?}", ended.stderr);
 }
 

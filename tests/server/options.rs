@@ -109,6 +109,19 @@ fn a_file_that_cannot_be_read_is_named_with_the_errno() {
     );
 }
 
+/// Not read to its end, which this one has not.
+#[test]
+fn a_file_that_is_too_long_is_refused_before_it_fills_the_memory() {
+    let output = run(&["--config", "/dev/zero"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr
+            .starts_with("server: read \"/dev/zero\", the file of --config: it has more than 1048576 bytes"),
+        "{stderr}"
+    );
+}
+
 #[test]
 fn the_file_is_obeyed_where_the_command_line_says_nothing() {
     // TEST-NET-1 (RFC 5737): nobody's.

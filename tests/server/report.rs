@@ -32,6 +32,30 @@ fn json_is_one_object_with_total_and_cores_and_every_field_in_each() {
 }
 
 #[test]
+fn json_says_what_was_in_force() {
+    let server = Server::start(&[
+        "--cores",
+        &cores(),
+        "--max-connections",
+        "1000",
+        "--mode",
+        "discard",
+        "--metrics",
+        "0",
+    ]);
+    let address = server.address.to_string();
+    let ended = server.terminate();
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let options = &report["options"];
+    assert_eq!(options["mode"], "discard");
+    assert_eq!(options["listen"], serde_json::json!([address]), "the port that was chosen");
+    assert_eq!((&options["steer"], &options["buffers"]), (&"cpu".into(), &256.into()), "defaults");
+    assert_eq!(options["max-connections"], 1000);
+    assert!(ended.stderr[1].contains(options["metrics"].as_str().unwrap()), "{ended:?}");
+    assert!(report["features"]["direct_descriptors"].is_boolean(), "{report}");
+}
+
+#[test]
 fn shares_without_a_sample_are_null_and_counts_are_0() {
     let server = Server::start(&["--cores", &cores()]);
     let report = server.stop();

@@ -25,6 +25,30 @@ fn both_signals_end_an_idle_server_with_exit_code_0() {
     }
 }
 
+/// The terminal that it was started in is gone.
+#[test]
+fn a_hangup_is_as_any_of_them() {
+    let server = Server::start(LONG);
+    let mut client = Client::connect(server.address);
+    client.echo(1_000);
+    server.signal(Signal::HUP);
+    client.expect_end();
+    server.wait_for_end().report().assert_exactly(1, 1_000);
+}
+
+#[test]
+fn a_hangup_is_ignored_by_a_server_that_was_started_so() {
+    let mut server = Launch::new(LONG).hangup_ignored().start();
+    server.signal(Signal::HUP);
+    let mut client = Client::connect(server.address);
+    holds_for_a_while("it serves", || {
+        client.echo(10);
+        server.is_running()
+    });
+    drop(client);
+    server.stop_when_nothing_is_open();
+}
+
 /// A process inherits the blocked signals of who starts it.
 #[test]
 fn both_signals_end_a_server_that_was_started_with_them_blocked() {
@@ -43,7 +67,8 @@ fn idle_connections_are_ended_at_once_and_in_order() {
     clients.iter_mut().for_each(|client| client.echo(1_000));
     let report = server.stop();
     clients.iter_mut().for_each(Client::expect_end);
-    assert_eq!((report.total.accepted, report.total.bytes_out), (50, 50_000));
+    let total = &report.total;
+    assert_eq!((total.accepted, total.bytes_out, total.cut_off), (50, 50_000, 0));
 }
 
 /// Hazard 7: an idle connection ends while another still drains, not only with the process.
@@ -263,7 +288,8 @@ fn a_peer_that_never_reads_is_waited_for_no_longer_than_the_drain_timeout() {
     assert!(ended.took < Duration::from_secs(1) + MARGIN, "it waited for {:?}", ended.took);
     let report = ended.report();
     report.assert_sums();
-    assert_eq!((report.total.accepted, report.total.open), (1, 1), "open: cut off by the timeout");
+    let total = &report.total;
+    assert_eq!((total.accepted, total.open, total.cut_off), (1, 1, 1), "cut off by the timeout");
 }
 
 #[test]
@@ -287,6 +313,7 @@ fn a_second_signal_ends_the_wait() {
     server.signal(Signal::TERM);
     let ended = server.wait_for_end();
     assert!(ended.took < MARGIN, "it waited for {:?}", ended.took);
+    assert_eq!(ended.report().total.cut_off, 1);
 }
 
 #[test]

@@ -109,6 +109,28 @@ fn a_draining_server_refuses_new_connections_though_it_was_watching() {
     server.wait_for_end().report();
 }
 
+/// Who waits for a place is not counted as accepted: without another sign the watch would wait, too.
+#[test]
+fn a_core_that_is_full_is_a_sign_though_nobody_more_is_accepted() {
+    let Some((first, second)) = cpus::two() else { return skipped("needs 2 CPUs") };
+    let cores = format!("{first},{second}");
+    let server = Server::start(&["--steer", "auto", "--cores", &cores, "--max-connections", "100"]);
+    let connect = |count| (0..count).map(|_| Client::connect(server.address)).collect::<Vec<Client>>();
+    let clients = cpus::on_cpu(first, || connect(60));
+    wait_until("it is said", || server.stderr().len() == 2);
+    let said = format!(
+        "server: steer auto: core {first} is full with 50 of all 50 connections: steering by hash from now on"
+    );
+    assert_eq!(server.stderr()[1], said);
+    // One of 40 comes to the other core but once in 10^12 runs.
+    let mut late = cpus::on_cpu(first, || connect(40));
+    late.iter_mut().for_each(|client| client.send(MESSAGE));
+    wait_until("the other core serves", || late.iter_mut().any(Client::has_received_all));
+    drop((clients, late));
+    let report = server.stop_when_nothing_is_open();
+    assert!(report.core(second).accepted > 0, "{report:?}");
+}
+
 #[test]
 fn with_one_core_there_is_nothing_to_watch() {
     let server = Server::start(&["--steer", "auto", "--cores", &cpus::first().to_string()]);

@@ -1,12 +1,14 @@
-//! One pinned thread per core does all the work.
+//! One pinned thread per core does all the work, and how it waits for more.
 
-use crate::common::{Client, Server, WATCH, cpus, holds_for_a_while, proc};
+use std::fs;
+
+use crate::common::{Client, Launch, Server, WATCH, cpus, holds_for_a_while, proc, skipped};
 
 #[test]
 fn each_core_has_exactly_one_thread_pinned_to_it() {
     let server = Server::start(&["--cores", &cpus::allowed().to_string()]);
     if cpus::allowed().len() == 1 {
-        return crate::common::skipped("with one CPU every thread is pinned to it");
+        return skipped("with one CPU every thread is pinned to it");
     }
     let mut pinned: Vec<_> = proc::threads(server.pid())
         .iter()
@@ -50,4 +52,28 @@ fn idle_connections_cost_no_cpu_time() {
     let spent = server.cpu_time() - before;
     clients.iter_mut().for_each(|client| client.echo(100));
     assert!(spent < WATCH / 5, "{spent:?} of CPU time in {WATCH:?} with idle connections");
+}
+
+/// The ring polls the NIC's queues (`napi_busy_poll_dt` of the ring's fdinfo, in nanoseconds), for datagrams too.
+#[test]
+fn busy_polling_is_the_rings() {
+    let rings = |options: &[&str]| -> Option<Vec<String>> {
+        let server =
+            Launch::new(&[&["--cores", &cpus::first().to_string()], options].concat()).start_if_it_can()?;
+        let files =
+            fs::read_dir(format!("/proc/{}/fdinfo", server.pid())).expect("list the server's descriptors");
+        let texts = files.filter_map(|file| fs::read_to_string(file.ok()?.path()).ok());
+        Some(texts.filter(|text| text.contains("NAPI:")).collect())
+    };
+    if rings(&[]).is_none_or(|rings| rings.is_empty()) {
+        return skipped("this kernel does not say how a ring polls (before 6.9)");
+    }
+    for transport in ["--udp=false", "--udp"] {
+        let Some(rings) = rings(&[transport, "--busy-poll", "50us"]) else {
+            return skipped("this kernel has no busy polling");
+        };
+        let polls =
+            |text: &String| text.lines().any(|line| line.ends_with("50000") && line.contains("busy_poll"));
+        assert!(rings.iter().any(polls), "{transport}: {rings:?}");
+    }
 }

@@ -11,6 +11,7 @@
 
 mod check;
 pub mod file;
+mod in_force;
 mod options;
 mod text;
 pub mod values;

@@ -27,7 +27,7 @@ macro_rules! family {
 /// All of [`Counters`] but `open`, which is a gauge.
 pub(super) const COUNTERS: &[Family] = &[
     family!("accepted_connections", accepted, "Connections accepted."),
-    family!("requests", requests, "Receives that brought bytes."),
+    family!("receives", requests, "Receives that brought bytes."),
     family!("received", bytes, bytes_in, "Bytes received."),
     family!("sent", bytes, bytes_out, "Bytes that the kernel took for sending."),
     family!("accept_samples", accept_samples, "Accepted connections whose SO_INCOMING_CPU was read."),
@@ -45,7 +45,17 @@ pub(super) const COUNTERS: &[Family] = &[
     family!("reset_connections", reset, "Connections that ended by an error, mostly a reset by the peer."),
     family!("refused_connections", refused, "Connections accepted and reset at the connection limit."),
     family!("connection_limit_waits", queue_waits, "Times that accepting stopped at the connection limit."),
+    family!(
+        "listen_drops",
+        listen_drops,
+        "SYNs and ACKs dropped at the listeners, mostly because the accept queue was full."
+    ),
     family!("idle_closed_connections", idle_closed, "Connections closed by the idle timeout."),
+    family!(
+        "cut_off_connections",
+        cut_off,
+        "Connections closed at the end of the server before the peer was known to have everything."
+    ),
     family!(
         "starved_receives",
         starved,

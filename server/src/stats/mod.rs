@@ -37,11 +37,11 @@ impl Counter {
 
 /// One list of fields for the counters that a worker writes and for those that were read from it.
 macro_rules! counters {
-    ($($(#[$doc:meta])* $field:ident,)*) => {
+    ($($(#[$attribute:meta])* $field:ident,)*) => {
         /// The counters of one worker, since it started, as read at one moment.
         #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
         pub struct Counters {
-            $($(#[$doc])* pub $field: u64,)*
+            $($(#[$attribute])* pub $field: u64,)*
         }
 
         /// The counters of a worker that runs. No two workers' share a cache line.
@@ -97,6 +97,7 @@ counters! {
     /// Connections open now; in the final report those that were busy when the drain timeout had passed.
     open,
     /// Receives that brought bytes. One request of a client may take several, several may come in one.
+    #[serde(rename = "receives")]
     requests,
     /// Bytes received.
     bytes_in,
@@ -116,8 +117,14 @@ counters! {
     refused,
     /// Times that accepting stopped because the core had as many connections as it may have.
     queue_waits,
+    /// What the kernel dropped at the listeners, mostly SYNs, and last ACKs of handshakes, that found the accept queue full:
+    /// their clients try again. Read every 64 turns of the loop, and at the end.
+    listen_drops,
     /// Connections that were closed because nothing came or went for the idle timeout.
     idle_closed,
+    /// Connections that the server closed before it knew that the peer has everything: a second after the drain timeout, or
+    /// at a second signal.
+    cut_off,
     /// Times that a receive found the buffer pool empty and waited for a buffer.
     starved,
     /// Times that a send found the socket full and the peer was waited for.
@@ -149,6 +156,11 @@ counters! {
 }
 
 impl Counters {
+    /// True once a server has had datagrams (`--udp`), which have no connections.
+    pub(crate) fn are_of_datagrams(&self) -> bool {
+        self.datagrams_in > 0 && self.accepted == 0
+    }
+
     /// Share of the sampled connections that were accepted on the CPU that received them, 0 to 1; `None` without samples.
     #[must_use]
     pub fn accept_local(&self) -> Option<f64> {

@@ -67,6 +67,8 @@ pub(crate) struct Settings {
     pub(crate) buffer_size: u32,
     /// What the pool is made of.
     pub(crate) pages: Pages,
+    /// How long the ring polls the NIC before it sleeps; zero: not at all.
+    pub(crate) busy_poll: Duration,
     /// How long to look for completions before sleeping.
     pub(crate) spin: Duration,
     /// How long datagrams are still answered after the server was told to stop.
@@ -134,6 +136,7 @@ pub(crate) fn run(
     let sockets = sockets.collect::<io::Result<_>>().map_err(failed("set a UDP socket up"))?;
     let mut uring = worker_ring::create()?;
     let ring = Ring::new(&mut uring, buffers.count()).map_err(failed("register the ring's descriptor"))?;
+    worker_ring::busy_poll(ring.submitter(), settings.busy_poll)?;
     buffers.register(ring.submitter()).map_err(failed("register the buffer pool"))?;
     if !ready() {
         return Ok(());

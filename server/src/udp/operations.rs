@@ -16,10 +16,6 @@ use super::token::Token;
 use crate::worker::buffers::{Buffers, GROUP};
 use crate::worker::enter::enter;
 
-/// `SO_MEMINFO` of `asm-generic/socket.h`, and how many values it gives (`SK_MEMINFO_VARS` of `linux/sock_diag.h`).
-const SO_MEMINFO: libc::c_int = 55;
-const SK_MEMINFO_VARS: usize = 9;
-
 /// An answer of the kernel.
 #[derive(Debug)]
 pub(super) struct Completion {
@@ -291,22 +287,4 @@ pub(super) fn set_option(
         libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, std::ptr::from_ref(&value).cast(), size)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Datagrams that the kernel has thrown away instead of queueing them on the socket, modulo 2^32: `SK_MEMINFO_DROPS`.
-/// `None` on a kernel that does not say.
-pub(super) fn overruns(socket: &OwnedFd) -> Option<u32> {
-    let mut values = [0u32; SK_MEMINFO_VARS];
-    let mut size = libc::socklen_t::try_from(size_of_val(&values)).expect("36 bytes");
-    // SAFETY: the kernel writes at most `size` bytes to the array, and how many it wrote to `size`.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_MEMINFO,
-            values.as_mut_ptr().cast(),
-            &raw mut size,
-        )
-    };
-    (result == 0 && size as usize == size_of_val(&values)).then_some(values[SK_MEMINFO_VARS - 1])
 }

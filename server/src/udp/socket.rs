@@ -1,13 +1,14 @@
 //! A worker's UDP socket on one address: how it is set up, and what is known of it.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{getsockname, sockopt};
 
 use super::flight::Receiver;
 use super::message::LARGEST_PAYLOAD;
 use super::operations;
+use crate::worker::descriptors::drops;
 
 /// Bytes asked for each socket's queues; the kernel cuts them to `net.core.rmem_max` and `net.core.wmem_max`. What a burst
 /// brings beyond the receive queue is lost.
@@ -52,7 +53,7 @@ impl Socket {
 
     /// Datagrams that the kernel has thrown away since the last call, because the socket's queue was full.
     pub(super) fn new_overruns(&mut self) -> u32 {
-        let Some(overruns) = operations::overruns(&self.descriptor) else { return 0 };
+        let Some(overruns) = drops(self.descriptor.as_fd()) else { return 0 };
         overruns.wrapping_sub(std::mem::replace(&mut self.overruns, overruns))
     }
 }

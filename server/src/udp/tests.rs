@@ -13,6 +13,7 @@ const SETTINGS: Settings = Settings {
     pages: Pages::Small,
     buffers: 16,
     buffer_size: DEFAULT_BUFFER_SIZE,
+    busy_poll: Duration::ZERO,
     spin: Duration::ZERO,
     drain_timeout: Duration::from_secs(60),
 };

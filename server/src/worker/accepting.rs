@@ -20,6 +20,9 @@ pub(crate) fn reserve(overload: Overload, listeners: usize) -> u32 {
     refusals + u32::try_from(listeners.saturating_sub(1)).expect("few listeners")
 }
 
+/// How many turns of the loop a count of the listeners' drops is good for: it is one system call for each.
+const DROPS_EVERY: u32 = 64;
+
 /// How many are taken from the accept queue in one turn of the loop by a draining worker.
 const MOST_AT_ONCE: usize = 1024;
 
@@ -27,13 +30,15 @@ const MOST_AT_ONCE: usize = 1024;
 pub(super) struct Listening {
     index: u32,
     socket: OwnedFd,
+    /// What the kernel has dropped there, as far as it is counted.
+    drops: u32,
     pub(super) acceptor: Acceptor,
 }
 
 impl Listening {
     pub(super) fn new(index: u32, socket: OwnedFd, settings: &Settings) -> Self {
         let shared = settings.config.accept == AcceptModel::Shared;
-        Self { index, socket, acceptor: Acceptor::new(settings.backlog, shared) }
+        Self { index, socket, drops: 0, acceptor: Acceptor::new(settings.backlog, shared) }
     }
 
     pub(super) fn socket(&self) -> &OwnedFd {
@@ -48,6 +53,10 @@ impl Listening {
 impl<K: Kernel> Worker<'_, K> {
     /// Arms and ends accepts as slots are free.
     pub(super) fn ask_to_accept(&mut self) {
+        self.turns = self.turns.wrapping_add(1);
+        if self.turns.is_multiple_of(DROPS_EVERY) && self.drain.is_none() {
+            self.count_drops();
+        }
         let free = self.free_slots();
         // Each listener gets its part of the last slots, one at least, or one to which nobody comes would keep them from the
         // others' clients. So there may be as many connections beyond the limit as there are other listeners.
@@ -77,6 +86,19 @@ impl<K: Kernel> Worker<'_, K> {
         self.full = full;
         self.hurry |= self.kernel.room() == 0;
         self.empty_accept_queues();
+    }
+
+    /// Counts what the kernel has dropped at the listeners since the last time.
+    pub(super) fn count_drops(&mut self) {
+        if !self.settings.counts_drops {
+            return;
+        }
+        for listening in &mut self.listeners {
+            if let Some(drops) = self.kernel.drops(listening.socket.as_fd()) {
+                let new = drops.wrapping_sub(std::mem::replace(&mut listening.drops, drops));
+                self.counters.listen_drops.add(new.into());
+            }
+        }
     }
 
     /// How many connections may be accepted.

@@ -51,7 +51,7 @@ impl Crew {
 
     /// A worker's ring is there, or, with -1, about to go.
     pub(super) fn set_ring(&self, member: usize, ring: RawFd) {
-        self.members[member].ring.store(ring, Ordering::Release);
+        self.members[member].ring.store(ring, Ordering::SeqCst);
     }
 
     /// How many more connections the workers may have, together.
@@ -68,11 +68,15 @@ impl Crew {
     /// A connection is handed to this member; `None` if it has no ring.
     pub(super) fn hand_to(&self, member: usize) -> Option<RawFd> {
         let Member { ring, handed, .. } = &self.members[member];
-        let ring = ring.load(Ordering::Acquire);
-        (ring >= 0).then(|| {
-            handed.fetch_add(1, Ordering::Release);
-            ring
-        })
+        // Counted first: a member that takes its ring away and then looks for what is under way sees this one, or else its
+        // ring was not seen here.
+        handed.fetch_add(1, Ordering::SeqCst);
+        let ring = ring.load(Ordering::SeqCst);
+        if ring < 0 {
+            self.came_back(member);
+            return None;
+        }
+        Some(ring)
     }
 
     /// What was handed to this member did not reach it.
@@ -85,10 +89,15 @@ impl Crew {
         self.closed.store(true, Ordering::Release);
     }
 
+    /// True if connections were handed to this member that it has not taken over.
+    pub(super) fn is_awaiting(&self, member: usize) -> bool {
+        let Member { handed, counters, .. } = &self.members[member];
+        handed.load(Ordering::SeqCst) > counters.taken_over.get()
+    }
+
     /// True once nothing more comes to this member.
     pub(super) fn is_over_for(&self, member: usize) -> bool {
-        let Member { handed, counters, .. } = &self.members[member];
-        self.closed.load(Ordering::Acquire) && handed.load(Ordering::Acquire) <= counters.taken_over.get()
+        self.closed.load(Ordering::Acquire) && !self.is_awaiting(member)
     }
 }
 
@@ -116,5 +125,10 @@ mod tests {
         assert!(crew.is_over_for(0) && !crew.is_over_for(1));
         crew.came_back(1);
         assert!(crew.is_over_for(1));
+        crew.set_ring(1, -1);
+        assert!(
+            crew.hand_to(1).is_none() && !crew.is_awaiting(1),
+            "nothing is on its way to a member without a ring"
+        );
     }
 }

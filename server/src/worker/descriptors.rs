@@ -1,13 +1,17 @@
 //! System calls on plain descriptors, beside the ring. None of them sleeps.
 #![allow(unsafe_code)]
 
-use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, sockopt};
 
 use super::token::Descriptor;
+
+/// `SO_MEMINFO` of `asm-generic/socket.h`, and how many values it gives (`SK_MEMINFO_VARS` of `linux/sock_diag.h`).
+const SO_MEMINFO: libc::c_int = 55;
+const SK_MEMINFO_VARS: usize = 9;
 
 /// A descriptor number as a system call takes it.
 pub(super) fn raw(number: u32) -> RawFd {
@@ -58,4 +62,22 @@ pub(super) fn reset_on_close(number: u32) {
 /// As [`super::kernel::Kernel::accept_now`].
 pub(super) fn accept_now(listener: BorrowedFd<'_>) -> Result<Descriptor, Errno> {
     rustix::net::accept_with(listener, SocketFlags::CLOEXEC).map(plain)
+}
+
+/// What the kernel has thrown away instead of queueing it on the socket, modulo 2^32 (`SK_MEMINFO_DROPS`): datagrams, or what
+/// would have made a connection of a listener's. `None` on a kernel that does not say.
+pub(crate) fn drops(socket: BorrowedFd<'_>) -> Option<u32> {
+    let mut values = [0u32; SK_MEMINFO_VARS];
+    let mut size = libc::socklen_t::try_from(size_of_val(&values)).expect("36 bytes");
+    // SAFETY: the kernel writes at most `size` bytes to the array, and how many it wrote to `size`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut size,
+        )
+    };
+    (result == 0 && size as usize == size_of_val(&values)).then_some(values[SK_MEMINFO_VARS - 1])
 }

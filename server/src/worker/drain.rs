@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::Worker;
+use super::connection::Connection;
 use super::kernel::Kernel;
 use super::ring::COMPLETIONS;
 use super::token::ConnectionId;
@@ -42,6 +43,8 @@ impl<K: Kernel> Worker<'_, K> {
     pub(super) fn start_to_drain(&mut self) {
         let now = self.kernel.now();
         if self.drain.is_none() {
+            // What is dropped from now on was not to be taken.
+            self.count_drops();
             for listening in &mut self.listeners {
                 // What waits in the accept queue is still accepted; a queue of length 0 keeps most of those who come now
                 // out of it, and they are refused when the listener is closed.
@@ -85,6 +88,7 @@ impl<K: Kernel> Worker<'_, K> {
         drain.next_sweep = now + SWEEP;
         for (id, connection) in self.connections.iter_mut() {
             if stop {
+                self.counters.cut_off.add(u64::from(is_cut_off(connection)));
                 connection.abort(self.memory);
             } else if connection.is_lingering() {
                 connection.count_unsent();
@@ -118,6 +122,12 @@ impl<K: Kernel> Worker<'_, K> {
         self.drain.as_ref().is_some_and(|drain| drain.cut_off.is_some())
     }
 
+    /// Counts the connections that the worker leaves.
+    pub(super) fn count_cut_off(&mut self) {
+        let left = self.connections.iter_mut().filter(|(_, connection)| is_cut_off(connection)).count();
+        self.counters.cut_off.add(left as u64);
+    }
+
     pub(super) fn is_done(&self) -> bool {
         let Some(drain) = &self.drain else { return false };
         let crew_is_over = self.settings.crew.as_ref().is_none_or(|(crew, own)| crew.is_over_for(*own));
@@ -125,4 +135,9 @@ impl<K: Kernel> Worker<'_, K> {
         let cut_off = drain.cut_off.is_some_and(|since| self.kernel.now() - since >= LAST_WORDS);
         self.connections.open_count() == 0 && nothing_comes || cut_off
     }
+}
+
+/// True for a connection that, if it ends now, does so before its peer has acknowledged everything.
+fn is_cut_off(connection: &Connection) -> bool {
+    connection.is_served() || connection.is_lingering()
 }

@@ -12,6 +12,7 @@ use io_uring::squeue::Entry;
 use io_uring::types::{Fd, Fixed};
 use io_uring::{IoUring, opcode};
 use rustix::io::Errno;
+use serde::Serialize;
 
 use super::buffers::GROUP;
 use super::operations::set_receive_credit;
@@ -20,16 +21,16 @@ use crate::config::Feature;
 pub(crate) use capabilities::{Capability, capabilities, try_rings};
 
 /// What the workers use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Features {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Features {
     /// Connections are direct descriptors: entries of a table of the worker's own ring. Else they are entries of the
     /// process's table of open files, which all workers lock for every accept and close.
-    pub(crate) direct_descriptors: bool,
+    pub direct_descriptors: bool,
     /// A multishot receive takes a byte credit (6.17 and later).
-    pub(crate) receive_credit: bool,
+    pub receive_credit: bool,
     /// A receive fills several buffers and completes once. Only where there is a receive credit: before Linux 6.16 a bundle
     /// could leave a gap in the middle, where it was appended to ("io_uring/kbuf: flag partial buffer mappings").
-    pub(crate) receive_bundles: bool,
+    pub receive_bundles: bool,
 }
 
 impl Features {
@@ -64,7 +65,7 @@ impl Features {
 }
 
 fn trying_failed(error: io::Error) -> SetupError {
-    SetupError::Failed { operation: "try io_uring out", error, hint: "" }
+    SetupError::failed("try io_uring out", error)
 }
 
 /// Whether a direct descriptor's file is let go when it is closed, though requests on others are in flight. Before 6.13

@@ -164,6 +164,9 @@ pub(crate) trait Kernel {
     /// Accepts a connection that waits already (`accept(2)`).
     fn accept_now(&mut self, listener: BorrowedFd<'_>) -> Result<Descriptor, Errno>;
 
+    /// What the kernel has dropped at the listener so far, modulo 2^32; `None` if it does not say.
+    fn drops(&self, listener: BorrowedFd<'_>) -> Option<u32>;
+
     /// Lets the listener's queue take no more than it must.
     fn stop_queueing(&mut self, listener: BorrowedFd<'_>);
 

@@ -2,7 +2,7 @@
 //!
 //! [`Worker::run`] is the loop: ask for what the connections want, enter the kernel once, take the completions.
 //! [`asking`] is the first, [`completions`] the last; [`connection`] decides what a connection wants; behind [`kernel`] is
-//! the [`ring`], or, in tests, a simulation of it. [`drain`] is how it ends.
+//! the [`ring`], or, in tests, a simulation of it. [`drain`] is how it comes to an end, [`ending`] what it does last.
 
 mod accepting;
 mod acceptor;
@@ -12,9 +12,11 @@ mod completions;
 mod connection;
 mod connections;
 mod crew;
-mod descriptors;
+pub(crate) mod descriptors;
 mod drain;
+mod ending;
 pub(crate) mod enter;
+mod error;
 mod features;
 mod idle;
 mod kernel;
@@ -26,14 +28,13 @@ mod send_queue;
 mod simulation;
 mod token;
 
-use std::collections::{TryReserveError, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tune::cpu_set::Cpu;
-use tune::errno::describe;
 
 use crate::config::{Config, Mode};
 use crate::control::Control;
@@ -45,14 +46,16 @@ use buffers::{Buffers, Pages};
 use connections::{Connections, list};
 pub(crate) use crew::Crew;
 use drain::Drain;
-pub(crate) use features::{Capability, Features, capabilities, try_rings};
+pub use error::WorkerError;
+pub use features::Features;
+pub(crate) use features::{Capability, capabilities, try_rings};
 use idle::Idle;
 use kernel::Kernel;
 use memory::Memory;
 use ring::Ring;
 pub use ring::SetupError;
 pub(crate) use token::MAX_SLOTS;
-use token::{ConnectionId, Descriptor, Slot, Token};
+use token::{ConnectionId, Slot};
 
 /// What a worker is given.
 pub(crate) struct Settings {
@@ -66,33 +69,10 @@ pub(crate) struct Settings {
     pub(crate) backlog: usize,
     /// What the server is to do.
     pub(crate) config: Arc<Config>,
+    /// The listeners' drops are this worker's to count: no other worker has them.
+    pub(crate) counts_drops: bool,
     /// With [`crate::config::AcceptModel::Single`]: all workers, and which of them this is.
     pub(crate) crew: Option<(Arc<Crew>, usize)>,
-}
-
-/// Why a worker ended early. The process reports it and exits non-zero.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkerError {
-    /// The ring could not be made.
-    #[error(transparent)]
-    Setup(#[from] SetupError),
-    /// A system call of the set-up failed.
-    #[error("{0}: {error}{hint}", error = describe(.1), hint = .2)]
-    Start(&'static str, io::Error, &'static str),
-    /// There is no memory for as many connections as there may be.
-    #[error(
-        "allocate the table of connections: {0}; give a lower --max-connections, or raise the limit of memory (ulimit -v)"
-    )]
-    NoMemory(#[from] TryReserveError),
-    /// The ring itself failed.
-    #[error("io_uring_enter: {error}", error = describe(.0))]
-    Enter(io::Error),
-    /// The listener can't accept any more.
-    #[error("accept: {error}: the listening socket is gone", error = describe(.0))]
-    Accept(io::Error),
-    /// The kernel answered what it can't answer; going on could mix connections up.
-    #[error("unexpected completion: {0}")]
-    Unexpected(String),
 }
 
 /// A send that completes without a completion: it succeeded if its request was taken and no completion came.
@@ -115,6 +95,8 @@ pub(crate) struct Worker<'r, K: Kernel> {
     rest_until: Option<Instant>,
     /// Connections at the limit are waited for: the limit was reached and [counted](LiveCounters::queue_waits).
     full: bool,
+    /// Turns of the loop, to count the listeners' drops now and then.
+    turns: u32,
     /// Plain descriptors that are to be handed to other workers, and whose turn it is.
     to_hand_over: VecDeque<u32>,
     turn: usize,
@@ -157,9 +139,7 @@ pub(crate) fn run(
     let reserve = reserve(config.overload, listeners.len());
     let ring_number = uring.as_raw_fd();
     let ring = Ring::new(&mut uring, settings.features, settings.max_connections + reserve)?;
-    if !config.busy_poll.is_zero() {
-        ring.busy_poll(config.busy_poll)?;
-    }
+    ring::busy_poll(ring.submitter(), config.busy_poll)?;
     memory
         .buffers
         .register(ring.submitter())
@@ -195,6 +175,7 @@ impl<'r, K: Kernel> Worker<'r, K> {
             listeners: (0..).zip(listeners).map(|(i, fd)| Listening::new(i, fd, settings)).collect(),
             rest_until: None,
             full: false,
+            turns: 0,
             to_hand_over: list(handed)?.into(),
             turn: 0,
             control,
@@ -303,59 +284,5 @@ impl<'r, K: Kernel> Worker<'r, K> {
     /// The present tick of the clock by which connections are idle.
     fn tick(&self) -> u32 {
         self.idle.as_ref().map_or(0, Idle::tick)
-    }
-
-    /// Submits what is still queued, closes among it, and gives what was accepted and nobody knows of yet.
-    fn last_turn(&mut self) -> Vec<Descriptor> {
-        let mut left = u64::MAX;
-        while self.kernel.queued() - self.kernel.consumed() < left {
-            left = self.kernel.queued() - self.kernel.consumed();
-            if left == 0 || self.kernel.enter(self.memory, 0, None).is_err() {
-                break;
-            }
-        }
-        self.kernel.sync_completions();
-        let mut accepted: Vec<Descriptor> = self.to_hand_over.drain(..).map(Descriptor::Plain).collect();
-        while let Some(completion) = self.kernel.next() {
-            match (completion.token, completion.result) {
-                (Some(Token::Accept(_) | Token::AcceptOne(_)), Ok(number)) => {
-                    accepted.push(self.kernel.accepted(number));
-                }
-                (Some(Token::TakeOver), Ok(number)) => accepted.push(Descriptor::Plain(number)),
-                (Some(Token::HandOver { number, member }), Err(_)) => {
-                    if let Some((crew, _)) = &self.settings.crew {
-                        crew.came_back(member as usize);
-                    }
-                    accepted.push(Descriptor::Plain(number));
-                }
-                _ => {}
-            }
-        }
-        accepted
-    }
-}
-
-impl<K: Kernel> Drop for Worker<'_, K> {
-    /// Ends what uses memory of the connections, and closes what the worker leaves open: because it failed, or because of
-    /// peers that do not read.
-    fn drop(&mut self) {
-        if let Some((crew, member)) = &self.settings.crew {
-            crew.set_ring(*member, -1);
-            if *member == 0 {
-                crew.close();
-            }
-        }
-        for descriptor in self.last_turn() {
-            self.kernel.close_now(descriptor);
-        }
-        for (id, connection) in self.connections.iter_mut() {
-            if connection.is_sending() {
-                self.kernel.cancel_now(Token::Send(id));
-            }
-            // The number of one that is being closed may be somebody else's by now.
-            if connection.has_descriptor() {
-                self.kernel.close_now(connection.descriptor());
-            }
-        }
     }
 }

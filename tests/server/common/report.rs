@@ -40,7 +40,11 @@ pub(crate) struct Counts {
     pub(crate) refused: u64,
     /// Times that the limit was reached.
     pub(crate) queue_waits: u64,
+    /// SYNs and ACKs dropped because the accept queue was full.
+    pub(crate) listen_drops: u64,
     pub(crate) idle_closed: u64,
+    /// Connections closed at the end before their peers had everything.
+    pub(crate) cut_off: u64,
     pub(crate) zerocopy_sends: u64,
     pub(crate) zerocopy_copied: u64,
     pub(crate) handed_over: u64,

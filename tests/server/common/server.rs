@@ -89,6 +89,12 @@ impl Launch {
         self
     }
 
+    /// With SIGHUP ignored, as nohup(1) starts a program.
+    pub(crate) fn hangup_ignored(mut self) -> Self {
+        self.wrapper = ["env", "--ignore-signal=HUP"].map(str::to_owned).to_vec();
+        self
+    }
+
     /// As this user (needs root).
     pub(crate) fn user(mut self, uid: u32) -> Self {
         self.user = Some(uid);

@@ -148,6 +148,16 @@ proptest! {
     }
 
     #[test]
+    fn the_options_in_force_ask_for_the_same_configuration(given in any_options()) {
+        let config = from_arguments(&given).with_defaults();
+        let in_force = Options::in_force(&config);
+        prop_assert_eq!(in_force.with_defaults(), config);
+        // As a report writes them.
+        let text = serde_json::to_string(&in_force).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Options>(&text).unwrap(), in_force);
+    }
+
+    #[test]
     fn the_command_line_wins_over_the_file(line in any_options(), file in any_options()) {
         let merged = from_arguments(&line).merge(from_file(&file));
         let (line_names, mut expected) = (names(&line), line);

@@ -40,27 +40,40 @@ struct Column {
     cell: fn(&Counters, f64) -> String,
     /// The column is there only once any core has counted one of these.
     only_if: Option<fn(&Counters) -> u64>,
+    /// It is about connections: datagrams have none.
+    of_connections: bool,
+}
+
+impl Column {
+    fn is_in(&self, total: &Counters) -> bool {
+        !(self.of_connections && total.are_of_datagrams())
+            && self.only_if.is_none_or(|value| value(total) > 0)
+    }
 }
 
 const fn always(title: &'static str, cell: fn(&Counters, f64) -> String) -> Column {
-    Column { title, cell, only_if: None }
+    Column { title, cell, only_if: None, of_connections: false }
+}
+
+const fn of_connections(title: &'static str, cell: fn(&Counters, f64) -> String) -> Column {
+    Column { of_connections: true, ..always(title, cell) }
 }
 
 macro_rules! if_any {
     ($title:literal, $field:ident) => {
-        Column { title: $title, cell: |c, seconds| rate(c.$field, seconds), only_if: Some(|c| c.$field) }
+        Column { only_if: Some(|c| c.$field), ..always($title, |c, seconds| rate(c.$field, seconds)) }
     };
 }
 
 const COLUMNS: &[Column] = &[
-    always("open", |c, _| c.open.to_string()),
-    always("accept/s", |c, seconds| rate(c.accepted, seconds)),
-    if_any!("requests/s", requests),
+    of_connections("open", |c, _| c.open.to_string()),
+    of_connections("accept/s", |c, seconds| rate(c.accepted, seconds)),
+    if_any!("receives/s", requests),
     if_any!("datagrams/s", datagrams_in),
     always("in", |c, seconds| bytes(c.bytes_in, seconds)),
     always("out", |c, seconds| bytes(c.bytes_out, seconds)),
-    always("accept-local", |c, _| percent(c.accept_local())),
-    always("request-local", |c, _| percent(c.request_local())),
+    of_connections("accept-local", |c, _| percent(c.accept_local())),
+    of_connections("request-local", |c, _| percent(c.request_local())),
     if_any!("resets/s", reset),
     if_any!("refused/s", refused),
     if_any!("at limit/s", queue_waits),
@@ -98,8 +111,7 @@ fn table(shown: &[Row], all: &[Row], seconds: f64, width: usize) -> Vec<String> 
         now += row.now;
         during += row.during;
     });
-    let is_shown = |column: &&Column| column.only_if.is_none_or(|value| value(&now) > 0);
-    let columns: Vec<&Column> = COLUMNS.iter().filter(is_shown).collect();
+    let columns: Vec<&Column> = COLUMNS.iter().filter(|column| column.is_in(&now)).collect();
     let mut grid = Grid::new([" core"].into_iter().chain(columns.iter().map(|column| column.title)));
     let mut push = |name: String, counters: &Counters| {
         grid.push([name].into_iter().chain(columns.iter().map(|column| (column.cell)(counters, seconds))));
@@ -192,6 +204,13 @@ mod tests {
                 "total     5       300  2.55 MB/s  0 B/s        50.0 %              -",
             ]
         );
+    }
+
+    #[test]
+    fn datagrams_have_no_columns_of_connections() {
+        let now = Counters { datagrams_in: 500, bytes_in: 500, bytes_out: 500, ..Counters::default() };
+        let lines = lines("T", SECOND, &[Row::new(0, &now, &Counters::default())], None);
+        assert_eq!(lines[TITLES], " core  datagrams/s       in      out");
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub(super) enum Armed {
         cancelled: bool,
     },
     Wake,
+    /// Not asked for: descriptors that other workers hand over come to any ring.
+    Mail,
     Receive {
         id: ConnectionId,
         socket: PeerId,
@@ -96,7 +98,7 @@ impl Armed {
             Self::Wake => Some(Token::Wake),
             Self::Receive { id, .. } => Some(Token::Receive(*id)),
             Self::Send { send, .. } => Some(Token::Send(send.id)),
-            Self::Notification { .. } => None,
+            Self::Notification { .. } | Self::Mail => None,
             Self::Later(request) => token(request),
         }
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::case::Case;
 use super::peer::Action;
-use super::run::Case;
 use crate::config::{Mode, Overload};
 
 fn script() -> impl Strategy<Value = Vec<Action>> {
@@ -136,6 +136,12 @@ proptest! {
     #[test]
     fn every_order_of_hand_overs_is_survived(case in crews()) {
         case.run();
+    }
+
+    /// What was on its way to a worker that fails is closed, and no descriptor is lost.
+    #[test]
+    fn the_failure_of_a_worker_leaves_no_connection_open(case in crews(), turn in 0..60usize) {
+        Case { fails_at: Some(turn), ..case }.run();
     }
 }
 

@@ -1,7 +1,8 @@
 //! Cases by name: the smallest that show what a property once found, or that a hazard is met.
 
+use super::case::Case;
 use super::peer::Action;
-use super::run::{Case, Outcome};
+use super::run::Outcome;
 use super::seen::Seen;
 use crate::config::Mode;
 use crate::worker::connection::PAUSE_AT;

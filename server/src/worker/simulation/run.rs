@@ -4,82 +4,23 @@ use std::cell::RefCell;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::armed::Armed;
-use super::kernel::{FIRST_RING, Limits, SimulatedKernel};
-use super::peer::{Action, Peer};
+use super::case::Case;
+use super::kernel::SimulatedKernel;
 use super::seen::Seen;
-use super::socket::{Life, Socket};
-use super::world::{AcceptQueue, World};
-use crate::config::{Config, Mode, Overload};
+use super::socket::Life;
+use super::world::World;
+use crate::config::Mode;
 use crate::control::{self, Control, Phase};
 use crate::stats::{Counters, LiveCounters};
+use crate::worker::Worker;
 use crate::worker::accepting::reserve;
 use crate::worker::buffers::{Buffers, Pages};
 use crate::worker::memory::Memory;
-use crate::worker::{Crew, Features, Settings, Worker};
 
 /// Far more turns than any case takes.
 const MOST_TURNS: usize = 100_000;
-
-/// What is simulated.
-#[derive(Debug, Clone)]
-pub(super) struct Case {
-    pub(super) mode: Mode,
-    pub(super) overload: Overload,
-    pub(super) max_connections: u32,
-    pub(super) backlog: usize,
-    pub(super) listeners: usize,
-    pub(super) buffers: u16,
-    pub(super) buffer_size: u32,
-    pub(super) submissions: usize,
-    pub(super) completions: usize,
-    pub(super) direct: bool,
-    pub(super) credit: Option<usize>,
-    pub(super) bundles: bool,
-    /// Bytes of a socket's receive buffer, of its send buffer, and of the peer's receive buffer.
-    pub(super) windows: [usize; 3],
-    pub(super) idle_timeout: Option<Duration>,
-    pub(super) zerocopy_threshold: Option<u32>,
-    pub(super) spin: Duration,
-    /// With more than one the first accepts and hands over.
-    pub(super) workers: usize,
-    pub(super) peers: Vec<Vec<Action>>,
-    pub(super) choices: Vec<u32>,
-    /// In which turn the server is told to stop, if before all peers are served; and how many turns later again.
-    pub(super) drain_at: Option<usize>,
-    pub(super) stop_after: Option<usize>,
-}
-
-impl Default for Case {
-    /// Ample, kind, and empty.
-    fn default() -> Self {
-        Self {
-            mode: Mode::Echo,
-            overload: Overload::Queue,
-            max_connections: 8,
-            backlog: 4,
-            listeners: 1,
-            buffers: 8,
-            buffer_size: 64,
-            submissions: 64,
-            completions: 64,
-            direct: true,
-            credit: None,
-            bundles: false,
-            windows: [4096; 3],
-            idle_timeout: None,
-            zerocopy_threshold: None,
-            spin: Duration::ZERO,
-            workers: 1,
-            peers: Vec::new(),
-            choices: Vec::new(),
-            drain_at: None,
-            stop_after: None,
-        }
-    }
-}
 
 /// What became of it.
 #[derive(Debug)]
@@ -94,72 +35,6 @@ pub(super) struct Outcome {
 }
 
 impl Case {
-    fn config(&self) -> Config {
-        Config {
-            mode: self.mode,
-            request_size: 10,
-            response_size: 25,
-            overload: self.overload,
-            idle_timeout: self.idle_timeout,
-            zerocopy_threshold: self.zerocopy_threshold,
-            spin: self.spin,
-            ..Config::default()
-        }
-    }
-
-    fn world(&self) -> World {
-        let now = Instant::now();
-        let mut world = World::new(self.config(), self.choices.clone(), now, self.workers);
-        let [receive, send, peer] = self.windows;
-        for (index, script) in self.peers.iter().enumerate() {
-            world.sockets.push(Socket::new(receive, send, now));
-            world.peers.push(Peer::new(script.clone(), index % self.listeners, peer));
-        }
-        for _ in 0..self.listeners {
-            world.listeners.push(AcceptQueue {
-                waiting: [].into(),
-                backlog: self.backlog,
-                closed: false,
-                about_to_close: false,
-            });
-        }
-        world
-    }
-
-    fn limits(&self) -> Limits {
-        let reserve = reserve(self.overload, self.listeners);
-        Limits {
-            submissions: self.submissions,
-            completions: self.completions,
-            direct: self.direct.then_some((self.max_connections + reserve) as usize),
-            credit: self.credit,
-            bundles: self.bundles,
-        }
-    }
-
-    fn settings(&self, counters: &[Arc<LiveCounters>]) -> Vec<Settings> {
-        let members = counters.iter().map(|counters| (self.max_connections, Arc::clone(counters)));
-        let crew = (self.workers > 1).then(|| Arc::new(Crew::new(members)));
-        let settings = (0..self.workers).map(|index| {
-            if let Some(crew) = &crew {
-                crew.set_ring(index, FIRST_RING + i32::try_from(index).unwrap());
-            }
-            Settings {
-                cpu: 0,
-                features: Features {
-                    direct_descriptors: self.direct,
-                    receive_credit: self.credit.is_some(),
-                    receive_bundles: self.bundles,
-                },
-                max_connections: self.max_connections,
-                backlog: self.backlog,
-                config: Arc::new(self.config()),
-                crew: crew.as_ref().map(|crew| (Arc::clone(crew), index)),
-            }
-        });
-        settings.collect()
-    }
-
     /// Runs it to its end.
     pub(super) fn run(&self) -> Outcome {
         let world = Rc::new(RefCell::new(self.world()));
@@ -235,7 +110,12 @@ impl Simulation<'_, '_> {
             self.signal(turn);
             let before = self.world.borrow().events;
             let rests = self.workers.iter().flatten().any(|worker| worker.rest_until.is_some());
-            for worker in &mut self.workers {
+            for index in 0..self.workers.len() {
+                // After the others' turn, so that what they have handed over is on its way.
+                if self.case.fails_at == Some(turn) && index + 1 == self.workers.len() {
+                    seen += self.fail();
+                }
+                let worker = &mut self.workers[index];
                 if worker.as_ref().is_some_and(Worker::is_done) {
                     seen += finish(&worker.take().expect("it was there"));
                 } else if let Some(worker) = worker {
@@ -281,6 +161,14 @@ impl Simulation<'_, '_> {
             self.world.borrow_mut().cut_off = true;
             self.tell(Phase::Stop);
         }
+    }
+
+    /// The last worker ends though it is not done, and so the others are told to.
+    fn fail(&mut self) -> Seen {
+        self.world.borrow_mut().cut_off = true;
+        let failed = self.workers.last_mut().and_then(Option::take);
+        self.tell(Phase::Drain);
+        failed.map(|worker| worker.kernel.seen).unwrap_or_default()
     }
 
     fn tell(&mut self, phase: Phase) {
@@ -357,7 +245,8 @@ fn check_turn(worker: &mut Worker<'_, SimulatedKernel>) {
 fn finish(worker: &Worker<'_, SimulatedKernel>) -> Seen {
     if !worker.kernel.world().cut_off {
         assert_eq!(worker.connections.open_count(), 0);
-        let left = worker.kernel.armed.iter().filter(|armed| !matches!(armed, Armed::Wake)).count();
+        let left =
+            worker.kernel.armed.iter().filter(|armed| !matches!(armed, Armed::Wake | Armed::Mail)).count();
         assert_eq!(left, 0, "requests in flight");
     }
     worker.kernel.seen

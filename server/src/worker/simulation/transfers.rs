@@ -1,0 +1,160 @@
+//! What receives and sends do in the simulated kernel.
+
+use rustix::io::Errno;
+
+use super::armed::{Armed, Send};
+use super::kernel::SimulatedKernel;
+use super::requests::{completion, number};
+use super::world::PeerId;
+use crate::worker::kernel::{Completion, Manner};
+use crate::worker::memory::Memory;
+use crate::worker::token::{BufferId, ConnectionId, Descriptor, Token};
+
+impl SimulatedKernel {
+    pub(super) fn issue_receive(&mut self, id: ConnectionId, descriptor: Descriptor, memory: &mut Memory) {
+        let socket = self.socket_of(id, descriptor);
+        if !memory.buffers.is_published(self.head) {
+            self.seen.no_buffers += 1;
+            return self.post(completion(Some(Token::Receive(id)), Err(Errno::NOBUFS)));
+        }
+        let credit = self.limits.credit.unwrap_or(usize::MAX);
+        self.arm(Armed::Receive { id, socket, credit, cancelled: false }, memory);
+    }
+
+    pub(super) fn receive(
+        &mut self,
+        id: ConnectionId,
+        socket: PeerId,
+        mut credit: usize,
+        cancelled: bool,
+        memory: &mut Memory,
+    ) {
+        let token = Some(Token::Receive(id));
+        // A cancel that met a receive on its way: first what it brings.
+        if cancelled && (!self.world().sockets[socket].is_readable() || !self.one_in(3)) {
+            return self.post(completion(token, Err(Errno::CANCELED)));
+        }
+        for _ in 0..self.up_to(32) {
+            let now = self.world().now;
+            if !self.world().sockets[socket].is_readable() {
+                break;
+            }
+            if !memory.buffers.is_published(self.head) {
+                self.seen.no_buffers += 1;
+                return self.post(completion(token, Err(Errno::NOBUFS)));
+            }
+            let pending = self.world().sockets[socket].incoming.len();
+            if pending == 0 {
+                let reset = self.world().sockets[socket].reset;
+                return self.end_receive(token, if reset { Err(Errno::CONNRESET) } else { Ok(0) }, memory);
+            }
+            let room = self.room_for_bundle(memory);
+            let length = self.up_to(pending.min(room).min(credit));
+            let bytes = self.world().sockets[socket].receive(length, now);
+            let buffer = self.fill(&bytes, memory);
+            credit -= length;
+            let more = credit > 0 && !self.one_in(16);
+            let result = completion(token, Ok(number(length)));
+            if !self.post_multishot(Completion { more, buffer, ..result }) {
+                return;
+            }
+        }
+        self.armed.push(Armed::Receive { id, socket, credit, cancelled });
+    }
+
+    /// How many bytes the next receive has room for: of one buffer, or of those of a bundle.
+    fn room_for_bundle(&mut self, memory: &Memory) -> usize {
+        let most = if self.limits.bundles { self.up_to(4) } else { 1 };
+        let heads = (0..).map(|i| self.head.wrapping_add(i)).take(most);
+        heads.take_while(|&head| memory.buffers.is_published(head)).count() * memory.buffers.size()
+    }
+
+    /// Receives into as many buffers as that takes, and gives the first.
+    fn fill(&mut self, bytes: &[u8], memory: &mut Memory) -> Option<BufferId> {
+        let mut first = None;
+        for part in bytes.chunks(memory.buffers.size()) {
+            self.seen.bundles += u64::from(first.is_some());
+            let buffer = memory.buffers.receive(self.head, part);
+            self.head = self.head.wrapping_add(1);
+            first = first.or(buffer);
+        }
+        first
+    }
+
+    /// The end of the stream or an error: without a buffer, or, as if the kernel had taken one before it looked, with.
+    fn end_receive(&mut self, token: Option<Token>, result: Result<u32, Errno>, memory: &mut Memory) {
+        let mut buffer = None;
+        if self.one_in(8) {
+            buffer = memory.buffers.receive(self.head, b"?");
+            self.head = self.head.wrapping_add(1);
+        }
+        self.post(Completion { buffer, ..completion(token, result) });
+    }
+
+    pub(super) fn issue_send(&mut self, send: Send, memory: &mut Memory) {
+        send.check(memory);
+        if send.manner == Manner::ZeroCopy && self.one_in(8) {
+            self.seen.zero_copies_refused += 1;
+            return self.end_send(send, Err(Errno::NOMEM));
+        }
+        if send.manner != Manner::Silent {
+            self.seen.waiting_sends += 1;
+            return self.arm(Armed::Send { send, cancelled: false }, memory);
+        }
+        let token = Some(Token::Send(send.id));
+        if self.world().sockets[send.socket].reset {
+            return self.post(completion(token, Err(self.broken())));
+        }
+        let mut taken = self.world().sockets[send.socket].room().min(send.bytes.len());
+        if self.one_in(8) {
+            taken = self.below(taken + 1);
+        }
+        let now = self.world().now;
+        self.world().sockets[send.socket].send(&send.bytes[..taken], now);
+        if taken == 0 {
+            self.seen.full_sockets += 1;
+            self.post(completion(token, Err(Errno::AGAIN)));
+        } else if taken < send.bytes.len() {
+            self.seen.short_sends += 1;
+            self.post(completion(token, Ok(number(taken))));
+        }
+    }
+
+    fn broken(&self) -> Errno {
+        if self.one_in(2) { Errno::PIPE } else { Errno::CONNRESET }
+    }
+
+    pub(super) fn advance_send(&mut self, mut send: Send, cancelled: bool, memory: &mut Memory) {
+        send.check(memory);
+        let reset = self.world().sockets[send.socket].reset;
+        if cancelled || reset {
+            let error = if reset { self.broken() } else { Errno::CANCELED };
+            let result = if send.done > 0 { Ok(number(send.done)) } else { Err(error) };
+            return self.end_send(send, result);
+        }
+        let left = send.bytes.len() - send.done;
+        let most = self.world().sockets[send.socket].room().min(left);
+        let now = self.world().now;
+        let taken = self.up_to(most);
+        self.world().sockets[send.socket].send(&send.bytes[send.done..send.done + taken], now);
+        self.world().events += 1;
+        send.done += taken;
+        if send.done < send.bytes.len() {
+            self.armed.push(Armed::Send { send, cancelled });
+        } else {
+            let result = Ok(number(send.done));
+            self.end_send(send, result);
+        }
+    }
+
+    fn end_send(&mut self, send: Send, result: Result<u32, Errno>) {
+        // One that never started has no notification.
+        let notifies = send.manner == Manner::ZeroCopy && (send.done > 0 || self.one_in(2));
+        let token = Some(Token::Send(send.id));
+        self.post(Completion { more: notifies, ..completion(token, result) });
+        if notifies {
+            let position = self.world().sockets[send.socket].sent;
+            self.armed.push(Armed::Notification { send, position });
+        }
+    }
+}
