@@ -1,7 +1,7 @@
 //! `load echo` and `load udp`: messages to and fro, with verification.
 //!
 //! Closed loop: every connection keeps `depth` messages under way and starts the next one when one came back. Open loop
-//! ([`OpenLoop`]): the messages start at times that were fixed before, and that do not depend on what came back.
+//! ([`EchoOptions::rate`]): the messages start at times that were fixed before, and that do not depend on what came back.
 //! The connections are dealt out to the threads one by one and opened by their thread, so that on a network with
 //! flow-to-CPU steering each CPU opens its share. The clock starts when all connections are open.
 
