@@ -1,6 +1,6 @@
 #!/bin/bash
 # integration.sh [machine.sh's options] - runs the integration tests of `server` in a guest, with its kernel. For example with
-# the one that `VM_KERNEL_SUITE=bookworm tests/vm/setup.sh /tmp/k61` fetched: integration.sh -I -k /tmp/k61/kernel
+# the one that `VM_KERNEL_SUITE=bookworm tests/vm/setup.sh /tmp/k61` fetched: integration.sh -k /tmp/k61/kernel
 #
 # CARGO_TARGET_DIR says where cargo builds, SERVER_WITHOUT goes on to the tests (see tests/server), VM_TESTS chooses some.
 set -euo pipefail
