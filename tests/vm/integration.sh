@@ -25,7 +25,7 @@ ln -s /payload/server '$server'
 uname -r
 ./server doctor --cores 0-3 --listen 10.0.0.1:7000 || :
 ${SERVER_WITHOUT:+export SERVER_WITHOUT=$SERVER_WITHOUT}
-./black_box --test-threads 2 ${VM_TESTS:-} 2>&1 | grep -Ev '\.\.\. ok$'
+./black_box --test-threads 2 ${VM_TESTS:-} 2>&1 | grep --line-buffered -Ev '\.\.\. ok$'
 exit \${PIPESTATUS[0]}
 END
 "$here/machine.sh" -c 4 -t 3000 "$@" "$payload" 'bash ./run'
