@@ -1,6 +1,6 @@
 #!/bin/bash
 # integration.sh [machine.sh's options] - runs the integration tests of `server` in a guest, with its kernel. For example with
-# the one that `VM_KERNEL_SUITE=bookworm tests/vm/setup.sh /tmp/k61` fetched: integration.sh -I -k /tmp/k61/kernel
+# the one that `VM_KERNEL_SUITE=bookworm tests/vm/setup.sh /tmp/k61` fetched: integration.sh -k /tmp/k61/kernel
 #
 # CARGO_TARGET_DIR says where cargo builds, SERVER_WITHOUT goes on to the tests (see tests/server), VM_TESTS chooses some.
 set -euo pipefail
@@ -25,7 +25,7 @@ ln -s /payload/server '$server'
 uname -r
 ./server doctor --cores 0-3 --listen 10.0.0.1:7000 || :
 ${SERVER_WITHOUT:+export SERVER_WITHOUT=$SERVER_WITHOUT}
-./black_box --test-threads 2 ${VM_TESTS:-} 2>&1 | grep -Ev '\.\.\. ok$'
+./black_box --test-threads 2 ${VM_TESTS:-} 2>&1 | grep --line-buffered -Ev '\.\.\. ok$'
 exit \${PIPESTATUS[0]}
 END
 "$here/machine.sh" -c 4 -t 3000 "$@" "$payload" 'bash ./run'

@@ -8,21 +8,16 @@
 #
 #   -c CPUS    virtual CPUs (8), on two NUMA nodes of one socket each
 #   -q QUEUES  queue pairs of eth0 (CPUS)
-#   -d NIC     virtio-rss | igb | virtio (virtio-rss)
-#   -m MIB     memory (2048 + 64 for each CPU)
+#   -d NIC     virtio-rss | igb (virtio-rss)
 #   -t SECS    time limit, boot included (120)
-#   -a ARGS    more kernel arguments
 #   -k DIR     an unpacked Debian kernel package ($VM_HOME/kernel; see setup.sh)
-#   -I         no interrupt remapping: a changed affinity then takes effect at the queue's next interrupt. Linux 6.1 needs it:
-#              with remapping it panics now and then while it boots on a busy host
 #   -v         show the guest's console, on stderr
 #
 # Guest: eth0 10.0.0.1/24 is the NIC under test, on NUMA node 0. The network namespace "client" has its own NIC cli0,
 # 10.0.0.2/24. Both are emulated PCI NICs, joined by a bridge in a private namespace of the host, so that what
 # `ip netns exec client ...` sends to 10.0.0.1 passes eth0's queues and interrupts. Nothing leaves the machine.
-# virtio-rss and igb (8 queues at most) have fixed Toeplitz RSS, and obey ethtool -X. virtio: the host's tap picks a flow's
-# RX queue by hash, then follows the TX queue that the guest used for it, as Intel's ATR does.
-# One thread emulates all CPUs: good for what happens where, not for how fast.
+# virtio-rss and igb (8 queues at most) have fixed Toeplitz RSS, and obey ethtool -X. Interrupts are remapped, as on servers: a
+# changed affinity takes effect at once. One thread emulates all CPUs: good for what happens where, not for how fast.
 #
 # Needs root and: qemu-system-x86 busybox-static cpio xz-utils iproute2 ethtool bash coreutils util-linux.
 # Environment: VM_HOME (~/.cache/corelocal-vm), VM_PROGRAMS (more programs of the host for the guest).
@@ -33,19 +28,16 @@ die() {
     exit 125
 }
 
-cpus=8 queues='' nic=virtio-rss memory='' limit=120 arguments='' console='' remapping=1
+cpus=8 queues='' nic=virtio-rss limit=120 console=''
 home=${VM_HOME:-$HOME/.cache/corelocal-vm}
 kernel=$home/kernel
-while getopts c:q:d:m:t:a:k:Iv option; do
+while getopts c:q:d:t:k:v option; do
     case $option in
         c) cpus=$OPTARG ;;
         q) queues=$OPTARG ;;
         d) nic=$OPTARG ;;
-        m) memory=$OPTARG ;;
         t) limit=$OPTARG ;;
-        a) arguments=$OPTARG ;;
         k) kernel=$OPTARG ;;
-        I) remapping='' ;;
         v) console=1 ;;
         *) die "see the head of $0" ;;
     esac
@@ -56,7 +48,8 @@ if [ $# -lt 2 ] || [ ! -d "$1" ]; then
 fi
 payload=$1
 shift
-: "${queues:=$cpus}" "${memory:=$((2048 + 64 * cpus))}"
+: "${queues:=$cpus}"
+memory=$((2048 + 64 * cpus))
 [ $((cpus % 2)) = 0 ] || die "-c $cpus is odd"
 [ "$(id -u)" = 0 ] || die "needs root, for the network of the machine"
 
@@ -75,7 +68,7 @@ if [ -z "$vmlinuz" ] || [ -z "$modules" ]; then
     die "no kernel in $kernel (run setup.sh)"
 fi
 case $nic in
-    virtio | virtio-rss) driver='' ;;
+    virtio-rss) driver='' ;;
     igb) driver='i2c-algo-bit dca igb' ;;
     *) die "unknown NIC: $nic" ;;
 esac
@@ -138,15 +131,9 @@ ip -n "$namespace" link add br0 type bridge || die "no bridge"
 "${inside[@]}" sh -c 'for f in all default; do echo 1 >/proc/sys/net/ipv6/conf/$f/disable_ipv6; done'
 ip -n "$namespace" link set br0 up
 device=$nic multi_queue=''
-case $nic in
-    virtio*)
-        device=virtio-net-pci
-        if [ "$queues" -gt 1 ]; then
-            device+=,mq=on,vectors=$((2 * queues + 2)) multi_queue=multi_queue
-        fi
-        [ "$nic" = virtio ] || device+=,rss=on
-        ;;
-esac
+if [ "$nic" = virtio-rss ]; then
+    device=virtio-net-pci,mq=on,rss=on,vectors=$((2 * queues + 2)) multi_queue=multi_queue
+fi
 add_tap() { # its name, and how it has several queues
     "${inside[@]}" ip tuntap add mode tap vnet_hdr name "$@" || die "no tap device"
     ip -n "$namespace" link set "$1" master br0 up || die "no tap device"
@@ -161,7 +148,6 @@ for node in 0 1; do
     numa+=(-object "memory-backend-ram,id=m$node,size=$((memory / 2))M"
         -numa "node,nodeid=$node,cpus=$first-$((first + half - 1)),memdev=m$node")
 done
-[ -z "$remapping" ] || numa+=(-device "intel-iommu,intremap=on")
 channels=() # what the guest writes and the host reads: the command's output, its exit status
 for channel in out status; do
     channels+=(-chardev "file,id=$channel,path=$work/$channel" -device "virtserialport,chardev=$channel,name=$channel")
@@ -170,8 +156,10 @@ tap=tap,script=no,downscript=no
 : >"$work/console"
 : >"$work/out"
 # lpj: no delay-loop calibration (46 s with 48 CPUs); tsc=reliable: no checks of the TSC, which emulated CPUs can fail;
+# no_timer_check: the one of the timer's interrupt fails on a busy host, which with remapping is a panic;
 # thread=single: with a thread for each CPU the kernel's patching of its own code crashes the guest now and then.
 "${inside[@]}" timeout -k 5 "$limit" "${qemu[@]}" -nodefaults -display none -no-reboot -machine q35 \
+    -device intel-iommu,intremap=on \
     -accel tcg,thread=single -cpu max -smp "$cpus,sockets=2,cores=$half,threads=1" -m $((memory / 2 * 2))M "${numa[@]}" \
     -chardev "file,id=console,path=$work/console" -serial chardev:console \
     -device virtio-serial-pci,bus=pcie.0,addr=7 "${channels[@]}" \
@@ -181,7 +169,7 @@ tap=tap,script=no,downscript=no
     -netdev "$tap,id=n1,ifname=t1,queues=2" \
     -device "virtio-net-pci,mq=on,vectors=6,netdev=n1,bus=pcie.0,addr=6,mac=52:54:00:00:00:02,romfile=" \
     -kernel "$vmlinuz" -initrd "$work/initrd" -append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr \
-tsc=reliable lpj=4000000 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 intel_iommu=off vm_queues=$queues $arguments" \
+tsc=reliable lpj=4000000 no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1 intel_iommu=off vm_queues=$queues" \
     </dev/null >"$work/qemu" 2>&1 &
 qemu_pid=$!
 [ -z "$console" ] || tail -n +1 -s 0.2 --pid="$qemu_pid" -f "$work/console" >&2 &

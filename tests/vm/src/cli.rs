@@ -40,9 +40,6 @@ pub(crate) struct Options {
     /// An unpacked kernel package, instead of the one that tests/vm/setup.sh fetched.
     #[arg(long, value_name = "DIR")]
     pub(crate) kernel: Option<PathBuf>,
-    /// No interrupt remapping, as Linux 6.1 needs it to boot reliably here.
-    #[arg(long)]
-    pub(crate) no_remapping: bool,
     /// How often the group "killed" kills `tune apply`.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u32).range(1..))]
     pub(crate) kills: u32,

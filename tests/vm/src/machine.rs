@@ -133,9 +133,6 @@ fn boot(name: Name, options: &Options, payload: &Path, home: &Path) -> anyhow::R
     if let Some(kernel) = &options.kernel {
         command.arg("-k").arg(kernel);
     }
-    if options.no_remapping {
-        command.arg("-I");
-    }
     if options.console {
         command.arg("-v");
     }
