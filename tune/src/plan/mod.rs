@@ -11,9 +11,9 @@ mod sysctls;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cpu_set::{Cpu, CpuSet};
+use crate::cpu_set::CpuSet;
 use crate::host::names::list;
-use crate::host::{Host, InterfaceName, Irq, SysctlName};
+use crate::host::{Host, InterfaceName, SysctlName};
 use crate::profile::Profile;
 use crate::setting::{Setting, Value};
 
@@ -158,22 +158,6 @@ pub enum PlanError {
          channels.count first, without --map and with queues.irq = \"keep\", and then map those that are there"
     )]
     MapOfOtherChannels(InterfaceName),
-    /// An interrupt that the kernel manages fires elsewhere.
-    #[error(
-        "/proc/irq/{irq}/smp_affinity_list is to be {wanted} and holds {found}, and it is read-only: the kernel manages this \
-         interrupt ({name}); leave all of them with queues.irq = \"keep\" and, where there is a queue for each CPU, \
-         queues.rps set to a fixed choice"
-    )]
-    ManagedIrq {
-        /// The interrupt.
-        irq: Irq,
-        /// Its handler.
-        name: String,
-        /// The CPUs that it has.
-        found: CpuSet,
-        /// The CPU that it shall have.
-        wanted: Cpu,
-    },
     /// With a queue for each CPU `rps = "auto"` asks whether the interrupts fire there, and `irq = "keep"` leaves that to
     /// whoever placed them.
     #[error(

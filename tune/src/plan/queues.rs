@@ -125,8 +125,13 @@ impl Laid<'_> {
                 if let Some(IrqState { affinity, managed: true, .. }) = on.irqs.get(&row.irq)
                     && *affinity != wanted
                 {
-                    let (name, found) = (row.name.clone(), affinity.clone());
-                    return Err(PlanError::ManagedIrq { irq: row.irq, name, found, wanted: layout.cpu });
+                    desired.notes.push(format!(
+                        "{} is to be {wanted} and holds {affinity}, and it is read-only: the kernel manages this interrupt \
+                         ({}), and apply will refuse; leave all of them with queues.irq = \"keep\" and, where there is a \
+                         queue for each CPU, queues.rps set to a fixed choice",
+                        setting.path(),
+                        row.name
+                    ));
                 }
                 desired.set(setting, Value::List(wanted), reason);
             }

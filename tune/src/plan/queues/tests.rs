@@ -49,15 +49,16 @@ fn queues_without_interrupts_are_moved_by_rps() {
 }
 
 #[test]
-fn an_interrupt_that_the_kernel_manages_is_left_where_it_is_right_and_refused_where_it_is_not() {
+fn an_interrupt_that_the_kernel_manages_is_said_where_it_is_not_right() {
     let mut host = nic_host(2, 2);
     let first = host.nics[0].irqs.get_mut(&Irq(40)).unwrap();
     (first.managed, first.affinity) = (true, "0".parse().unwrap());
     assert_eq!(values(&host, "", "smp_affinity_list"), ["0", "1"]);
     host.nics[0].irqs.get_mut(&Irq(41)).unwrap().managed = true;
-    let message = refusal(&host, "");
-    assert!(message.contains("/proc/irq/41/smp_affinity_list is to be 1 and holds 0-1"), "{message}");
-    assert!(message.contains("manages this interrupt (eth0-TxRx-1)"), "{message}");
+    let notes = plan(&Profile::parse("", "p").unwrap(), &host).unwrap().notes;
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].starts_with("/proc/irq/41/smp_affinity_list is to be 1 and holds 0-1"), "{notes:?}");
+    assert!(notes[0].contains("manages this interrupt (eth0-TxRx-1)"), "{notes:?}");
     assert_eq!(values(&host, "[queues]\nirq = \"keep\"\nrps = \"off\"", "smp_affinity_list"), [""; 0]);
 }
 
