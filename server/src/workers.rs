@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use rustix::io::Errno;
+use rustix::thread::gettid;
 use tune::affinity;
 use tune::cpu_set::Cpu;
 use tune::errno::describe;
@@ -18,6 +19,7 @@ use crate::config::{AcceptModel, Config, Steer};
 use crate::control::{self, Control, Phase};
 use crate::listener::{self, Listeners};
 use crate::metrics::{Endpoint, Served};
+use crate::pins::{self, Pins};
 use crate::report::live::LiveTable;
 use crate::report::{CoreReport, Report};
 use crate::stats::{LiveCore, LiveCounters};
@@ -30,8 +32,8 @@ use crate::{host, numa, privileges, signals};
 
 /// What the main thread waits for.
 enum Event {
-    /// A worker is set up and waits to be told that the listeners listen.
-    Ready(SyncSender<()>),
+    /// A worker is set up, on this thread, and waits to be told that the listeners listen.
+    Ready(Cpu, u32, SyncSender<()>),
     /// A worker has ended.
     Ended(Cpu, Result<()>),
     /// One of those that end the server ([`signals`]).
@@ -89,6 +91,7 @@ struct Server<N> {
     counters: Vec<Arc<LiveCounters>>,
     failed: bool,
     signals: u32,
+    pins: Pins,
     /// `--numa`
     numa: bool,
     /// Holds the listeners, so it ends before the workers close theirs.
@@ -127,6 +130,7 @@ pub(crate) fn run(
         counters: plan.iter().map(|_| Arc::new(LiveCounters::new(cpus))).collect(),
         failed: false,
         signals: 0,
+        pins: Pins::default(),
         numa: config.numa,
         steering: None,
         notify,
@@ -201,7 +205,8 @@ impl<N: FnMut(Notice)> Server<N> {
             let ready = || {
                 let (go, started) = sync_channel(1);
                 // The main thread says so when the listeners listen, and drops `go` if it gives up.
-                let _ = sender.send(Event::Ready(go));
+                let thread = gettid().as_raw_nonzero().get().unsigned_abs();
+                let _ = sender.send(Event::Ready(cpu, thread, go));
                 started.recv().is_ok()
             };
             match work {
@@ -288,12 +293,20 @@ impl<N: FnMut(Notice)> Server<N> {
         (self.control.phase() == Phase::Run).then_some(waiting)
     }
 
-    /// Takes one event. Gives the worker that is ready, if that is what happened.
+    /// Takes one event, or looks after the workers' threads if none comes. Gives the worker that is ready, if that is what
+    /// happened.
     fn next_event(&mut self) -> Option<SyncSender<()>> {
-        match self.events.recv().expect("the signal thread keeps a sender") {
-            Event::Ready(worker) => return Some(worker),
-            Event::Signal => self.stop(),
-            Event::Ended(core, result) => {
+        match self.events.recv_timeout(pins::TICK) {
+            Err(RecvTimeoutError::Disconnected) => unreachable!("the signal thread keeps a sender"),
+            Err(RecvTimeoutError::Timeout) => {
+                self.pins.keep().into_iter().for_each(|note| self.notify(Notice::Note(note)));
+            }
+            Ok(Event::Ready(cpu, thread, worker)) => {
+                self.pins.add(cpu, thread);
+                return Some(worker);
+            }
+            Ok(Event::Signal) => self.stop(),
+            Ok(Event::Ended(core, result)) => {
                 self.workers -= 1;
                 if let Err(error) = result {
                     self.failed = true;
@@ -301,7 +314,7 @@ impl<N: FnMut(Notice)> Server<N> {
                     self.drain(Phase::Drain);
                 }
             }
-            Event::Note(note) => self.notify(Notice::Note(note)),
+            Ok(Event::Note(note)) => self.notify(Notice::Note(note)),
         }
         None
     }

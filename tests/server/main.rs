@@ -47,6 +47,7 @@ mod idle_timeout;
 mod limits;
 mod listening;
 mod live_table;
+mod load_client;
 mod memory;
 mod metrics;
 mod modes;

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::common::{Client, Launch, Server, WATCH, cpus, holds_for_a_while, proc, skipped};
+use tune::affinity;
+
+use crate::common::{Client, Launch, Server, WATCH, cpus, holds_for_a_while, proc, skipped, wait_until};
 
 #[test]
 fn each_core_has_exactly_one_thread_pinned_to_it() {
@@ -17,6 +19,24 @@ fn each_core_has_exactly_one_thread_pinned_to_it() {
         .collect();
     pinned.sort_unstable();
     assert_eq!(pinned, cpus::allowed().iter().collect::<Vec<_>>());
+}
+
+/// As the kernel does with the threads of a CPU that goes offline, and leaves it when the CPU comes back.
+#[test]
+fn a_worker_that_was_taken_off_its_cpu_is_bound_to_it_again() {
+    let Some((cpu, _)) = cpus::two() else { return skipped("needs two CPUs") };
+    let server = Server::start(&["--cores", &cpu.to_string()]);
+    let worker = || {
+        let threads = proc::threads(server.pid());
+        threads.into_iter().find(|thread| thread.name == format!("worker-{cpu}")).unwrap()
+    };
+    let own = worker().allowed;
+    affinity::set_of(worker().number, &cpus::allowed()).unwrap();
+    wait_until("the worker is on its CPU again", || worker().allowed == own);
+    wait_until("it is said", || server.stderr().len() == 2);
+    let line = &server.stderr()[1];
+    let said = format!("server: core {cpu}: its worker had left its CPU and is bound to it again");
+    assert_eq!(*line, said);
 }
 
 /// The kernel starts an `iou-wrk-…` thread for what a ring cannot do at once; it lives on for seconds.

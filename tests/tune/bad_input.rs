@@ -11,10 +11,9 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Run, contents, copy_of, host, is_root, names, profile, repository, run, tune};
-
-/// A user that may read the host trees and write nothing.
-const NOBODY: u32 = 65534;
+use common::{
+    NOBODY, Run, contents, copy_of, for_everybody, host, is_root, names, profile, repository, run, tune,
+};
 
 /// What might never end, or fill the memory.
 #[test]
@@ -146,15 +145,8 @@ fn without_permission_apply_says_so_and_writes_nothing() {
         return;
     }
     let tree = copy_of("virtio-2cpu");
-    // The binary and the profile may lie below a directory that only root may enter.
-    let shared = tempfile::tempdir().unwrap();
-    for directory in [tree.path(), shared.path()] {
-        fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    let (binary, auto) = (shared.path().join("tune"), shared.path().join("auto.toml"));
-    // By cp: a child of another test's thread could still have a copy of ours open for writing (ETXTBSY).
-    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_tune")).arg(&binary).status().unwrap().success());
-    fs::copy(profile("auto.toml"), &auto).unwrap();
+    fs::set_permissions(tree.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (_shared, binary, auto) = for_everybody("auto.toml");
     let before = contents(tree.path());
     let result: Run = Command::new(&binary)
         .arg("--root")

@@ -94,6 +94,48 @@ fn a_plan_from_the_capture_of_a_veth_is_the_plan_of_the_veth() {
     assert_eq!(differences, plan);
 }
 
+/// What ethtool says is in the capture: it is planned on as on the host, and `diff` names what changed.
+#[test]
+fn a_capture_of_a_veth_holds_its_channels_and_diff_shows_that_they_changed() {
+    let Some(veth) = Veth::with_queues(4) else { return };
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| place.path().join(name);
+    let text =
+        "[channels]\ncount = 2\n[rings]\nrx = 512\n[rss]\nudp4 = \"sdfn\"\n[queues]\nrps = \"queue-cpu\"\n";
+    fs::write(path("two.toml"), text).unwrap();
+    let two = path("two.toml").to_str().unwrap().to_owned();
+    let capture = |name: &str| {
+        veth.output(tune().args(["capture", path(name).to_str().unwrap(), NIC])).expect(0);
+        path(name)
+    };
+    let before = capture("before.tar");
+    let ethtool =
+        |root: &Path| run(root, ["show", "--json", NIC]).expect(0).json()["interfaces"][0]["ethtool"].clone();
+    let channels = |now: u32| json!({ "rx": { "now": now, "max": 4 }, "tx": { "now": now, "max": 4 } });
+    assert_eq!(ethtool(&before)["channels"], channels(4));
+    assert_eq!(ethtool(&before), veth.tune(&["show", "--json"]).expect(0).json()["interfaces"][0]["ethtool"]);
+    let here = veth.tune(&["plan", "--json", &two]).expect(2).json();
+    let there = run(&before, ["plan", "--json", "--interface", NIC, &two]).expect(2).json();
+    assert_eq!((&there["changes"], &there["notes"]), (&here["changes"], &here["notes"]));
+    let wishes = |plan: &serde_json::Value| {
+        let skipped = plan["skipped"].as_array().unwrap().iter();
+        skipped.map(|skipped| skipped["wish"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(wishes(&there), wishes(&here));
+
+    veth.tune(&["apply", &two]).expect(0);
+    let after = capture("after.tar");
+    veth.tune(&["restore"]).expect(0);
+    assert_eq!(ethtool(&after)["channels"], channels(2));
+    let diff = Run::from(tune().arg("diff").args([&before, &after]).output().unwrap()).expect(2).stdout;
+    let first = diff.lines().next();
+    assert_eq!(first, Some("ethtool/nic0/channels: rx 4 tx 4 -> rx 2 tx 2"), "{diff}");
+    assert!(diff.contains("/sys/class/net/nic0/queues/tx-3/xps_cpus: 0 -> absent\n"), "{diff}");
+    let same = capture("again.tar");
+    let diff = Run::from(tune().arg("diff").args([&before, &same]).output().unwrap()).expect(0).stdout;
+    assert_eq!(diff, "", "restored");
+}
+
 #[test]
 fn a_capture_is_only_read_and_nothing_of_it_stays_behind() {
     let place = tempfile::tempdir().unwrap();

@@ -4,13 +4,15 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use common::veth::Veth;
 use common::{assert_same_values, contents, copy_of, profile, run};
 use rustix::io::Errno;
-use serde_json::json;
+use serde_json::{Value, json};
 use tune::keep_going::apply_keeping_going;
 use tune::kernel_files::{DirectWrite, KernelFiles, KernelWrite};
 use tune::profile::Profile;
@@ -37,10 +39,10 @@ fn an_interrupt_that_the_kernel_manages_does_not_keep_the_rest_from_being_set() 
 
     let kept = run(tree.path(), ["apply", "--keep-going", &auto()]).expect(1);
     let said: Vec<&str> = kept.stderr.lines().collect();
-    assert_eq!(said.len(), 2, "{}", kept.stderr);
+    assert_eq!(said.len(), 3, "{}", kept.stderr);
     assert!(said[0].starts_with("tune: skipped irqbalance = \"ban\": "), "{}", kept.stderr);
     assert!(
-        said[1].starts_with("tune: not set: write to /proc/irq/38/smp_affinity_list: EPERM"),
+        said[2].starts_with("tune: not set: write to /proc/irq/38/smp_affinity_list: EPERM"),
         "{}",
         kept.stderr
     );
@@ -109,4 +111,73 @@ fn whichever_writes_fail_the_others_are_kept_and_all_of_them_named() {
         run(tree.path(), ["restore"]).expect(0);
         assert_same_values(&contents(tree.path()), &before);
     }
+}
+
+/// What ethtool sets is written first, each for itself: one that fails leaves the others and what comes after.
+#[test]
+fn of_what_ethtool_sets_the_rest_is_kept_too() {
+    const RINGS: &str = "ethtool/eth0/rings";
+    let text = "cpus = \"0-7\"\nirqbalance = \"coexist\"\n[rings]\nrx = 2048\n[coalesce]\nadaptive_rx = false\nrx_usecs = 8\n\
+                tx_usecs = 9\n[rss]\ntable = \"keep\"\nudp4 = \"sdfn\"\n[features]\nntuple = \"off\"\n[queues]\nirq = \"keep\"\n\
+                rps = \"keep\"\n";
+    let profile = Profile::parse(text, "profile").unwrap();
+    let everything = ["rings", "rss/udp4", "coalesce/adaptive_rx", "coalesce/rx_usecs", "coalesce/tx_usecs"];
+    for failing in [None, Some(Errno::IO), Some(Errno::OPNOTSUPP)] {
+        let tree = copy_of("i40e-48cpu");
+        let before = contents(tree.path());
+        let refuses = move |file: &Path, value: &str| match failing {
+            Some(errno) if value.contains("\"now\": 2048") => Err(errno.into()),
+            _ => DirectWrite.write(file, value),
+        };
+        let files = KernelFiles::with_writer(tree.path(), refuses).unwrap();
+        let applied = apply_keeping_going(&files, &tree.path().join("run/corelocal"), &profile).unwrap();
+        let written: Vec<String> = applied.changes.iter().map(|change| change.setting.path()).collect();
+        let expected = everything.iter().map(|knob| format!("ethtool/eth0/{knob}"));
+        let expected: Vec<String> = expected.filter(|path| failing.is_none() || path != RINGS).collect();
+        assert_eq!(written[..expected.len()], expected, "{failing:?}");
+        let after = &written[expected.len()..];
+        assert!(!after.is_empty() && after.iter().all(|path| path.contains("xps_cpus")), "{after:?}");
+        match failing {
+            Some(Errno::IO) => {
+                assert!(
+                    applied.failed.len() == 1 && applied.failed[0].contains("EIO"),
+                    "{:?}",
+                    applied.failed
+                );
+            }
+            Some(_) => {
+                assert_eq!(applied.failed, [""; 0]);
+                assert!(applied.skipped.iter().any(|skipped| skipped.wish == RINGS), "{:?}", applied.skipped);
+            }
+            None => assert_eq!(applied.failed, [""; 0]),
+        }
+        run(tree.path(), ["restore"]).expect(0);
+        assert_same_values(&same_json(contents(tree.path())), &same_json(before));
+    }
+}
+
+/// The JSON of ethtool is the same data after it was written, and not the same text.
+fn same_json(mut files: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    for (_, text) in files.iter_mut().filter(|(path, _)| path.ends_with(".json")) {
+        *text = serde_json::from_str::<Value>(text).unwrap().to_string();
+    }
+    files
+}
+
+#[test]
+fn channels_of_a_veth_stay_when_a_sysctl_fails() {
+    let Some(veth) = Veth::with_queues(4) else { return };
+    let before = veth.values();
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    let text = "[channels]\ncount = 2\n[queues]\nrps = \"queue-cpu\"\n[sysctl]\n\"net.ipv4.tcp_migrate_req\" = { exact = 7 }\n";
+    fs::write(file.path(), text).unwrap();
+    let path = file.path().to_str().unwrap();
+    let kept = veth.tune(&["apply", "--keep-going", "--json", path]).expect(1).json();
+    assert_eq!(kept["failed"].as_array().unwrap().len(), 1, "{kept}");
+    assert!(kept["failed"][0].as_str().unwrap().contains("tcp_migrate_req: EINVAL"), "{kept}");
+    assert_eq!(kept["changes"][0]["path"], "ethtool/nic0/channels");
+    let left = veth.tune(&["check", path]).expect(2).stdout;
+    assert_eq!(left, "/proc/sys/net/ipv4/tcp_migrate_req: 0, wanted 7\n");
+    veth.tune(&["restore"]).expect(0);
+    assert_eq!(veth.values(), before);
 }

@@ -1,15 +1,18 @@
-//! An `apply` with nothing to do opens no file for writing and changes no directory: strace sees every call that names a file.
+//! An `apply` with nothing to do opens no file for writing and changes no directory, nor does one of a user who lacks a
+//! capability: strace sees every call that names a file.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
 use common::veth::{NIC, Veth};
-use common::{copy_of, profile, tune};
+use common::{NOBODY, Run, copy_of, for_everybody, is_root, profile, tune};
 
 /// Calls that change a file or a directory by their name alone.
 const CHANGING: [&str; 12] = [
@@ -20,6 +23,7 @@ const CHANGING: [&str; 12] = [
 /// Runs a program under strace; the calls that open a file for writing or change one.
 fn writing_calls(program: &Command, run: impl FnOnce(&mut Command)) -> Vec<String> {
     let place = tempfile::tempdir().unwrap();
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let trace = place.path().join("trace");
     let mut strace = Command::new("strace");
     strace.args(["-f", "-e", "trace=%file,ftruncate,fchmod,fchown", "-o"]).arg(&trace).arg("--");
@@ -77,7 +81,7 @@ fn on_a_tree_with_and_without_a_journal() {
     apply.arg("--root").arg(tree.path()).arg("apply").arg(profile("auto.toml"));
     let traced = |expected: &str| {
         writing_calls(&apply, |strace| {
-            let ran = common::Run::from(strace.output().unwrap()).expect(0);
+            let ran = Run::from(strace.output().unwrap()).expect(0);
             assert!(ran.stdout.contains(expected), "{}", ran.stdout);
         })
     };
@@ -86,4 +90,46 @@ fn on_a_tree_with_and_without_a_journal() {
     fs::remove_dir_all(tree.path().join("run")).unwrap();
     assert_eq!(traced("nothing to do"), [] as [String; 0]);
     assert!(!Path::new(&tree.path().join("run")).exists());
+}
+
+/// On a tree, where the owner of a file decides, and on the real kernel, which asks for capabilities.
+#[test]
+fn what_is_missing_is_said_before_anything_is_opened_for_writing() {
+    if !has_strace() || !is_root() {
+        return;
+    }
+    let tree = copy_of("virtio-2cpu");
+    fs::set_permissions(tree.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (shared, binary, auto) = for_everybody("auto.toml");
+    let mut apply = Command::new(&binary);
+    apply.arg("--root").arg(tree.path()).arg("apply").arg(auto);
+    let calls = writing_calls(&apply, |strace| {
+        let ran = Run::from(strace.uid(NOBODY).gid(NOBODY).output().unwrap());
+        assert!(
+            ran.refusal().contains("EACCES: permission denied; needs root or CAP_DAC_OVERRIDE"),
+            "{}",
+            ran.stderr
+        );
+    });
+    assert_eq!(calls, [] as [String; 0]);
+
+    let Some(veth) = Veth::with_queues(3) else { return };
+    let state_directory = shared.path().join("state");
+    fs::copy(profile("lab.toml"), shared.path().join("lab.toml")).unwrap();
+    let mut apply = Command::new(&binary);
+    apply
+        .args(["apply", "--interface", NIC, "--state-dir"])
+        .arg(&state_directory)
+        .arg(shared.path().join("lab.toml"));
+    let before = veth.values();
+    let calls = writing_calls(&apply, |strace| {
+        let ran = veth.output(strace.uid(NOBODY).gid(NOBODY));
+        let message = ran.refusal();
+        assert!(
+            message.contains("EACCES: permission denied; needs root") && message.contains("CAP_NET_ADMIN"),
+            "{message}"
+        );
+    });
+    assert_eq!(calls, [] as [String; 0]);
+    assert_eq!((veth.values(), state_directory.exists()), (before, false));
 }

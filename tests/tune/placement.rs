@@ -167,7 +167,7 @@ fn with_fewer_queues_than_cpus_each_queue_serves_a_group_of_one_node() {
 
 #[test]
 fn with_more_queues_than_cpus_the_queues_go_round() {
-    let planned = Planned::new("i40e-48cpu", "40g.toml", &["--cpus", "12-15"]);
+    let planned = Planned::new("i40e-48cpu", "auto.toml", &["--cpus", "12-15"]);
     let cpus: Vec<Cpu> = (0..48).map(|queue| single(&planned.affinity(121 + queue))).collect();
     for (queue, &cpu) in (0..48).zip(&cpus) {
         assert_eq!(cpu, cpus[queue % 4], "queue {queue}");

@@ -90,6 +90,20 @@ fn an_offence_is_seen_in_code_and_not_in_comments_or_tests() {
     assert!(!says_pure("//! What.\nfn f() {} //! Pure.\n"));
 }
 
+/// What runs another program. `tune` and `server` ask the kernel, by files, netlink and sockets.
+const SHELLING_OUT: [&str; 7] =
+    ["process::Command", "Command::new", "CommandExt", "posix_spawn", "execv", "libc::system", "popen"];
+
+#[test]
+fn neither_program_runs_another_one() {
+    let files = ["tune/src", "server/src"].map(|source| rust_files(&repository().join(source))).concat();
+    for file in files.iter().filter(|file| !file.ends_with("tests.rs")) {
+        let found = lines_with(&SHELLING_OUT, &fs::read_to_string(file).unwrap());
+        assert_eq!(found, [], "{} runs another program", file.display());
+    }
+    assert_eq!(lines_with(&SHELLING_OUT, "fn f() { std::process::Command::new(\"ip\"); }").len(), 2);
+}
+
 /// The documentation at the head of a file says "Pure.".
 fn says_pure(text: &str) -> bool {
     text.lines().take_while(|line| line.starts_with("//!")).any(|line| line.contains("Pure."))
@@ -107,14 +121,18 @@ fn offences(file: &Path) -> Vec<String> {
     forbidden_lines(&text).into_iter().map(offence).collect()
 }
 
-/// The lines, counted from 1, that mention what is forbidden; comments and what follows `#[cfg(test)]` are left out.
+/// The lines, counted from 1, that mention what is forbidden in pure code.
 fn forbidden_lines(text: &str) -> Vec<(usize, &'static str)> {
+    lines_with(&FORBIDDEN, &text.replace("use rustix::io::Errno;", ""))
+}
+
+/// The lines, counted from 1, that mention one of these words; comments and what follows `#[cfg(test)]` are left out.
+fn lines_with(words: &[&'static str], text: &str) -> Vec<(usize, &'static str)> {
     let code = text.lines().take_while(|line| line.trim() != "#[cfg(test)]");
     let mut found = Vec::new();
     for (number, line) in (1..).zip(code) {
         let line = line.split("//").next().unwrap_or_default();
-        let line = line.replace("use rustix::io::Errno;", "");
-        found.extend(FORBIDDEN.iter().filter(|word| line.contains(**word)).map(|word| (number, *word)));
+        found.extend(words.iter().filter(|word| line.contains(**word)).map(|word| (number, *word)));
     }
     found
 }

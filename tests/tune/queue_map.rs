@@ -52,7 +52,15 @@ fn one_netdev_on_two_functions_is_known_by_netlink_and_by_nothing_else() {
             assert_eq!(irqs[&format!("{direction}-{queue}")], (irq, "netlink".to_owned()));
         }
     }
-    assert_eq!(planned_irqs(tree.path(), &[&auto()]).len(), 8);
+    // Channel c is on function c modulo 2, and fires on a CPU of that function's node.
+    let planned = planned_irqs(tree.path(), &[&auto()]);
+    let cpus =
+        |first: u32| (first..first + 4).map(|irq| planned[&irq.to_string()].clone()).collect::<Vec<_>>();
+    assert_eq!((cpus(41).join(","), cpus(61).join(",")), ("0,1,2,3".to_owned(), "4,5,6,7".to_owned()));
+    let local = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    fs::write(local.path(), "[queues]\nplacement = \"numa-local\"\n").unwrap();
+    let local = planned_irqs(tree.path(), &[local.path().to_str().unwrap()]);
+    assert_eq!(local, planned, "both nodes are local");
 
     fs::remove_file(tree.path().join("corelocal/netdev.json")).unwrap();
     let refused = run(tree.path(), ["plan", &auto()]);
@@ -158,6 +166,47 @@ fn a_told_map_is_planned_applied_and_restored() {
     assert!(again.stdout.contains("nothing to do"), "{}", again.stdout);
     run(tree.path(), ["restore"]).expect(0);
     assert_same_values(&contents(tree.path()), &before);
+}
+
+/// The driver asks for other interrupts then, and nobody has told those.
+#[test]
+fn a_told_map_and_another_number_of_channels_do_not_go_together() {
+    let tree = copy_of("ambiguous-4cpu");
+    fs::create_dir_all(tree.path().join("corelocal/ethtool")).unwrap();
+    let ethtool = tree.path().join("corelocal/ethtool/eth0.json");
+    fs::write(&ethtool, json!({ "channels": { "combined": { "now": 4, "max": 8 } } }).to_string()).unwrap();
+    let before = contents(tree.path());
+    let map = "rxtx-0=irq 50,rxtx-1=irq 51,rxtx-2=irq 52,rxtx-3=irq 53";
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    let profile = file.path().to_str().unwrap();
+    let write = |count: u32, irq: &str| {
+        let text = format!("[channels]\ncount = {count}\n[queues]\nirq = \"{irq}\"\nrps = \"off\"\n");
+        fs::write(file.path(), text).unwrap();
+    };
+    for (count, irq) in [(2, "queue-cpu"), (3, "queue-cpu"), (2, "keep")] {
+        write(count, irq);
+        for command in ["plan", "apply", "check"] {
+            let refused = run(tree.path(), [command, profile, "--map", map]);
+            assert!(
+                refused.refusal().contains("set channels.count first, without --map"),
+                "{}",
+                refused.stderr
+            );
+        }
+    }
+    assert_eq!(contents(tree.path()), before);
+    write(4, "queue-cpu");
+    assert_eq!(
+        planned_irqs(tree.path(), &[profile, "--map", map]).len(),
+        4,
+        "the channels of now are no change"
+    );
+    // The way that the message names.
+    write(2, "keep");
+    run(tree.path(), ["apply", profile]).expect(0);
+    assert!(fs::read_to_string(&ethtool).unwrap().contains("\"now\": 2"));
+    run(tree.path(), ["restore"]).expect(0);
+    assert!(fs::read_to_string(&ethtool).unwrap().contains("\"now\": 4"));
 }
 
 #[test]

@@ -168,7 +168,7 @@ fn ice(channels: u32) -> tempfile::TempDir {
     let ethtool = json!({
         "channels": { "other": { "now": 1, "max": 1 }, "combined": { "now": channels, "max": 96 } },
         "rings": { "rx": { "now": 512, "max": 4096 }, "tx": { "now": 512, "max": 4096 } },
-        "rss": { "table": table, "settable": true },
+        "rss": { "table": table },
         "coalesce": { "adaptive_rx": 1, "rx_usecs": 50 },
         "features": { "rx-ntuple-filter": { "on": false, "fixed": false } }
     });

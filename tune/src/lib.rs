@@ -14,9 +14,9 @@
 //! writing it is pure. The modules, in the order in which data flows:
 
 pub mod errno;
+pub mod ethtool;
 pub mod kernel_files;
 pub mod named_netns;
-pub mod netlink;
 pub mod netns;
 
 pub mod affinity;

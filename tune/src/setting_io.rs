@@ -1,15 +1,14 @@
 //! How a [`Setting`] is read, written, journalled and put back, be it a kernel file, the CPUs of a thread, irqbalance's
-//! list, or what ethtool sets (by netlink, and in a captured tree in its JSON). The texts are those that [`Setting::parse`] takes.
+//! list, or what ethtool sets (in a captured tree, in its JSON). The texts are those that [`Setting::parse`] takes.
 
 use std::time::{Duration, Instant};
 
 use crate::cpu_set::CpuSet;
+use crate::ethtool::{self, EthtoolError, SetKnobError};
 use crate::host::ethtool::{Ethtool, Knob, KnobError};
 use crate::host::{HostError, InterfaceName, netdev};
 use crate::irqbalance::{self, GivenBack, IrqbalanceError, message};
 use crate::kernel_files::{KernelFileError, KernelFiles, Operation};
-use crate::netlink::ethtool::SetKnobError;
-use crate::netlink::{self, NetlinkError};
 use crate::setting::{Change, Setting, Value};
 
 /// How long a driver is asked again that says EBUSY or EAGAIN, as while it resets after another change.
@@ -36,9 +35,9 @@ pub enum AccessError {
         /// The text.
         text: String,
     },
-    /// Netlink.
+    /// What ethtool sets.
     #[error(transparent)]
-    Netlink(#[from] NetlinkError),
+    Ethtool(#[from] EthtoolError),
     /// The captured data of a tree.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -60,7 +59,7 @@ impl AccessError {
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
         match self {
-            Self::Netlink(error) => error.is_unsupported(),
+            Self::Ethtool(error) => error.is_unsupported(),
             Self::File(error) => error.is_unsupported(),
             _ => false,
         }
@@ -144,7 +143,7 @@ fn read_ethtool(
     if !files.is_live() {
         return Ok(Ethtool::read(files, interface)?.text(knob));
     }
-    match netlink::ethtool::read_one(interface, knob) {
+    match ethtool::read_one(interface, knob) {
         Ok(ethtool) => Ok(ethtool.text(knob)),
         Err(error) if error.is_gone() => Ok(None),
         Err(error) => Err(error.into()),
@@ -155,11 +154,7 @@ fn check_ethtool(files: &KernelFiles, interface: &InterfaceName, knob: Knob) -> 
     if !files.is_live() {
         return Ok(files.check_writable(&Ethtool::captured_path(interface))?);
     }
-    netlink::check_net_admin().map_err(|error| {
-        let mut error = NetlinkError::new(format!("set {} of {interface}", knob.name()), error);
-        error.detail = ": that takes CAP_NET_ADMIN; run as root".to_owned();
-        error.into()
-    })
+    Ok(ethtool::check_settable(interface, knob)?)
 }
 
 fn write_ethtool(
@@ -178,12 +173,12 @@ fn write_ethtool(
     }
     let deadline = Instant::now() + BUSY_DEADLINE;
     loop {
-        match netlink::ethtool::set(interface, knob, text) {
+        match ethtool::set(interface, knob, text) {
             Ok(()) => return Ok(()),
-            Err(SetKnobError::Netlink(error)) if error.is_busy() && Instant::now() < deadline => {
+            Err(SetKnobError::Kernel(error)) if error.is_busy() && Instant::now() < deadline => {
                 std::thread::sleep(BUSY_POLL);
             }
-            Err(SetKnobError::Netlink(error)) => return Err(error.into()),
+            Err(SetKnobError::Kernel(error)) => return Err(error.into()),
             Err(SetKnobError::Value(source)) => return Err(refused(source)),
         }
     }

@@ -19,6 +19,8 @@ mod response;
 
 pub use endpoint::EndpointError;
 pub(crate) use endpoint::{Endpoint, Served};
+pub use request::{Parsed, Request, Resource, parse as parse_request};
+pub use response::Status;
 
 use std::time::Duration;
 

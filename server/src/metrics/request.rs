@@ -11,7 +11,7 @@ const MOST_HEADERS: usize = 64;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Resource {
+pub enum Resource {
     /// `/metrics`
     Metrics,
     /// `/healthz`
@@ -20,16 +20,16 @@ pub(super) enum Resource {
 
 /// A request that is to be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Request {
+pub struct Request {
     /// What is asked for, or the status with which it is refused.
-    pub(super) resource: Result<Resource, Status>,
+    pub resource: Result<Resource, Status>,
     /// HEAD: the same without a body.
-    pub(super) head_only: bool,
+    pub head_only: bool,
 }
 
 /// What the bytes received so far are.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Parsed {
+pub enum Parsed {
     /// The beginning of a request.
     Incomplete,
     /// A whole one, or what can't become one; what may follow is of no interest.
@@ -37,7 +37,8 @@ pub(super) enum Parsed {
 }
 
 /// Reads a request's line and headers.
-pub(super) fn parse(bytes: &[u8]) -> Parsed {
+#[must_use]
+pub fn parse(bytes: &[u8]) -> Parsed {
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     let resource = match request.parse(bytes) {
@@ -162,7 +163,7 @@ mod tests {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;
             }
-            parse(&bytes);
+            let _ = parse(&bytes);
         }
 
         /// However a request comes in pieces, it is whole at its last byte and not before.

@@ -2,12 +2,18 @@
 
 /// What a response says in its first line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Status {
+pub enum Status {
+    /// 200
     Ok,
+    /// 400
     BadRequest,
+    /// 404
     NotFound,
+    /// 405
     MethodNotAllowed,
+    /// 431
     HeadersTooLarge,
+    /// 503
     Unavailable,
 }
 

@@ -1,15 +1,20 @@
 //! The loop of one thread of the connect mode.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::connect::ConnectOptions;
-use crate::echo_connection::{EchoConnection, Shape};
+use rustix::io::Errno;
+use socket2::{SockAddr, Socket};
+
+use crate::connect::{Close, ConnectOptions};
+use crate::flow::{Flow, Shape};
+use crate::patience::Patience;
 use crate::pattern::Pattern;
-use crate::poll::{Poll, Ready};
-use crate::socket::{Opening, close_by_reset, opening, start_connect};
+use crate::ring::{Completion, Operation, Ring};
+use crate::socket::{close_by_reset, tcp};
 use crate::stats::ThreadStats;
-use crate::threads::{Worker, cpu_time};
+use crate::stream::Stream;
+use crate::threads::{Usage, Worker};
 use crate::{Error, Limit};
 
 /// Bytes of the message of `--echo`.
@@ -17,20 +22,31 @@ const MESSAGE: u8 = 64;
 
 /// One connection under way. Its pattern stream is the number of the connection on this thread.
 struct Attempt {
-    connection: EchoConnection,
+    socket: Socket,
+    stream: Stream,
     started: Instant,
+    established: bool,
+    /// Requests that the kernel has not answered.
+    in_flight: u8,
+    /// Why it has failed.
+    error: Option<io::Error>,
 }
 
 /// One thread's connections under way, one per slot.
 pub(crate) struct ConnectClient<'a> {
     options: &'a ConnectOptions,
+    server: &'a SockAddr,
     shape: Shape<'a>,
-    poll: Poll,
+    ring: Ring<'a>,
     attempts: Vec<Option<Attempt>>,
-    buffer: [u8; 2 * MESSAGE as usize],
+    under_way: usize,
     /// Connections that are still to be started; none: until the time is over.
     left: Option<u64>,
-    next_id: u32,
+    /// Connections started.
+    started: u64,
+    now: Instant,
+    worker: &'a Worker<'a>,
+    threads: u64,
     stats: ThreadStats,
 }
 
@@ -38,7 +54,8 @@ impl<'a> ConnectClient<'a> {
     pub(crate) fn new(
         options: &'a ConnectOptions,
         pattern: &'a Pattern,
-        worker: &Worker<'_>,
+        server: &'a SockAddr,
+        worker: &'a Worker<'a>,
         threads: u64,
     ) -> Result<Self, Error> {
         let left = match options.limit {
@@ -47,57 +64,73 @@ impl<'a> ConnectClient<'a> {
         };
         Ok(Self {
             options,
-            shape: Shape { pattern, size: u64::from(MESSAGE), depth: 1, count_messages: false },
-            poll: Poll::new(options.spin)?,
+            server,
+            shape: Shape { pattern, size: u64::from(MESSAGE), depth: 1 },
+            ring: Ring::new(usize::from(MESSAGE), false, options.spin)?,
             attempts: (0..options.parallel).map(|_| None).collect(),
-            buffer: [0; 2 * MESSAGE as usize],
+            under_way: 0,
             left,
-            next_id: 0,
-            stats: ThreadStats::new(worker.cpu),
+            started: 0,
+            now: Instant::now(),
+            worker,
+            threads,
+            stats: ThreadStats::new(worker.cpu, false),
         })
     }
 
     pub(crate) fn run(mut self, start: Instant) -> Result<ThreadStats, Error> {
-        let cpu_before = cpu_time();
-        let mut progress = Instant::now();
+        let usage = Usage::now();
+        self.now = Instant::now();
+        let mut progress = self.now;
+        let mut patience = Patience::new(self.options.timeout, self.now);
         for slot in 0..self.attempts.len() {
-            self.start(slot)?;
+            self.start(slot, None)?;
         }
-        while self.attempts.iter().any(Option::is_some) {
-            if matches!(self.options.limit, Limit::Duration(duration) if start.elapsed() >= duration) {
+        while self.under_way > 0 {
+            if matches!(self.options.limit, Limit::Duration(duration) if self.now - start >= duration) {
                 self.left = Some(0);
             }
-            let until = progress + self.options.timeout;
-            let timeout = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            let ready: Vec<Ready> = self.poll.wait(timeout)?.collect();
-            if !ready.is_empty() {
-                progress = Instant::now();
-            } else if progress.elapsed() >= self.options.timeout {
+            self.ring.wait(patience.next())?;
+            self.now = Instant::now();
+            while let Some(completion) = self.ring.next() {
+                progress = self.now;
+                patience.renew(self.now);
+                self.advance(completion)?;
+            }
+            if patience.is_over(self.now) {
                 break;
             }
-            for ready in ready {
-                self.advance(ready)?;
-            }
+            self.worker.live.show(&self.stats);
         }
+        // The last resets.
+        self.ring.submit()?;
         self.stats.elapsed = progress - start;
-        self.stats.cpu_time = cpu_time() - cpu_before;
+        usage.count(&mut self.stats, self.ring.idle());
         self.give_up();
         Ok(self.stats)
     }
 
-    /// Starts a connection in a free slot, unless enough were started. One that fails at once (no free port, no
-    /// descriptor) ends the thread's run: trying again without waiting would only fail again.
-    fn start(&mut self, slot: usize) -> Result<(), Error> {
+    /// Starts a connection in a free slot, unless enough were started; with `socket`, which was used before, or a new one. One that
+    /// fails at once (no free port, no descriptor) ends the thread's run: trying again without waiting would only fail again.
+    fn start(&mut self, slot: usize, socket: Option<Socket>) -> Result<(), Error> {
         if self.left == Some(0) {
-            return Ok(());
+            return match socket {
+                // Its reset is still to be submitted.
+                Some(socket) => self.ring.submit().map(|()| drop(socket)),
+                None => Ok(()),
+            };
         }
-        match start_connect(self.options.address) {
+        match socket.map_or_else(|| self.open(), Ok) {
             Ok(socket) => {
                 self.left = self.left.map(|left| left - 1);
-                self.poll.add(&socket, slot)?;
-                let connection = EchoConnection::new(socket, self.next_id, u64::from(self.options.echo));
-                self.next_id = self.next_id.wrapping_add(1);
-                self.attempts[slot] = Some(Attempt { connection, started: Instant::now() });
+                self.ring.connect(slot, &socket, self.server)?;
+                let id = u32::try_from(self.started % u64::from(u32::MAX)).expect("a remainder");
+                let stream = Stream::new(id, u64::from(self.options.echo), &self.shape);
+                let (started, established, in_flight) = (self.now, false, 1);
+                self.attempts[slot] =
+                    Some(Attempt { socket, stream, started, established, in_flight, error: None });
+                self.started += 1;
+                self.under_way += 1;
             }
             Err(error) => {
                 self.stats.count_connect_error(&error);
@@ -107,40 +140,105 @@ impl<'a> ConnectClient<'a> {
         Ok(())
     }
 
+    fn open(&self) -> io::Result<Socket> {
+        let number = self.started * self.threads + self.worker.index as u64;
+        tcp(self.server, self.options.sources.as_ref().map(|sources| sources.nth(number)))
+    }
+
     /// Goes on with the connection of a slot; when it has ended, closes it and starts the next one.
-    fn advance(&mut self, Ready { slot, ended }: Ready) -> Result<(), Error> {
+    fn advance(&mut self, completion: Completion) -> Result<(), Error> {
+        let Completion { operation, slot, result, buffer, .. } = completion;
+        let attempt = self.attempts[slot].as_mut();
+        if let (Some(filled), Some(attempt)) = (&buffer, attempt) {
+            let bytes = self.ring.bytes(filled);
+            attempt.stream.received(&self.shape, bytes, self.now, &mut self.stats);
+        }
+        if let Some(filled) = buffer {
+            self.ring.give_back(filled);
+        }
         let Some(attempt) = self.attempts[slot].as_mut() else { return Ok(()) };
-        let connection = &mut attempt.connection;
-        if !connection.is_established() {
-            match opening(connection.socket()) {
-                Opening::Pending => return Ok(()),
-                Opening::Established => {
-                    connection.set_established();
-                    self.stats.connections += 1;
-                }
-                Opening::Failed(error) => {
-                    self.stats.count_connect_error(&error);
-                    self.stats.operations_missing += self.missing();
-                    self.attempts[slot] = None;
-                    return self.start(slot);
-                }
+        attempt.in_flight -= u8::from(operation != Operation::Disconnect);
+        match (operation, result) {
+            (Operation::Connect, result) if made(result, self.options.echo) => {
+                attempt.established = true;
+                self.stats.connections += 1;
+                // The operation is the whole connection.
+                attempt.stream.messages_mut().start(attempt.started);
+            }
+            (Operation::Send, Ok(length)) => attempt.stream.sent(length),
+            (Operation::Receive, Ok(0)) => {
+                attempt.error.get_or_insert_with(|| io::Error::other("closed by the peer"));
+            }
+            (Operation::Receive, Err(Errno::NOBUFS)) | (_, Ok(_)) => {}
+            (_, Err(errno)) => {
+                attempt.error.get_or_insert_with(|| errno.into());
             }
         }
-        let result = exchange(connection, &self.shape, &mut self.buffer, ended, &mut self.stats);
-        if result.is_ok() && !connection.is_done() {
+        self.go_on(slot, operation)
+    }
+
+    /// Asks for what comes next on a connection, or ends it.
+    fn go_on(&mut self, slot: usize, after: Operation) -> Result<(), Error> {
+        let Some(attempt) = self.attempts[slot].as_mut() else { return Ok(()) };
+        let done = attempt.error.is_some() || attempt.stream.messages().is_done();
+        if done && attempt.in_flight > 0 {
+            if attempt.error.is_some() {
+                // What is in flight ends with it. It fails where the peer has ended the connection.
+                let _ = attempt.socket.shutdown(std::net::Shutdown::Both);
+            }
             return Ok(());
         }
-        let attempt = self.attempts[slot].take().expect("looked at above");
-        self.stats.bytes_lost += attempt.connection.outstanding();
-        let closed = close_by_reset(attempt.connection.into_socket());
-        match result.and(closed) {
-            Ok(()) => self.stats.count_operation(attempt.started.elapsed()),
-            Err(error) => {
-                self.stats.count_io_error(&error);
-                self.stats.operations_missing += self.missing();
-            }
+        if done {
+            return self.end(slot);
         }
-        self.start(slot)
+        if let Some(bytes) = attempt.stream.next_send(&self.shape) {
+            attempt.in_flight += 1;
+            self.ring.send(slot, &attempt.socket, bytes)?;
+        }
+        if matches!(after, Operation::Connect | Operation::Receive) {
+            attempt.in_flight += 1;
+            self.ring.receive_once(slot, &attempt.socket)?;
+        }
+        Ok(())
+    }
+
+    /// Counts and closes a connection, and starts the next one.
+    fn end(&mut self, slot: usize) -> Result<(), Error> {
+        let Some(attempt) = self.attempts[slot].take() else { return Ok(()) };
+        self.under_way -= 1;
+        self.stats.bytes_lost += attempt.stream.outstanding(&self.shape);
+        if let Some(error) = &attempt.error {
+            self.count_failure(error, attempt.established);
+            // Closed by reset, whatever was asked for: a failed connection leaves nothing behind.
+            let _ = close_by_reset(attempt.socket);
+            return self.start(slot, None);
+        }
+        let time = self.now - attempt.started;
+        if !self.options.echo {
+            self.stats.count_operation(time, time);
+        }
+        match (self.options.close, &self.options.sources) {
+            (Close::Reset, None) => {
+                self.ring.disconnect(slot, &attempt.socket)?;
+                return self.start(slot, Some(attempt.socket));
+            }
+            (Close::Reset, Some(_)) => {
+                if let Err(error) = close_by_reset(attempt.socket) {
+                    self.stats.count_io_error(&error);
+                }
+            }
+            (Close::Fin, _) => drop(attempt.socket),
+        }
+        self.start(slot, None)
+    }
+
+    fn count_failure(&mut self, error: &io::Error, established: bool) {
+        if established {
+            self.stats.count_io_error(error);
+        } else {
+            self.stats.count_connect_error(error);
+        }
+        self.stats.operations_missing += self.missing();
     }
 
     /// Operations that a connection which has failed leaves missing: only a count asks for a number of them.
@@ -150,33 +248,21 @@ impl<'a> ConnectClient<'a> {
 
     fn give_up(&mut self) {
         self.stats.operations_missing += self.left.take().unwrap_or(0);
-        let missing = self.missing();
-        for attempt in self.attempts.iter_mut().filter_map(Option::take) {
-            let error = io::Error::other("no answer");
-            if attempt.connection.is_established() {
-                self.stats.count_io_error(&error);
-                self.stats.bytes_lost += attempt.connection.outstanding();
-            } else {
-                self.stats.count_connect_error(&error);
+        for slot in 0..self.attempts.len() {
+            if let Some(attempt) = self.attempts[slot].take() {
+                self.stats.bytes_lost += attempt.stream.outstanding(&self.shape);
+                self.count_failure(&io::Error::other("no answer"), attempt.established);
             }
-            self.stats.operations_missing += missing;
         }
     }
 }
 
-fn exchange(
-    connection: &mut EchoConnection,
-    shape: &Shape<'_>,
-    buffer: &mut [u8],
-    ended: bool,
-    stats: &mut ThreadStats,
-) -> io::Result<()> {
-    if connection.is_done() {
-        return Ok(());
-    }
-    if connection.read(shape, buffer, ended, stats)? {
-        connection.write(shape)
-    } else {
-        Err(io::Error::other("closed by the peer"))
+/// Whether the connection was made. One that the server has reset already was, as by a server that accepts and closes: before
+/// that a reset is ECONNREFUSED (`tcp_reset` in the kernel's `net/ipv4/tcp_input.c`). It counts unless a message is to follow.
+fn made(result: Result<usize, Errno>, echo: bool) -> bool {
+    match result {
+        Ok(_) => true,
+        Err(Errno::CONNRESET | Errno::PIPE) => !echo,
+        Err(_) => false,
     }
 }

@@ -1,32 +1,44 @@
-//! `load`: the client. Pinned threads, verified TCP echo and connection rate.
+//! `load`: the client. Pinned threads, verified echo over TCP and UDP, connection rate, misbehaviour.
 //!
 //! The modules in the order in which a run passes through them:
 //!
 //! * [`cli`] reads the command line into options;
-//! * [`echo`] and [`connect`] hold the options of the two modes and their `run`, which can also be called
-//!   in-process: `load::echo::run(&EchoOptions::new(address))`;
-//! * [`limits`] says what the options may be;
+//! * [`echo`] (TCP and UDP), [`connect`], [`replay`] and [`chaos`] hold the options of the modes and their `run`, which can
+//!   also be called in-process: `load::echo::run(&EchoOptions::new(address))`;
+//! * [`limits`] says what the options may be, [`sources`] where connections come from;
 //! * [`open_files`] raises the limit of open files and checks that the connections are within it;
-//! * `threads` starts one thread per core, pinned there;
-//! * `echo_client` and `connect_client` are the loop of one thread: its own epoll, non-blocking sockets; `arrivals` says
-//!   when the messages of an open loop start;
+//! * `threads` starts one thread per core, pinned there, and `progress` the line that says how far they are;
+//! * `echo_client` and `connect_client` are the loop of one thread: a `ring` (io_uring) with its receive `buffers`, and `socket`s;
+//!   `patience` says when to give up;
+//! * `flow` is what a connection sends and how it checks what comes back: a `stream`, or `datagrams`; `messages` knows which of
+//!   them are under way, [`arrivals`] when those of an open loop start;
 //! * [`pattern`] says which byte stands at which offset of which connection, and compares what came back;
-//! * [`stats`] counts; [`report`] adds the threads up and prints text or JSON.
+//! * [`stats`] counts, `latency` holds percentiles; [`report`] adds the threads up and prints text or JSON.
 
-mod arrivals;
+pub mod arrivals;
+mod buffers;
+pub mod chaos;
 pub mod cli;
 pub mod connect;
 mod connect_client;
+mod datagrams;
 pub mod echo;
 mod echo_client;
-mod echo_connection;
+mod flow;
+mod latency;
 pub mod limits;
+mod messages;
 pub mod open_files;
+mod patience;
 pub mod pattern;
-mod poll;
+mod progress;
+pub mod replay;
 pub mod report;
+mod ring;
 mod socket;
+pub mod sources;
 pub mod stats;
+mod stream;
 mod threads;
 
 use std::io;
@@ -94,6 +106,26 @@ pub enum Error {
         limit: u64,
         /// Connections that are possible with it.
         most: u64,
+    },
+    /// io_uring does not work here.
+    #[error(
+        "{operation}: {}; load needs io_uring of Linux 6.1 or later: see /proc/sys/kernel/io_uring_disabled, and the seccomp \
+         profile of a container",
+        describe(error)
+    )]
+    Ring {
+        /// The call.
+        operation: &'static str,
+        /// What it said.
+        error: io::Error,
+    },
+    /// A process of the article's workload could not be run, or gave no report.
+    #[error("{operation}: {error}")]
+    Process {
+        /// What was done with it.
+        operation: String,
+        /// What went wrong.
+        error: io::Error,
     },
     /// A system call of the machinery failed (not one on a connection).
     #[error("{operation}: {}", describe(error))]

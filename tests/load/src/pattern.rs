@@ -26,7 +26,8 @@ pub struct Pattern {
 impl Default for Pattern {
     fn default() -> Self {
         let mut state = 0x9e37_79b9_7f4a_7c15;
-        let period: Vec<u8> = std::iter::repeat_with(|| next_byte(&mut state)).take(PERIOD).collect();
+        let period: Vec<u8> =
+            std::iter::repeat_with(|| next_random(&mut state).to_le_bytes()[0]).take(PERIOD).collect();
         Self { table: period.iter().copied().cycle().take(PERIOD + WINDOW).collect() }
     }
 }
@@ -57,13 +58,13 @@ impl Pattern {
     }
 }
 
-/// One byte of splitmix64 (Steele, Lea, Flood 2014).
-fn next_byte(state: &mut u64) -> u8 {
+/// splitmix64 (Steele, Lea, Flood 2014).
+pub(crate) fn next_random(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (z ^ (z >> 31)).to_le_bytes()[0]
+    z ^ (z >> 31)
 }
 
 #[cfg(test)]

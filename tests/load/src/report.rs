@@ -2,22 +2,26 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tune::cpu_set::Cpu;
 
+use crate::arrivals::Spacing;
+pub use crate::latency::Latency;
 use crate::stats::{ErrorCounts, ThreadStats, new_histogram};
 
 /// Version of the JSON form of [`Report`].
 pub const SCHEMA: u32 = 1;
+
+/// From this `client_busy` on a run is said to be bound by the client.
+pub const CLIENT_BOUND: f64 = 0.95;
 
 /// What a run has measured. Its JSON form is what `--json` prints.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// `echo` or `connect`.
+    /// The command: `echo`, `udp`, `connect`, `replay-article accept` or `replay-article exchange`.
     pub mode: String,
     /// The server.
     pub address: SocketAddr,
@@ -42,38 +46,50 @@ pub struct Report {
     /// Open loop: messages per second that were asked for; none in the closed loop.
     #[serde(default)]
     pub rate_asked_per_s: Option<u32>,
+    /// Open loop: how their starts are spread.
+    #[serde(default)]
+    pub arrivals: Option<Spacing>,
     /// Open loop: messages that started later than they should have because their connection had enough under way. Their
     /// time counts from when they should have started.
     #[serde(default)]
     pub operations_late: u64,
+    /// Open loop: messages that could not be started, because their connection had failed or had enough under way until the end.
+    /// Each is in `latency_us` with the time that it had waited by then.
+    #[serde(default)]
+    pub operations_not_started: u64,
+    /// UDP: datagrams that were not back within the timeout.
+    #[serde(default)]
+    pub datagrams_lost: u64,
+    /// UDP: datagrams that came back a second time, or after the timeout.
+    #[serde(default)]
+    pub datagrams_again: u64,
+    /// UDP: datagrams that came back before one that was sent earlier.
+    #[serde(default)]
+    pub datagrams_overtaken: u64,
+    /// Connections that could not be established, or failed afterwards.
+    #[serde(default)]
+    pub connections_failed: u64,
     /// Connections that could not be established, by errno name.
     pub connect_errors: ErrorCounts,
     /// Connections that failed after they were established, by errno name.
     pub io_errors: ErrorCounts,
-    /// Time of an operation.
+    /// Time of an operation; in the open loop from when it should have started: corrected for coordinated omission.
     pub latency_us: Latency,
+    /// Open loop: time of an operation from when it was started, not corrected.
+    #[serde(default)]
+    pub latency_raw_us: Option<Latency>,
     /// CPU time of the client's threads in `elapsed_s`, user and system, seconds.
     pub client_cpu_s: f64,
     /// The same per operation, microseconds; none if there was no operation.
     pub client_cpu_us_per_operation: Option<f64>,
+    /// Share of `elapsed_s` in which the busiest thread worked or waited for its CPU: did neither sleep nor spin in vain.
+    #[serde(default)]
+    pub client_busy: f64,
+    /// That is [`CLIENT_BOUND`] or more: the client may be what limits the rate, and the server may be faster.
+    #[serde(default)]
+    pub client_bound: bool,
     /// Each thread's part.
     pub threads: Vec<ThreadReport>,
-}
-
-/// Percentiles of the time of an operation, microseconds; all 0 if there was none. Three significant digits.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub struct Latency {
-    /// Half of the operations took at most this long.
-    pub p50: f64,
-    /// 90 of 100 operations.
-    pub p90: f64,
-    /// 99 of 100 operations.
-    pub p99: f64,
-    /// 999 of 1000 operations.
-    #[serde(rename = "p99.9")]
-    pub p99_9: f64,
-    /// The slowest operation.
-    pub max: f64,
 }
 
 /// One thread's part of a [`Report`].
@@ -87,12 +103,31 @@ pub struct ThreadReport {
     pub operations: u64,
     /// Its CPU time, seconds.
     pub cpu_s: f64,
+    /// Seconds in which it worked or waited for its CPU.
+    #[serde(default)]
+    pub busy_s: f64,
 }
 
 impl Report {
     pub(crate) fn new(mode: &str, address: SocketAddr, threads: Vec<ThreadStats>) -> Self {
-        let mut latency = new_histogram();
-        let mut report = Self {
+        let mut report = Self::empty(mode, address);
+        let (mut latency, mut raw) = (new_histogram(), None);
+        for thread in threads {
+            latency.add(&thread.latency).expect("all histograms have the same bounds");
+            if let Some(thread) = &thread.raw {
+                let raw = raw.get_or_insert_with(new_histogram);
+                raw.add(thread).expect("all histograms have the same bounds");
+            }
+            report.add(&thread);
+        }
+        report.latency_us = Latency::of(&latency);
+        report.latency_raw_us = raw.as_ref().map(Latency::of);
+        report.conclude();
+        report
+    }
+
+    pub(crate) fn empty(mode: &str, address: SocketAddr) -> Self {
+        Self {
             schema: SCHEMA,
             mode: mode.to_owned(),
             address,
@@ -106,32 +141,23 @@ impl Report {
             bytes_extra: 0,
             operations_missing: 0,
             rate_asked_per_s: None,
+            arrivals: None,
             operations_late: 0,
+            operations_not_started: 0,
+            datagrams_lost: 0,
+            datagrams_again: 0,
+            datagrams_overtaken: 0,
+            connections_failed: 0,
             connect_errors: ErrorCounts::new(),
             io_errors: ErrorCounts::new(),
             latency_us: Latency::default(),
+            latency_raw_us: None,
             client_cpu_s: 0.0,
             client_cpu_us_per_operation: None,
-            threads: Vec::with_capacity(threads.len()),
-        };
-        for thread in threads {
-            latency.add(&thread.latency).expect("all histograms have the same bounds");
-            report.add(&thread);
+            client_busy: 0.0,
+            client_bound: false,
+            threads: Vec::new(),
         }
-        let microseconds = |nanoseconds: u64| Duration::from_nanos(nanoseconds).as_secs_f64() * 1e6;
-        let at = |quantile| microseconds(latency.value_at_quantile(quantile));
-        report.latency_us = Latency {
-            p50: at(0.5),
-            p90: at(0.9),
-            p99: at(0.99),
-            p99_9: at(0.999),
-            max: microseconds(latency.max()),
-        };
-        if report.operations > 0 {
-            report.rate_per_s = report.operations as f64 / report.elapsed_s.max(1e-9);
-            report.client_cpu_us_per_operation = Some(report.client_cpu_s * 1e6 / report.operations as f64);
-        }
-        report
     }
 
     fn add(&mut self, thread: &ThreadStats) {
@@ -144,6 +170,11 @@ impl Report {
         self.bytes_extra += thread.bytes_extra;
         self.operations_missing += thread.operations_missing;
         self.operations_late += thread.operations_late;
+        self.operations_not_started += thread.operations_not_started;
+        self.datagrams_lost += thread.datagrams_lost;
+        self.datagrams_again += thread.datagrams_again;
+        self.datagrams_overtaken += thread.datagrams_overtaken;
+        self.connections_failed += thread.connections_failed;
         self.client_cpu_s += thread.cpu_time.as_secs_f64();
         add_errors(&mut self.connect_errors, &thread.connect_errors);
         add_errors(&mut self.io_errors, &thread.io_errors);
@@ -152,7 +183,19 @@ impl Report {
             connections: thread.connections,
             operations: thread.operations,
             cpu_s: thread.cpu_time.as_secs_f64(),
+            busy_s: thread.busy.as_secs_f64(),
         });
+    }
+
+    /// Derives what depends on the sums.
+    pub(crate) fn conclude(&mut self) {
+        let elapsed = self.elapsed_s.max(1e-9);
+        if self.operations > 0 {
+            self.rate_per_s = self.operations as f64 / elapsed;
+            self.client_cpu_us_per_operation = Some(self.client_cpu_s * 1e6 / self.operations as f64);
+        }
+        self.client_busy = self.threads.iter().map(|thread| thread.busy_s / elapsed).fold(0.0, f64::max);
+        self.client_bound = self.client_busy >= CLIENT_BOUND;
     }
 
     /// What went wrong, in one line; none if every connection was made and every byte came back right.
@@ -163,6 +206,7 @@ impl Report {
             (self.bytes_wrong, "wrong bytes"),
             (self.bytes_lost, "lost bytes"),
             (self.bytes_extra, "bytes that were never sent"),
+            (self.datagrams_lost, "lost datagrams"),
             (self.operations_missing, "operations missing"),
         ];
         parts.extend(
@@ -172,6 +216,9 @@ impl Report {
         for (counts, what) in errors {
             parts.extend(counts.iter().map(|(kind, count)| format!("{count} x {kind} {what}")));
         }
+        if self.connect_errors.contains_key("EADDRNOTAVAIL") {
+            parts.push("no port is free: give more --sources, or close by reset".to_owned());
+        }
         (!parts.is_empty()).then(|| parts.join(", "))
     }
 
@@ -180,28 +227,55 @@ impl Report {
     /// # Errors
     /// If writing fails.
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
-        let latency = &self.latency_us;
-        if let Some(rate) = self.rate_asked_per_s {
-            writeln!(out, "open loop: {rate} per second asked for, {} started late", self.operations_late)?;
+        if let (Some(rate), Some(arrivals)) = (self.rate_asked_per_s, self.arrivals) {
+            let (late, not_started) = (self.operations_late, self.operations_not_started);
+            writeln!(
+                out,
+                "open loop: {rate} per second asked for, {arrivals:?}; {late} started late, {not_started} could not be started"
+            )?;
         }
         writeln!(
             out,
-            "{} {}: {} in {:.3} s = {:.0} per second, {} connections",
-            self.mode, self.address, self.operations, self.elapsed_s, self.rate_per_s, self.connections
+            "{} {}: {} in {:.3} s = {:.0} per second, {} connections, {} failed",
+            self.mode,
+            self.address,
+            self.operations,
+            self.elapsed_s,
+            self.rate_per_s,
+            self.connections,
+            self.connections_failed
         )?;
-        writeln!(
-            out,
-            "latency us: p50 {:.1}, p90 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1}",
-            latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max
-        )?;
+        match &self.latency_raw_us {
+            None => self.latency_us.print(out, "latency us")?,
+            Some(raw) => {
+                self.latency_us.print(out, "latency us, from the intended start")?;
+                raw.print(out, "latency us, from the start, raw")?;
+            }
+        }
         if let Some(per_operation) = self.client_cpu_us_per_operation {
-            writeln!(out, "client CPU: {:.3} s, {per_operation:.2} us per operation", self.client_cpu_s)?;
+            let busy = self.client_busy * 100.0;
+            writeln!(
+                out,
+                "client CPU: {:.3} s, {per_operation:.2} us per operation; the busiest thread {busy:.0} % busy",
+                self.client_cpu_s
+            )?;
+        }
+        if self.client_bound {
+            writeln!(out, "CLIENT-BOUND: the server may be faster than this; give the client more --cores")?;
+        }
+        if self.datagrams_lost + self.datagrams_again + self.datagrams_overtaken > 0 {
+            let (lost, again) = (self.datagrams_lost, self.datagrams_again);
+            writeln!(
+                out,
+                "datagrams: {lost} lost, {again} came again, {} overtook",
+                self.datagrams_overtaken
+            )?;
         }
         writeln!(out, "bytes back: {} ({} wrong, {} lost)", self.bytes, self.bytes_wrong, self.bytes_lost)
     }
 }
 
-fn add_errors(sum: &mut ErrorCounts, counts: &ErrorCounts) {
+pub(crate) fn add_errors(sum: &mut ErrorCounts, counts: &ErrorCounts) {
     for (kind, count) in counts {
         *sum.entry(kind.clone()).or_default() += count;
     }
@@ -209,11 +283,13 @@ fn add_errors(sum: &mut ErrorCounts, counts: &ErrorCounts) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn thread(core: Cpu, milliseconds: u64, operations: u64) -> ThreadStats {
-        let mut stats = ThreadStats::new(core);
-        (0..operations).for_each(|_| stats.count_operation(Duration::from_micros(100)));
+        let mut stats = ThreadStats::new(core, false);
+        (0..operations).for_each(|_| stats.count_operation(Duration::from_micros(100), Duration::ZERO));
         stats.elapsed = Duration::from_millis(milliseconds);
         stats.cpu_time = Duration::from_millis(1);
         stats
@@ -230,6 +306,33 @@ mod tests {
         assert_eq!(report.client_cpu_us_per_operation, Some(50.0));
         assert!((report.latency_us.p50 - 100.0).abs() < 0.2, "{:?}", report.latency_us);
         assert_eq!(report.failure(), None);
+    }
+
+    #[test]
+    fn a_thread_without_rest_bounds_the_run_and_the_report_says_so() {
+        let busy =
+            |milliseconds| ThreadStats { busy: Duration::from_millis(milliseconds), ..thread(0, 1000, 10) };
+        for (milliseconds, bound) in [(940, false), (960, true)] {
+            let address = "127.0.0.1:1".parse().unwrap();
+            let report = Report::new("echo", address, vec![busy(100), busy(milliseconds)]);
+            let mut text = Vec::new();
+            report.print(&mut text).unwrap();
+            assert_eq!((report.client_bound, report.failure()), (bound, None), "{}", report.client_busy);
+            assert_eq!(String::from_utf8(text).unwrap().contains("CLIENT-BOUND"), bound);
+        }
+    }
+
+    #[test]
+    fn running_out_of_ports_says_what_to_do() {
+        let mut bad = thread(0, 1, 0);
+        bad.count_connect_error(&rustix::io::Errno::ADDRNOTAVAIL.into());
+        let report = Report::new("connect", "127.0.0.1:1".parse().unwrap(), vec![bad]);
+        assert!(
+            report
+                .failure()
+                .unwrap()
+                .contains("EADDRNOTAVAIL to connect, no port is free: give more --sources")
+        );
     }
 
     #[test]

@@ -31,20 +31,37 @@ pub struct ThreadStats {
     pub operations_missing: u64,
     /// Open loop: messages that started late because their connection had enough under way.
     pub operations_late: u64,
+    /// Open loop: messages that could not be started: their connection was gone, or had enough under way until the end.
+    pub operations_not_started: u64,
+    /// UDP: datagrams that were not back in time.
+    pub datagrams_lost: u64,
+    /// UDP: datagrams that came back twice, or after they had been given up.
+    pub datagrams_again: u64,
+    /// UDP: datagrams that came back before one that was sent earlier.
+    pub datagrams_overtaken: u64,
+    /// Connections that could not be established, or failed afterwards.
+    pub connections_failed: u64,
     /// Connections that could not be established.
     pub connect_errors: ErrorCounts,
     /// Connections that failed after they were established.
     pub io_errors: ErrorCounts,
-    /// Nanoseconds from the first byte written to the last byte read of each operation.
+    /// Nanoseconds of each operation: from when it should have started to its last byte, and of each that could not be
+    /// started what it had waited by the end.
     pub latency: Histogram<u64>,
+    /// Open loop: nanoseconds from when each operation was started to its last byte, which is what a client sees that waits for
+    /// each answer.
+    pub raw: Option<Histogram<u64>>,
     /// From the common start to the last completed operation.
     pub elapsed: Duration,
     /// CPU time of the thread in that time, user and system.
     pub cpu_time: Duration,
+    /// Time in which the thread worked, or waited for its CPU: without what it slept, or spun in vain.
+    pub busy: Duration,
 }
 
 impl ThreadStats {
-    pub(crate) fn new(core: Cpu) -> Self {
+    /// `open`: of an open loop.
+    pub(crate) fn new(core: Cpu, open: bool) -> Self {
         Self {
             core,
             connections: 0,
@@ -55,26 +72,49 @@ impl ThreadStats {
             bytes_extra: 0,
             operations_missing: 0,
             operations_late: 0,
+            operations_not_started: 0,
+            datagrams_lost: 0,
+            datagrams_again: 0,
+            datagrams_overtaken: 0,
+            connections_failed: 0,
             connect_errors: ErrorCounts::new(),
             io_errors: ErrorCounts::new(),
             latency: new_histogram(),
+            raw: open.then(new_histogram),
             elapsed: Duration::ZERO,
             cpu_time: Duration::ZERO,
+            busy: Duration::ZERO,
         }
     }
 
-    pub(crate) fn count_operation(&mut self, latency: Duration) {
+    /// An operation that ended `latency` after it should have started, `raw` after it was.
+    pub(crate) fn count_operation(&mut self, latency: Duration, raw: Duration) {
         self.operations += 1;
-        self.latency.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX).max(1));
+        self.latency.saturating_record(nanoseconds(latency));
+        if let Some(histogram) = &mut self.raw {
+            histogram.saturating_record(nanoseconds(raw));
+        }
+    }
+
+    /// A message that should have started so long ago and is not started any more.
+    pub(crate) fn count_not_started(&mut self, waited: Duration) {
+        self.operations_not_started += 1;
+        self.latency.saturating_record(nanoseconds(waited));
     }
 
     pub(crate) fn count_connect_error(&mut self, error: &io::Error) {
+        self.connections_failed += 1;
         *self.connect_errors.entry(error_kind(error)).or_default() += 1;
     }
 
     pub(crate) fn count_io_error(&mut self, error: &io::Error) {
+        self.connections_failed += 1;
         *self.io_errors.entry(error_kind(error)).or_default() += 1;
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1)
 }
 
 /// 1 ns to 100 s, 3 significant digits; longer times count as 100 s.
@@ -105,9 +145,9 @@ mod tests {
 
     #[test]
     fn a_latency_beyond_the_histogram_is_its_maximum_not_a_panic() {
-        let mut stats = ThreadStats::new(0);
-        stats.count_operation(Duration::from_secs(1000));
-        stats.count_operation(Duration::ZERO);
+        let mut stats = ThreadStats::new(0, false);
+        stats.count_operation(Duration::from_secs(1000), Duration::from_secs(1));
+        stats.count_operation(Duration::ZERO, Duration::ZERO);
         assert_eq!(stats.latency.len(), 2);
     }
 }

@@ -1,6 +1,7 @@
 //! One pinned thread per core.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,6 +10,8 @@ use rustix::thread::ClockId;
 use tune::affinity;
 use tune::cpu_set::Cpu;
 
+use crate::progress::{Line, Live};
+use crate::stats::ThreadStats;
 use crate::{Error, Moment, Observer};
 
 /// The CPUs that the client runs on if none are named: all that it may.
@@ -19,9 +22,38 @@ pub(crate) fn allowed_cpus() -> Result<Vec<Cpu>, Error> {
 }
 
 /// CPU time of the calling thread so far, user and system.
-pub(crate) fn cpu_time() -> Duration {
+fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(time).expect("CPU time is not negative")
+}
+
+/// Time that the calling thread has waited for its CPU while it could have run: the second number of
+/// `/proc/thread-self/schedstat` (`Documentation/scheduler/sched-stats.rst`). Zero on a kernel without it.
+fn run_delay() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = text.split_whitespace().nth(1).and_then(|number| number.parse().ok());
+    nanoseconds.map_or(Duration::ZERO, Duration::from_nanos)
+}
+
+/// What a thread has used by some moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage {
+    cpu: Duration,
+    delay: Duration,
+}
+
+impl Usage {
+    /// Of the calling thread, now.
+    pub(crate) fn now() -> Self {
+        Self { cpu: cpu_time(), delay: run_delay() }
+    }
+
+    /// Writes what was used since then to `stats`; of the CPU time `idle` went into spinning in vain.
+    pub(crate) fn count(self, stats: &mut ThreadStats, idle: Duration) {
+        let now = Self::now();
+        stats.cpu_time = now.cpu.saturating_sub(self.cpu);
+        stats.busy = (stats.cpu_time + now.delay.saturating_sub(self.delay)).saturating_sub(idle);
+    }
 }
 
 /// What a thread of [`run_pinned`] is told.
@@ -31,6 +63,8 @@ pub(crate) struct Worker<'a> {
     /// Its CPU.
     pub(crate) cpu: Cpu,
     gate: &'a Gate,
+    /// What it shows of itself while it runs.
+    pub(crate) live: &'a Live,
 }
 
 impl Worker<'_> {
@@ -57,17 +91,21 @@ impl Worker<'_> {
 }
 
 /// Runs `work` once per core on a thread pinned there, and gives the results in the order of `cores`. The first
-/// failure of a thread is the failure of all; threads that wait for all do not wait for one that failed.
-pub(crate) fn run_pinned<T, F>(cores: &[Cpu], work: F) -> Result<Vec<T>, Error>
+/// failure of a thread is the failure of all; threads that wait for all do not wait for one that failed. With `progress` a
+/// line on standard error says how far they are.
+pub(crate) fn run_pinned<T, F>(cores: &[Cpu], progress: bool, work: F) -> Result<Vec<T>, Error>
 where
     T: Send,
     F: Fn(&Worker<'_>) -> Result<T, Error> + Sync,
 {
     let gate = Gate { state: Mutex::default(), changed: Condvar::new(), parties: cores.len() };
-    let run = |index, cpu| {
+    let live: Vec<Live> = cores.iter().map(|_| Live::default()).collect();
+    let run = |index: usize, cpu| {
         let cancel = CancelGate(&gate);
         affinity::pin(cpu).map_err(|error| Error::Pin { cpu, error })?;
-        let result = work(&Worker { index, cpu, gate: &gate })?;
+        // Without it the kernel wakes a thread that waits for a time up to 50 us later. If it fails they are late.
+        let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+        let result = work(&Worker { index, cpu, gate: &gate, live: &live[index] })?;
         std::mem::forget(cancel);
         Ok(result)
     };
@@ -82,11 +120,14 @@ where
             (cpu, started)
         };
         let threads: Vec<_> = cores.iter().enumerate().map(spawn).collect();
+        let line = progress.then(|| Line::start(scope, &live));
         let join = |(cpu, started): (Cpu, io::Result<thread::ScopedJoinHandle<'_, _>>)| {
             let thread = started.map_err(|error| Error::System { operation: "start a thread", error })?;
             thread.join().unwrap_or(Err(Error::Panicked(cpu)))
         };
-        threads.into_iter().map(join).collect()
+        let results = threads.into_iter().map(join).collect();
+        drop(line);
+        results
     });
     let cause =
         results.iter().position(|result| matches!(result, Err(error) if !matches!(error, Error::Cancelled)));
@@ -156,7 +197,7 @@ mod tests {
     #[test]
     fn each_thread_runs_on_its_own_cpu() {
         let cores = allowed_cpus().unwrap();
-        let ran = run_pinned(&cores, |worker| {
+        let ran = run_pinned(&cores, false, |worker| {
             worker.wait_for_all()?;
             Ok((worker.index, worker.cpu, rustix::thread::sched_getcpu()))
         })
@@ -170,8 +211,9 @@ mod tests {
     fn a_cpu_that_does_not_exist_is_an_error_that_names_it_and_nobody_waits() {
         let good = allowed_cpus().unwrap()[0];
         for cpu in [1023, 5000] {
-            let error =
-                run_pinned(&[good, cpu], |worker| worker.wait_for_all().map(drop)).unwrap_err().to_string();
+            let error = run_pinned(&[good, cpu], false, |worker| worker.wait_for_all().map(drop))
+                .unwrap_err()
+                .to_string();
             assert!(error.starts_with(&format!("pin a thread to CPU {cpu}: ")), "{error}");
         }
     }
@@ -181,7 +223,7 @@ mod tests {
         let cpu = allowed_cpus().unwrap()[0];
         let (arrived, seen) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         let observer = |moment| seen.lock().unwrap().push((moment, arrived.load(Ordering::SeqCst)));
-        run_pinned(&[cpu, cpu, cpu], |worker| {
+        run_pinned(&[cpu, cpu, cpu], false, |worker| {
             for moment in [Moment::Start, Moment::End] {
                 arrived.fetch_add(1, Ordering::SeqCst);
                 worker.observe(&observer, moment)?;
@@ -195,7 +237,7 @@ mod tests {
     #[test]
     fn a_panic_is_reported_and_nobody_waits() {
         let cpu = allowed_cpus().unwrap()[0];
-        let result = run_pinned(&[cpu, cpu], |worker| {
+        let result = run_pinned(&[cpu, cpu], false, |worker| {
             assert_ne!(worker.index, 1, "meant to happen");
             worker.wait_for_all()
         });

@@ -1,46 +1,19 @@
 //! `load` against small servers that echo rightly and wrongly.
 
+mod common;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::{echo_with, good, listen};
+use load::arrivals::Spacing;
 use load::connect::{self, ConnectOptions};
 use load::echo::{self, EchoOptions};
 use load::{Error, Limit};
 use rustix::process::{Pid, Signal, kill_process};
-
-/// A listener whose every connection is served by `serve` on a thread of its own, until the test ends.
-fn listen(serve: impl Fn(TcpStream) + Copy + Send + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind to a free port");
-    let address = listener.local_addr().expect("a bound socket has an address");
-    thread::spawn(move || {
-        listener.incoming().flatten().for_each(|socket| drop(thread::spawn(move || serve(socket))));
-    });
-    address
-}
-
-/// Echoes, after `change` was applied to the `count`-th read.
-fn echo_with(mut socket: TcpStream, change: fn(usize, &mut Vec<u8>)) {
-    let mut buffer = vec![0; 64 * 1024];
-    for count in 0.. {
-        match socket.read(&mut buffer) {
-            Ok(0) | Err(_) => return,
-            Ok(length) => {
-                let mut bytes = buffer[..length].to_vec();
-                change(count, &mut bytes);
-                if socket.write_all(&bytes).is_err() {
-                    return;
-                }
-            }
-        }
-    }
-}
-
-fn good() -> SocketAddr {
-    listen(|socket| echo_with(socket, |_, _| {}))
-}
 
 fn short(address: SocketAddr) -> EchoOptions {
     EchoOptions { limit: Limit::Count(20), timeout: Duration::from_millis(300), ..EchoOptions::new(address) }
@@ -278,25 +251,35 @@ fn an_open_loop_starts_every_message_and_at_its_rate() {
         let limit = Limit::Duration(Duration::from_millis(500));
         let options = EchoOptions { connections, rate: Some(1000), spin, limit, ..short(good()) };
         let report = echo::run(&options).unwrap();
-        assert_eq!((report.failure(), report.operations), (None, 500), "{report:?}");
+        let all = report.operations + report.operations_not_started;
+        assert_eq!((report.failure(), all), (None, 500), "{report:?}");
+        assert!(report.operations > 400, "{report:?}");
         assert_eq!(report.rate_asked_per_s, Some(1000));
         assert!(report.elapsed_s >= 0.499, "{report:?}");
     }
 }
 
 /// The server answers once in 50 ms; a client that waited for the answer before it counted the next message would see
-/// 50 ms for each, and start a tenth of them.
+/// 50 ms for each. What cannot be started by the end is counted, with the time that it has waited.
 #[test]
 fn a_message_that_starts_late_counts_from_when_it_should_have_started() {
     let slow = |_: usize, _: &mut Vec<u8>| thread::sleep(Duration::from_millis(50));
     let address = listen(move |socket| echo_with(socket, slow));
-    let limit = Limit::Duration(Duration::from_millis(100));
-    let options = EchoOptions { rate: Some(200), limit, cores: vec![0], ..short(address) };
-    let report = echo::run(&options).unwrap();
-    assert_eq!((report.failure(), report.operations), (None, 20), "{report:?}");
-    assert!(report.operations_late >= 18, "{report:?}");
-    // The last should have started at 95 ms and came back after 20 x 50 ms.
-    assert!(report.latency_us.max >= 895_000.0 && report.latency_us.p50 >= 400_000.0, "{report:?}");
+    let limit = Limit::Duration(Duration::from_millis(500));
+    for arrivals in [Spacing::Uniform, Spacing::Poisson] {
+        let options = EchoOptions { rate: Some(200), arrivals, limit, cores: vec![0], ..short(address) };
+        let report = echo::run(&options).unwrap();
+        assert_eq!((report.failure(), report.arrivals), (None, Some(arrivals)), "{report:?}");
+        let (done, not_started) = (report.operations, report.operations_not_started);
+        assert!(done <= 11 && not_started > 0 && report.operations_late > 0, "{report:?}");
+        if arrivals == Spacing::Uniform {
+            assert_eq!(done + not_started, 100, "{report:?}");
+        }
+        // Half of them should have started in the first 250 ms, and the queue grows by 9 in 10.
+        assert!(report.latency_us.p50 >= 150_000.0, "{report:?}");
+        let raw = report.latency_raw_us.unwrap();
+        assert!(raw.p50 >= 50_000.0 && raw.p50 < report.latency_us.p50, "{report:?}");
+    }
 }
 
 #[test]
@@ -305,7 +288,9 @@ fn an_open_loop_counts_what_a_lost_connection_leaves() {
     let limit = Limit::Duration(Duration::from_millis(50));
     let options = EchoOptions { rate: Some(1000), limit, cores: vec![0], ..short(closing) };
     let report = echo::run(&options).unwrap();
-    assert_eq!((report.operations, report.operations_missing), (0, 50), "{report:?}");
+    assert_eq!(report.operations, 0, "{report:?}");
+    assert_eq!(report.operations_missing + report.operations_not_started, 50, "{report:?}");
+    assert!(report.failure().unwrap().contains("closed by the peer"));
     let count = EchoOptions { rate: Some(1), ..short(closing) };
     assert!(matches!(echo::run(&count), Err(Error::Option { option: "--rate", .. })));
 }

@@ -8,6 +8,8 @@ use tune::cpu_set::CpuSet;
 /// One thread of a process.
 #[derive(Debug)]
 pub(crate) struct Thread {
+    /// Its number.
+    pub(crate) number: u32,
     /// `comm`: at most 15 bytes.
     pub(crate) name: String,
     /// `Cpus_allowed_list`.
@@ -26,7 +28,9 @@ pub(crate) fn threads(pid: u32) -> Vec<Thread> {
         .filter_map(|(name, task)| {
             let status = fs::read_to_string(task.join("status")).ok()?;
             let waits_in = fs::read_to_string(task.join("wchan")).unwrap_or_default();
-            Some(Thread { name: name.trim_end().to_owned(), allowed: cpus_allowed_list(&status), waits_in })
+            let number = task.file_name()?.to_str()?.parse().ok()?;
+            let allowed = cpus_allowed_list(&status);
+            Some(Thread { number, name: name.trim_end().to_owned(), allowed, waits_in })
         })
         .collect()
 }

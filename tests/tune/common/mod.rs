@@ -7,7 +7,7 @@ pub(crate) mod veth;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -22,6 +22,14 @@ pub(crate) fn repository() -> PathBuf {
 /// A host tree below `tests/hosts`.
 pub(crate) fn host(name: &str) -> PathBuf {
     repository().join("tests/hosts").join(name)
+}
+
+/// A host tree that is not committed, written by `tests/hosts/generate` to a directory.
+pub(crate) fn generated(name: &str, to: &Path) -> PathBuf {
+    let (generator, tree) = (repository().join("tests/hosts/generate"), to.join(name));
+    let made = Command::new(generator).args(["--tree", name]).arg(&tree).status();
+    assert!(made.is_ok_and(|status| status.success()), "tests/hosts/generate needs python3");
+    tree
 }
 
 /// A shipped profile.
@@ -39,6 +47,21 @@ pub(crate) fn names(directory: &Path, keep: impl Fn(&Path) -> bool) -> Vec<Strin
         .collect();
     names.sort();
     names
+}
+
+/// A user that may read the host trees and write nothing.
+pub(crate) const NOBODY: u32 = 65534;
+
+/// Copies of the program and of a shipped profile that every user can reach: ours may lie below a directory that only root
+/// may enter.
+pub(crate) fn for_everybody(profile_file: &str) -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let shared = tempfile::tempdir().unwrap();
+    fs::set_permissions(shared.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let (binary, copy) = (shared.path().join("tune"), shared.path().join(profile_file));
+    // By cp: a child of another test's thread could still have a copy of ours open for writing (ETXTBSY).
+    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_tune")).arg(&binary).status().unwrap().success());
+    fs::copy(profile(profile_file), &copy).unwrap();
+    (shared, binary, copy)
 }
 
 /// What a run of the `tune` program left.
@@ -149,6 +172,9 @@ pub(crate) fn canonical(path: &str, value: &str) -> String {
     }
     if path.ends_with("_list") {
         return CpuSet::parse_list(value).unwrap().to_string();
+    }
+    if path.ends_with(".json") {
+        return serde_json::from_str::<Value>(value).unwrap().to_string();
     }
     value.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -31,7 +31,7 @@ pub(crate) fn nic_host(cpus: u32, queues: u32) -> Host {
         });
         let affinity = host.topology.online.clone();
         let effective = Some(CpuSet::from_iter([queue % cpus]));
-        on.irqs.insert(irq, IrqState { affinity, effective, node: None });
+        on.irqs.insert(irq, IrqState { affinity, effective, node: None, managed: false });
     }
     host
 }

@@ -37,6 +37,9 @@ pub struct IrqState {
     pub effective: Option<CpuSet>,
     /// `node`: the NUMA node of the device.
     pub node: Option<u32>,
+    /// The kernel manages it: since Linux 6.12 `smp_affinity_list` can then not be written (`irq_set_affinity` gives EPERM),
+    /// and its mode says so. Before that only a write tells.
+    pub managed: bool,
 }
 
 impl IrqState {
@@ -46,8 +49,10 @@ impl IrqState {
     /// If `smp_affinity_list` cannot be read or one of the files not be understood.
     pub fn read(files: &KernelFiles, irq: Irq) -> Result<Self, HostError> {
         let path = |file: &str| format!("/proc/irq/{irq}/{file}");
+        let affinity = path("smp_affinity_list");
         Ok(Self {
-            affinity: read_as(files, &path("smp_affinity_list"), CpuSet::parse_list)?,
+            affinity: read_as(files, &affinity, CpuSet::parse_list)?,
+            managed: files.is_read_only(&affinity),
             effective: read_optional_as(files, &path("effective_affinity_list"), CpuSet::parse_list)?,
             node: read_optional_as(files, &path("node"), parse_node)?.flatten(),
         })

@@ -19,6 +19,7 @@ mod napi;
 pub mod netdev;
 pub mod nic;
 mod nic_reader;
+mod nodes;
 mod queue_irqs;
 mod queue_map;
 mod resize;

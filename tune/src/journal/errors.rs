@@ -54,7 +54,9 @@ pub enum JournalError {
 pub(super) fn file_error(operation: &'static str, path: &Path) -> impl Fn(io::Error) -> JournalError {
     move |error| {
         let next = match error.kind() {
-            io::ErrorKind::PermissionDenied => "; run as root, or choose another directory with --state-dir",
+            io::ErrorKind::PermissionDenied => {
+                "; run as root (CAP_DAC_OVERRIDE), or choose another directory with --state-dir"
+            }
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 "; free some, or choose another directory with --state-dir"
             }

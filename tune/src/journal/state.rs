@@ -1,6 +1,6 @@
 //! The state directory: locked, and the journal in it loaded, stored and removed, durably.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use super::{Entry, Journal, JournalError, Loaded, SCHEMA};
 use crate::errno::describe;
 use crate::kernel_files::KernelFiles;
 use crate::netns;
+use crate::setting::Setting;
 
 /// What every schema has.
 #[derive(Deserialize)]
@@ -111,24 +112,36 @@ impl State {
     /// If there is one that cannot be read, is damaged, of another user, another schema, or another network namespace.
     pub fn load(&self) -> Result<Loaded, JournalError> {
         let path = self.journal_path();
-        let (text, owner) = match read_own(&path) {
-            Ok(found) => found,
+        let failed = file_error("read journal", &path);
+        let file = match open_plainly(&path) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Nothing),
-            Err(error) => return Err(file_error("read journal", &path)(error)),
+            Err(error) => return Err(failed(error)),
         };
         let unusable = |reason: String| JournalError::Unusable { path: path.clone(), reason };
-        // In a directory such as /tmp anybody could leave one, with any sysctl in it.
-        if owner != rustix::process::geteuid().as_raw() && owner != 0 {
-            return Err(unusable(format!("user {owner} wrote it")));
+        let found = file.metadata().map_err(&failed)?;
+        if !found.is_file() {
+            return Err(unusable("it is no file".to_owned()));
         }
+        // In a directory such as /tmp anybody could leave one, with any sysctl in it.
+        if let Some(reason) = hand_of_others(&found) {
+            return Err(unusable(reason));
+        }
+        let text = io::read_to_string(file).map_err(&failed)?;
         let Head { schema, tool } =
             serde_json::from_str(&text).map_err(|error| unusable(error.to_string()))?;
         if schema != SCHEMA {
-            return Err(unusable(format!("its schema is {schema} ({tool}), this program knows {SCHEMA}")));
+            return Err(unusable(format!(
+                "its schema is {schema} ({}), this program knows {SCHEMA}",
+                tool.escape_debug()
+            )));
         }
         let journal: Journal = serde_json::from_str(&text).map_err(|error| unusable(error.to_string()))?;
         if journal.netns != self.netns {
             return Err(unusable(format!("it is of network namespace {}", journal.netns)));
+        }
+        if let Some(reason) = journal.entries.iter().find_map(of_no_setting) {
+            return Err(unusable(reason));
         }
         Ok(if journal.boot_id == self.boot_id { Loaded::Journal(journal) } else { Loaded::OtherBoot })
     }
@@ -204,26 +217,43 @@ impl State {
 /// does not show: a file can be linked or moved there. In one with the sticky bit (`/tmp`) only its owner can.
 fn check_owner(handle: &File, directory: &Path) -> Result<(), JournalError> {
     let found = handle.metadata().map_err(file_error("look at state directory", directory))?;
+    match hand_of_others(&found) {
+        Some(reason) => Err(JournalError::Unsafe { path: directory.to_owned(), reason }),
+        None => Ok(()),
+    }
+}
+
+/// How somebody else may have had a hand in a file or directory, if he may.
+fn hand_of_others(found: &Metadata) -> Option<String> {
     let (owner, mode) = (found.uid(), found.mode());
-    let reason = if owner != 0 && owner != rustix::process::geteuid().as_raw() {
-        format!("it belongs to user {owner}")
-    } else if mode & 0o022 != 0 && mode & 0o1000 == 0 {
-        format!("others may write to it (mode {:03o})", mode & 0o777)
-    } else {
-        return Ok(());
-    };
-    Err(JournalError::Unsafe { path: directory.to_owned(), reason })
+    let is_sticky = found.is_dir() && mode & 0o1000 != 0;
+    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        return Some(format!("it belongs to user {owner}"));
+    }
+    (mode & 0o022 != 0 && !is_sticky).then(|| format!("others may write to it (mode {:03o})", mode & 0o777))
+}
+
+/// What no `apply` journals, if the entry holds such: a journal is believed as a whole or not at all.
+fn of_no_setting(entry: &Entry) -> Option<String> {
+    let path = entry.path.escape_debug();
+    match Setting::from_path(&entry.path) {
+        None => Some(format!("\"{path}\" in it is no file that tune sets")),
+        // What each irqbalance left alone; its form is its own, and a message to it is all that comes of it.
+        Some(Setting::IrqbalanceBan) => None,
+        Some(setting) if setting.parse(&entry.before).is_err() => {
+            Some(format!("\"{}\" in it is no value of {path}", entry.before.escape_debug()))
+        }
+        Some(_) => None,
+    }
 }
 
 fn open_directory(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)
 }
 
-/// The text of a file that is no link, and the user it belongs to.
-fn read_own(path: &Path) -> io::Result<(String, u32)> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
-    let owner = file.metadata()?.uid();
-    Ok((io::read_to_string(file)?, owner))
+/// Opens a file for reading, if it is no link, and without waiting for a writer if it is a pipe.
+fn open_plainly(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
 }
 
 /// Writes a file of ours, and never through a link that somebody else has put in its place.

@@ -73,7 +73,40 @@ fn a_journal_that_another_user_left_is_not_followed() {
     }
     std::os::unix::fs::chown(state.journal_path(), Some(65534), None).unwrap();
     let error = state.load().unwrap_err().to_string();
-    assert!(error.contains("cannot be used: user 65534 wrote it"), "{error}");
+    assert!(error.contains("cannot be used: it belongs to user 65534"), "{error}");
+}
+
+#[test]
+fn a_journal_that_others_may_write_or_that_is_no_file_is_not_followed() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_dir, _, state) = state();
+    state.store(&state.journal(vec![entry("/proc/sys/net/core/somaxconn", "128")])).unwrap();
+    fs::set_permissions(state.journal_path(), fs::Permissions::from_mode(0o620)).unwrap();
+    let error = state.load().unwrap_err().to_string();
+    assert!(error.contains("cannot be used: others may write to it (mode 620)"), "{error}");
+    fs::remove_file(state.journal_path()).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mkfifoat(rustix::fs::CWD, state.journal_path(), mode).unwrap();
+    let error = state.load().unwrap_err().to_string();
+    assert!(error.contains("cannot be used: it is no file"), "{error}");
+}
+
+#[test]
+fn a_journal_is_believed_as_a_whole_or_not_at_all() {
+    let (_dir, _, state) = state();
+    let good = || entry("/proc/sys/net/core/somaxconn", "128");
+    for (bad, reason) in [
+        (entry("/etc/passwd", "x"), "\"/etc/passwd\" in it is no file that tune sets"),
+        (entry("/proc/sys/../../etc/passwd", "x"), "is no file that tune sets"),
+        (
+            entry("/proc/irq/3/smp_affinity_list", "a\nb"),
+            "\"a\\nb\" in it is no value of /proc/irq/3/smp_affinity_list",
+        ),
+    ] {
+        state.store(&state.journal(vec![good(), bad, good()])).unwrap();
+        let error = state.load().unwrap_err().to_string();
+        assert!(error.contains(reason) && !error.contains('\n'), "{error}");
+    }
 }
 
 #[test]

@@ -162,6 +162,12 @@ impl KernelFiles {
         Path::new(&text).file_name().and_then(OsStr::to_str).map(str::to_owned)
     }
 
+    /// True if the file exists and has no write permission, for anybody.
+    #[must_use]
+    pub fn is_read_only(&self, path: &str) -> bool {
+        self.locate(path).and_then(|file| write::is_read_only(&file)).unwrap_or(false)
+    }
+
     /// Checks that a file exists and that this process may write it, without writing.
     ///
     /// A file without any write permission is refused even to root: since Linux 6.12 that is how

@@ -70,9 +70,14 @@ fn write_once(file: &File, bytes: &[u8]) -> io::Result<()> {
     ))
 }
 
+/// True if nobody may write it.
+pub(super) fn is_read_only(file: &Path) -> io::Result<bool> {
+    Ok(file.metadata()?.permissions().mode() & 0o222 == 0)
+}
+
 /// EPERM for a file without any write permission bit, else what `faccessat(2)` says for the effective user.
 pub(super) fn check_writable(file: &Path) -> io::Result<()> {
-    if file.metadata()?.permissions().mode() & 0o222 == 0 {
+    if is_read_only(file)? {
         return Err(Errno::PERM.into());
     }
     Ok(rustix::fs::accessat(CWD, file, Access::WRITE_OK, AtFlags::EACCESS)?)

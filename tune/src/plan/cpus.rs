@@ -2,7 +2,7 @@
 
 use super::{Desired, PlanError};
 use crate::cpu_set::CpuSet;
-use crate::host::{Nic, Topology};
+use crate::host::{CpuPlace, Nic, NicHost, Topology};
 use crate::profile::{CpuChoice, Placement};
 
 /// The CPUs of the workers. `online` is what is online, allowed, and not isolated; a list must be online, and may name
@@ -76,53 +76,55 @@ fn check_online(cpus: &CpuSet, topology: &Topology) -> Result<(), PlanError> {
 /// The CPUs that have the interrupts and the packet processing of an interface.
 pub(super) fn of_interface(
     placement: &Placement,
-    nic: &Nic,
+    on: &NicHost,
     topology: &Topology,
     workers: &CpuSet,
-    desired: &mut Desired,
 ) -> Result<CpuSet, PlanError> {
     match placement {
         Placement::OnePerCore | Placement::Spread => Ok(workers.clone()),
-        Placement::NumaLocal => numa_local(nic, topology, workers, desired),
+        Placement::NumaLocal => numa_local(on, topology, workers),
         Placement::Pack(cpus) => {
             let missing = cpus.difference(&topology.online);
             if !missing.is_empty() {
                 let online = topology.online.clone();
                 return Err(PlanError::PackedOffline { asked: cpus.clone(), missing, online });
             }
-            note_unreached(nic, "{ pack }", workers, cpus, desired);
             Ok(cpus.clone())
         }
     }
 }
 
-fn numa_local(
-    nic: &Nic,
-    topology: &Topology,
-    workers: &CpuSet,
-    desired: &mut Desired,
-) -> Result<CpuSet, PlanError> {
-    let interface = nic.name.clone();
-    let Some(node) = nic.numa_node else {
+fn numa_local(on: &NicHost, topology: &Topology, workers: &CpuSet) -> Result<CpuSet, PlanError> {
+    let interface = on.nic.name.clone();
+    let near = on.numa_nodes();
+    if near.is_empty() {
         let nodes = topology.distances.len();
         if nodes > 1 {
             return Err(PlanError::UnknownNode { interface, nodes });
         }
         return Ok(workers.clone());
-    };
-    let on_node = topology.cpus.iter().filter(|place| place.node == Some(node)).map(|place| place.cpu);
+    }
+    let is_near = |place: &&CpuPlace| place.node.is_some_and(|node| near.contains(&node));
+    let on_node = topology.cpus.iter().filter(is_near).map(|place| place.cpu);
     let local = workers.intersection(&on_node.collect());
     if local.is_empty() {
-        return Err(PlanError::NoLocalCpus { interface, node, workers: workers.clone() });
+        let nodes: Vec<String> = near.iter().map(ToString::to_string).collect();
+        return Err(PlanError::NoLocalCpus { interface, nodes: nodes.join(", "), workers: workers.clone() });
     }
-    note_unreached(nic, "\"numa-local\"", workers, &local, desired);
     Ok(local)
 }
 
-/// Workers that no packet reaches.
-fn note_unreached(nic: &Nic, policy: &str, workers: &CpuSet, cpus: &CpuSet, desired: &mut Desired) {
+/// Says which workers no packet reaches.
+pub(super) fn note_unreached(
+    placement: &Placement,
+    nic: &Nic,
+    workers: &CpuSet,
+    cpus: &CpuSet,
+    desired: &mut Desired,
+) {
     let unreached = workers.difference(cpus);
     if !unreached.is_empty() {
+        let policy = if matches!(placement, Placement::Pack(_)) { "{ pack }" } else { "\"numa-local\"" };
         desired.notes.push(format!(
             "queues.placement = {policy}: the packets of {} are processed on CPUs {cpus} only; those of the workers \
              beside them, {unreached}, get connections from it only where listeners are not chosen by CPU",
@@ -134,10 +136,21 @@ fn note_unreached(nic: &Nic, policy: &str, workers: &CpuSet, cpus: &CpuSet, desi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::Host;
     use crate::host::fixture::{nic_host, veth_host};
 
     fn set(text: &str) -> CpuSet {
         text.parse().unwrap()
+    }
+
+    /// The CPUs of the interface, and what is said of the others.
+    fn reached(placement: &Placement, host: &Host, workers: &str) -> Result<(CpuSet, Vec<String>), String> {
+        let (on, workers) = (&host.nics[0], set(workers));
+        let cpus =
+            of_interface(placement, on, &host.topology, &workers).map_err(|error| error.to_string())?;
+        let mut desired = Desired::default();
+        note_unreached(placement, &on.nic, &workers, &cpus, &mut desired);
+        Ok((cpus, desired.notes))
     }
 
     fn workers_of(choice: &str, topology: &Topology) -> (Result<CpuSet, String>, Vec<String>) {
@@ -184,12 +197,7 @@ mod tests {
             place.node = Some(place.cpu / 2);
         }
         host.topology.distances = [(0, vec![10, 20]), (1, vec![20, 10])].into();
-        let local = |host: &crate::host::Host, workers: &str| {
-            let mut desired = Desired::default();
-            let nic = &host.nics[0].nic;
-            let cpus = of_interface(&Placement::NumaLocal, nic, &host.topology, &set(workers), &mut desired);
-            cpus.map(|cpus| (cpus, desired.notes)).map_err(|error| error.to_string())
-        };
+        let local = |host: &Host, workers: &str| reached(&Placement::NumaLocal, host, workers);
         let error = local(&host, "0-3").unwrap_err();
         assert!(error.contains("the NUMA node of eth0 is not known") && error.contains("2 nodes"), "{error}");
         host.nics[0].nic.numa_node = Some(1);
@@ -208,11 +216,8 @@ mod tests {
     fn packed_cpus_must_be_online_and_need_not_be_the_workers() {
         let host = nic_host(4, 2);
         let pack = |cpus: &str, workers: &str| {
-            let mut desired = Desired::default();
-            let placement = Placement::Pack(set(cpus));
-            let nic = &host.nics[0].nic;
-            let cpus = of_interface(&placement, nic, &host.topology, &set(workers), &mut desired);
-            cpus.map(|cpus| (cpus, desired.notes.len())).map_err(|error| error.to_string())
+            let reached = reached(&Placement::Pack(set(cpus)), &host, workers);
+            reached.map(|(cpus, notes)| (cpus, notes.len()))
         };
         assert_eq!(pack("0", "1-3"), Ok((set("0"), 1)));
         assert_eq!(pack("0-3", "1-3"), Ok((set("0-3"), 0)));

@@ -3,15 +3,32 @@
 #[cfg(test)]
 mod tests;
 
-use super::{Desired, PlanError, Skipped};
-use crate::host::ethtool::{Channels, Knob, Limited, NTUPLE, RssTable, is_even};
+use super::{Desired, PlanError, Skipped, cpus};
+use crate::cpu_set::CpuSet;
+use crate::host::ethtool::{Channels, CoalesceField, Knob, Limited, NTUPLE, RssTable, is_even, rounds_to};
 use crate::host::{Ethtool, Host, NicHost};
-use crate::profile::{ChannelCount, ChannelsWish, EthtoolWishes, FeaturesWish, RingsWish};
+use crate::profile::{ChannelCount, ChannelsWish, EthtoolWishes, FeaturesWish, Profile, RingsWish};
 use crate::setting::{Setting, Value};
 
 /// The most queues over which RSS spreads, where it is less than the channels that a driver takes (perftune.py,
 /// `__max_rx_queue_count`). More would receive nothing.
 const RSS_LIMITS: [(&str, u32); 4] = [("ixgbe", 16), ("ixgbevf", 4), ("i40e", 64), ("iavf", 16)];
+
+/// As ixgbe has it of an X550 or later (`IXGBE_MAX_RSS_INDICES_X550`), which has a table of 512 entries, where those before
+/// have 128 (`ixgbe_rss_indir_tbl_entries()`).
+const RSS_LIMIT_X550: u32 = 63;
+const RSS_TABLE_X550: usize = 512;
+
+/// Drivers without a switch to adapt the delay, and the numbers that stand for it (`ixgbe_set_coalesce()`,
+/// `igb_set_coalesce()`, `e1000_set_coalesce()`): no microseconds.
+const ADAPTIVE_USECS: [(&str, &[u32]); 6] = [
+    ("e1000e", &[1, 3, 4]),
+    ("igb", &[1, 3]),
+    ("igbvf", &[1, 3]),
+    ("igc", &[1, 3]),
+    ("ixgbe", &[1]),
+    ("ixgbevf", &[1]),
+];
 
 /// The drivers, as sysfs names them, with `ndo_rx_flow_steer` in Linux 6.12: accelerated RFS.
 const ARFS: [&str; 8] = ["bnxt_en", "enic", "hns3", "ice", "mlx4_core", "mlx5_core", "qede", "sfc"];
@@ -27,40 +44,52 @@ const NTUPLE_HURTS: [(&str, &str); 2] = [
 
 /// Plans the sections. What the host cannot have is skipped, or refused where the section says `require`.
 pub(super) fn plan(
-    wishes: &EthtoolWishes,
+    profile: &Profile,
     host: &Host,
-    workers: usize,
+    workers: &CpuSet,
     desired: &mut Desired,
 ) -> Result<(), PlanError> {
-    let workers = u32::try_from(workers).unwrap_or(u32::MAX);
     // One that stands on others is refused later.
-    let mut own = host.nics.iter().filter(|on| on.nic.lower.is_none());
-    own.try_for_each(|on| plan_of(wishes, on, workers, desired))
+    for on in host.nics.iter().filter(|on| on.nic.lower.is_none()) {
+        let cpus = cpus::of_interface(&profile.queues.placement, on, &host.topology, workers)?;
+        plan_of(&profile.ethtool, on, u32::try_from(cpus.len()).unwrap_or(u32::MAX), desired)?;
+    }
+    Ok(())
 }
 
-fn plan_of(
-    wishes: &EthtoolWishes,
-    on: &NicHost,
-    workers: u32,
-    desired: &mut Desired,
-) -> Result<(), PlanError> {
+/// `cpus`: how many CPUs get queues of this interface.
+fn plan_of(wishes: &EthtoolWishes, on: &NicHost, cpus: u32, desired: &mut Desired) -> Result<(), PlanError> {
     let mut planner = Planner { on, desired };
     let mut queues = on.ethtool.channels;
     if let Some(wish) = wishes.channels {
-        queues = planner.channels(wish, workers)?;
+        queues = planner.channels(wish, cpus)?;
     }
     if let Some(wish) = wishes.rings {
         planner.rings(wish)?;
     }
-    if let Some(wish) = wishes.rss {
-        planner.rss(wish.require, queues)?;
+    if let Some(wish) = &wishes.rss {
+        if wish.equal {
+            planner.table(wish.require, queues)?;
+        }
+        for (&flow, fields) in &wish.hash {
+            let key = format!("rss.{}", flow.name());
+            if on.ethtool.hash.contains_key(&flow) {
+                planner.set_words(Knob::Hash(flow), fields.to_string(), format!("{key} = \"{fields}\""));
+            } else {
+                planner.cannot(wish.require, &key, planner.absence("hash"))?;
+            }
+        }
     }
     if let Some(wish) = &wishes.coalesce {
         for (&field, &number) in &wish.values {
             let knob = Knob::Coalesce(field);
             let key = format!("coalesce.{}", field.name());
-            if on.ethtool.coalesce.contains_key(&field) {
-                planner.set(knob, field.value(number), format!("{key} = {}", field.value(number).in_toml()));
+            if let Some(&found) = on.ethtool.coalesce.get(&field) {
+                let most = wish.at_most.contains(&field);
+                let number = if most && !planner.adapts(field, found) { number.min(found) } else { number };
+                let asked = field.value(wish.values[&field]).in_toml();
+                let asked = if most { format!("at most {asked}") } else { asked };
+                planner.set(knob, field.value(number), format!("{key} = {asked}"));
             } else {
                 planner.cannot(wish.require, &key, planner.absence("coalesce"))?;
             }
@@ -90,6 +119,23 @@ impl Planner<'_> {
         self.set(knob, Value::Words(words), reason);
     }
 
+    /// True if this is no delay, but lets the driver choose one.
+    fn adapts(&self, field: CoalesceField, found: u32) -> bool {
+        let is_delay = matches!(field, CoalesceField::RxUsecs | CoalesceField::TxUsecs);
+        let means = |(driver, numbers): &(&str, &[u32])| *driver == self.driver() && numbers.contains(&found);
+        is_delay && ADAPTIVE_USECS.iter().any(means)
+    }
+
+    /// The most queues over which RSS spreads.
+    fn rss_limit(&self) -> u32 {
+        let limit = RSS_LIMITS.iter().find(|(driver, _)| *driver == self.driver()).map(|(_, most)| *most);
+        let entries = self.on.ethtool.rss.as_ref().map_or(0, |rss| rss.table.len());
+        match limit {
+            Some(_) if self.driver() == "ixgbe" && entries == RSS_TABLE_X550 => RSS_LIMIT_X550,
+            limit => limit.unwrap_or(u32::MAX),
+        }
+    }
+
     /// Skips a wish, or refuses the profile.
     fn cannot(&mut self, require: bool, key: &str, reason: String) -> Result<(), PlanError> {
         let wish = format!("{key} of {}", self.on.nic.name);
@@ -112,9 +158,9 @@ impl Planner<'_> {
     }
 
     /// The channels as they will be.
-    fn channels(&mut self, wish: ChannelsWish, workers: u32) -> Result<Option<Channels>, PlanError> {
+    fn channels(&mut self, wish: ChannelsWish, cpus: u32) -> Result<Option<Channels>, PlanError> {
         let asked = match wish.count {
-            ChannelCount::Workers => workers,
+            ChannelCount::Workers => cpus,
             ChannelCount::Number(number) => number,
         };
         let found = self.on.ethtool.channels;
@@ -122,10 +168,7 @@ impl Planner<'_> {
             self.cannot(wish.require, "channels.count", self.absence("channels"))?;
             return Ok(found);
         };
-        let limit = RSS_LIMITS
-            .iter()
-            .find(|(driver, _)| *driver == self.driver())
-            .map_or(u32::MAX, |(_, most)| *most);
+        let limit = self.rss_limit();
         let wanted = lay(channels, asked.min(limit), asked);
         let most = wanted.rx_queues();
         let why = match () {
@@ -141,7 +184,7 @@ impl Planner<'_> {
                 format!("{why}; it gets {most}"),
             )?;
         }
-        let asked_by = if number { "channels.count" } else { "a queue for each worker" };
+        let asked_by = if number { "channels.count" } else { "a queue for each CPU that gets one" };
         let reason = if why.is_empty() {
             format!("{asked_by}: {asked}")
         } else {
@@ -170,8 +213,18 @@ impl Planner<'_> {
                 let reason = format!("the ring has {} descriptors at most; it gets them", place.max);
                 self.cannot(wish.require, &format!("{key} = {asked}"), reason)?;
             }
-            place.now = asked.min(place.max);
-            reasons.push(format!("{key} = {asked}"));
+            let wanted = asked.min(place.max);
+            let mut reason = format!("{key} = {asked}");
+            if !rounds_to(wanted, place.now) {
+                place.now = wanted;
+            } else if place.now != wanted {
+                reason = format!(
+                    "{key} = {wanted} of {}: the driver rounds it to {}",
+                    self.on.nic.name, place.now
+                );
+                self.desired.notes.push(reason.clone());
+            }
+            reasons.push(reason);
         }
         if let Some(words) = planned.text(Knob::Rings).filter(|_| !reasons.is_empty()) {
             self.set_words(Knob::Rings, words, reasons.join(", "));
@@ -181,7 +234,7 @@ impl Planner<'_> {
 
     /// Equal over the queues that there will be. A table that is so already, in whatever order, is left; so is one that
     /// the driver will fill anew for another number of channels: it is looked at again after that.
-    fn rss(&mut self, require: bool, queues: Option<Channels>) -> Result<(), PlanError> {
+    fn table(&mut self, require: bool, queues: Option<Channels>) -> Result<(), PlanError> {
         const KEY: &str = "rss.table";
         let Some(rss) = self.on.ethtool.rss.as_ref().filter(|rss| !rss.table.is_empty()) else {
             return self.cannot(require, KEY, self.absence("rss"));
@@ -200,13 +253,8 @@ impl Planner<'_> {
                 "rss.table of {}: the driver fills the table anew for {wanted} channels; it is looked at again then",
                 self.on.nic.name
             ));
-        } else if rss.settable {
-            self.set_words(Knob::Rss, RssTable::Equal(wanted).to_string(), reason);
         } else {
-            let by_hand = format!("ethtool -X {} equal {wanted}", self.on.nic.name);
-            let reason =
-                format!("this kernel cannot set it by netlink (Linux 6.17 can); \"{by_hand}\" does it");
-            return self.cannot(require, KEY, reason);
+            self.set_words(Knob::Rss, RssTable::Equal(wanted).to_string(), reason);
         }
         Ok(())
     }
@@ -260,13 +308,30 @@ fn lay(mut channels: Channels, rx: u32, tx: u32) -> Channels {
 
 /// The host with as many queues as it will have after the planned channels: the first ones, as they are now. What a new
 /// queue will hold, and which interrupt it gets, is found out when it is there.
-pub(super) fn predicted(host: &Host, desired: &mut Desired) -> Option<Host> {
+///
+/// # Errors
+/// If somebody told the interrupts of now: they are not those that the driver will ask for.
+pub(super) fn predicted(
+    profile: &Profile,
+    host: &Host,
+    desired: &mut Desired,
+) -> Result<Option<Host>, PlanError> {
+    let resized: Vec<_> = host.nics.iter().map(|on| resized(on, desired)).collect();
+    let Some(first) = resized.iter().position(Option::is_some) else { return Ok(None) };
+    if !profile.map.is_empty() {
+        return Err(PlanError::MapOfOtherChannels(host.nics[first].nic.name.clone()));
+    }
     let mut predicted = host.clone();
-    let resized = predicted.nics.iter_mut().map(|on| resize(on, desired)).filter(Option::is_some).count();
-    (resized > 0).then_some(predicted)
+    for (on, channels) in predicted.nics.iter_mut().zip(resized) {
+        if let Some(channels) = channels {
+            on.resize(channels.rx_queues(), channels.tx_queues());
+        }
+    }
+    Ok(Some(predicted))
 }
 
-fn resize(on: &mut NicHost, desired: &mut Desired) -> Option<()> {
+/// The channels that an interface will have, if it has others now.
+fn resized(on: &NicHost, desired: &mut Desired) -> Option<Channels> {
     let setting = Setting::Ethtool(on.nic.name.clone(), Knob::Channels);
     let (before, after) = (on.value(&setting)?, desired.settings.get(&setting)?);
     if before == *after {
@@ -274,12 +339,10 @@ fn resize(on: &mut NicHost, desired: &mut Desired) -> Option<()> {
     }
     let mut ethtool = on.ethtool.clone();
     ethtool.set(Knob::Channels, &after.to_string()).ok()?;
-    let channels = ethtool.channels?;
-    on.resize(channels.rx_queues(), channels.tx_queues());
     desired.notes.push(format!(
         "{} goes from {before} to {after}: its interrupts and queues are discovered and planned again after that; what is \
          said of them here is of those of now",
         setting.path()
     ));
-    Some(())
+    ethtool.channels
 }

@@ -104,14 +104,14 @@ pub enum PlanError {
     },
     /// `placement = "numa-local"`, and no worker is there.
     #[error(
-        "queues.placement = \"numa-local\": {interface} is on node {node}, and none of the workers' CPUs {workers} is on \
-         node {node}; choose others with --cpus"
+        "queues.placement = \"numa-local\": {interface} is on node {nodes}, and none of the workers' CPUs {workers} is on \
+         node {nodes}; choose others with --cpus"
     )]
     NoLocalCpus {
         /// The interface.
         interface: InterfaceName,
-        /// Its node.
-        node: u32,
+        /// Its node; several where it stands on several PCI functions.
+        nodes: String,
         /// The CPUs of the workers.
         workers: CpuSet,
     },
@@ -152,6 +152,12 @@ pub enum PlanError {
         /// Why.
         reason: String,
     },
+    /// `--map` and another number of channels.
+    #[error(
+        "--map tells the interrupts that {0} has now, and for another number of channels its driver asks for others: set \
+         channels.count first, without --map and with queues.irq = \"keep\", and then map those that are there"
+    )]
+    MapOfOtherChannels(InterfaceName),
     /// With a queue for each CPU `rps = "auto"` asks whether the interrupts fire there, and `irq = "keep"` leaves that to
     /// whoever placed them.
     #[error(
@@ -214,8 +220,8 @@ pub enum PlanError {
 pub fn plan(profile: &Profile, host: &Host) -> Result<Desired, PlanError> {
     let mut desired = Desired::default();
     let cpus = cpus::workers(&profile.cpus, &host.topology, &mut desired)?;
-    ethtool::plan(&profile.ethtool, host, cpus.len(), &mut desired)?;
-    let predicted = ethtool::predicted(host, &mut desired);
+    ethtool::plan(profile, host, &cpus, &mut desired)?;
+    let predicted = ethtool::predicted(profile, host, &mut desired)?;
     queues::plan(profile, predicted.as_ref().unwrap_or(host), &cpus, &mut desired)?;
     power::plan_napi(profile, host, &mut desired)?;
     power::plan_governor(profile, host, &cpus, &mut desired)?;

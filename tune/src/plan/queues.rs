@@ -1,9 +1,14 @@
 //! Interrupts, XPS and RPS of the interfaces' queues. Pure.
 
-use super::placement::{Ground, Layout, Occupancy, add_senders, extent_of, fold, for_cpus, layout};
+use std::collections::BTreeSet;
+
+use super::placement::{
+    Ground, Layout, Occupancy, add_senders, extent_of, fold, for_cpus, layout, layout_on_functions,
+};
 use super::{Desired, PlanError, Skipped, cpus, napi_threads};
 use crate::cpu_set::CpuSet;
-use crate::host::{Host, NicHost, QueueIndex, Serves, Topology};
+use crate::host::ethtool::Knob;
+use crate::host::{Direction, Host, IrqState, NicHost, QueueIndex, Serves, Topology};
 use crate::profile::{IrqPolicy, Placement, Profile, Queues, RpsDefault, RpsPolicy, XpsPolicy};
 use crate::setting::{Setting, Value};
 
@@ -34,6 +39,7 @@ pub(super) fn plan(
         laid.plan_xps(queues.xps, desired);
         laid.plan_rps(queues, desired)?;
         laid.plan_rps_flow_cnt(queues.rps_flow_cnt, desired);
+        note_idle_queues(on, desired);
     }
     plan_rps_default(queues.rps_default, host, workers, desired)
 }
@@ -55,19 +61,26 @@ fn lay_out<'a>(
     if nic.rx_queues.is_empty() || nic.tx_queues.is_empty() {
         return Err(PlanError::NoQueues(nic.name.clone()));
     }
-    let cpus = cpus::of_interface(&queues.placement, nic, topology, workers, desired)?;
+    let cpus = cpus::of_interface(&queues.placement, on, topology, workers)?;
+    cpus::note_unreached(&queues.placement, nic, workers, &cpus, desired);
     let spread = queues.placement == Placement::Spread;
-    let ground = Ground { topology, node: nic.numa_node, cpus: &cpus, spread };
+    let ground = Ground { topology, node: nic.numa_node, owner: "NIC", cpus: &cpus, spread };
     let others = workers.difference(&cpus);
-    let lay = |queues| {
-        let mut layouts = layout(&ground, queues, taken);
+    let lay = |direction: Direction| {
+        let nodes = on.queue_nodes(direction);
+        let mut layouts = if on.numa_nodes().len() > 1 {
+            layout_on_functions(&ground, &nodes, taken)
+        } else {
+            layout(&ground, nodes.len(), taken)
+        };
         add_senders(&mut layouts, topology, &others);
         layouts
     };
     let (rx, tx) = (nic.rx_queues.len(), nic.tx_queues.len());
     let combined = on.queue_irqs.rows.iter().any(|row| matches!(row.serves, Serves::Both(_)));
-    let most = lay(if combined { rx.max(tx) } else { rx });
-    let (rx, tx) = if combined { (fold(&most, rx), fold(&most, tx)) } else { (most.clone(), lay(tx)) };
+    let most = lay(if combined && tx > rx { Direction::Tx } else { Direction::Rx });
+    let (rx, tx) =
+        if combined { (fold(&most, rx), fold(&most, tx)) } else { (most.clone(), lay(Direction::Tx)) };
     taken.add(topology, &most);
     Ok(Laid { on, topology, rx, tx, cpus: cpus.len() })
 }
@@ -108,7 +121,19 @@ impl Laid<'_> {
                     Serves::All => "all queues".to_owned(),
                 };
                 let reason = format!("{} ({serves} of {}) fires on {}", row.name, nic.name, layout.why);
-                desired.set(setting, Value::List(CpuSet::from_iter([layout.cpu])), reason);
+                let wanted = CpuSet::from_iter([layout.cpu]);
+                if let Some(IrqState { affinity, managed: true, .. }) = on.irqs.get(&row.irq)
+                    && *affinity != wanted
+                {
+                    desired.notes.push(format!(
+                        "{} is to be {wanted} and holds {affinity}, and it is read-only: the kernel manages this interrupt \
+                         ({}), and apply will refuse; leave all of them with queues.irq = \"keep\" and, where there is a \
+                         queue for each CPU, queues.rps set to a fixed choice",
+                        setting.path(),
+                        row.name
+                    ));
+                }
+                desired.set(setting, Value::List(wanted), reason);
             }
         }
         Ok(())
@@ -259,6 +284,23 @@ impl Laid<'_> {
             desired.set(setting, Value::Numbers(vec![i128::from(rounded)]), reason.clone());
         }
     }
+}
+
+/// Queues that RSS leaves out get only what a flow director sends them, and new connections never.
+fn note_idle_queues(on: &NicHost, desired: &mut Desired) {
+    let (nic, table) = (&on.nic, on.ethtool.rss.as_ref().map(|rss| &rss.table));
+    let used: BTreeSet<u32> = table.into_iter().flatten().copied().collect();
+    let sets = |knob| desired.settings.contains_key(&Setting::Ethtool(nic.name.clone(), knob));
+    if used.is_empty() || used.len() >= nic.rx_queues.len() || sets(Knob::Rss) || sets(Knob::Channels) {
+        return;
+    }
+    desired.notes.push(format!(
+        "RSS of {} spreads new connections over {} of its {} receive queues: the workers on the CPUs of the others get none \
+         where listeners are chosen by CPU; [channels] and [rss] in the profile change that",
+        nic.name,
+        used.len(),
+        nic.rx_queues.len()
+    ));
 }
 
 /// What the kernel would refuse is refused here: it parses into the mask that is in force, so that a refused write

@@ -1,9 +1,9 @@
 //! `[channels]`, `[rings]`, `[coalesce]`, `[rss]` and `[features]`. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::section::{ProfileError, Section};
-use crate::host::ethtool::{CoalesceField, Knob};
+use crate::host::ethtool::{CoalesceField, FlowType, HashFields, Knob};
 use toml::de::DeValue;
 
 /// The most channels, descriptors, microseconds or packets that a profile may ask for; a driver takes far less.
@@ -59,14 +59,20 @@ pub struct RingsWish {
 pub struct CoalesceWish {
     /// What shall be set; switches are 0 or 1.
     pub values: BTreeMap<CoalesceField, u32>,
+    /// Those of which less is as good.
+    pub at_most: BTreeSet<CoalesceField>,
     /// Refuse the profile where the driver lacks one.
     pub require: bool,
 }
 
-/// `[rss]` with `table = "equal"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `[rss]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RssWish {
-    /// Refuse the profile where the table cannot be set.
+    /// Equal over the queues used; false is `"keep"`.
+    pub equal: bool,
+    /// The fields that shall be hashed, of the kinds of flow that are named.
+    pub hash: BTreeMap<FlowType, HashFields>,
+    /// Refuse the profile where one of them cannot be set.
     pub require: bool,
 }
 
@@ -86,7 +92,7 @@ impl EthtoolWishes {
         let require = match knob {
             Knob::Channels => self.channels.map(|wish| wish.require),
             Knob::Rings => self.rings.map(|wish| wish.require),
-            Knob::Rss => self.rss.map(|wish| wish.require),
+            Knob::Rss | Knob::Hash(_) => self.rss.as_ref().map(|wish| wish.require),
             Knob::Coalesce(_) => self.coalesce.as_ref().map(|wish| wish.require),
             Knob::Ntuple => self.features.map(|wish| wish.require),
         };
@@ -127,10 +133,13 @@ fn parse_coalesce(section: &Section) -> Result<CoalesceWish, ProfileError> {
     let mut known = CoalesceField::ALL.map(CoalesceField::name).to_vec();
     known.push("require");
     section.refuse_unknown(&known)?;
-    let mut values = BTreeMap::new();
+    let (mut values, mut at_most) = (BTreeMap::new(), BTreeSet::new());
     for field in CoalesceField::ALL {
         let value = if field.is_switch() {
             section.flag(field.name())?.map(u32::from)
+        } else if let Some(most) = most(section, field.name())? {
+            at_most.insert(field);
+            Some(most)
         } else {
             number(section, field.name(), 0)?
         };
@@ -149,13 +158,35 @@ fn parse_coalesce(section: &Section) -> Result<CoalesceWish, ProfileError> {
             return Err(section.error(delay.name(), &value.span(), &message));
         }
     }
-    Ok(CoalesceWish { values, require: require(section)? })
+    Ok(CoalesceWish { values, at_most, require: require(section)? })
+}
+
+/// `rss.table`.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Table {
+    #[default]
+    Equal,
+    Keep,
 }
 
 fn parse_rss(section: &Section) -> Result<RssWish, ProfileError> {
-    section.refuse_unknown(&["table", "require"])?;
-    section.choice("table", &[("equal", ())])?;
-    Ok(RssWish { require: require(section)? })
+    let mut known = vec!["table"];
+    known.extend(FlowType::ALL.map(FlowType::name));
+    known.push("require");
+    section.refuse_unknown(&known)?;
+    let equal = section.choice("table", &[("equal", Table::Equal), ("keep", Table::Keep)])? == Table::Equal;
+    let mut hash = BTreeMap::new();
+    for flow in FlowType::ALL {
+        let fields = section.text(flow.name(), |text| {
+            let fields: HashFields = text.parse()?;
+            let spreads = fields.spreads().then_some(fields);
+            spreads.ok_or_else(|| {
+                format!("\"{fields}\" spreads nothing over the queues; write \"sdfn\" or \"sd\"")
+            })
+        })?;
+        hash.extend(fields.map(|fields| (flow, fields)));
+    }
+    Ok(RssWish { equal, hash, require: require(section)? })
 }
 
 fn parse_features(section: &Section) -> Result<FeaturesWish, ProfileError> {
@@ -166,6 +197,17 @@ fn parse_features(section: &Section) -> Result<FeaturesWish, ProfileError> {
 
 fn number(section: &Section, key: &str, least: i128) -> Result<Option<u32>, ProfileError> {
     Ok(section.integer(key, least..=MOST)?.and_then(|number| u32::try_from(number).ok()))
+}
+
+/// The number of a table `{ at_most = 8 }`; `None` for anything else.
+fn most(section: &Section, key: &str) -> Result<Option<u32>, ProfileError> {
+    const AT_MOST: &str = "at_most";
+    let Some(value) = section.get(key) else { return Ok(None) };
+    let DeValue::Table(table) = value.get_ref() else { return Ok(None) };
+    let inner = Section { source: section.source, path: section.key_path(key), table };
+    inner.refuse_unknown(&[AT_MOST])?;
+    let missing = || section.error(key, &value.span(), "must be a number, or { at_most = NUMBER }");
+    number(&inner, AT_MOST, 0)?.map(Some).ok_or_else(missing)
 }
 
 fn require(section: &Section) -> Result<bool, ProfileError> {
@@ -190,20 +232,27 @@ mod tests {
     fn each_key_is_read() {
         let found = wishes(
             "[channels]\ncount = 8\nrequire = true\n[rings]\nrx = 1024\n[coalesce]\nadaptive_rx = false\nrx_usecs = 8\n\
-             tx_frames = 0\n[rss]\ntable = \"equal\"\n[features]\nntuple = \"on\"\n",
+             tx_frames = { at_most = 0 }\n[rss]\ntable = \"equal\"\nudp4 = \"fnsd\"\n[features]\nntuple = \"on\"\n",
         );
         let values =
             [(CoalesceField::AdaptiveRx, 0), (CoalesceField::RxUsecs, 8), (CoalesceField::TxFrames, 0)];
+        let sdfn: HashFields = "sdfn".parse().unwrap();
         let expected = EthtoolWishes {
             channels: Some(ChannelsWish { count: ChannelCount::Number(8), require: true }),
             rings: Some(RingsWish { rx: Some(1024), tx: None, require: false }),
-            coalesce: Some(CoalesceWish { values: values.into(), require: false }),
-            rss: Some(RssWish { require: false }),
+            coalesce: Some(CoalesceWish {
+                values: values.into(),
+                at_most: [CoalesceField::TxFrames].into(),
+                require: false,
+            }),
+            rss: Some(RssWish { equal: true, hash: [(FlowType::Udp4, sdfn)].into(), require: false }),
             features: Some(FeaturesWish { ntuple: Some(true), require: false }),
         };
         assert_eq!(found, expected);
         assert!(found.requires(Knob::Channels) && !found.requires(Knob::Rss));
         assert_eq!(wishes("[channels]\ncount = \"workers\"").channels, wishes("[channels]").channels);
+        let keep = RssWish { equal: false, hash: BTreeMap::new(), require: false };
+        assert_eq!(wishes("[rss]\ntable = \"keep\"").rss, Some(keep));
         assert_eq!(wishes("[features]").features, Some(FeaturesWish { ntuple: None, require: false }));
     }
 
@@ -215,12 +264,28 @@ mod tests {
             ("[channels]\nrequire = 1", "p:2:11: channels.require: must be true or false"),
             ("[rings]\nrx = -1", "p:2:6: rings.rx: must be an integer from 1 to 1048576"),
             ("[rings]\nmini = 1", "p:2:1: rings.mini: unknown key; known here: rx, tx, require"),
+            (
+                "[coalesce]\nrx_usecs = {}",
+                "p:2:12: coalesce.rx_usecs: must be a number, or { at_most = NUMBER }",
+            ),
+            (
+                "[coalesce]\nrx_usecs = { most = 1 }",
+                "p:2:14: coalesce.rx_usecs.most: unknown key; known here: at_most",
+            ),
             ("[coalesce]\nadaptive_rx = \"on\"", "p:2:15: coalesce.adaptive_rx: must be true or false"),
             (
                 "[coalesce]\nadaptive_rx = true\nrx_usecs = 8",
                 "p:3:12: coalesce.rx_usecs: has no meaning with adaptive_rx = true, which chooses it by the load",
             ),
-            ("[rss]\ntable = \"default\"", "p:2:9: rss.table: \"default\" is not one of: equal"),
+            ("[rss]\ntable = \"default\"", "p:2:9: rss.table: \"default\" is not one of: equal, keep"),
+            (
+                "[rss]\nudp4 = \"sx\"",
+                "p:2:8: rss.udp4: \"sx\" is not \"none\" or some of the letters mvtsdfnelr",
+            ),
+            (
+                "[rss]\nudp6 = \"none\"",
+                "p:2:8: rss.udp6: \"none\" spreads nothing over the queues; write \"sdfn\" or \"sd\"",
+            ),
             ("[features]\nntuple = true", "p:2:10: features.ntuple: must be a string in quotes"),
         ] {
             assert_eq!(Profile::parse(text, "p").unwrap_err().to_string(), message);

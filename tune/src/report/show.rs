@@ -41,7 +41,7 @@ struct InterfaceReport {
     rx_queues: usize,
     /// Number of TX queues.
     tx_queues: usize,
-    /// Channels, rings, RSS, coalescing and features, as far as ethtool netlink tells.
+    /// Channels, rings, RSS, coalescing and features, as far as ethtool tells.
     ethtool: Ethtool,
     /// Online CPUs.
     cpus: CpuSet,
@@ -184,6 +184,7 @@ fn write_interface(out: &mut impl Write, report: &InterfaceReport) -> io::Result
 fn ethtool_line(ethtool: &Ethtool) -> Option<String> {
     let name = |knob: Knob| match knob {
         Knob::Coalesce(field) => field.name().to_owned(),
+        Knob::Hash(flow) => flow.name().to_owned(),
         other => other.name(),
     };
     let parts: Vec<String> =

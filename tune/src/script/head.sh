@@ -77,6 +77,18 @@ table() {
         }'
 }
 
+# fields: the fields that are hashed, which ethtool prints one on a line, as the letters that it takes.
+fields() {
+    awk '
+        /^L2DA/ { printf "m" }
+        /^VLAN tag/ { printf "v" }
+        /^L3 proto/ { printf "t" }
+        /^IP SA/ { printf "s" }
+        /^IP DA/ { printf "d" }
+        /^L4 bytes 0/ { printf "f" }
+        /^L4 bytes 2/ { printf "n" }'
+}
+
 # weights TABLE: the arguments of ethtool -X that make it; of runs whose queues ascend.
 weights() {
     printf '%s\n' "$1" | awk '
@@ -104,6 +116,7 @@ found() {
         /*) cat "$root$1" ;;
         ethtool/*/channels) ethtool -l "$(interface "$1")" | now "$2" ;;
         ethtool/*/rings) ethtool -g "$(interface "$1")" | now "$2" ;;
+        ethtool/*/rss/*) ethtool -n "$(interface "$1")" rx-flow-hash "${1##*/}" | fields ;;
         ethtool/*/rss) ethtool -x "$(interface "$1")" | table ;;
         ethtool/*/ntuple) ethtool -k "$(interface "$1")" | awk '$1 == "ntuple-filters:" { print $2 }' ;;
         ethtool/*/coalesce/adaptive_rx) ethtool -c "$(interface "$1")" | awk '$1 == "Adaptive" { print $3 }' ;;
@@ -121,6 +134,7 @@ setter() {
         /*) printf "printf '%%s\\\\n' %s >%s\n" "$(quote "$2")" "$(quote "$root$1")" ;;
         ethtool/*/channels) echo "ethtool -L $(quote "$(interface "$1")") $2" ;;
         ethtool/*/rings) echo "ethtool -G $(quote "$(interface "$1")") $2" ;;
+        ethtool/*/rss/*) echo "ethtool -N $(quote "$(interface "$1")") rx-flow-hash ${1##*/} $2" ;;
         ethtool/*/rss) echo "ethtool -X $(quote "$(interface "$1")") $(weights "$2")" ;;
         ethtool/*/ntuple) echo "ethtool -K $(quote "$(interface "$1")") ntuple $2" ;;
         ethtool/*/coalesce/*) echo "ethtool -C $(quote "$(interface "$1")") $(printf '%s\n' "${1##*/}" | tr _ -) $2" ;;

@@ -7,7 +7,7 @@ mod value;
 use serde::{Deserialize, Serialize};
 
 use crate::cpu_set::{Cpu, CpuSet, CpuSetError};
-use crate::host::ethtool::{Knob, KnobError};
+use crate::host::ethtool::{Knob, KnobError, rings_round_to};
 use crate::host::governors;
 use crate::host::{InterfaceName, Irq, NapiFile, NapiId, QueueIndex, SysctlName};
 use crate::irqbalance::message;
@@ -25,7 +25,7 @@ const RPS_DEFAULT_MASK: &str = "/proc/sys/net/core/rps_default_mask";
 /// layout may rewrite XPS, then XPS, RPS, RFS, and sysctls last.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Setting {
-    /// `ethtool/IF/channels` and the like, no file: what ethtool netlink sets, see [`Knob`].
+    /// `ethtool/IF/channels` and the like, no file: what ethtool sets, see [`Knob`].
     Ethtool(InterfaceName, Knob),
     /// `/sys/class/net/IF/threaded`, `gro_flush_timeout` or `napi_defer_hard_irqs`: how it polls.
     Napi(InterfaceName, NapiFile),
@@ -200,13 +200,16 @@ impl Setting {
     }
 }
 
-/// True if `found`, which `setting` holds, is as good as `wanted`: the same, or of irqbalance's list at least that, since
-/// others add to it, too.
+/// True if `found`, which `setting` holds, is as good as `wanted`: the same, of irqbalance's list at least that, since
+/// others add to it, too, and of rings what a driver rounds it to.
 #[must_use]
 pub fn satisfies(setting: &Setting, found: &Value, wanted: &Value) -> bool {
     match (setting, found, wanted) {
         (Setting::IrqbalanceBan, Value::Numbers(found), Value::Numbers(wanted)) => {
             wanted.iter().all(|irq| found.contains(irq))
+        }
+        (Setting::Ethtool(_, Knob::Rings), Value::Words(found), Value::Words(wanted)) => {
+            rings_round_to(wanted, found)
         }
         _ => found == wanted,
     }

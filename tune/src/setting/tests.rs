@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::host::ethtool::CoalesceField;
+use crate::host::ethtool::{CoalesceField, FlowType};
 
 fn setting() -> impl Strategy<Value = Setting> {
     let interface = || "[a-z][a-z0-9.]{0,10}".prop_map(|name: String| name.parse().unwrap());
@@ -39,6 +39,7 @@ proptest! {
         let value = match &setting {
             Setting::Ethtool(_, Knob::Channels | Knob::Rings) => Value::Words("rx 2 tx 3".into()),
             Setting::Ethtool(_, Knob::Rss) => Value::Words("table 3*2 1*4".into()),
+            Setting::Ethtool(_, Knob::Hash(_)) => Value::Words("sdfn".into()),
             Setting::Ethtool(_, Knob::Coalesce(field)) if !field.is_switch() => Value::Numbers(vec![8]),
             Setting::Ethtool(..) => Value::Words("on".into()),
             Setting::IrqAffinity(_) | Setting::NapiThread(..) => Value::List(cpus),
@@ -119,6 +120,7 @@ fn ethtool_and_interrupts_are_written_first_and_sysctls_last() {
         Setting::Ethtool(eth0.clone(), Knob::Ntuple),
         Setting::Ethtool(eth0.clone(), Knob::Coalesce(CoalesceField::RxUsecs)),
         Setting::Ethtool(eth0.clone(), Knob::Coalesce(CoalesceField::AdaptiveRx)),
+        Setting::Ethtool(eth0.clone(), Knob::Hash(FlowType::Udp4)),
         Setting::Ethtool(eth0.clone(), Knob::Rss),
         Setting::Ethtool(eth0.clone(), Knob::Rings),
         Setting::Ethtool(eth0, Knob::Channels),
@@ -131,6 +133,7 @@ fn ethtool_and_interrupts_are_written_first_and_sysctls_last() {
             "ethtool/eth0/channels",
             "ethtool/eth0/rings",
             "ethtool/eth0/rss",
+            "ethtool/eth0/rss/udp4",
             "ethtool/eth0/coalesce/adaptive_rx",
             "ethtool/eth0/coalesce/rx_usecs",
             "ethtool/eth0/ntuple",

@@ -114,10 +114,10 @@ impl Case<'_> {
     /// The CPUs on which a queue's interrupt fires; `None` if that is not known.
     fn fires_on(&self, queue: QueueIndex) -> Option<CpuSet> {
         let state = self.on.irqs.get(&self.on.queue_irqs.rx(queue)?.irq)?;
-        // While the interface is down the controller is programmed with nothing.
-        Some(
-            state.effective.clone().filter(|cpus| !cpus.is_empty()).unwrap_or_else(|| state.affinity.clone()),
-        )
+        // While the interface is down the controller is programmed with nothing; without interrupt remapping a new affinity
+        // waits for the next interrupt.
+        let settled = |cpus: &CpuSet| !cpus.is_empty() && cpus.is_subset(&state.affinity);
+        Some(state.effective.clone().filter(settled).unwrap_or_else(|| state.affinity.clone()))
     }
 
     /// The CPUs on which a queue's packets go through TCP: those of RPS, else that of the interrupt.

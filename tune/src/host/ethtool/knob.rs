@@ -1,17 +1,18 @@
-//! `Knob`: one thing that ethtool netlink sets, its name and the text of its value. Pure.
+//! `Knob`: one thing that ethtool sets, its name and the text of its value. Pure.
 //!
 //! | knob | value |
 //! |---|---|
 //! | `channels` | `combined 8`, `rx 4 tx 4`, `rx 0 tx 0 combined 8`: the kinds that the driver has |
 //! | `rings` | `rx 1024 tx 1024` |
 //! | `rss` | `equal 8`, `table 0*64 1*64` (see [`RssTable`]) |
+//! | `rss/tcp4` and the like | `sdfn`, `none` (see [`HashFields`]) |
 //! | `coalesce/adaptive_rx` and `_tx` | `on`, `off` |
 //! | `coalesce/rx_usecs` and the like | a number |
 //! | `ntuple` | `on`, `off` |
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ethtool, Feature, Limited, NTUPLE, RssTable};
+use super::{Ethtool, Feature, FlowType, HashFields, Limited, NTUPLE, RssTable};
 use crate::setting::Value;
 
 /// The kinds of channels that are set, in the order of the text.
@@ -72,7 +73,7 @@ fn switch(on: bool) -> Value {
     Value::Words(if on { "on" } else { "off" }.to_owned())
 }
 
-/// One thing that ethtool netlink sets. The order is the order of writing (kernel.md 3.3): channels first, since a driver
+/// One thing that ethtool sets. The order is the order of writing (kernel.md 3.3): channels first, since a driver
 /// makes its rings, its RSS table and its interrupts anew for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Knob {
@@ -82,6 +83,8 @@ pub enum Knob {
     Rings,
     /// The RSS indirection table.
     Rss,
+    /// The fields of a kind of flow that RSS hashes.
+    Hash(FlowType),
     /// Interrupt coalescing.
     Coalesce(CoalesceField),
     /// Filters by ports and addresses, which accelerated RFS needs.
@@ -96,8 +99,9 @@ pub struct KnobError(pub String);
 impl Knob {
     /// All, in the order of writing.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        let coalesce = CoalesceField::ALL.map(Self::Coalesce);
-        [Self::Channels, Self::Rings, Self::Rss].into_iter().chain(coalesce).chain([Self::Ntuple])
+        let (hash, coalesce) = (FlowType::ALL.map(Self::Hash), CoalesceField::ALL.map(Self::Coalesce));
+        let first = [Self::Channels, Self::Rings, Self::Rss].into_iter();
+        first.chain(hash).chain(coalesce).chain([Self::Ntuple])
     }
 
     /// Its name in a path: `channels`, `coalesce/rx_usecs`.
@@ -107,6 +111,7 @@ impl Knob {
             Self::Channels => "channels".to_owned(),
             Self::Rings => "rings".to_owned(),
             Self::Rss => "rss".to_owned(),
+            Self::Hash(flow) => format!("rss/{}", flow.name()),
             Self::Coalesce(field) => format!("coalesce/{}", field.name()),
             Self::Ntuple => "ntuple".to_owned(),
         }
@@ -115,9 +120,15 @@ impl Knob {
     /// The knob of a name that [`Knob::name`] gave.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        let coalesce = CoalesceField::ALL.map(Self::Coalesce);
-        let all = [Self::Channels, Self::Rings, Self::Rss, Self::Ntuple].into_iter().chain(coalesce);
-        all.into_iter().find(|knob| knob.name() == name)
+        Self::all().find(|knob| knob.name() == name)
+    }
+
+    /// How the kernel is asked for it.
+    pub(crate) fn way(self) -> &'static str {
+        match self {
+            Self::Rss | Self::Hash(_) => "ioctl",
+            Self::Channels | Self::Rings | Self::Coalesce(_) | Self::Ntuple => "netlink",
+        }
     }
 
     /// True if setting it makes the driver take its queues down and build them anew, with other interrupts perhaps, and
@@ -136,6 +147,7 @@ impl Knob {
             Self::Channels => Value::Words(join(&counts(text, &CHANNEL_KINDS)?)),
             Self::Rings => Value::Words(join(&counts(text, &RING_KINDS)?)),
             Self::Rss => Value::Words(text.parse::<RssTable>().map_err(KnobError)?.to_string()),
+            Self::Hash(_) => Value::Words(text.parse::<HashFields>().map_err(KnobError)?.to_string()),
             Self::Coalesce(field) => field.value(number(self, text)?),
             Self::Ntuple => switch(number(self, text)? != 0),
         };
@@ -208,6 +220,7 @@ impl Ethtool {
             }
             Knob::Rings => row(&[("rx", self.rings?.rx), ("tx", self.rings?.tx)]),
             Knob::Rss => RssTable::of(&self.rss.as_ref()?.table).map(|table| table.to_string()),
+            Knob::Hash(flow) => self.hash.get(&flow).map(ToString::to_string),
             Knob::Coalesce(field) => self.coalesce.get(&field).map(|number| field.value(*number).to_string()),
             Knob::Ntuple => self.features.get(NTUPLE).map(|feature| switch(feature.on).to_string()),
         }
@@ -253,6 +266,9 @@ impl Ethtool {
                 *table = wanted.entries(length).ok_or_else(|| {
                     KnobError(format!("the table has {length} entries, not as many as \"{text}\""))
                 })?;
+            }
+            Knob::Hash(flow) => {
+                self.hash.insert(flow, text.parse().map_err(KnobError)?);
             }
             Knob::Coalesce(field) => {
                 self.coalesce.insert(field, number(knob, text)?);

@@ -1,9 +1,11 @@
 //! `Ethtool`: channels, rings, RSS, coalescing and features of an interface, as plain data.
 //!
-//! A live kernel is asked by netlink ([`crate::netlink`]); of a captured tree `/corelocal/ethtool/IF.json` is read, which
+//! A live kernel is asked ([`crate::ethtool`]); of a captured tree `/corelocal/ethtool/IF.json` is read, which
 //! is this data as JSON. What the driver does not have, or nobody captured, is absent, never 0.
 
+mod hash;
 mod knob;
+mod rounding;
 mod rss_table;
 #[cfg(test)]
 mod tests;
@@ -12,14 +14,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use hash::{FlowType, HashFields};
 pub use knob::{CoalesceField, Knob, KnobError};
 pub(crate) use knob::{channel_counts, number, ring_counts};
+pub(crate) use rounding::{rings_round_to, rounds_to};
 pub use rss_table::RssTable;
 pub(crate) use rss_table::is_even;
 
 use super::{HostError, InterfaceName};
+use crate::ethtool;
 use crate::kernel_files::KernelFiles;
-use crate::netlink;
 
 /// The kernel's name of the feature behind `ethtool -K IF ntuple` (`netdev_features_strings`, `net/ethtool/common.c`).
 pub const NTUPLE: &str = "rx-ntuple-filter";
@@ -93,8 +97,6 @@ pub struct Rss {
     /// What is done to the fields before they are hashed (`RXH_XFRM_*`): 1 makes both directions of a flow alike.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_xfrm: Option<u32>,
-    /// True if the kernel can set it by netlink: since Linux 6.17.
-    pub settable: bool,
 }
 
 /// A feature of `ethtool -k`.
@@ -107,7 +109,7 @@ pub struct Feature {
     pub fixed: bool,
 }
 
-/// What ethtool netlink says about an interface.
+/// What ethtool says about an interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ethtool {
@@ -123,6 +125,9 @@ pub struct Ethtool {
     /// RSS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rss: Option<Rss>,
+    /// The fields that are hashed, by kind of flow.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub hash: BTreeMap<FlowType, HashFields>,
     /// Interrupt coalescing, as far as the driver has it; switches are 0 or 1.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub coalesce: BTreeMap<CoalesceField, u32>,
@@ -141,12 +146,12 @@ impl Ethtool {
     /// If the file of a captured tree cannot be read or understood.
     pub fn read(files: &KernelFiles, interface: &InterfaceName) -> Result<Self, HostError> {
         if files.is_live() {
-            let mut ethtool = netlink::ethtool::read(interface);
+            let mut found = ethtool::read(interface);
             let features = files.read_optional(&format!("/sys/class/net/{interface}/device/features"))?;
             if let Some(features) = features.filter(|_| is_virtio(files, interface)) {
-                ethtool.leave_to_virtio(&features);
+                found.leave_to_virtio(&features);
             }
-            return Ok(ethtool);
+            return Ok(found);
         }
         let path = Self::captured_path(interface);
         match files.read_optional(&path)? {

@@ -10,17 +10,13 @@ fn limited(now: u32, max: u32) -> Option<Limited> {
 }
 
 pub(crate) fn sample() -> Ethtool {
-    let rss = Rss {
-        table: (0..128).map(|i| i % 8).collect(),
-        key: None,
-        function: Some(1),
-        input_xfrm: None,
-        settable: true,
-    };
+    let rss =
+        Rss { table: (0..128).map(|i| i % 8).collect(), key: None, function: Some(1), input_xfrm: None };
     Ethtool {
         channels: Some(Channels { combined: limited(8, 63), other: limited(1, 1), ..Channels::default() }),
         rings: Some(Rings { rx: limited(512, 4096), tx: limited(512, 4096) }),
         rss: Some(rss),
+        hash: [(FlowType::Tcp4, "sdfn".parse().unwrap()), (FlowType::Udp4, "sd".parse().unwrap())].into(),
         coalesce: [(CoalesceField::AdaptiveRx, 1), (CoalesceField::RxUsecs, 50)].into(),
         features: [(NTUPLE.to_owned(), Feature { on: false, fixed: false })].into(),
         ..Ethtool::default()
@@ -34,6 +30,8 @@ fn each_knob_has_its_text() {
         (Knob::Channels, Some("combined 8")),
         (Knob::Rings, Some("rx 512 tx 512")),
         (Knob::Rss, Some("equal 8")),
+        (Knob::Hash(FlowType::Udp4), Some("sd")),
+        (Knob::Hash(FlowType::Udp6), None),
         (Knob::Coalesce(CoalesceField::AdaptiveRx), Some("on")),
         (Knob::Coalesce(CoalesceField::RxUsecs), Some("50")),
         (Knob::Coalesce(CoalesceField::TxUsecs), None),
@@ -52,6 +50,7 @@ fn what_is_set_is_read_back_and_what_is_impossible_refused() {
         (Knob::Rings, "rx 1024 tx 256"),
         (Knob::Rss, "equal 4"),
         (Knob::Rss, "table 3*64 1*64"),
+        (Knob::Hash(FlowType::Udp4), "sdfn"),
         (Knob::Coalesce(CoalesceField::AdaptiveRx), "off"),
         (Knob::Coalesce(CoalesceField::RxUsecs), "8"),
         (Knob::Ntuple, "on"),
@@ -69,6 +68,8 @@ fn what_is_set_is_read_back_and_what_is_impossible_refused() {
         (Knob::Rss, "table 1*4", "the table has 128 entries, not as many as \"table 1*4\""),
         (Knob::Rss, "equal 0", "\"equal 0\" is not \"equal N\" or \"table QUEUE*COUNT …\""),
         (Knob::Rss, "table 0*99999999", "\"table 0*99999999\" is not \"equal N\" or \"table QUEUE*COUNT …\""),
+        (Knob::Hash(FlowType::Tcp4), "x", "\"x\" is not \"none\" or some of the letters mvtsdfnelr"),
+        (Knob::Hash(FlowType::Tcp6), "sd", "there is no rss/tcp6 here"),
         (Knob::Coalesce(CoalesceField::TxFrames), "1", "there is no coalesce/tx_frames here"),
         (Knob::Coalesce(CoalesceField::AdaptiveRx), "2", "\"2\" is not on or off"),
         (Knob::Coalesce(CoalesceField::RxUsecs), "-1", "\"-1\" is not a number"),
@@ -117,14 +118,18 @@ fn json_is_read_as_it_is_written_and_unknown_keys_are_refused() {
     let text = serde_json::to_string(&ethtool).unwrap();
     assert_eq!(serde_json::from_str::<Ethtool>(&text).unwrap(), ethtool);
     assert_eq!(serde_json::from_str::<Ethtool>("{}").unwrap(), Ethtool::default());
-    for wrong in ["{\"chanels\": {}}", "{\"rings\": {\"rx\": {\"now\": 1}}}", "{\"coalesce\": {\"rx\": 1}}"] {
+    for wrong in [
+        "{\"hash\": {\"tcp4\": \"x\"}}",
+        "{\"chanels\": {}}",
+        "{\"rings\": {\"rx\": {\"now\": 1}}}",
+        "{\"coalesce\": {\"rx\": 1}}",
+    ] {
         assert!(serde_json::from_str::<Ethtool>(wrong).is_err(), "{wrong}");
     }
 }
 
 fn knob() -> impl Strategy<Value = Knob> {
-    let coalesce = prop::sample::select(CoalesceField::ALL.to_vec()).prop_map(Knob::Coalesce);
-    prop_oneof![Just(Knob::Channels), Just(Knob::Rings), Just(Knob::Rss), coalesce, Just(Knob::Ntuple)]
+    prop::sample::select(Knob::all().collect::<Vec<_>>())
 }
 
 proptest! {

@@ -2,7 +2,7 @@
 
 use super::super::plan as plan_all;
 use super::*;
-use crate::host::ethtool::{CoalesceField, Feature, Rings, Rss};
+use crate::host::ethtool::{CoalesceField, Feature, FlowType, Rings, Rss};
 use crate::host::fixture::nic_host;
 use crate::profile::Profile;
 
@@ -18,7 +18,8 @@ fn host(driver: &str) -> Host {
     host.nics[0].ethtool = Ethtool {
         channels: Some(Channels { combined: limited(8, 32), ..Channels::default() }),
         rings: Some(Rings { rx: limited(512, 2048), tx: None }),
-        rss: Some(Rss { table, key: None, function: None, input_xfrm: None, settable: true }),
+        rss: Some(Rss { table, key: None, function: None, input_xfrm: None }),
+        hash: [(FlowType::Udp4, "sd".parse().unwrap())].into(),
         coalesce: [(CoalesceField::RxUsecs, 3)].into(),
         features: [(NTUPLE.to_owned(), Feature { on: false, fixed: false })].into(),
         ..Ethtool::default()
@@ -57,11 +58,39 @@ fn channels_are_laid_as_the_driver_has_them() {
 #[test]
 fn a_queue_for_each_worker_and_why_not_more() {
     let desired = planned(&host("ixgbevf"), "cpus = \"0-5\"\n[channels]").unwrap();
-    let reason = "a queue for each worker: 6; ixgbevf spreads RSS over 4 queues at most";
+    let reason = "a queue for each CPU that gets one: 6; ixgbevf spreads RSS over 4 queues at most";
     assert_eq!(wanted(&desired, Knob::Channels), Some(("combined 4".into(), reason.into())));
     assert_eq!(desired.skipped, [], "fewer than workers is no wish that was not met");
     let refused = planned(&host("ixgbevf"), "cpus = \"0-5\"\n[channels]\nrequire = true").unwrap_err();
     assert!(refused.starts_with("channels.count = 6 of eth0: ixgbevf spreads RSS over 4"), "{refused}");
+}
+
+/// The 82599 and X540 have 128 entries and 16 queues, the X550 512 and 63.
+#[test]
+fn the_rss_limit_of_ixgbe_is_that_of_its_chip() {
+    for (entries, expected) in [(128, "combined 16"), (512, "combined 32")] {
+        let mut host = host("ixgbe");
+        host.nics[0].ethtool.rss.as_mut().unwrap().table = (0..entries).map(|entry| entry % 8).collect();
+        let desired = planned(&host, "[channels]\ncount = 32").unwrap();
+        assert_eq!(wanted(&desired, Knob::Channels).unwrap().0, expected, "{entries}");
+    }
+}
+
+#[test]
+fn a_delay_of_at_most_is_lowered_and_never_raised() {
+    for (driver, found, expected) in
+        [("ice", 3, "3"), ("ice", 50, "10"), ("ixgbe", 1, "10"), ("ixgbe", 0, "0"), ("igb", 3, "10")]
+    {
+        let mut host = host(driver);
+        host.nics[0].ethtool.coalesce.insert(CoalesceField::RxUsecs, found);
+        let desired = planned(&host, "[coalesce]\nrx_usecs = { at_most = 10 }").unwrap();
+        let (value, reason) = wanted(&desired, Knob::Coalesce(CoalesceField::RxUsecs)).unwrap();
+        assert_eq!(
+            (value.as_str(), reason.as_str()),
+            (expected, "coalesce.rx_usecs = at most 10"),
+            "{driver} {found}"
+        );
+    }
 }
 
 #[test]
@@ -94,6 +123,54 @@ fn each_interface_gets_channels_as_its_driver_has_them() {
     assert!(!desired.notes.iter().any(|note| note.contains("eth1/channels")), "{:?}", desired.notes);
 }
 
+/// Each interface gets a queue for every CPU that it is laid on, and not its part of them: any of them may carry all the
+/// connections of a worker.
+#[test]
+fn several_interfaces_get_a_queue_for_each_cpu_of_their_placement() {
+    let mut host = host("ice");
+    for place in &mut host.topology.cpus {
+        place.node = Some(place.cpu / 4);
+    }
+    host.topology.distances = [(0, vec![10, 20]), (1, vec![20, 10])].into();
+    let mut second = host.nics[0].clone();
+    second.nic.name = "eth1".parse().unwrap();
+    (host.nics[0].nic.numa_node, second.nic.numa_node) = (Some(0), Some(1));
+    host.nics.push(second);
+    for (placement, workers, expected) in [
+        ("\"one-per-core\"", "0-6", ["combined 7", "combined 7"]),
+        ("\"spread\"", "0-6", ["combined 7", "combined 7"]),
+        ("\"numa-local\"", "0-6", ["combined 4", "combined 3"]),
+        ("{ pack = \"0-1\" }", "0-7", ["combined 2", "combined 2"]),
+    ] {
+        let profile = format!("cpus = \"{workers}\"\n[channels]\n[queues]\nplacement = {placement}\n");
+        let desired = planned(&host, &profile).unwrap();
+        let channels = |name: &str| {
+            let setting = Setting::Ethtool(name.parse().unwrap(), Knob::Channels);
+            desired.settings[&setting].to_string()
+        };
+        assert_eq!(["eth0", "eth1"].map(channels), expected, "{placement}");
+    }
+}
+
+#[test]
+fn rings_that_the_driver_has_rounded_are_as_wanted_and_it_is_said() {
+    for (asked, found, wanted_text, noted) in [
+        (1000, 1024, "rx 1024", true),
+        (1024, 1024, "rx 1024", false),
+        (1001, 1008, "rx 1008", true),
+        (1000, 512, "rx 1000", false),
+        (500, 1024, "rx 500", false),
+        (5000, 2048, "rx 2048", false),
+    ] {
+        let mut host = host("mlx5_core");
+        host.nics[0].ethtool.rings = Some(Rings { rx: limited(found, 2048), tx: None });
+        let desired = planned(&host, &format!("[rings]\nrx = {asked}")).unwrap();
+        assert_eq!(wanted(&desired, Knob::Rings).unwrap().0, wanted_text, "{asked} {found}");
+        let note = format!("rings.rx = {asked} of eth0: the driver rounds it to {found}");
+        assert_eq!(desired.notes.contains(&note), noted, "{:?}", desired.notes);
+    }
+}
+
 #[test]
 fn the_table_is_made_equal_only_where_it_is_not() {
     let blocks: Vec<u32> = (0..64).map(|entry| entry / 8).collect();
@@ -104,6 +181,7 @@ fn the_table_is_made_equal_only_where_it_is_not() {
         (&blocks, 4, None, true),
         (&custom, 8, Some("equal 8"), false),
         (&custom, 4, Some("equal 4"), false),
+        (&custom, 16, Some("equal 16"), false),
         (&short, 8, Some("equal 4"), false),
     ] {
         let mut host = host("ice");
@@ -116,16 +194,11 @@ fn the_table_is_made_equal_only_where_it_is_not() {
 }
 
 #[test]
-fn a_table_that_this_kernel_cannot_set_is_left_with_the_command_that_can() {
-    let mut host = host("ice");
-    let rss = host.nics[0].ethtool.rss.as_mut().unwrap();
-    rss.table[0] = 7;
-    rss.settable = false;
-    let desired = planned(&host, "[rss]").unwrap();
-    assert_eq!(wanted(&desired, Knob::Rss), None);
-    let said = &desired.skipped[0].reason;
-    assert!(said.contains("Linux 6.17") && said.contains("\"ethtool -X eth0 equal 8\""), "{said}");
-    assert!(planned(&host, "[rss]\nrequire = true").is_err());
+fn hash_fields_are_set_where_the_driver_says_what_they_are() {
+    let desired = planned(&host("ice"), "[rss]\ntable = \"keep\"\nudp4 = \"sdfn\"").unwrap();
+    let reason = "rss.udp4 = \"sdfn\"".to_owned();
+    assert_eq!(wanted(&desired, Knob::Hash(FlowType::Udp4)), Some(("sdfn".into(), reason)));
+    assert_eq!((wanted(&desired, Knob::Rss), desired.skipped.len()), (None, 0), "the table is kept");
 }
 
 #[test]
@@ -135,6 +208,7 @@ fn each_wish_that_cannot_be_had_is_skipped_or_refused() {
         ("[rings]\nrx = 4096", "rings.rx = 4096 of eth0"),
         ("[rings]\ntx = 512", "rings.tx of eth0"),
         ("[coalesce]\ntx_usecs = 8", "coalesce.tx_usecs of eth0"),
+        ("[rss]\ntcp6 = \"sdfn\"", "rss.tcp6 of eth0"),
         ("[features]\nntuple = \"on\"", "features.ntuple = \"on\" of eth0"),
     ] {
         let desired = planned(&ixgbe, section).unwrap();

@@ -13,12 +13,17 @@
 //! | by distance | node of the NIC first, then the others by distance; in a node the first thread of each core before the second; then by number | even: sizes differ by one core at most; within a cache or a node where the numbers allow it |
 //! | spread | in turn over the nodes, in a node over the caches, in a cache the first thread of each core first | within a node, within a cache where there are enough queues; their sizes follow the nodes' and caches' |
 
+//!
+//! An interface on PCI functions in several nodes (multi-PF) has its queues near their own functions: see [`functions`].
+
+mod functions;
 mod groups;
 
 use std::collections::BTreeMap;
 
 use crate::cpu_set::{Cpu, CpuSet};
 use crate::host::{CpuPlace, Topology};
+pub(super) use functions::layout_on_functions;
 use groups::{even, interleave, within_domains};
 
 /// The CPUs of one queue.
@@ -38,8 +43,10 @@ pub(super) struct Layout {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ground<'a> {
     pub(super) topology: &'a Topology,
-    /// The NUMA node of the NIC.
+    /// The NUMA node of the NIC, or of one of its PCI functions.
     pub(super) node: Option<u32>,
+    /// Of which of the two: `NIC` or `function`.
+    pub(super) owner: &'static str,
     /// The CPUs that have interrupts and packet processing.
     pub(super) cpus: &'a CpuSet,
     /// Over the nodes and caches instead of by distance.
@@ -181,20 +188,22 @@ impl<'a> Ground<'a> {
     }
 
     fn describe(&self, place: &CpuPlace) -> String {
+        let owner = self.owner;
         let node = match (place.node, self.node) {
             (None, _) => "node unknown".to_owned(),
             (Some(node), None) => format!("node {node}"),
-            (Some(node), Some(nic)) if node == nic => format!("node {node}, the NIC's"),
-            (Some(node), Some(nic)) => format!("node {node}, the NIC is on {nic}"),
+            (Some(node), Some(own)) if node == own => format!("node {node}, the {owner}'s"),
+            (Some(node), Some(own)) => format!("node {node}, the {owner} is on {own}"),
         };
         format!("CPU {} (thread {} of core {}, {node})", place.cpu, place.thread, place.core)
     }
 
-    fn describe_order(&self) -> &'static str {
+    fn describe_order(&self) -> String {
+        let owner = self.owner;
         match (self.spread, self.node) {
-            (true, _) => "in turn over the nodes and caches",
-            (false, Some(_)) => "the NIC's node first, one thread of each core first",
-            (false, None) => "the NIC's node is not known, one thread of each core first",
+            (true, _) => "in turn over the nodes and caches".to_owned(),
+            (false, Some(_)) => format!("the {owner}'s node first, one thread of each core first"),
+            (false, None) => format!("the {owner}'s node is not known, one thread of each core first"),
         }
     }
 }

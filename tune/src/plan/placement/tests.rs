@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// Nodes of `cores` cores of `threads` threads; threads of one core are `nodes * cores` apart, as on x86.
-fn topology(nodes: u32, cores: u32, threads: u32) -> Topology {
+pub(super) fn topology(nodes: u32, cores: u32, threads: u32) -> Topology {
     let all = nodes * cores * threads;
     let cpus: Vec<CpuPlace> = (0..all)
         .map(|cpu| {
@@ -27,10 +27,14 @@ fn topology(nodes: u32, cores: u32, threads: u32) -> Topology {
 
 /// By distance, on a host without other interfaces.
 fn layout(topology: &Topology, node: Option<u32>, cpus: &CpuSet, queues: usize) -> Vec<Layout> {
-    super::layout(&Ground { topology, node, cpus, spread: false }, queues, &Occupancy::default())
+    super::layout(
+        &Ground { topology, node, owner: "NIC", cpus, spread: false },
+        queues,
+        &Occupancy::default(),
+    )
 }
 
-fn own(layouts: &[Layout]) -> Vec<Cpu> {
+pub(super) fn own(layouts: &[Layout]) -> Vec<Cpu> {
     layouts.iter().map(|layout| layout.cpu).collect()
 }
 
@@ -114,7 +118,7 @@ proptest! {
 }
 
 fn spread(topology: &Topology, node: Option<u32>, queues: usize) -> Vec<Layout> {
-    let ground = Ground { topology, node, cpus: &topology.online, spread: true };
+    let ground = Ground { topology, node, owner: "NIC", cpus: &topology.online, spread: true };
     super::layout(&ground, queues, &Occupancy::default())
 }
 
@@ -150,7 +154,8 @@ fn those_without_a_queue_send_on_the_nearest_one() {
 fn the_thread_whose_core_has_less_takes_the_queue_of_the_next_interface() {
     let topology = topology(1, 2, 2);
     let mut taken = Occupancy::default();
-    let ground = Ground { topology: &topology, node: None, cpus: &topology.online, spread: false };
+    let ground =
+        Ground { topology: &topology, node: None, owner: "NIC", cpus: &topology.online, spread: false };
     let mut next = || {
         let layouts = super::layout(&ground, 1, &taken);
         taken.add(&topology, &layouts);
@@ -200,7 +205,7 @@ proptest! {
         let mut taken = Occupancy::default();
         let mut fewer = 0;
         for &(node, queues) in &nics {
-            let ground = Ground { topology: &topology, node, cpus: &topology.online, spread };
+            let ground = Ground { topology: &topology, node, owner: "NIC", cpus: &topology.online, spread };
             let layouts = super::layout(&ground, queues, &taken);
             let reached: CpuSet =
                 layouts.iter().flat_map(|layout| layout.group.iter().collect::<Vec<_>>()).collect();
@@ -230,11 +235,11 @@ proptest! {
         let topology = topology(nodes, cores, threads);
         let mut taken = Occupancy::default();
         for _ in 0..nics {
-            let ground = Ground { topology: &topology, node: Some(0), cpus: &topology.online, spread };
+            let ground = Ground { topology: &topology, node: Some(0), owner: "NIC", cpus: &topology.online, spread };
             taken.add(&topology, &super::layout(&ground, queues, &taken));
         }
         // Equal interfaces have equal groups, in each of which the CPUs take turns.
-        let ground = Ground { topology: &topology, node: Some(0), cpus: &topology.online, spread };
+        let ground = Ground { topology: &topology, node: Some(0), owner: "NIC", cpus: &topology.online, spread };
         for layout in super::layout(&ground, queues.min(topology.online.len()), &Occupancy::default()) {
             let loads: Vec<usize> = layout.group.iter().map(|cpu| taken.of(cpu)).collect();
             prop_assert!(loads.iter().max().unwrap() - loads.iter().min().unwrap() <= 1, "{loads:?}");

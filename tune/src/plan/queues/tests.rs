@@ -1,5 +1,6 @@
 use super::super::plan;
 use super::*;
+use crate::host::ethtool::Rss;
 use crate::host::fixture::{nic_host, veth_host};
 use crate::host::{Irq, QueueIndex, QueueIrqs};
 
@@ -45,6 +46,39 @@ fn queues_without_interrupts_are_moved_by_rps() {
     assert_eq!(values(&host, "", "smp_affinity_list"), [""; 0]);
     assert_eq!(values(&host, "[queues]\nrps = \"off\"\nxps = \"off\"", "ps_cpus"), ["0"; 8]);
     assert_eq!(values(&host, "[queues]\nrps = \"keep\"\nxps = \"keep\"", "ps_cpus"), [""; 0]);
+}
+
+#[test]
+fn an_interrupt_that_the_kernel_manages_is_said_where_it_is_not_right() {
+    let mut host = nic_host(2, 2);
+    let first = host.nics[0].irqs.get_mut(&Irq(40)).unwrap();
+    (first.managed, first.affinity) = (true, "0".parse().unwrap());
+    assert_eq!(values(&host, "", "smp_affinity_list"), ["0", "1"]);
+    host.nics[0].irqs.get_mut(&Irq(41)).unwrap().managed = true;
+    let notes = plan(&Profile::parse("", "p").unwrap(), &host).unwrap().notes;
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].starts_with("/proc/irq/41/smp_affinity_list is to be 1 and holds 0-1"), "{notes:?}");
+    assert!(notes[0].contains("manages this interrupt (eth0-TxRx-1)"), "{notes:?}");
+    assert_eq!(values(&host, "[queues]\nirq = \"keep\"\nrps = \"off\"", "smp_affinity_list"), [""; 0]);
+}
+
+#[test]
+fn queues_that_rss_leaves_out_are_said() {
+    let mut host = nic_host(4, 4);
+    let rss = |queues: u32| Rss {
+        table: (0..128).map(|entry| entry % queues).collect(),
+        key: None,
+        function: None,
+        input_xfrm: None,
+    };
+    let notes =
+        |host: &Host, profile: &str| plan(&Profile::parse(profile, "p").unwrap(), host).unwrap().notes;
+    for (queues, profile, said) in [(3, "", true), (4, "", false), (3, "[rss]", false)] {
+        host.nics[0].ethtool.rss = Some(rss(queues));
+        let notes = notes(&host, profile);
+        let is_said = notes.iter().any(|note| note.contains("over 3 of its 4 receive queues"));
+        assert_eq!(is_said, said, "{queues} {profile}: {notes:?}");
+    }
 }
 
 #[test]
@@ -124,7 +158,7 @@ fn an_interface_on_others_is_refused_with_their_names() {
     host.nics[0].nic.lower = Some(["eth0", "eth1"].map(|name| name.parse().unwrap()).into());
     let error = refusal(&host, "");
     assert!(error.starts_with("interface bond0 stands on eth0, eth1: "), "{error}");
-    host.nics[0].nic.lower = Some(std::collections::BTreeSet::new());
+    host.nics[0].nic.lower = Some(BTreeSet::new());
     let error = refusal(&host, "");
     assert!(error.ends_with("of which none has a device: there is nothing to tune"), "{error}");
 }

@@ -66,12 +66,7 @@ pub(super) fn rss(host: &Host) -> Vec<Key> {
     };
     let Some(now) = now(host, of) else { return Vec::new() };
     let why = format!("The hash names every queue in use equally often. Now: {now}.");
-    let can = |on: &NicHost| on.ethtool.rss.as_ref().is_none_or(|rss| rss.settable);
-    let line = "table = \"equal\"";
-    if host.nics.iter().all(can) {
-        return vec![Key::on(why, line)];
-    }
-    vec![Key::on(format!("{why} This kernel cannot set it by netlink: skipped where it is otherwise."), line)]
+    vec![Key::on(why, "table = \"equal\"")]
 }
 
 /// Adaptive moderation or fixed delays, which is a choice between throughput and an even latency.

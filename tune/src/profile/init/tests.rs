@@ -61,7 +61,7 @@ fn what_the_kernel_keeps_back_is_no_worker() {
 const ETHTOOL: &str = r#"{
     "channels": { "other": { "now": 1, "max": 1 }, "combined": { "now": 4, "max": 63 } },
     "rings": { "rx": { "now": 512, "max": 4096 }, "tx": { "now": 512, "max": 1024 } },
-    "rss": { "table": [0, 1, 2, 3, 0, 1, 2, 3], "settable": true },
+    "rss": { "table": [0, 1, 2, 3, 0, 1, 2, 3] },
     "coalesce": { "adaptive_rx": 1, "rx_usecs": 50 },
     "features": { "rx-ntuple-filter": { "on": false, "fixed": false } }
 }"#;

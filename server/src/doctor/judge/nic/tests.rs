@@ -116,6 +116,16 @@ fn a_core_that_no_packet_reaches_gets_no_connection() {
     assert_one(&findings, "nic.coverage", Mark::Warning, &["on CPU 47", "--cpus 0-47"]);
 }
 
+/// As after `tune apply` on a host without interrupt remapping, before the queue's next packet.
+#[test]
+fn an_affinity_that_waits_for_the_next_interrupt_counts() {
+    let mut host = tuned("i40e-48cpu", "0-47");
+    host.nics[0].irqs.values_mut().for_each(|state| state.effective = Some("0".parse().unwrap()));
+    let findings = judged(0..48, host);
+    assert_one(&findings, "nic.interrupts", Mark::Ok, &[]);
+    assert_one(&findings, "nic.coverage", Mark::Ok, &[]);
+}
+
 #[test]
 fn where_listeners_are_not_chosen_by_cpu_it_is_a_note() {
     let hash = Config { steer: Steer::Hash, ..on(0..24) };

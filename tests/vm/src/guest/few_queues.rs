@@ -1,0 +1,65 @@
+//! Fewer queues than CPUs: RPS in groups.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use tune::cpu_set::CpuSet;
+
+use super::nic::{self, Queue};
+use super::programs;
+use super::serving::{self, serve};
+use super::table::Table;
+
+const LOCAL: f64 = 0.99;
+
+pub(super) fn run(table: &mut Table) -> Result<()> {
+    let all = nic::queues()?;
+    let few = (all / 6).max(2);
+    nic::set_channels(few)?;
+    let name = format!("{few} queues");
+    serving::check_apply(table)?;
+    let queues = nic::read_queues()?;
+    table.none(
+        &format!("{name}: RPS in groups of CPUs of one node"),
+        &wrong_with_groups(&queues)?,
+        groups(&queues),
+    );
+    let seen = serve("cpu")?;
+    seen.check_echoes(&name, table)?;
+    seen.check_locality(&name, LOCAL, table)?;
+    seen.check_interrupts(&name, &queues, table)?;
+    seen.check_transmit(&name, &queues, table);
+    programs::tune(&["restore"])?.expect(0)?;
+    nic::set_channels(all)
+}
+
+fn groups(queues: &BTreeMap<u32, Queue>) -> String {
+    queues.values().map(|queue| queue.rps.to_string()).collect::<Vec<_>>().join(" ")
+}
+
+/// Groups share no CPU and leave none out, none crosses a node, and the interrupts are on a CPU of the group.
+fn wrong_with_groups(queues: &BTreeMap<u32, Queue>) -> Result<Vec<String>> {
+    let nodes = [nic::node(0)?, nic::node(1)?];
+    let mut wrong = Vec::new();
+    let mut seen = CpuSet::new();
+    for (number, queue) in queues {
+        if !nodes.iter().any(|node| queue.rps.is_subset(node)) {
+            wrong.push(format!("queue {number}: RPS {} crosses the nodes", queue.rps));
+        }
+        if queue.xps != queue.rps {
+            wrong.push(format!("queue {number}: XPS {} is not RPS {}", queue.xps, queue.rps));
+        }
+        if queue.irqs.iter().any(|irq| irq.len() != 1 || !irq.is_subset(&queue.rps)) {
+            wrong.push(format!("queue {number}: interrupts on {:?}", queue.irqs));
+        }
+        for cpu in queue.rps.iter() {
+            if !seen.insert(cpu) {
+                wrong.push(format!("CPU {cpu} is in two groups"));
+            }
+        }
+    }
+    if seen != nic::online()? {
+        wrong.push(format!("the groups have the CPUs {seen}"));
+    }
+    Ok(wrong)
+}

@@ -1,0 +1,172 @@
+//! Serving connections while everything is looked at: who received, who transmitted, where interrupts fired.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use tune::cpu_set::{Cpu, CpuSet};
+
+use super::nic::{self, Queue};
+use super::perf::{Both, Counted};
+use super::programs::{Load, Server, number};
+use super::table::Table;
+use super::transmit::{Packets, Sent, Trace, Transmitted};
+use super::{interrupts, programs};
+
+pub(super) const CONNECTIONS: u32 = 2000;
+pub(super) const MESSAGES: u32 = 4;
+
+/// What was seen while the connections were served.
+pub(super) struct Seen {
+    /// The server's report.
+    pub(super) report: Value,
+    /// Messages that came back whole, every byte right.
+    pub(super) messages: u64,
+    pub(super) perf: Counted,
+    transmitted: Transmitted,
+    /// Of each interrupt, how often it fired where.
+    fired: BTreeMap<u32, BTreeMap<Cpu, u64>>,
+}
+
+/// Serves [`CONNECTIONS`] from the client's namespace.
+pub(super) fn serve(steer: &str) -> Result<Seen> {
+    let server = Server::start(steer)?;
+    let perf = Both::start(server.pid())?;
+    let before = interrupts::read()?;
+    let trace = Trace::start()?;
+    let load = Load::start(CONNECTIONS, MESSAGES)?.finish()?;
+    let transmitted = trace.stop()?;
+    let fired = interrupts::since(&before)?;
+    let perf = perf.stop()?;
+    let messages = number(&load, "/operations")?;
+    Ok(Seen { report: server.stop()?, messages, perf, transmitted, fired })
+}
+
+impl Seen {
+    /// Accept-local or request-local.
+    pub(super) fn share(&self, name: &str) -> Result<f64> {
+        let share = self.report.pointer(&format!("/total/{name}")).and_then(Value::as_f64);
+        share.with_context(|| format!("no {name} in the server's report"))
+    }
+
+    /// Checks that every message came back.
+    pub(super) fn check_echoes(&self, what: &str, table: &mut Table) -> Result<()> {
+        let accepted = number(&self.report, "/total/accepted")?;
+        let asked = u64::from(CONNECTIONS) * u64::from(MESSAGES);
+        table.check(
+            &format!("{what}: every byte came back"),
+            self.messages == asked && accepted == u64::from(CONNECTIONS),
+            format!("{accepted} connections, {} of {asked} messages", self.messages),
+        );
+        Ok(())
+    }
+
+    /// Checks that connections and receives were local.
+    pub(super) fn check_locality(&self, what: &str, least: f64, table: &mut Table) -> Result<()> {
+        for name in ["accept_local", "request_local"] {
+            let share = self.share(name)?;
+            let named = name.replace('_', "-");
+            table.check(
+                &format!("{what}: {named} at least {:.1} %", 100.0 * least),
+                share >= least,
+                samples(self, name)?,
+            );
+        }
+        Ok(())
+    }
+
+    /// Checks that the interrupts of the queues fired on the wanted CPUs only.
+    pub(super) fn check_interrupts(
+        &self,
+        what: &str,
+        queues: &BTreeMap<u32, Queue>,
+        table: &mut Table,
+    ) -> Result<()> {
+        let vectors = nic::vectors()?;
+        let (mut wrong, mut total) = (Vec::new(), 0);
+        for (queue, irqs) in &vectors.queues {
+            for (irq, wanted) in irqs.iter().zip(&queues[queue].irqs) {
+                for (cpu, count) in self.fired.get(irq).into_iter().flatten() {
+                    total += count;
+                    if !wanted.contains(*cpu) {
+                        wrong.push(format!("IRQ {irq} of queue {queue} fired {count} times on CPU {cpu}"));
+                    }
+                }
+            }
+        }
+        let name = format!("{what}: interrupts fire on the queue's CPU only");
+        table.none(&name, &wrong, format!("{total} interrupts of {} queues", vectors.queues.len()));
+        Ok(())
+    }
+
+    /// Checks that the CPUs transmit on their own queues. A few packets in ten thousand do not (tests/README.md).
+    pub(super) fn check_transmit(&self, what: &str, queues: &BTreeMap<u32, Queue>, table: &mut Table) {
+        let Transmitted { packets, by_timers } = &self.transmitted;
+        let of_others = |(pair, _): &(&(Cpu, u32), &Sent)| {
+            !queues.get(&pair.1).is_some_and(|queue| queue.xps.contains(pair.0))
+        };
+        let count = |packets: &Packets| packets.values().map(|sent| sent.packets).sum::<u64>();
+        let elsewhere =
+            |packets: &Packets| packets.iter().filter(of_others).map(|(_, sent)| sent.packets).sum::<u64>();
+        let examples: Vec<String> = packets
+            .iter()
+            .filter(of_others)
+            .take(3)
+            .map(|((_, queue), sent)| format!(", {} on TX queue {queue} by {}", sent.packets, sent.by))
+            .collect();
+        let (all, strays) = (count(packets), elsewhere(packets));
+        table.check(
+            &format!("{what}: 99.5 % of packets leave on a queue of their CPU"),
+            all > 0 && strays * 200 <= all,
+            format!(
+                "all but {strays} of {all}{}; of timers all but {} of {}",
+                examples.concat(),
+                elsewhere(by_timers),
+                count(by_timers)
+            ),
+        );
+        let used: CpuSet = packets.keys().map(|(_, queue)| *queue).collect();
+        table.check(&format!("{what}: every TX queue is used"), used.len() == queues.len(), used);
+    }
+}
+
+fn samples(seen: &Seen, name: &str) -> Result<String> {
+    let local = number(&seen.report, &format!("/total/{name}_samples"))?;
+    let all = number(&seen.report, &format!("/total/{}_samples", name.trim_end_matches("_local")))?;
+    Ok(format!("{:.2} %: {local} of {all}", 100.0 * seen.share(name)?))
+}
+
+/// Checks that the untuned host with a listener chosen by hash is local as often as chance has it.
+pub(super) fn check_by_chance(seen: &Seen, cpus: usize, table: &mut Table) -> Result<()> {
+    #[expect(clippy::cast_precision_loss, reason = "a number of CPUs")]
+    let chance = 1.0 / cpus as f64;
+    for name in ["accept_local", "request_local"] {
+        let share = seen.share(name)?;
+        table.check(
+            &format!("untuned, by hash: {} near 1/{cpus}", name.replace('_', "-")),
+            (0.5 * chance..=2.0 * chance).contains(&share),
+            samples(seen, name)?,
+        );
+    }
+    Ok(())
+}
+
+/// Checks `plan`, `apply` and `plan` of the shipped profile.
+pub(super) fn check_apply(table: &mut Table) -> Result<()> {
+    let plan = programs::profile("plan")?.expect(2)?;
+    table.check(
+        "plan: there are changes, exit status 2",
+        !plan.is_empty(),
+        format!("{} changes", plan.lines().count()),
+    );
+    let apply = programs::profile("apply")?.expect(0)?;
+    let last = apply.lines().last().unwrap_or_default();
+    table.check("apply of profiles/40g.toml", last.starts_with("applied "), last);
+    let again = programs::profile("plan")?.expect(0)?;
+    table.check(
+        "plan again: nothing to do, exit status 0",
+        again.is_empty(),
+        format!("{} changes", again.lines().count()),
+    );
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! Waiting for something to become true.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// Longer than anything takes in an emulated machine whose host is busy; only what hangs gets there.
+pub(super) const LIMIT: Duration = Duration::from_secs(300);
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Looks until there is something.
+pub(super) fn until<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        if start.elapsed() > LIMIT {
+            bail!("waited {} s in vain: {what}", LIMIT.as_secs());
+        }
+        thread::sleep(PAUSE);
+    }
+}
