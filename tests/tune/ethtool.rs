@@ -220,7 +220,8 @@ fn rounding_to(root: &Path, made: u32) -> KernelFiles {
 
 #[test]
 fn what_a_driver_rounds_is_done_said_and_no_drift() {
-    const ROUNDED: &str = "[rings]\nrx = 1000\n[rss]\n[queues]\nirq = \"keep\"\nrps = \"keep\"\nxps = \"keep\"\n";
+    const ROUNDED: &str =
+        "[rings]\nrx = 1000\n[rss]\n[queues]\nirq = \"keep\"\nrps = \"keep\"\nxps = \"keep\"\n";
     let root = host("mlx5_core", &everything());
     let state = root.path().join("run/corelocal");
     let profile_file = profile(ROUNDED);
