@@ -155,7 +155,9 @@ impl Memory {
     /// A completion named this buffer, into which `length` bytes were received: it is a piece now. `None` as
     /// [`Buffers::take`].
     pub(crate) fn take(&mut self, group: Group, buffer: BufferId, length: u32) -> Option<PieceId> {
-        let buffer = self.groups[group as usize].take(buffer)?;
+        let buffers = &mut self.groups[group as usize];
+        let buffer = buffers.take(buffer)?;
+        buffers.filled(length);
         let piece = match group {
             Group::Small => PieceId::from(buffer),
             Group::Large => self.large_piece() + PieceId::from(buffer),
