@@ -12,12 +12,10 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use common::link::rename;
 use common::veth::{NIC, Veth};
 use common::{Run, assert_same_values, contents, copy_of, is_root, profile, run, tune};
 use lab::namespace::Namespace;
-use netlink_bindings::rt_link::{self, IfinfoFlags, Ifinfomsg};
-use netlink_bindings::traits::NetlinkRequest;
-use netlink_socket2::NetlinkSocket;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
 use tune::host::InterfaceChoice;
@@ -137,26 +135,6 @@ fn a_state_directory_that_others_may_write_is_refused() {
     assert_eq!(contents(tree.path()), before);
     mode(0o1777); // as /tmp: nobody can take a file of another's away
     apply().expect(0);
-}
-
-fn send<R: NetlinkRequest>(request: &R) {
-    NetlinkSocket::new().request(request).unwrap().recv_ack().unwrap();
-}
-
-fn header(interface: &str) -> Ifinfomsg {
-    let index = fs::read_to_string(format!("/sys/class/net/{interface}/ifindex")).unwrap();
-    let mut header = Ifinfomsg::new();
-    header.ifi_index = index.trim().parse().unwrap();
-    header
-}
-
-fn rename(from: &str, to: &str) {
-    let mut down = header(from);
-    down.ifi_change = IfinfoFlags::Up as u32;
-    send(&rt_link::Request::new().op_setlink_do(&down));
-    let mut request = rt_link::Request::new().op_setlink_do(&header(from));
-    request.encode().push_ifname(&CString::new(to).unwrap());
-    send(&request);
 }
 
 /// Renames [`NIC`] before the n-th write, or after it.

@@ -6,7 +6,9 @@
 mod common;
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use common::veth::{NIC, Veth, of_nic};
 use common::{Run, contents, copy_of, host, names, profile, repository, run, tune};
@@ -196,4 +198,26 @@ fn two_profiles_are_compared_by_key_and_a_profile_and_a_capture_not_at_all() {
     let bad = repository().join("tests/tune/bad_profiles/unknown-key.toml");
     assert!(diff(&auto, &bad).refusal().contains("unknown-key.toml:"));
     assert!(diff(&auto, Path::new("/no/such/file")).refusal().contains("ENOENT"));
+}
+
+/// A kill leaves no time to clean up: the next run does it.
+#[test]
+fn what_a_killed_run_unpacked_goes_with_the_next_one() {
+    let place = tempfile::tempdir().unwrap();
+    let (file, tmp) = (place.path().join("a.tar"), place.path().join("tmp"));
+    fs::create_dir(&tmp).unwrap();
+    capture_of(&host("i40e-48cpu"), &file).expect(0);
+    let of_capture = |arguments: &[&str]| {
+        let mut command = tune();
+        command.arg("--root").arg(&file).args(arguments).env("TMPDIR", &tmp);
+        command
+    };
+    // It writes more than a pipe holds, and waits for its reader.
+    let mut killed = of_capture(&["capture", "-"]).stdout(Stdio::piped()).spawn().unwrap();
+    killed.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert_eq!(fs::read_dir(&tmp).unwrap().count(), 1, "it is left");
+    Run::from(of_capture(&["show"]).output().unwrap()).expect(0);
+    assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0, "nothing is left");
 }

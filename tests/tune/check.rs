@@ -53,6 +53,7 @@ fn json_has_these_fields() {
         "drift": [{ "path": "/proc/irq/39/smp_affinity_list", "found": "1", "wanted": "0" }],
         "kept": [{ "path": "/proc/sys/net/core/somaxconn", "value": "65535", "asked": "4096" }],
         "skipped": [{ "wish": "irqbalance = \"ban\"", "reason": "irqbalance does not run here" }],
+        "notes": [],
         "pending": [{ "irq": 38, "affinity": "0", "effective": "1" }],
     });
     assert_eq!(found, expected);

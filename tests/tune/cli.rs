@@ -75,56 +75,6 @@ fn json_of_plan_apply_and_restore() {
     }
 }
 
-/// The names of the fields of an object.
-fn fields(object: &serde_json::Value) -> Vec<&str> {
-    object.as_object().unwrap().keys().map(String::as_str).collect()
-}
-
-#[test]
-fn every_object_has_the_schema_its_command_and_these_fields() {
-    let tree = copy_of("virtio-2cpu");
-    let mut objects = Vec::new();
-    for (command, expected) in [
-        ("plan", &["changes", "command", "interfaces", "kept", "notes", "schema", "skipped"][..]),
-        (
-            "apply",
-            &["changes", "command", "failed", "interfaces", "kept", "notes", "pending", "schema", "skipped"],
-        ),
-        (
-            "restore",
-            &[
-                "command",
-                "elsewhere",
-                "failed",
-                "gone",
-                "other_boot",
-                "renamed",
-                "restored",
-                "schema",
-                "unchanged",
-            ],
-        ),
-        ("show", &["command", "interfaces", "schema"]),
-        ("script", &["command", "interfaces", "schema", "script"]),
-        ("check", &["command", "drift", "interfaces", "kept", "pending", "schema", "settings", "skipped"]),
-    ] {
-        let auto = auto();
-        let arguments = match command {
-            "restore" | "show" => vec![command, "--json"],
-            _ => vec![command, "--json", &auto],
-        };
-        let object = run(tree.path(), arguments).json();
-        assert_eq!(fields(&object), expected);
-        assert_eq!((&object["schema"], &object["command"]), (&1.into(), &command.into()));
-        objects.push(object);
-    }
-    let [plan, apply, restore, ..] = objects.as_slice() else { panic!() };
-    assert_eq!(fields(&plan["changes"][0]), ["after", "before", "path"]);
-    assert_eq!(apply["changes"], plan["changes"]);
-    assert_eq!(fields(&restore["restored"][0]), ["after", "before", "path"]);
-    assert_eq!((&restore["unchanged"], &restore["other_boot"]), (&0.into(), &false.into()));
-}
-
 #[test]
 fn show_has_a_row_for_each_queue_with_its_interrupt_and_how_it_is_known() {
     let show = run(&host("i40e-48cpu"), ["show", "--json", "eth0"]).expect(0).json();

@@ -8,6 +8,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,7 @@ use common::{Run, copy_of, is_root, profile, run, tune};
 use lab::namespace::Namespace;
 use rustix::mount::{MountFlags, mount_bind, mount_remount};
 use rustix::process::{Pid, Signal, kill_process};
+use tune::apply::Transaction;
 use tune::host::{Host, InterfaceChoice, Irq, ToldMap};
 use tune::irqbalance::{Irqbalance, ban};
 use tune::journal::State;
@@ -108,25 +110,24 @@ fn a_profile_says_whether_irqbalance_is_told() {
     let tree = tree_of("{\"pid\":9,\"banned_irqs\":[]}");
     let with = |policy: &str| {
         let text = fs::read_to_string(profile("auto.toml")).unwrap();
-        let text = text.replace("irqbalance = \"ban\"", &format!("irqbalance = \"{policy}\""));
+        let text = text.replace("irqbalance = \"ban\"", &format!("irqbalance = {policy}"));
         let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
         fs::write(file.path(), text).unwrap();
         run(tree.path(), ["plan", file.path().to_str().unwrap()])
     };
-    assert!(!with("coexist").expect(2).stdout.contains("irqbalance"));
-    let stop = with("stop");
-    let message = stop.refusal();
-    assert!(
-        message.contains("(process 9)") && message.contains("\"systemctl stop irqbalance\""),
-        "{message}"
-    );
+    assert!(!with("\"coexist\"").expect(2).stdout.contains("irqbalance"));
     fs::write(tree.path().join(TREE), "{\"daemons\":[]}").unwrap();
-    assert_eq!(with("stop").expect(2).stderr, "");
     let skipped = "tune: skipped irqbalance = \"ban\": irqbalance does not run here\n";
-    assert_eq!(with("ban").expect(2).stderr, skipped);
+    assert_eq!(with("\"ban\"").expect(2).stderr, skipped);
     fs::remove_file(tree.path().join(TREE)).unwrap();
     let unknown = "tune: skipped irqbalance = \"ban\": /corelocal/irqbalance.json is not in this tree\n";
-    assert_eq!(with("ban").expect(2).stderr, unknown);
+    assert_eq!(with("\"ban\"").expect(2).stderr, unknown);
+    let required = with("{ policy = \"ban\", require = true }");
+    assert!(
+        required.refusal().contains("is not in this tree; the profile requires it"),
+        "{}",
+        required.stderr
+    );
 }
 
 /// Where irqbalances run that nobody else sees; one test at a time, since a process without a socket is looked for, too.
@@ -213,7 +214,10 @@ impl Machine {
             let after = Value::from_irqs(&(&before.irqs() | &irqs(numbers)));
             let change = Change { setting: Setting::IrqbalanceBan, before, after };
             let state = State::open(&State::default_directory(files).unwrap(), files).unwrap();
-            tune::apply::apply(files, &state, &host, &[change]).map_err(|error| error.to_string())
+            let begun = Transaction::begin(files, &state);
+            begun
+                .and_then(|mut begun| begun.write(&host, &[change], &[], |_| true))
+                .map_err(|error| error.to_string())
         })
     }
 
@@ -384,4 +388,36 @@ fn a_socket_of_another_user_is_not_asked() {
         heard
     });
     assert_eq!(heard, "0");
+}
+
+/// Below a root where the socket and the program that speaks to it are links to the real ones.
+#[test]
+fn a_script_tells_the_real_one_and_its_undo_file_gives_back() {
+    let Some(machine) = Machine::new() else { return };
+    if Command::new("socat").arg("-V").output().is_err() {
+        println!("SKIPPED: needs socat");
+        return;
+    }
+    let daemon = machine.start(&["--banirq=24"]);
+    let pid = daemon.0.id();
+    let tree = tree_of(&format!("{{\"pid\":{pid},\"banned_irqs\":[24]}}"));
+    let (place, socket) = (tempfile::tempdir().unwrap(), format!("run/irqbalance/irqbalance{pid}.sock"));
+    let script = place.path().join("script.sh");
+    fs::write(&script, auto(tree.path(), "script").expect(0).stdout).unwrap();
+    for directory in ["bin", "run/irqbalance"] {
+        fs::create_dir_all(tree.path().join(directory)).unwrap();
+    }
+    symlink(format!("/{socket}"), tree.path().join(&socket)).unwrap();
+    symlink("/usr/bin/socat", tree.path().join("bin/socat")).unwrap();
+    let sh = |file: &Path| -> Run {
+        let mut command = Command::new("sh");
+        command.arg(file).env("TUNE_ROOT", tree.path());
+        machine.inside(|_| command.output().unwrap()).into()
+    };
+    let done = sh(&script).expect(0);
+    assert!(done.stdout.contains(&format!("irqbalance/{pid}: 24 -> 24 38 39\n")), "{}", done.stdout);
+    assert_eq!(machine.lists(), [irqs(&[24, 38, 39])]);
+    assert_eq!(sh(&script).expect(0).stdout, "nothing to do\n");
+    sh(Path::new(done.stdout.lines().last().unwrap().rsplit(' ').next().unwrap())).expect(0);
+    assert_eq!(machine.lists(), [irqs(&[24])]);
 }

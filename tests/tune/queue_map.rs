@@ -66,6 +66,28 @@ fn one_netdev_on_two_functions_is_known_by_netlink_and_by_nothing_else() {
 }
 
 #[test]
+fn what_netlink_knows_is_set_and_put_back_also_where_the_names_of_handlers_are_masked() {
+    for masked in [false, true] {
+        let tree = copy_of("mlx5-multi-pf");
+        if masked {
+            fs::write(tree.path().join("proc/interrupts"), "").unwrap();
+        }
+        let before = contents(tree.path());
+        assert_eq!(shown(tree.path(), &[])["rx-7"], (64, "netlink".to_owned()));
+        assert_eq!(planned_irqs(tree.path(), &[&auto()]).len(), 8);
+        run(tree.path(), ["apply", &auto()]).expect(0);
+        run(tree.path(), ["check", &auto()]).expect(0);
+        let restored = run(tree.path(), ["restore", "--json"]).expect(0).json();
+        assert_eq!((&restored["gone"], &restored["failed"]), (&json!([]), &json!([])), "masked: {masked}");
+        assert_same_values(&contents(tree.path()), &before);
+    }
+    let tree = copy_of("mlx5-48cpu");
+    fs::write(tree.path().join("proc/interrupts"), "").unwrap();
+    let refused = run(tree.path(), ["plan", &auto()]);
+    assert!(refused.refusal().contains("/proc/interrupts is empty here"), "{}", refused.stderr);
+}
+
+#[test]
 fn what_netlink_says_of_some_queues_must_agree_with_the_names() {
     let tree = copy_of("mana-4cpu");
     let tell = |irq: u32| {

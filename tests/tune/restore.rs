@@ -5,15 +5,11 @@
 
 mod common;
 
-use std::ffi::CString;
 use std::fs;
 use std::sync::mpsc;
 
 use common::veth::{NIC, Veth};
-use common::{Run, profile, tune};
-use netlink_bindings::rt_link::{self, IfinfoFlags, Ifinfomsg};
-use netlink_bindings::traits::NetlinkRequest;
-use netlink_socket2::NetlinkSocket;
+use common::{Run, link, profile, tune};
 
 fn lab_toml() -> String {
     profile("lab.toml").to_str().unwrap().to_owned()
@@ -26,30 +22,8 @@ fn profile_of(text: &str) -> tempfile::NamedTempFile {
     file
 }
 
-fn send<R: NetlinkRequest>(request: &R) {
-    NetlinkSocket::new().request(request).unwrap().recv_ack().unwrap();
-}
-
-fn header(interface: &str) -> Ifinfomsg {
-    let index = fs::read_to_string(format!("/sys/class/net/{interface}/ifindex")).unwrap();
-    let mut header = Ifinfomsg::new();
-    header.ifi_index = index.trim().parse().unwrap();
-    header
-}
-
 fn rename(veth: &Veth, from: &str, to: &str) {
-    veth.inside(|| {
-        let mut down = header(from);
-        down.ifi_change = IfinfoFlags::Up as u32;
-        send(&rt_link::Request::new().op_setlink_do(&down));
-        let mut request = rt_link::Request::new().op_setlink_do(&header(from));
-        request.encode().push_ifname(&CString::new(to).unwrap());
-        send(&request);
-    });
-}
-
-fn remove(veth: &Veth) {
-    veth.inside(|| send(&rt_link::Request::new().op_dellink_do(&header(NIC))));
+    veth.inside(|| link::rename(from, to));
 }
 
 #[track_caller]
@@ -113,7 +87,7 @@ fn an_interface_that_is_gone_is_named_and_the_rest_restored() {
     let file = profile_of("[queues]\nirq = \"keep\"\n[sysctl]\n\"net.core.somaxconn\" = { exact = 77 }\n");
     veth.tune(&["apply", file.path().to_str().unwrap()]).expect(0);
     assert_eq!(somaxconn(), "77\n");
-    remove(&veth);
+    veth.inside(|| link::delete(NIC));
     let restored = veth.tune(&["restore"]).expect(0);
     assert!(restored.stdout.contains("interface nic0 (index "), "{}", restored.stdout);
     assert!(restored.stdout.contains("is not in this network namespace any more"), "{}", restored.stdout);

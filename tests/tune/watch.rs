@@ -8,14 +8,13 @@ mod common;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use common::veth::{NIC, Veth, of_nic};
-use common::{host, profile, run};
-use netlink_bindings::rt_link::{self, IfinfoFlags, Ifinfomsg};
-use netlink_socket2::NetlinkSocket;
+use common::{host, link, profile, run};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -105,22 +104,8 @@ fn set_rps(veth: &Veth, queue: u32, mask: &str) {
     veth.inside(|| fs::write(path, mask).unwrap());
 }
 
-fn link(veth: &Veth) -> Ifinfomsg {
-    let path = format!("/sys/class/net/{NIC}/ifindex");
-    let ifi_index = veth.inside(|| fs::read_to_string(path).unwrap()).trim().parse().unwrap();
-    Ifinfomsg { ifi_index, ..Ifinfomsg::new() }
-}
-
 fn set_up(veth: &Veth, up: bool) {
-    let flag = IfinfoFlags::Up as u32;
-    let header = Ifinfomsg { ifi_flags: if up { flag } else { 0 }, ifi_change: flag, ..link(veth) };
-    let request = rt_link::Request::new().op_setlink_do(&header);
-    veth.inside(|| NetlinkSocket::new().request(&request).unwrap().recv_ack().unwrap());
-}
-
-fn delete(veth: &Veth) {
-    let request = rt_link::Request::new().op_dellink_do(&link(veth));
-    veth.inside(|| NetlinkSocket::new().request(&request).unwrap().recv_ack().unwrap());
+    veth.inside(|| link::set_up(NIC, up));
 }
 
 #[test]
@@ -197,7 +182,7 @@ fn an_interface_that_is_deleted_is_said_and_waited_for() {
     assert!(started["settings"].as_u64().unwrap() > 4, "{started}");
     assert_eq!(watch.object()["event"], "as-wanted");
 
-    delete(&veth);
+    veth.inside(|| link::delete(NIC));
     let mut events: Vec<Value> = Vec::new();
     while events.last().is_none_or(|event: &Value| event["event"] != "unknown") {
         events.push(watch.object());
@@ -266,4 +251,80 @@ fn a_profile_that_cannot_be_had_and_a_tree_are_refused_at_once() {
     assert!(missing.refusal().contains("are not all on this host"), "{}", missing.stderr);
     let interval = veth.tune(&["watch", "--interval", "1ms", &lab()]).expect(2);
     assert!(interval.stderr.contains("must be from 100ms to 1day"), "{}", interval.stderr);
+}
+
+/// Which would be undone by the next poll, and the poll by the next restore.
+#[test]
+fn a_restore_ends_a_watch_that_repairs_and_stays() {
+    let Some(veth) = Veth::with_queues(2) else { return };
+    let before = veth.values();
+    veth.tune(&["apply", &lab()]).expect(0);
+    let mut watch = Watch::start(&veth, &["--repair", "--interval", "100ms", "--json"]);
+    assert_eq!(watch.object()["event"], "started");
+    assert_eq!(watch.object()["event"], "as-wanted");
+    // Both look at the lock for a moment; who comes second may try again.
+    while veth.tune(&["restore"]).code != Some(0) {}
+    let mut event = watch.object();
+    while event["event"] == "drift" || event["event"] == "repair-failed" {
+        event = watch.object();
+    }
+    assert_eq!(event["event"], "restored", "{event}");
+    assert_eq!(watch.child.wait().unwrap().code(), Some(0));
+    assert_eq!(veth.values(), before);
+}
+
+#[test]
+fn a_restore_that_did_not_get_to_its_end_ends_it_too_and_an_apply_begins_anew() {
+    let Some(veth) = Veth::with_queues(2) else { return };
+    veth.tune(&["apply", &lab()]).expect(0);
+    let mut watch = Watch::start(&veth, &["--repair", "--interval", "100ms"]);
+    assert!(watch.line().contains(" watching "));
+    watch.says("as wanted");
+    // What a restore leaves that is killed, or fails, in its middle.
+    let half = || {
+        let directory = Path::new("/run/corelocal");
+        let names = common::names(directory, |path| path.extension().is_some_and(|end| end == "json"));
+        let journal = directory.join(&names[0]);
+        let text = fs::read_to_string(&journal).unwrap();
+        fs::write(&journal, text.replacen('{', "{\"restoring\": true,", 1)).unwrap();
+    };
+    veth.inside(half);
+    set_rps(&veth, 0, "0");
+    assert!(watch.line().contains("rx-0/rps_cpus: 0, wanted "));
+    watch.says("restored: \"tune restore\" put back what was there, and this watch ends");
+    assert_eq!(watch.child.wait().unwrap().code(), Some(0));
+
+    let watch = Watch::start(&veth, &["--repair", "--interval", "100ms"]);
+    let lines: Vec<String> = (0..3).map(|_| watch.line()).collect();
+    assert!(lines[2].ends_with("repaired: 1 written"), "who starts it wants the profile: {lines:?}");
+    set_rps(&veth, 1, "0");
+    assert!(watch.line().contains("rx-1/rps_cpus: 0, wanted "));
+    watch.says("repaired: 1 written");
+    watch.stop();
+    veth.tune(&["restore"]).expect(0);
+}
+
+/// As when a CPU comes back: what is found stays, and what is wanted changes.
+#[test]
+fn a_drift_is_said_again_when_something_else_is_wanted() {
+    let Some(veth) = Veth::with_queues(2) else { return };
+    let cpus = tune::affinity::allowed().unwrap();
+    let [Some(first), Some(second)] = [0, 1].map(|nth| cpus.iter().nth(nth)) else {
+        println!("SKIPPED: needs two CPUs");
+        return;
+    };
+    let of = |cpu| tune::cpu_set::CpuSet::from_iter([cpu]);
+    veth.tune(&["apply", &lab()]).expect(0);
+    let watch = Watch::start(&veth, &["--interval", "100ms"]);
+    assert!(watch.line().contains(" watching "));
+    watch.says("as wanted");
+    let path = format!("/sys/class/net/{NIC}/queues/rx-1/rps_cpus");
+    set_rps(&veth, 1, "0");
+    watch.says(&format!("{path}: 0, wanted {} (somebody wrote it)", of(second).to_mask()));
+    // The workers' CPUs are "online", of which a process has those that it may use.
+    tune::affinity::set_of(watch.child.id(), &of(first)).unwrap();
+    let lines: Vec<String> = (0..2).map(|_| watch.line()).collect();
+    let again = format!("{path}: 0, wanted {} ", of(first).to_mask());
+    assert!(lines.iter().any(|line| line.contains(&again)), "{lines:?}");
+    watch.stop();
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::host::{Host, HostError, Topology};
+use crate::host::{Host, HostError, Topology, irq_owner};
 use crate::journal::{Entry, Journal, JournalError, Loaded, Owner, State};
 use crate::kernel_files::KernelFiles;
 use crate::netns::{self, Links};
@@ -96,7 +96,7 @@ pub(crate) struct Step<'a> {
 
 /// Changes that are made and undone together, in one stage or in several: what is set by ethtool first, and the rest when
 /// it is known what became of queues and interrupts.
-pub(crate) struct Transaction<'a> {
+pub struct Transaction<'a> {
     files: &'a KernelFiles,
     state: &'a State,
     /// The journal that was there before.
@@ -114,7 +114,10 @@ pub(crate) struct Transaction<'a> {
 
 impl<'a> Transaction<'a> {
     /// Nothing is written yet.
-    pub(crate) fn begin(files: &'a KernelFiles, state: &'a State) -> Result<Self, ApplyError> {
+    ///
+    /// # Errors
+    /// If there is a journal that cannot be used.
+    pub fn begin(files: &'a KernelFiles, state: &'a State) -> Result<Self, ApplyError> {
         let (previous, replaced_journal) = match state.load()? {
             Loaded::Journal(journal) => (Some(journal), false),
             Loaded::Nothing => (None, false),
@@ -131,7 +134,7 @@ impl<'a> Transaction<'a> {
     ///
     /// # Errors
     /// If anything fails; this stage and those before it are then undone as far as the kernel allows.
-    pub(crate) fn write(
+    pub fn write(
         &mut self,
         host: &Host,
         changes: &[Change],
@@ -191,14 +194,6 @@ impl<'a> Transaction<'a> {
     }
 }
 
-/// Writes these changes, which were planned on `host`, and no others, as one transaction in one stage.
-///
-/// # Errors
-/// If anything fails; what was written is then undone as far as the kernel allows.
-pub fn apply(files: &KernelFiles, state: &State, host: &Host, changes: &[Change]) -> Result<(), ApplyError> {
-    Transaction::begin(files, state)?.write(host, changes, &[], |_| true)
-}
-
 /// Checks every change without writing, and reads what the journal must hold, the interfaces among it.
 pub(crate) fn preflight<'a>(
     files: &KernelFiles,
@@ -229,7 +224,7 @@ pub(crate) fn entries_of(
 ) -> Vec<Entry> {
     let entry = |setting: &Setting| {
         let before = setting_io::read_optional(files, setting).ok()??;
-        Some(Entry { path: setting.path(), before, owner: owner(host, links, setting) })
+        Some(Entry { path: setting.path(), before, owner: owner(files, host, links, setting) })
     };
     settings.iter().filter_map(entry).collect()
 }
@@ -250,14 +245,17 @@ pub(crate) fn check(
         return Err(format!("{path} changed from \"{}\" to \"{found}\" meanwhile; run again", change.before));
     }
     let before = setting_io::journal_text(files, change, text).map_err(|error| error.to_string())?;
-    Ok(Entry { path, before, owner: owner(host, links, &change.setting) })
+    Ok(Entry { path, before, owner: owner(files, host, links, &change.setting) })
 }
 
-fn owner(host: &Host, links: &Links, setting: &Setting) -> Option<Owner> {
+fn owner(files: &KernelFiles, host: &Host, links: &Links, setting: &Setting) -> Option<Owner> {
     if let Setting::IrqAffinity(irq) = setting {
         return host.nics.iter().find_map(|on| {
             let row = on.queue_irqs.rows.iter().find(|row| row.irq == *irq)?;
-            let device = on.nic.device.as_ref()?.interrupt_directory().to_owned();
+            let device = on.nic.device.as_ref()?.interrupt_directory();
+            // One interface may stand on two functions of a card, and netlink says whose interrupts it has.
+            let is_other = irq_owner::belongs_to(files, *irq, None, device).ok()? == Some(false);
+            let device = if is_other { String::new() } else { device.to_owned() };
             Some(Owner::Interrupt { name: row.name.clone(), device })
         });
     }

@@ -182,7 +182,16 @@ pub fn apply_profile(
     state_directory: &Path,
     profile: &Profile,
 ) -> Result<Applied, Error> {
-    let mut state = State::open_existing(state_directory, files)?;
+    apply_locked(files, state_directory, State::open_existing(state_directory, files)?, profile)
+}
+
+/// As [`apply_profile`], with the state directory's lock where it exists.
+fn apply_locked(
+    files: &KernelFiles,
+    state_directory: &Path,
+    mut state: Option<State>,
+    profile: &Profile,
+) -> Result<Applied, Error> {
     let mut planned = plan_profile(files, profile)?;
     if state.is_none() && !planned.changes.is_empty() {
         // The first apply. What is refused is refused before the directory is made, unless another run has made it

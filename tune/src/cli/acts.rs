@@ -46,7 +46,7 @@ pub(super) fn restore(session: &Session) -> Result<()> {
     Ok(())
 }
 
-/// `watch PROFILE`, until SIGHUP, SIGINT or SIGTERM; a repair that is begun is finished.
+/// `watch PROFILE`, until SIGHUP, SIGINT or SIGTERM, or, where it repairs, a `restore`; a repair that is begun is finished.
 pub(super) fn watch(session: &Session, profile: &Path, repair: bool, interval: Duration) -> Result<()> {
     session.root.refuse_capture("watch")?;
     if !session.files().is_live() {
@@ -72,7 +72,7 @@ pub(super) fn watch(session: &Session, profile: &Path, repair: bool, interval: D
 }
 
 fn say(format: Format, event: &Event) -> io::Result<()> {
-    if *event == Event::Stopped {
+    if matches!(event, Event::Stopped | Event::Restored) {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     }
     let mut line = Vec::new();

@@ -36,7 +36,7 @@ pub(super) struct Options {
     /// show, plan, apply, check, script, watch: the interface instead of the profile's; "auto" is that of the default route
     #[arg(long, global = true, value_name = "IFACE")]
     pub(super) interface: Option<String>,
-    /// show, plan, apply, check, script, watch: which interrupt serves which queue, such as "rx-0=irq 42,tx-0=irq 43", or a
+    /// show, plan, apply, check, script, watch, profile init: which interrupt serves which queue, such as "rx-0=irq 42,tx-0=irq 43", or a
     /// file with that
     #[arg(long, global = true, value_name = "MAP")]
     pub(super) map: Option<String>,
@@ -81,15 +81,18 @@ pub(super) enum Command {
         /// TOML, see profiles/README.md
         profile: PathBuf,
     },
-    /// Print a shell script that does what apply would do now, for hosts without this program
+    /// Print a shell script that does what apply would do now, for review and for hosts without this program
+    ///
+    /// Where a device's queues change with it, what is set of those comes with a second script, made after the first has run.
+    #[command(after_help = "Exit status of the script: 0 done, 2 done and to be made once more, 1 undone")]
     Script {
         /// TOML, see profiles/README.md
         profile: PathBuf,
     },
     /// Look again and again, and say in one line each what is not as the profile wants it any more, until SIGTERM
     ///
-    /// A link event leads to a look at once; between them a poll opens few files. Under systemd, Type=notify and WatchdogSec
-    /// work.
+    /// A link event leads to a look at once; between them a poll opens few files. A restore ends a watch that repairs. Under
+    /// systemd, Type=notify and WatchdogSec work.
     Watch {
         /// TOML, see profiles/README.md
         profile: PathBuf,
@@ -138,7 +141,7 @@ pub(super) enum Command {
 
 #[derive(Subcommand)]
 pub(super) enum ProfileCommand {
-    /// Print a profile for this host with a comment to each key
+    /// Print a profile for this host with every section that it has; what is not recommended is commented out
     Init {
         /// The interface; "auto" is that of the default route
         #[arg(value_name = "IFACE")]
@@ -183,6 +186,7 @@ impl Options {
             ("--interface", self.interface.is_some()),
             ("--map", self.map.is_some()),
             ("--state-dir", self.state_dir.is_some()),
+            ("--json", self.json),
         ];
         options.into_iter().filter(|(_, given)| *given).map(|(option, _)| option).collect()
     }
@@ -249,18 +253,18 @@ impl Command {
 
     /// Whether this one of [`Options::given`] has a meaning for the subcommand.
     fn takes(&self, option: &str) -> bool {
+        if option == "--json" {
+            // What these print is for a shell and for man.
+            return !matches!(self, Self::Completions { .. } | Self::Man { .. });
+        }
         match self {
             Self::Show { .. } => ["--interface", "--map"].contains(&option),
             Self::Explain(asked) => asked.takes(option),
-            Self::Plan { .. } => option != "--state-dir",
+            Self::Plan { .. } | Self::Check { .. } | Self::Script { .. } => option != "--state-dir",
             Self::Apply { .. } | Self::Watch { .. } => true,
             Self::Restore => option == "--state-dir",
-            Self::Check { .. } | Self::Script { .. } => option != "--state-dir",
-            Self::Profile { .. }
-            | Self::Capture { .. }
-            | Self::Diff { .. }
-            | Self::Completions { .. }
-            | Self::Man { .. } => false,
+            Self::Profile { .. } => option == "--map",
+            Self::Capture { .. } | Self::Diff { .. } | Self::Completions { .. } | Self::Man { .. } => false,
         }
     }
 }

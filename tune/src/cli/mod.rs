@@ -8,6 +8,7 @@ mod generated;
 mod map;
 mod profile_file;
 mod root;
+mod unpacked;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -139,12 +140,9 @@ fn run_on_host(session: &Session, command: &Command) -> Result<ExitCode> {
         Command::Apply { profile, keep_going } => return acts::apply(session, profile, *keep_going),
         Command::Watch { profile, repair, interval } => acts::watch(session, profile, *repair, *interval)?,
         Command::Profile { command: ProfileCommand::Init { name } } => {
-            let host = Host::read(
-                files,
-                &name.parse()?,
-                &crate::profile::init_sysctl_names(),
-                &session.overrides.map,
-            )?;
+            let sysctls = crate::profile::init_sysctl_names();
+            let host = Host::read(files, &name.parse()?, &sysctls, &session.overrides.map)?;
+            let host = host.with_governors(files)?;
             let text = crate::profile::init(&host);
             print(|out| report::profile(out, format, &host.interfaces(), &text))?;
         }
@@ -155,10 +153,12 @@ fn run_on_host(session: &Session, command: &Command) -> Result<ExitCode> {
             return Ok(if checked.is_as_wanted() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) });
         }
         Command::Script { profile } => {
-            let planned = crate::script::feasible(crate::plan_profile(files, &session.profile(profile)?)?);
-            let text = crate::script::script(&planned, &session.options.command_line("script", profile))?;
-            print(|out| report::script(out, format, &planned.host.interfaces(), &text))?;
-            session.print_asides(&planned.desired.kept, &planned.desired.skipped, &planned.desired.notes);
+            let wanted = session.profile(profile)?;
+            let script = crate::script::Script::new(&wanted, crate::plan_profile(files, &wanted)?)?;
+            let text = script.text(&wanted, &session.options.command_line("script", profile));
+            print(|out| report::script(out, format, &script, &text))?;
+            let desired = &script.planned.desired;
+            session.print_asides(&desired.kept, &desired.skipped, &desired.notes);
         }
         Command::Capture { file, interfaces, profile } => {
             return captures::capture(session, file, interfaces, profile.as_deref());

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
-use tempfile::TempDir;
 
+use super::unpacked::Unpacked;
 use crate::capture;
 use crate::errno::describe;
 use crate::kernel_files::KernelFiles;
@@ -14,14 +14,14 @@ pub(super) struct Root {
     /// Its files.
     pub(super) files: KernelFiles,
     /// The capture, and where it is unpacked as long as this value lives.
-    capture: Option<(PathBuf, TempDir)>,
+    capture: Option<(PathBuf, Unpacked)>,
 }
 
 impl Root {
     /// Opens a directory, or unpacks a capture into a directory of its own.
     pub(super) fn open(path: &Path) -> Result<Self> {
         if path.is_file() {
-            let place = tempfile::Builder::new().prefix("tune-capture.").tempdir();
+            let place = Unpacked::make();
             let place =
                 place.map_err(|error| anyhow!("make a directory to unpack in: {}", describe(&error)))?;
             capture::unpack(path, place.path()).map_err(|error| anyhow!("--root: {error}"))?;

@@ -16,6 +16,7 @@ use crate::host::Irq;
 use crate::kernel_files::{KernelFileError, KernelFiles};
 use message::Additions;
 use socket::Socket;
+pub(crate) use socket::process;
 
 /// Where a captured tree has it.
 const TREE: &str = "/corelocal/irqbalance.json";
@@ -137,7 +138,7 @@ pub(crate) fn ask(files: &KernelFiles) -> Result<Irqbalance, IrqbalanceError> {
     if !daemons.is_empty() {
         return Ok(Irqbalance::Running(daemons.into_iter().map(|(_, daemon)| daemon).collect()));
     }
-    match socket::process(files)? {
+    match process(files)? {
         Some(pid) => Err(IrqbalanceError::NoSocket(pid)),
         None => Ok(Irqbalance::Absent),
     }

@@ -128,7 +128,7 @@ fn is_irqbalance(files: &KernelFiles, pid: u32) -> Result<bool, KernelFileError>
 }
 
 /// A process called irqbalance that is not a zombie.
-pub(super) fn process(files: &KernelFiles) -> Result<Option<u32>, KernelFileError> {
+pub(crate) fn process(files: &KernelFiles) -> Result<Option<u32>, KernelFileError> {
     for name in files.list_optional("/proc")?.unwrap_or_default() {
         let Ok(pid) = name.parse() else { continue };
         // A process may end while it is looked at, which some kernels call ESRCH.

@@ -33,6 +33,10 @@ pub struct Journal {
     pub boot_id: Option<String>,
     /// Cookie of the network namespace ([`netns::cookie`]); 0 in a captured tree.
     pub netns: u64,
+    /// A restore has begun to put these values back: whoever wants them otherwise says so by the next apply. That is how a
+    /// `watch --repair` learns of a restore that did not get to its end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restoring: bool,
     /// In the order of writing, each path once.
     pub entries: Vec<Entry>,
 }
@@ -56,9 +60,11 @@ pub struct Entry {
 pub enum Owner {
     /// An interrupt.
     Interrupt {
-        /// Its handler, for people: a driver names it after its interface, and it changes with that.
+        /// Its handler, by which it is found under another number; a driver names it after its interface, and it changes
+        /// with that. Empty where `/proc/interrupts` is masked.
         name: String,
-        /// The device, as [`interrupt_directory`](crate::host::nic::Device::interrupt_directory) gives it.
+        /// The device, as [`interrupt_directory`](crate::host::nic::Device::interrupt_directory) gives it; empty for an
+        /// interrupt of another function of the card.
         device: String,
     },
     /// An interface.
@@ -92,8 +98,8 @@ impl Entry {
 
     /// True if exactly one of these is of the same interrupt's handler of the same device, under whatever number.
     fn is_once_in(&self, entries: &[Self]) -> bool {
-        let is_interrupt = matches!(self.owner, Some(Owner::Interrupt { .. }));
-        is_interrupt && entries.iter().filter(|entry| entry.owner == self.owner).count() == 1
+        let has_handler = matches!(&self.owner, Some(Owner::Interrupt { name, .. }) if !name.is_empty());
+        has_handler && entries.iter().filter(|entry| entry.owner == self.owner).count() == 1
     }
 
     fn is_of_other(&self, found: &Self) -> bool {
@@ -113,11 +119,19 @@ pub enum Loaded {
 }
 
 impl Journal {
+    /// This journal, as it is while a restore follows it.
+    #[must_use]
+    pub fn being_restored(mut self) -> Self {
+        self.restoring = true;
+        self
+    }
+
     /// This journal with the entries of a further `apply`. A path that is known keeps its oldest value, also when its
     /// interface was renamed, unless that was the value of another interrupt or interface, whose number or name has been
     /// given to a new one since.
     #[must_use]
     pub fn extended(mut self, entries: Vec<Entry>, links: &Links) -> Self {
+        self.restoring = false;
         for known in &mut self.entries {
             let now = Setting::from_path(&known.path).and_then(|setting| known.now(&setting, links));
             if let Some(now) = now {

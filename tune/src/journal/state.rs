@@ -100,6 +100,7 @@ impl State {
             tool: format!("tune {}", env!("CARGO_PKG_VERSION")),
             boot_id: self.boot_id.clone(),
             netns: self.netns,
+            restoring: false,
             entries,
         }
     }

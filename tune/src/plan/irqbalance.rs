@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use super::{Desired, PlanError, Skipped};
 use crate::host::Irq;
 use crate::irqbalance::{Irqbalance, IrqbalanceError, message};
-use crate::profile::IrqbalancePolicy;
+use crate::profile::{IrqbalancePolicy, IrqbalanceWish};
 use crate::setting::{Setting, Value};
 
 /// Adds the ban of every interrupt that `desired` places. Without any there is nothing to leave alone.
 pub(super) fn plan(
-    policy: IrqbalancePolicy,
+    wish: IrqbalanceWish,
     irqbalance: &Irqbalance,
     desired: &mut Desired,
 ) -> Result<(), PlanError> {
@@ -22,33 +22,32 @@ pub(super) fn plan(
             _ => None,
         })
         .collect();
-    let wish = match policy {
-        IrqbalancePolicy::Coexist => return Ok(()),
-        _ if placed.is_empty() => return Ok(()),
-        IrqbalancePolicy::Ban => "irqbalance = \"ban\"",
-        IrqbalancePolicy::Stop => "irqbalance = \"stop\"",
-    };
-    let mut skip = |reason: String| desired.skipped.push(Skipped { wish: wish.to_owned(), reason });
-    match irqbalance {
-        Irqbalance::Absent if policy == IrqbalancePolicy::Stop => {}
-        Irqbalance::Absent => skip("irqbalance does not run here".to_owned()),
-        Irqbalance::Unknown(reason) => skip(reason.clone()),
-        Irqbalance::Running(daemons) if policy == IrqbalancePolicy::Stop => {
-            let pids: Vec<String> = daemons.iter().map(|daemon| daemon.pid.to_string()).collect();
-            return Err(PlanError::IrqbalanceRuns { pids: pids.join(", ") });
-        }
+    if wish.policy == IrqbalancePolicy::Coexist || placed.is_empty() {
+        return Ok(());
+    }
+    let (reason, require) = match irqbalance {
+        // Nothing moves them.
+        Irqbalance::Absent => ("irqbalance does not run here".to_owned(), false),
+        Irqbalance::Unknown(reason) => (reason.clone(), wish.require),
         Irqbalance::Running(daemons) => {
             // What a message to one of them would have to hold.
             let longest = daemons.iter().map(|daemon| &daemon.banned_irqs | &placed);
-            if let Some(list) = longest.into_iter().find(|list| message::ban(list).is_none()) {
-                skip(IrqbalanceError::TooLong { count: list.len() }.to_string());
-                return Ok(());
+            match longest.into_iter().find(|list| message::ban(list).is_none()) {
+                Some(list) => (IrqbalanceError::TooLong { count: list.len() }.to_string(), wish.require),
+                None => {
+                    let banned = irqbalance.banned().unwrap_or_default();
+                    let value = Value::from_irqs(&(&banned | &placed));
+                    desired.set(Setting::IrqbalanceBan, value, "irqbalance would move the interrupts again");
+                    return Ok(());
+                }
             }
-            let banned = irqbalance.banned().unwrap_or_default();
-            let value = Value::from_irqs(&(&banned | &placed));
-            desired.set(Setting::IrqbalanceBan, value, "irqbalance would move the interrupts again");
         }
+    };
+    let wish = "irqbalance = \"ban\"".to_owned();
+    if require {
+        return Err(PlanError::Required { wish, reason });
     }
+    desired.skipped.push(Skipped { wish, reason });
     Ok(())
 }
 
@@ -114,9 +113,6 @@ mod tests {
         );
         let unknown = || Irqbalance::Unknown("nobody knows".into());
         assert_eq!(skipped("", unknown()), reason("irqbalance = \"ban\": nobody knows"));
-        let stop = "irqbalance = \"stop\"";
-        assert_eq!(skipped(stop, Irqbalance::Absent), (None, vec![]));
-        assert_eq!(skipped(stop, unknown()), reason("irqbalance = \"stop\": nobody knows"));
         let many: Vec<u32> = (1000..1100).collect();
         let (ban, said) = skipped("", running(&[&many]));
         assert_eq!(ban, None);
@@ -127,11 +123,16 @@ mod tests {
     }
 
     #[test]
-    fn stop_is_refused_with_the_command_while_it_runs() {
-        let refusal = planned("irqbalance = \"stop\"", running(&[&[], &[]])).unwrap_err();
+    fn where_it_is_required_one_that_cannot_be_told_refuses_the_profile_and_none_does_not() {
+        let required = |irqbalance| planned("irqbalance = { policy = \"ban\", require = true }", irqbalance);
+        let refusal = required(Irqbalance::Unknown("nobody knows".into())).unwrap_err();
         assert!(
-            refusal.contains("(process 812, 813)") && refusal.contains("systemctl stop irqbalance"),
+            refusal.starts_with("irqbalance = \"ban\": nobody knows; the profile requires it"),
             "{refusal}"
         );
+        let many: Vec<u32> = (1000..1100).collect();
+        assert!(required(running(&[&many])).unwrap_err().contains("102 interrupts take more"));
+        assert_eq!(required(Irqbalance::Absent).unwrap().0, None);
+        assert_eq!(required(running(&[&[]])).unwrap().0, Some("40 41".into()));
     }
 }

@@ -180,15 +180,6 @@ pub enum PlanError {
         /// Why not.
         reason: String,
     },
-    /// `irqbalance = "stop"` while it runs. Stopping a service is the service manager's.
-    #[error(
-        "irqbalance runs (process {pids}) and irqbalance = \"stop\" asks for a host without it: run \"systemctl stop \
-         irqbalance\" (and \"disable\" for the next boot), or set irqbalance = \"ban\""
-    )]
-    IrqbalanceRuns {
-        /// Its processes.
-        pids: String,
-    },
     /// `rps_default = "workers"`, and the kernel would take all of them out.
     #[error(
         "queues.rps_default = \"workers\": the workers' CPUs {0} are all isolated (isolcpus, nohz_full), and the kernel \

@@ -130,7 +130,7 @@ fn parse_coalesce(section: &Section) -> Result<CoalesceWish, ProfileError> {
     let mut values = BTreeMap::new();
     for field in CoalesceField::ALL {
         let value = if field.is_switch() {
-            flag(section, field.name())?.map(u32::from)
+            section.flag(field.name())?.map(u32::from)
         } else {
             number(section, field.name(), 0)?
         };
@@ -169,15 +169,7 @@ fn number(section: &Section, key: &str, least: i128) -> Result<Option<u32>, Prof
 }
 
 fn require(section: &Section) -> Result<bool, ProfileError> {
-    Ok(flag(section, "require")?.unwrap_or(false))
-}
-
-fn flag(section: &Section, key: &str) -> Result<Option<bool>, ProfileError> {
-    let Some(value) = section.get(key) else { return Ok(None) };
-    match value.get_ref() {
-        DeValue::Boolean(flag) => Ok(Some(*flag)),
-        _ => Err(section.error(key, &value.span(), "must be true or false")),
-    }
+    Ok(section.flag("require")?.unwrap_or(false))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 mod ethtool;
 mod init;
+mod irqbalance;
 mod power;
 mod queues;
 mod section;
@@ -19,6 +20,7 @@ pub use ethtool::{
     ChannelCount, ChannelsWish, CoalesceWish, EthtoolWishes, FeaturesWish, RingsWish, RssWish,
 };
 pub use init::{init, sysctl_names as init_sysctl_names};
+pub use irqbalance::{IrqbalancePolicy, IrqbalanceWish};
 pub use power::{CpuWish, NapiWish};
 pub use queues::{IrqPolicy, NapiThreadPolicy, Placement, Queues, RpsDefault, RpsPolicy, XpsPolicy};
 pub use section::ProfileError;
@@ -45,7 +47,7 @@ pub struct Profile {
     /// The CPUs whose workers serve connections.
     pub cpus: CpuChoice,
     /// What becomes of irqbalance, which would move the interrupts again.
-    pub irqbalance: IrqbalancePolicy,
+    pub irqbalance: IrqbalanceWish,
     /// Queues, interrupts, XPS and RPS.
     pub queues: Queues,
     /// Channels, rings, coalescing, RSS and features.
@@ -79,18 +81,6 @@ impl FromStr for CpuChoice {
         }
         Ok(Self::List(CpuSet::parse_ordered(text)?.into_iter().collect()))
     }
-}
-
-/// `irqbalance`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum IrqbalancePolicy {
-    /// It is not touched.
-    Coexist,
-    /// It is told to leave the interrupts alone that are placed.
-    #[default]
-    Ban,
-    /// It must not run.
-    Stop,
 }
 
 /// One line of `[sysctl]`.
@@ -137,14 +127,7 @@ impl Profile {
         Ok(Self {
             interface: parse_interface(&root)?,
             cpus: root.text("cpus", parse)?.unwrap_or(CpuChoice::Online),
-            irqbalance: root.choice(
-                "irqbalance",
-                &[
-                    ("coexist", IrqbalancePolicy::Coexist),
-                    ("ban", IrqbalancePolicy::Ban),
-                    ("stop", IrqbalancePolicy::Stop),
-                ],
-            )?,
+            irqbalance: irqbalance::parse(&root)?,
             queues,
             ethtool: ethtool::parse(&root)?,
             cpu: cpu.unwrap_or_default(),

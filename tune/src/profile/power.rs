@@ -55,7 +55,7 @@ pub(super) fn parse_cpu(section: &Section) -> Result<CpuWish, ProfileError> {
             Err(format!("\"{}\" is no name of a governor, such as performance", text.escape_debug()))
         }
     })?;
-    Ok(CpuWish { governor, require: boolean(section, "require")?.unwrap_or(false) })
+    Ok(CpuWish { governor, require: section.flag("require")?.unwrap_or(false) })
 }
 
 pub(super) fn parse_napi(section: &Section) -> Result<NapiWish, ProfileError> {
@@ -74,7 +74,7 @@ pub(super) fn parse_napi(section: &Section) -> Result<NapiWish, ProfileError> {
         let span = section.get(key).map(toml::Spanned::span).unwrap_or_default();
         return Err(section.error(key, &span, "has no effect with gro_flush_timeout = 0"));
     }
-    Ok(NapiWish { files, require: boolean(section, "require")?.unwrap_or(false) })
+    Ok(NapiWish { files, require: section.flag("require")?.unwrap_or(false) })
 }
 
 /// `true`, `false`, or `None` for `"keep"` and for nothing.
@@ -85,13 +85,5 @@ fn threaded(section: &Section) -> Result<Option<bool>, ProfileError> {
         DeValue::Boolean(value) => Ok(Some(*value)),
         DeValue::String(text) if text == "keep" => Ok(None),
         _ => Err(section.error(KEY, &value.span(), "must be true, false or \"keep\"")),
-    }
-}
-
-fn boolean(section: &Section, key: &str) -> Result<Option<bool>, ProfileError> {
-    let Some(value) = section.get(key) else { return Ok(None) };
-    match value.get_ref() {
-        DeValue::Boolean(value) => Ok(Some(*value)),
-        _ => Err(section.error(key, &value.span(), "must be true or false")),
     }
 }

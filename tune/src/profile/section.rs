@@ -116,6 +116,14 @@ impl<'a, 'i> Section<'a, 'i> {
         }
     }
 
+    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>, ProfileError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        match value.get_ref() {
+            DeValue::Boolean(flag) => Ok(Some(*flag)),
+            _ => Err(self.error(key, &value.span(), "must be true or false")),
+        }
+    }
+
     pub(super) fn choice<T: Copy + Default>(
         &self,
         key: &str,

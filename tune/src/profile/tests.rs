@@ -102,7 +102,12 @@ fn refusals_are_one_line_with_place_and_key() {
             "[napi]\ngro_flush_timeout = 0\nnapi_defer_hard_irqs = 2",
             "p.toml:3:24: napi.napi_defer_hard_irqs: has no effect with gro_flush_timeout = 0",
         ),
-        ("irqbalance = \"kill\"", "p.toml:1:14: irqbalance: \"kill\" is not one of: coexist, ban, stop"),
+        ("irqbalance = \"stop\"", "p.toml:1:14: irqbalance: \"stop\" is not one of: coexist, ban"),
+        (
+            "irqbalance = { ban = true }",
+            "p.toml:1:16: irqbalance.ban: unknown key; known here: policy, require",
+        ),
+        ("irqbalance = { policy = \"ban\", require = 1 }", "irqbalance.require: must be true or false"),
         (
             "[queues]\nplacement = \"one\"",
             "queues.placement: \"one\" is not one of: one-per-core, spread, numa-local, {",

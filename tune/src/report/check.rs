@@ -8,6 +8,7 @@ use super::write_json;
 use super::{Format, KeptJson, PendingJson, SCHEMA, SkippedJson, kept_json, pending_json, skipped_json};
 use crate::check::Checked;
 use crate::host::InterfaceName;
+use crate::script::Script;
 use crate::verify::Mismatch;
 
 #[derive(Serialize)]
@@ -19,6 +20,7 @@ struct CheckJson<'a> {
     drift: Vec<DriftJson>,
     kept: Vec<KeptJson>,
     skipped: Vec<SkippedJson<'a>>,
+    notes: &'a [String],
     pending: Vec<PendingJson>,
 }
 
@@ -66,6 +68,7 @@ pub fn check(out: &mut impl Write, format: Format, checked: &Checked) -> io::Res
         drift: found.mismatches.iter().map(DriftJson::from).collect(),
         kept: desired.kept.iter().map(kept_json).collect(),
         skipped: desired.skipped.iter().map(skipped_json).collect(),
+        notes: &desired.notes,
         pending: found.pending.iter().map(pending_json).collect(),
     };
     write_json(out, &json)
@@ -75,8 +78,12 @@ pub fn check(out: &mut impl Write, format: Format, checked: &Checked) -> io::Res
 struct ScriptJson<'a> {
     schema: u32,
     command: &'a str,
-    interfaces: &'a [InterfaceName],
+    interfaces: Vec<InterfaceName>,
     script: &'a str,
+    again: Vec<&'a InterfaceName>,
+    kept: Vec<KeptJson>,
+    skipped: Vec<SkippedJson<'a>>,
+    notes: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -107,14 +114,20 @@ pub fn profile(
 ///
 /// # Errors
 /// As `out` gives them.
-pub fn script(
-    out: &mut impl Write,
-    format: Format,
-    interfaces: &[InterfaceName],
-    script: &str,
-) -> io::Result<()> {
+pub fn script(out: &mut impl Write, format: Format, made: &Script, script: &str) -> io::Result<()> {
     if format == Format::Text {
         return out.write_all(script.as_bytes());
     }
-    write_json(out, &ScriptJson { schema: SCHEMA, command: "script", interfaces, script })
+    let desired = &made.planned.desired;
+    let json = ScriptJson {
+        schema: SCHEMA,
+        command: "script",
+        interfaces: made.planned.host.interfaces(),
+        script,
+        again: made.again.iter().collect(),
+        kept: desired.kept.iter().map(kept_json).collect(),
+        skipped: desired.skipped.iter().map(skipped_json).collect(),
+        notes: &desired.notes,
+    };
+    write_json(out, &json)
 }

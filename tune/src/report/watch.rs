@@ -41,6 +41,9 @@ pub fn watch(out: &mut impl Write, format: Format, time: SystemTime, event: &Eve
         Event::RepairFailed { message } => writeln!(out, "not repaired: {message}"),
         Event::Unknown { message } => writeln!(out, "cannot tell: {message}"),
         Event::AsWanted => writeln!(out, "as wanted"),
+        Event::Restored => {
+            writeln!(out, "restored: \"tune restore\" put back what was there, and this watch ends")
+        }
         Event::Stopped => writeln!(out, "stopped"),
     }
 }
@@ -96,6 +99,11 @@ mod tests {
             ),
             (Event::Unknown { message: "m".into() }, "cannot tell: m", r#""unknown","message":"m"}"#),
             (Event::AsWanted, "as wanted", r#""as-wanted"}"#),
+            (
+                Event::Restored,
+                "restored: \"tune restore\" put back what was there, and this watch ends",
+                r#""restored"}"#,
+            ),
             (Event::Stopped, "stopped", r#""stopped"}"#),
         ] {
             assert_eq!(said(Format::Text, &event), format!("{time} {text}\n"));

@@ -59,7 +59,11 @@ pub fn restore(files: &KernelFiles, state: &State) -> Result<Restored, RestoreEr
     match state.load()? {
         Loaded::Nothing => restored.elsewhere = state.others()?,
         Loaded::OtherBoot => restored.other_boot = true,
-        Loaded::Journal(journal) => follow(files, &journal.entries, &mut restored)?,
+        Loaded::Journal(journal) => {
+            // Where this cannot be written, no apply can be either.
+            let _ = state.store(&journal.clone().being_restored());
+            follow(files, &journal.entries, &mut restored)?;
+        }
     }
     if restored.failed.is_empty()
         && let Err(error) = state.remove()
@@ -128,9 +132,11 @@ fn put_back_in_order(
 ) -> Result<(), HostError> {
     let (mut ethtool, rest): (Vec<_>, Vec<_>) =
         values.into_iter().partition(|(setting, _)| matches!(setting, Setting::Ethtool(..)));
-    // A container may mask it, which is no reason to keep what is not an interrupt's.
-    let has_interrupts = rest.iter().any(|(_, entry)| matches!(entry.owner, Some(Owner::Interrupt { .. })));
-    let interrupts = || if has_interrupts { Interrupts::read(files) } else { Ok(Interrupts::default()) };
+    // A container may mask it, which is no reason to keep what is not an interrupt's, or was written without it.
+    let has_handler =
+        |entry: &&Entry| matches!(&entry.owner, Some(Owner::Interrupt { name, .. }) if !name.is_empty());
+    let needed = rest.iter().any(|(_, entry)| has_handler(entry));
+    let interrupts = || if needed { Interrupts::read(files) } else { Ok(Interrupts::default()) };
     interrupts()?; // or nothing is written
     ethtool.sort_by(|(a, _), (b, _)| a.cmp(b));
     let mut once = Restored::default();

@@ -31,7 +31,10 @@ pub(super) fn place(
     let row = interrupts.row(irq);
     let names: Vec<&str> = row.map(|row| row.actions().collect()).unwrap_or_default();
     let same_name = names.contains(&name.as_str());
-    let owned = |irq: Irq, row| irq_owner::belongs_to(files, irq, row, device);
+    let owned = |irq: Irq, row| match device.as_str() {
+        "" => Ok(None),
+        device => irq_owner::belongs_to(files, irq, row, device),
+    };
     let same_device = exists && owned(irq, row)?.unwrap_or(same_name || names.is_empty());
     if same_device && same_name {
         return Ok(Place::At(setting));
@@ -40,7 +43,9 @@ pub(super) fn place(
     for row in
         interrupts.rows.iter().filter(|row| row.irq != irq && row.actions().any(|action| action == name))
     {
-        if owned(row.irq, Some(row))? == Some(true) && files.exists(&Setting::IrqAffinity(row.irq).path()) {
+        if owned(row.irq, Some(row))?.unwrap_or(device.is_empty())
+            && files.exists(&Setting::IrqAffinity(row.irq).path())
+        {
             elsewhere.push(row);
         }
     }

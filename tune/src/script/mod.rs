@@ -1,120 +1,169 @@
 //! `script`: the changes of a plan as a POSIX shell script that does what `apply` would. Pure.
 
+mod stages;
 #[cfg(test)]
 mod tests;
 
 use std::fmt::Write;
 
-use crate::Planned;
-use crate::host::Irq;
+pub use stages::{Script, Step};
+
+use crate::host::ethtool::Knob;
 use crate::host::names::list;
-use crate::plan::Skipped;
-use crate::setting::{Change, Setting, Value};
+use crate::host::{Host, Irq};
+use crate::irqbalance::Irqbalance;
+use crate::profile::Profile;
+use crate::setting::{Setting, Value};
 
 /// The functions of every script.
 const HEAD: &str = include_str!("head.sh");
 
-/// Why there is no script.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ScriptError {
-    /// A setting that the shell cannot write.
-    #[error(
-        "{0} is no file that a shell script could write; leave it out of the profile, or use tune apply on the host itself"
-    )]
-    NoFile(String),
+/// What it says at its end where there is more to do; 2, as of a plan with changes.
+const AGAIN: &str = "    exit 2\n";
+
+impl Script {
+    /// The text. `made_by` is the command that was run, for the reader.
+    #[must_use]
+    pub fn text(&self, profile: &Profile, made_by: &str) -> String {
+        let host = &self.planned.host;
+        let mut text = format!(
+            "#!/bin/sh\n# Made by: {}\n# For {} on this host: {} settings, in this order.\n",
+            comment(made_by),
+            list(host.interfaces().iter()),
+            self.steps.len(),
+        );
+        text.push_str(&self.head());
+        if self.steps.is_empty() {
+            text.push_str("set -eu\necho \"nothing to do\"\n");
+            return text;
+        }
+        text.push_str(HEAD);
+        text.push_str("\nchanges() {\n");
+        for setting in &self.overwritten {
+            push_keep(&mut text, host, setting);
+        }
+        for step in &self.steps {
+            self.push_step(&mut text, profile, step);
+        }
+        text.push_str("}\n\n");
+        push_interrupts(&mut text, host, &self.steps);
+        text.push_str(
+            "phase=look\nchanges\nmkdir -p \"$root/run\"\ntrap at_exit EXIT\ntrap 'exit 129' HUP\ntrap 'exit 130' INT\n\
+             trap 'exit 143' TERM\nphase=put\nchanges\nfinished=yes\n\
+             if [ \"$written\" -eq 0 ]; then\n    rm -f \"$undo_file\"\n    echo \"nothing to do\"\nelse\n    \
+             echo \"applied $written changes; to undo: sh $undo_file\"\n",
+        );
+        if !self.again.is_empty() {
+            let _ = writeln!(
+                text,
+                "    echo \"tune script: the queues of \"{}\" were made anew, and what is set of them depends on what they are now: \
+                 make this script once more, from a new capture where it was made from one, and run that\" >&2",
+                quoted(&list(self.again.iter()))
+            );
+            text.push_str(AGAIN);
+        }
+        text.push_str("fi\n");
+        text
+    }
+
+    /// What it needs, and what is left out.
+    fn head(&self) -> String {
+        let mut tools = vec!["awk", "cat", "cut", "grep", "mv", "rm", "sed", "sort", "tr"];
+        for Step { setting, .. } in &self.steps {
+            let more = match setting {
+                Setting::Ethtool(..) => "ethtool",
+                Setting::NapiThread(..) => "taskset (util-linux)",
+                Setting::IrqbalanceBan => "socat (else irqbalance is not told)",
+                _ => continue,
+            };
+            if !tools.contains(&more) {
+                tools.push(more);
+            }
+        }
+        let mut text = format!(
+            "#\n# Run it as root: sh FILE. Everything is looked at before the first write, each value is read back after it, and a\n\
+             # failure undoes what was written; at its end it says how to undo it later. A second run has nothing to do.\n\
+             # It needs {}.\n\
+             # TUNE_ROOT=DIRECTORY takes /proc, /sys and /run from below a directory, to try it.\n",
+            tools.join(", ")
+        );
+        let desired = &self.planned.desired;
+        for skipped in &desired.skipped {
+            let _ = writeln!(text, "# Skipped: {}: {}", comment(&skipped.wish), comment(&skipped.reason));
+        }
+        for note in &desired.notes {
+            let _ = writeln!(text, "# Note: {}", comment(note));
+        }
+        text
+    }
+
+    fn push_step(&self, text: &mut String, profile: &Profile, Step { setting, before, after }: &Step) {
+        if let Some(reason) = self.planned.desired.reasons.get(setting) {
+            let _ = writeln!(text, "    # {}", comment(reason));
+        }
+        if *setting == Setting::IrqbalanceBan {
+            return push_bans(text, &self.planned.host.irqbalance, after);
+        }
+        let optional = matches!(setting, Setting::Ethtool(_, knob) if !profile.ethtool.requires(*knob));
+        let how = match before {
+            None => "later",
+            Some(_) if optional => "try",
+            Some(_) => "step",
+        };
+        let _ = write!(text, "    {how} {} {}", form(after), quoted(&setting.path()));
+        for value in before.iter().chain([after]) {
+            let _ = write!(text, " {}", quoted(&value.to_string()));
+        }
+        text.push('\n');
+    }
 }
 
-/// The plan without irqbalance's list, which only a message on its socket changes: that is skipped, and said.
-#[must_use]
-pub fn feasible(mut planned: Planned) -> Planned {
-    let bans = planned.changes.extract_if(.., |change| change.setting == Setting::IrqbalanceBan);
-    for change in bans.collect::<Vec<_>>() {
-        planned.desired.settings.remove(&change.setting);
-        planned.desired.reasons.remove(&change.setting);
-        let added = &change.after.irqs() - &change.before.irqs();
-        let options: Vec<String> = added.iter().map(|irq| format!("--banirq={irq}")).collect();
-        planned.desired.skipped.push(Skipped {
-            wish: change.setting.path(),
-            reason: format!(
-                "a shell script cannot tell irqbalance, which may move the interrupts again; start it with {}",
-                options.join(" ")
-            ),
-        });
-    }
-    planned
-}
-
-/// The script. `made_by` is the command that was run, for the reader.
-///
-/// # Errors
-/// If a change is not one of a file.
-pub fn script(planned: &Planned, made_by: &str) -> Result<String, ScriptError> {
-    let (wanted, changes) = (planned.desired.settings.len(), planned.changes.len());
-    let mut text = format!(
-        "#!/bin/sh\n# Made by: {}\n# For {} on this host: {changes} of {wanted} settings differ and are written, in this order.\n",
-        comment(made_by),
-        list(planned.host.interfaces().iter()),
-    );
-    text.push_str(
-        "#\n# Run it as root: sh FILE. Everything is looked at before the first write, each value is read back after it, and a\n\
-         # failure undoes what was written; at its end it says how to undo it later. It needs awk, cat, mv, rm, sed and tr.\n\
-         # TUNE_ROOT=DIRECTORY takes /proc, /sys and /run from below a directory, to try it.\n",
-    );
-    for skipped in &planned.desired.skipped {
-        let _ = writeln!(text, "# Skipped: {}: {}", comment(&skipped.wish), comment(&skipped.reason));
-    }
-    if changes == 0 {
-        text.push_str("set -eu\necho \"nothing to do\"\n");
-        return Ok(text);
-    }
-    text.push_str(HEAD);
-    text.push_str("\nchanges() {\n");
-    for change in &planned.changes {
-        push_change(&mut text, planned, change)?;
-    }
-    text.push_str("}\n\n");
-    push_interrupts(&mut text, planned);
-    text.push_str(
-        "phase=look\nchanges\nmkdir -p \"$root/run\"\ntrap at_exit EXIT\ntrap 'exit 129' HUP\ntrap 'exit 130' INT\n\
-         trap 'exit 143' TERM\nphase=put\nchanges\nfinished=yes\n\
-         if [ \"$written\" -eq 0 ]; then\n    echo \"nothing to do\"\nelse\n    \
-         echo \"applied $written changes; to undo: sh $undo_file\"\nfi\n",
-    );
-    Ok(text)
-}
-
-fn push_change(text: &mut String, planned: &Planned, change: &Change) -> Result<(), ScriptError> {
-    let path = change.setting.path();
-    if !path.starts_with('/') {
-        return Err(ScriptError::NoFile(path));
-    }
-    if let Some(reason) = planned.desired.reasons.get(&change.setting) {
-        let _ = writeln!(text, "    # {}", comment(reason));
-    }
-    let form = match change.after {
+/// How values are compared.
+fn form(value: &Value) -> &'static str {
+    match value {
         Value::Mask(_) | Value::Queues(_) => "mask",
-        _ => "words",
+        Value::List(_) => "list",
+        Value::Numbers(_) | Value::Words(_) => "words",
+    }
+}
+
+/// Each irqbalance is told for itself, besides what it leaves alone already.
+fn push_bans(text: &mut String, irqbalance: &Irqbalance, wanted: &Value) {
+    let Irqbalance::Running(daemons) = irqbalance else { return };
+    for daemon in daemons {
+        let before = Value::from_irqs(&daemon.banned_irqs);
+        let after = Value::from_irqs(&(&daemon.banned_irqs | &wanted.irqs()));
+        let _ = writeln!(text, "    step words 'irqbalance/{}' '{before}' '{after}'", daemon.pid);
+    }
+}
+
+fn push_keep(text: &mut String, host: &Host, setting: &Setting) {
+    let path = quoted(&setting.path());
+    let _ = match setting {
+        Setting::IrqAffinity(irq) => match handler(host, *irq) {
+            Some(name) => writeln!(text, "    keep {path} {irq} {}", quoted(name)),
+            None => return,
+        },
+        // Another thread polls when the queues have been made anew.
+        Setting::NapiThread(..) => return,
+        _ => writeln!(text, "    keep {path}"),
     };
-    let [path, before, after] =
-        [path, change.before.to_string(), change.after.to_string()].map(|word| quoted(&word));
-    let _ = writeln!(text, "    step {form} {path} {before} {after}");
-    Ok(())
 }
 
 /// The check that each interrupt still is whose it was.
-fn push_interrupts(text: &mut String, planned: &Planned) {
-    let irqs = planned.changes.iter().filter_map(|change| match change.setting {
-        Setting::IrqAffinity(irq) => Some(irq),
-        _ => None,
-    });
-    let name = |irq: Irq| {
-        let mut rows = planned.host.nics.iter().flat_map(|on| &on.queue_irqs.rows);
-        let row = rows.find(|row| row.irq == irq)?;
-        Some((irq, row.name.clone()))
-    };
-    for (irq, name) in irqs.filter_map(name) {
-        let _ = writeln!(text, "interrupt {irq} {}", quoted(&name));
+fn push_interrupts(text: &mut String, host: &Host, steps: &[Step]) {
+    for step in steps {
+        if let Setting::IrqAffinity(irq) = step.setting
+            && let Some(name) = handler(host, irq)
+        {
+            let _ = writeln!(text, "interrupt {irq} {}", quoted(name));
+        }
     }
+}
+
+fn handler(host: &Host, irq: Irq) -> Option<&str> {
+    let mut rows = host.nics.iter().flat_map(|on| &on.queue_irqs.rows);
+    rows.find(|row| row.irq == irq).map(|row| row.name.as_str()).filter(|name| !name.is_empty())
 }
 
 /// A text on one line of a comment.
@@ -125,4 +174,16 @@ fn comment(text: &str) -> String {
 /// A word in single quotes.
 pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// True if `ethtool -X` can make this table: a rule, or runs whose queues ascend, by weights.
+fn ethtool_can_make(table: &str) -> bool {
+    let mut queues =
+        table.split_whitespace().skip(1).filter_map(|run| run.split_once('*')?.0.parse::<u32>().ok());
+    table.starts_with("equal ") || queues.by_ref().is_sorted_by(|one, next| one < next)
+}
+
+/// True if the setting is the indirection table.
+fn is_table(setting: &Setting) -> bool {
+    matches!(setting, Setting::Ethtool(_, Knob::Rss))
 }

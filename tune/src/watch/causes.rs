@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cpu_set::CpuSet;
+use crate::host::ethtool::Knob;
 use crate::host::{Host, InterfaceName, Irq};
 use crate::setting::Setting;
 
@@ -20,6 +21,8 @@ pub(super) struct Facts {
 pub(super) struct NicFacts {
     /// Number of RX and TX queues.
     pub(super) queues: (usize, usize),
+    /// Sizes of its rings: a driver that is told others makes its queues anew.
+    pub(super) rings: Option<String>,
     /// Its queues' interrupts.
     pub(super) irqs: BTreeSet<Irq>,
 }
@@ -28,7 +31,8 @@ impl Facts {
     pub(super) fn of(host: &Host) -> Self {
         let nics = host.nics.iter().map(|on| {
             let queues = (on.nic.rx_queues.len(), on.nic.tx_queues.len());
-            (on.nic.name.clone(), NicFacts { queues, irqs: on.irqs.keys().copied().collect() })
+            let (rings, irqs) = (on.ethtool.text(Knob::Rings), on.irqs.keys().copied().collect());
+            (on.nic.name.clone(), NicFacts { queues, rings, irqs })
         });
         Self { online: host.topology.online.clone(), nics: nics.collect() }
     }
@@ -49,6 +53,11 @@ impl Facts {
             if before.queues != now.queues {
                 let ((rx, tx), (rx_now, tx_now)) = (before.queues, now.queues);
                 changes.push(format!("{name} has {rx_now} RX and {tx_now} TX queues, before {rx} and {tx}"));
+            }
+            if let (Some(before), Some(now)) = (&before.rings, &now.rings)
+                && before != now
+            {
+                changes.push(format!("{name} has rings of {now}, before {before}"));
             }
             let new: Vec<String> = now.irqs.difference(&before.irqs).map(ToString::to_string).collect();
             if !new.is_empty() {
@@ -79,11 +88,13 @@ mod tests {
 
     #[test]
     fn what_changed_is_said_and_what_did_not_is_not() {
-        let before = Facts::of(&nic_host(4, 4));
+        let mut before = Facts::of(&nic_host(4, 4));
+        before.nics.values_mut().next().unwrap().rings = Some("rx 256 tx 256".into());
         assert_eq!(before.changes(&before), Vec::<String>::new());
         let mut now = Facts::of(&nic_host(4, 2));
         now.online = "0-2,5".parse().unwrap();
         let eth0 = now.nics.values_mut().next().unwrap();
+        eth0.rings = Some("rx 512 tx 256".into());
         eth0.irqs = BTreeSet::from([Irq(40), Irq(60), Irq(61)]);
         assert_eq!(
             before.changes(&now),
@@ -91,6 +102,7 @@ mod tests {
                 "CPU 3 went offline",
                 "CPU 5 came online",
                 "eth0 has 2 RX and 2 TX queues, before 4 and 4",
+                "eth0 has rings of rx 512 tx 256, before rx 256 tx 256",
                 "eth0 was reset: it has new interrupts 60, 61"
             ]
         );

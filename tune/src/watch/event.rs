@@ -64,6 +64,8 @@ pub enum Event {
     },
     /// Everything is as wanted again.
     AsWanted,
+    /// `tune restore` has put back what was applied, which a repair would undo: the watch ends.
+    Restored,
     /// A signal ended it.
     Stopped,
 }

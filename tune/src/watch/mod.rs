@@ -7,6 +7,7 @@
 mod causes;
 mod event;
 mod link_events;
+mod repair;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,19 +17,21 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use crate::Error;
 use crate::check::{Checked, check_profile};
-use crate::host::HostError;
+use crate::host::{HostError, InterfaceName};
+use crate::irqbalance;
 use crate::kernel_files::KernelFiles;
 use crate::plan::Desired;
 use crate::profile::Profile;
 use crate::setting::{Setting, Value};
 use crate::setting_io;
 use crate::verify::Mismatch;
-use crate::{Error, apply_profile};
 use causes::Facts;
 use event::failed;
 pub use event::{Event, Options, WatchError};
 use link_events::{LinkEvents, LinkState};
+use repair::{Repair, Repaired};
 
 /// How many settings a poll reads.
 const WINDOW: usize = 64;
@@ -39,7 +42,7 @@ const QUIET: Duration = Duration::from_millis(200);
 /// How long they are waited for.
 const MOST_QUIET: Duration = Duration::from_secs(2);
 
-/// Watches until `stop` becomes readable; `say` is told of each event, and how often it is alive by `alive`.
+/// Watches until `stop` becomes readable, or, where it repairs, what was applied is restored; `say` is told of each event, and how often it is alive by `alive`.
 ///
 /// # Errors
 /// If the profile cannot be had at the beginning (an interface that is not there yet is waited for), the kernel cannot be
@@ -53,11 +56,14 @@ pub fn watch(
     say: &mut dyn FnMut(Event) -> io::Result<()>,
 ) -> Result<(), WatchError> {
     let links = LinkEvents::open().map_err(failed("listen to link events"))?;
-    let mut watcher = Watcher::new(files, profile, options, say);
+    let mut watcher = Watcher::new(files, profile, options, say)?;
     watcher.start()?;
     alive();
     let mut next_poll = Instant::now() + options.interval;
     loop {
+        if watcher.is_over {
+            return watcher.say(Event::Restored);
+        }
         let left = next_poll.saturating_duration_since(Instant::now());
         let (stopped, heard) = wait(stop, &links, left).map_err(failed("wait for events"))?;
         if stopped {
@@ -96,7 +102,10 @@ fn wait(one: &impl AsFd, other: &impl AsFd, timeout: Duration) -> io::Result<(bo
 struct Watcher<'a> {
     files: &'a KernelFiles,
     profile: &'a Profile,
-    options: &'a Options,
+    /// How drifts are repaired, if they are.
+    repair: Option<Repair>,
+    /// What was applied has been restored.
+    is_over: bool,
     say: &'a mut dyn FnMut(Event) -> io::Result<()>,
     /// What shall be, as of the last look; `None` while nobody can tell.
     desired: Option<Desired>,
@@ -104,8 +113,8 @@ struct Watcher<'a> {
     /// What became of the interfaces since the last look.
     link_changes: Vec<String>,
     link_states: BTreeMap<String, LinkState>,
-    /// The drifts that were said, with what was found.
-    said: BTreeMap<Setting, Option<Value>>,
+    /// The drifts that were said.
+    said: BTreeMap<Setting, Mismatch>,
     /// What could not be done or told, as it was said last.
     trouble: Option<String>,
     polls: u32,
@@ -117,13 +126,15 @@ impl<'a> Watcher<'a> {
     fn new(
         files: &'a KernelFiles,
         profile: &'a Profile,
-        options: &'a Options,
+        options: &Options,
         say: &'a mut dyn FnMut(Event) -> io::Result<()>,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, WatchError> {
+        let repair = options.repair.clone().map(|directory| Repair::begin(files, directory)).transpose();
+        Ok(Self {
             files,
             profile,
-            options,
+            repair: repair.map_err(|error| Box::new(Error::from(error)))?,
+            is_over: false,
             say,
             desired: None,
             facts: None,
@@ -133,7 +144,7 @@ impl<'a> Watcher<'a> {
             trouble: None,
             polls: 0,
             position: 0,
-        }
+        })
     }
 
     fn say(&mut self, event: Event) -> Result<(), WatchError> {
@@ -141,14 +152,21 @@ impl<'a> Watcher<'a> {
     }
 
     fn start(&mut self) -> Result<(), WatchError> {
-        let (interfaces, settings) = match check_profile(self.files, self.profile) {
-            Ok(checked) => (checked.host.interfaces(), checked.desired.settings.len()),
-            Err(Error::Host(HostError::NoInterface { name, .. })) => (vec![name], 0),
-            Err(error) => return Err(Box::new(error).into()),
+        let started = |interfaces: Vec<InterfaceName>, settings| Event::Started {
+            interfaces: interfaces.iter().map(ToString::to_string).collect(),
+            settings,
         };
-        let interfaces = interfaces.iter().map(ToString::to_string).collect();
-        self.say(Event::Started { interfaces, settings })?;
-        self.look()
+        match check_profile(self.files, self.profile) {
+            Ok(checked) => {
+                self.say(started(checked.host.interfaces(), checked.desired.settings.len()))?;
+                self.take_in(checked)
+            }
+            Err(Error::Host(HostError::NoInterface { name, .. })) => {
+                self.say(started(vec![name], 0))?;
+                self.look()
+            }
+            Err(error) => Err(Box::new(error).into()),
+        }
     }
 
     /// Takes in the link events; true if one is of interest.
@@ -213,16 +231,20 @@ impl<'a> Watcher<'a> {
         text.is_ok_and(|text| setting.parse(&text).is_ok_and(|found| found == *value))
     }
 
-    /// Reads the host, plans, and says what drifted; repairs it if asked to.
+    /// Reads the host, plans, and takes in what is found.
     fn look(&mut self) -> Result<(), WatchError> {
         self.polls = 0;
-        let checked = match check_profile(self.files, self.profile) {
-            Ok(checked) => checked,
+        match check_profile(self.files, self.profile) {
+            Ok(checked) => self.take_in(checked),
             Err(error) => {
                 self.desired = None;
-                return self.in_trouble(error.to_string(), |message| Event::Unknown { message });
+                self.in_trouble(error.to_string(), |message| Event::Unknown { message })
             }
-        };
+        }
+    }
+
+    /// Says what drifted; repairs it if asked to.
+    fn take_in(&mut self, checked: Checked) -> Result<(), WatchError> {
         let facts = Facts::of(&checked.host);
         let mut changes = std::mem::take(&mut self.link_changes);
         match &self.facts {
@@ -239,13 +261,14 @@ impl<'a> Watcher<'a> {
             self.said.clear();
             return if had { self.say(Event::AsWanted) } else { Ok(()) };
         }
-        if let Some(state_directory) = &self.options.repair {
-            match apply_profile(self.files, state_directory, self.profile) {
-                Ok(applied) => {
+        if let Some(repair) = &mut self.repair {
+            match repair.run(self.files, self.profile) {
+                Ok(Repaired::Applied(applied)) => {
                     self.said.clear();
                     self.trouble = None;
                     self.say(Event::Repaired { changes: applied.changes.len() })?;
                 }
+                Ok(Repaired::Restored) => self.is_over = true,
                 Err(error) => {
                     self.in_trouble(error.to_string(), |message| Event::RepairFailed { message })?;
                 }
@@ -262,14 +285,16 @@ impl<'a> Watcher<'a> {
         self.say(event(message))
     }
 
-    /// Each drift once, as long as what is found stays the same.
+    /// Each drift once, as long as what is found and what is wanted stay the same.
     fn say_drifts(&mut self, checked: &Checked, changes: &[String]) -> Result<(), WatchError> {
         let is_irq = |mismatch: &Mismatch| matches!(mismatch.setting, Setting::IrqAffinity(_));
-        let irqbalance =
-            if checked.found.mismatches.iter().any(is_irq) { find_irqbalance(self.files) } else { None };
+        let has_irq = checked.found.mismatches.iter().any(is_irq);
+        // Without /proc nobody can say, and it is only a hint.
+        let irqbalance = if has_irq { irqbalance::process(self.files).ok().flatten() } else { None };
         let mut now = BTreeMap::new();
-        for Mismatch { setting, desired, found } in &checked.found.mismatches {
-            if self.said.get(setting) != Some(found) {
+        for mismatch in &checked.found.mismatches {
+            let Mismatch { setting, desired, found } = mismatch;
+            if self.said.get(setting) != Some(mismatch) {
                 self.say(Event::Drift {
                     path: setting.path(),
                     found: found.as_ref().map(ToString::to_string),
@@ -277,17 +302,9 @@ impl<'a> Watcher<'a> {
                     causes: causes::causes(setting, changes, irqbalance),
                 })?;
             }
-            now.insert(setting.clone(), found.clone());
+            now.insert(setting.clone(), mismatch.clone());
         }
         self.said = now;
         Ok(())
     }
-}
-
-/// The process of irqbalance, if it runs.
-fn find_irqbalance(files: &KernelFiles) -> Option<u32> {
-    let processes = files.list("/proc").ok()?.into_iter().filter_map(|name| name.parse().ok());
-    processes.into_iter().find(|process: &u32| {
-        files.read(&format!("/proc/{process}/comm")).is_ok_and(|name| name == "irqbalance")
-    })
 }

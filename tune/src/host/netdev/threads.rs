@@ -2,7 +2,9 @@
 //!
 //! `napi-get` names a thread by its number in the first PID namespace; in another one, or when it has just ended, that
 //! number is nobody's or somebody else's, so what counts is the thread's name, `napi/IF-ID`
-//! (`napi_kthread_create()`), which keeps the interface's first name. Before Linux 6.8 the name is all there is.
+//! (`napi_kthread_create()`), which keeps the interface's first name. Before Linux 6.8 the name is all there is: it tells the thread of an instance, and
+//! nothing tells which queue an instance serves. (Drivers add theirs in orders of their own, some in turn for RX and TX, and
+//! anew for one channel after a reset.) So such threads are shown and never bound.
 
 use std::io;
 

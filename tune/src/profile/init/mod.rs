@@ -1,10 +1,17 @@
-//! `profile init`: a commented profile for one host, to be read and changed. Pure.
+//! `profile init`: a commented profile for one host, to be read and changed. What is not recommended without a measurement
+//! on that host is commented out. Pure.
+
+mod ethtool;
+mod power;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Write;
 
 use super::Profile;
 use crate::cpu_set::CpuSet;
 use crate::host::{Host, NicHost, SysctlName};
+use crate::irqbalance::Irqbalance;
 use crate::plan;
 use crate::setting::Value;
 
@@ -58,9 +65,51 @@ pub fn init(host: &Host) -> String {
         cpus_comment(host)
     );
     let _ = writeln!(text, "cpus = \"{}\"\n", workers(host));
-    queues(&mut text, host);
+    irqbalance(&mut text, host);
+    push(&mut text, "channels", &ethtool::channels(host, interrupts_are_kept(host).is_none()));
+    push(&mut text, "rings", &ethtool::rings(host));
+    push(&mut text, "rss", &ethtool::rss(host));
+    push(&mut text, "coalesce", &ethtool::coalesce(host));
+    push(&mut text, "features", &ethtool::features(host));
+    push(&mut text, "queues", &queues(host));
+    push(&mut text, "napi", &power::napi(host));
+    push(&mut text, "cpu", &power::governor(host, &workers(host)));
     sysctls(&mut text, host);
     text
+}
+
+/// A key with the comment above it.
+struct Key {
+    why: String,
+    line: String,
+    /// It is recommended; else it is commented out.
+    on: bool,
+}
+
+impl Key {
+    fn on(why: impl Into<String>, line: impl Into<String>) -> Self {
+        Self { why: why.into(), line: line.into(), on: true }
+    }
+
+    fn off(why: impl Into<String>, line: impl Into<String>) -> Self {
+        Self { on: false, ..Self::on(why, line) }
+    }
+}
+
+/// A section; without keys there is none, and without one that is recommended it is commented out.
+fn push(text: &mut String, section: &str, keys: &[Key]) {
+    let commented = |on| if on { "" } else { "# " };
+    if !keys.is_empty() {
+        let _ = writeln!(text, "{}[{section}]", commented(keys.iter().any(|key| key.on)));
+        for Key { why, line, on } in keys {
+            let _ = writeln!(text, "# {why}\n{}{line}", commented(*on));
+        }
+        text.push('\n');
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
 /// The names of the sysctls that [`init`] writes about.
@@ -94,10 +143,10 @@ fn cpus_comment(host: &Host) -> &'static str {
     }
 }
 
-fn queues(text: &mut String, host: &Host) {
+fn queues(host: &Host) -> Vec<Key> {
     let keep = interrupts_are_kept(host);
     let few = host.nics.iter().all(|on| on.nic.rx_queues.len() < workers(host).len());
-    let (irq, why) = match keep {
+    let (irq, why) = match &keep {
         None => {
             ("queue-cpu", "receive and transmit interrupt of a queue on the CPU of that queue".to_owned())
         }
@@ -113,19 +162,53 @@ fn queues(text: &mut String, host: &Host) {
             ("auto", "off where every CPU has a queue with an interrupt, else over the queue's group of CPUs")
         }
     };
+    let queues =
+        host.nics.iter().map(|NicHost { nic, .. }| format!("{} {} queues", nic.name, nic.rx_queues.len()));
+    let queues = queues.collect::<Vec<_>>().join(", ");
+    let mut keys = vec![
+        Key::on(
+            "Which CPU serves which queue: the NIC's NUMA node first, there one thread of each core first.",
+            "placement = \"one-per-core\"",
+        ),
+        Key::on(format!("\"queue-cpu\" or \"keep\". {why}."), format!("irq = \"{irq}\"")),
+        Key::on(
+            "\"queue-cpu\": a CPU sends on the queue that is its own; \"off\"; \"keep\". Skipped with one transmit queue.",
+            "xps = \"queue-cpu\"",
+        ),
+        Key::on(
+            format!(
+                "\"auto\", \"queue-cpu\", \"off\" or \"keep\". {rps_why}. Now: {queues}, {} CPUs.",
+                workers(host).len()
+            ),
+            format!("rps = \"{rps}\""),
+        ),
+        Key::on(
+            "Entries of each queue's RFS table. 0: the listener is chosen by CPU, so a flow already is where it is served.",
+            "rps_flow_cnt = 0",
+        ),
+    ];
+    if host.nics.iter().any(|on| on.netdev.has_threads()) {
+        keys.push(Key::on(
+            "Threads poll the queues here: each on the CPU of its queue; or \"keep\".",
+            "napi_threads = \"queue-cpu\"",
+        ));
+    }
+    keys
+}
+
+fn irqbalance(text: &mut String, host: &Host) {
+    let now = match &host.irqbalance {
+        Irqbalance::Running(daemons) => {
+            let pids: Vec<String> = daemons.iter().map(|daemon| daemon.pid.to_string()).collect();
+            format!("It runs, process {}", pids.join(", "))
+        }
+        Irqbalance::Absent => "It does not run".to_owned(),
+        Irqbalance::Unknown(reason) => format!("Not known whether it runs: {}", one_line(reason)),
+    };
     let _ = writeln!(
         text,
-        "[queues]\n\
-         # Which CPU serves which queue: the NIC's NUMA node first, there one thread of each core first.\n\
-         placement = \"one-per-core\"\n\
-         # \"queue-cpu\" or \"keep\". {why}.\n\
-         irq = \"{irq}\"\n\
-         # \"queue-cpu\": a CPU sends on the queue that is its own; \"off\"; \"keep\". Skipped with one transmit queue.\n\
-         xps = \"queue-cpu\"\n\
-         # \"auto\", \"queue-cpu\", \"off\" or \"keep\". {rps_why}.\n\
-         rps = \"{rps}\"\n\
-         # Entries of each queue's RFS table. 0: the listener is chosen by CPU, so a flow already is where it is served.\n\
-         rps_flow_cnt = 0\n",
+        "# irqbalance would move the interrupts again: \"ban\" has it leave them alone, \"coexist\" does not tell it. {now}.\n\
+         irqbalance = \"ban\"\n"
     );
 }
 
@@ -137,7 +220,7 @@ fn interrupts_are_kept(host: &Host) -> Option<String> {
             Some("a virtual interface has no interrupts".to_owned())
         }
         Ok(_) => None,
-        Err(error) => Some(error.to_string().replace(char::is_control, " ")),
+        Err(error) => Some(one_line(&error.to_string())),
     }
 }
 
@@ -161,56 +244,5 @@ fn sysctls(text: &mut String, host: &Host) {
             None => Value::from_sysctl(value).in_toml(),
         };
         let _ = writeln!(text, "# {why}. Now {found}.\n\"{name}\" = {asked}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::host::fixture::{nic_host, veth_host};
-    use crate::plan::PlanError;
-
-    fn planned(host: &Host) -> (String, Result<plan::Desired, PlanError>) {
-        let text = init(host);
-        let profile = Profile::parse(&text, "init").unwrap_or_else(|error| panic!("{error}\n{text}"));
-        (text, plan::plan(&profile, host))
-    }
-
-    #[test]
-    fn the_plan_accepts_it_with_few_queues_and_many_with_and_without_a_device() {
-        for (cpus, queues) in [(2, 1), (2, 2), (4, 2), (4, 4), (4, 8)] {
-            for mut host in [nic_host(cpus, queues), veth_host(cpus, queues)] {
-                planned(&host).1.unwrap();
-                host.nics[0].queue_irqs.doubt = Some("it is doubtful\nindeed".into());
-                planned(&host).1.unwrap();
-            }
-        }
-    }
-
-    #[test]
-    fn every_key_that_it_writes_has_a_comment_above() {
-        let (text, _) = planned(&nic_host(4, 4));
-        let lines: Vec<&str> = text.lines().collect();
-        let mut keys = Vec::new();
-        for pair in lines.windows(2) {
-            if let Some((key, _)) = pair[1].split_once(" = ").filter(|_| !pair[1].starts_with('#')) {
-                assert!(pair[0].starts_with("# "), "{key}: {text}");
-                keys.push(key);
-            }
-        }
-        assert_eq!(
-            keys,
-            ["interface", "cpus", "placement", "irq", "xps", "rps", "rps_flow_cnt", "\"net.core.somaxconn\""],
-            "those of the profile, and the sysctls that the host has"
-        );
-    }
-
-    #[test]
-    fn what_the_kernel_keeps_back_is_no_worker() {
-        let mut host = nic_host(4, 4);
-        host.topology.housekeeping = "0-1".parse().unwrap();
-        let (text, desired) = planned(&host);
-        assert!(text.contains("cpus = \"0-1\"") && text.contains("not isolated"), "{text}");
-        desired.unwrap();
     }
 }
