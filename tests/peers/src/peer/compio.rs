@@ -3,10 +3,13 @@
 //! Each connection has a buffer of its own, as in compio's examples; or, with `--multishot`, accept and receive are asked for
 //! once each and go on by themselves, and what is received is in buffers that all connections share.
 
+use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::net::TcpListener as StdListener;
 use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
+use std::task::Poll;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -79,8 +82,8 @@ async fn echo(mut stream: TcpStream, size: usize) {
     }
 }
 
-/// Receives until the peer has ended. Without a free buffer the kernel ends a multishot receive (ENOBUFS), and the stream asks for
-/// another when it is polled again; nothing is lost, the bytes are in the socket.
+/// Receives until the peer has ended. Without a free buffer compio ends a multishot receive with ResourceBusy, and the stream asks
+/// for another when it is polled again; nothing is lost, the bytes are in the socket.
 async fn echo_multishot(stream: TcpStream) {
     let (mut reader, mut writer) = stream.into_split();
     let mut received = pin!(reader.read_multi(0));
@@ -91,8 +94,21 @@ async fn echo_multishot(stream: TcpStream) {
                     return;
                 }
             }
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {}
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => let_others_run().await,
             Err(_) => return,
         }
     }
+}
+
+/// Comes back when the other tasks have had their turn: they give buffers back.
+async fn let_others_run() {
+    let mut polled = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut polled, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
