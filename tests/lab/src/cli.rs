@@ -85,7 +85,7 @@ fn execute(cli: &Cli) -> anyhow::Result<()> {
     let cpus = check_machine()?;
     open_files::allow(cli.connections.into(), cpus.len())?;
     // Before signals are handled: opening a pipe waits for its reader, and a signal ends that.
-    let json = cli.json.as_deref().map(JsonFile::open).transpose()?;
+    let json = cli.json.as_deref().map(|path| JsonFile::open(path, "--json")).transpose()?;
     let interrupt = Interrupt::install().context("handle signals")?;
     let [exchange, connect] = if cli.quick { [600, 200] } else { [2000, 700] };
     let workload = Workload {

@@ -12,6 +12,7 @@ use tune::errno::describe;
 #[derive(Debug)]
 pub struct JsonFile {
     path: PathBuf,
+    option: &'static str,
     target: Target,
 }
 
@@ -25,20 +26,21 @@ enum Target {
 
 /// Why the results cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} {} for --json: {}; give a file in a directory that exists", path.display(), describe(error))]
+#[error("{operation} {} for {option}: {}; give a file in a directory that exists", path.display(), describe(error))]
 pub struct JsonFileError {
     operation: &'static str,
     path: PathBuf,
+    option: &'static str,
     error: io::Error,
 }
 
 impl JsonFile {
     /// Makes sure that the file can be written. What it holds stays until [`JsonFile::write`]; where there is none, none
-    /// is left.
+    /// is left. `option` is the one that asked for it.
     ///
     /// # Errors
     /// If the path is a directory, or no file can be made or changed there.
-    pub fn open(path: &Path) -> Result<Self, JsonFileError> {
+    pub fn open(path: &Path, option: &'static str) -> Result<Self, JsonFileError> {
         let open = || match fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 File::create_new(path)?;
@@ -57,8 +59,8 @@ impl JsonFile {
             }
         };
         match open() {
-            Ok((path, target)) => Ok(Self { path, target }),
-            Err(error) => Err(JsonFileError { operation: "open", path: path.to_owned(), error }),
+            Ok((path, target)) => Ok(Self { path, option, target }),
+            Err(error) => Err(JsonFileError { operation: "open", path: path.to_owned(), option, error }),
         }
     }
 
@@ -67,12 +69,12 @@ impl JsonFile {
     /// # Errors
     /// If that fails; a regular file is then what it was.
     pub fn write(self, text: &[u8]) -> Result<(), JsonFileError> {
-        let path = self.path;
-        let result = match self.target {
+        let Self { path, option, target } = self;
+        let result = match target {
             Target::Replace(permissions) => replace(&path, permissions, text),
             Target::WriteTo(mut file) => file.write_all(text),
         };
-        result.map_err(|error| JsonFileError { operation: "write", path, error })
+        result.map_err(|error| JsonFileError { operation: "write", path, option, error })
     }
 }
 
@@ -99,11 +101,11 @@ mod tests {
     fn until_it_is_written_nothing_has_changed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.json");
-        let file = JsonFile::open(&path).unwrap();
+        let file = JsonFile::open(&path, "--json").unwrap();
         assert!(names(directory.path()).is_empty());
         file.write(b"one").unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        let file = JsonFile::open(&path).unwrap();
+        let file = JsonFile::open(&path, "--json").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"one");
         file.write(b"2").unwrap();
         assert_eq!(
@@ -118,12 +120,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let [null, link, real] = ["null", "link", "real"].map(|name| directory.path().join(name));
         symlink("/dev/null", &null).unwrap();
-        JsonFile::open(&null).unwrap().write(b"gone").unwrap();
+        JsonFile::open(&null, "--json").unwrap().write(b"gone").unwrap();
         assert!(fs::symlink_metadata(&null).unwrap().is_symlink());
         assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
         fs::write(&real, "old").unwrap();
         symlink(&real, &link).unwrap();
-        JsonFile::open(&link).unwrap().write(b"new").unwrap();
+        JsonFile::open(&link, "--json").unwrap().write(b"new").unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read(&real).unwrap(), b"new");
     }
@@ -141,7 +143,7 @@ mod tests {
             (PathBuf::new(), "ENOENT"),
             (PathBuf::from("/proc/x"), "ENOENT"),
         ] {
-            let error = JsonFile::open(&path).unwrap_err().to_string();
+            let error = JsonFile::open(&path, "--json").unwrap_err().to_string();
             assert!(error.starts_with(&format!("open {} for --json: {errno}: ", path.display())), "{error}");
         }
         assert!(names(directory.path()).is_empty());

@@ -3,11 +3,20 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use lab::interrupt::Interrupted;
 
 use crate::bench::cli::{self as bench, BenchArgs};
-use crate::epoll::{self, EpollArgs};
+use crate::peer::blocking::{self, BlockingArgs};
+use crate::peer::epoll::{self, EpollArgs};
+use crate::peer::{PeerArgs, proxy};
+#[cfg(feature = "all-peers")]
+use crate::peer::{
+    RuntimeArgs,
+    compio::{self, CompioArgs},
+    glommio, monoio,
+    tokio::{self, TokioArgs},
+};
 
 /// What a user would pick instead of `server`, and the runner that measures `server` against it.
 #[derive(Debug, Parser)]
@@ -24,8 +33,33 @@ enum Command {
     /// When connections are accepted, one line "epoll: listening on ADDR:PORT, …" goes to stderr. Runs until a signal ends
     /// it.
     Epoll(EpollArgs),
+    /// Echo or accept-and-close server with one process per core and blocking calls, one connection at a time.
+    Blocking(BlockingArgs),
+    /// Echo server on tokio: one current_thread runtime and one listener per core, or one multi-thread runtime.
+    #[cfg(feature = "all-peers")]
+    Tokio(TokioArgs),
+    /// Echo server on monoio: one runtime and one listener per core.
+    #[cfg(feature = "all-peers")]
+    Monoio(RuntimeArgs),
+    /// Echo server on compio: one runtime and one listener per core.
+    #[cfg(feature = "all-peers")]
+    Compio(CompioArgs),
+    /// Echo server on glommio: one executor and one listener per core.
+    #[cfg(feature = "all-peers")]
+    Glommio(RuntimeArgs),
+    /// nginx with its stream module, where it is installed: accepts and closes, whatever --mode says.
+    Nginx(PeerArgs),
+    /// haproxy, where it is installed: accepts and closes, whatever --mode says.
+    Haproxy(PeerArgs),
     /// Measure `server` against its peers, or any two commands against each other.
     Bench(Box<BenchArgs>),
+}
+
+/// The names of the peers.
+pub(crate) fn peers() -> impl Iterator<Item = String> {
+    let subcommands = <Cli as CommandFactory>::command();
+    let names: Vec<_> = subcommands.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    names.into_iter().filter(|name| name != "bench")
 }
 
 /// Reads the command line (with the program's name first), runs, prints, and gives the exit code.
@@ -39,8 +73,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let result = match &cli.command {
-        Command::Epoll(args) => epoll::run(args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(args),
+        peer => run_peer(peer).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         let interrupted = error.downcast_ref::<Interrupted>().copied();
@@ -53,13 +87,31 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     })
 }
 
+/// Runs a peer until a signal ends the process.
+fn run_peer(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Epoll(args) => epoll::run(args),
+        Command::Blocking(args) => blocking::run(args),
+        #[cfg(feature = "all-peers")]
+        Command::Tokio(args) => tokio::run(args),
+        #[cfg(feature = "all-peers")]
+        Command::Monoio(args) => monoio::run(args),
+        #[cfg(feature = "all-peers")]
+        Command::Compio(args) => compio::run(args),
+        #[cfg(feature = "all-peers")]
+        Command::Glommio(args) => glommio::run(args),
+        Command::Nginx(args) => proxy::run_nginx(args),
+        Command::Haproxy(args) => proxy::run_haproxy(args),
+        Command::Bench(_) => unreachable!("the caller runs it"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 

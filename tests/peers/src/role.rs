@@ -1,7 +1,7 @@
-//! What a child of the runner does: pin itself to the server's cores, and become a program.
+//! What a child does: pin itself to its cores, and become a program.
 //!
-//! `peers role PARENT CORES PROGRAM ARGS…` is started by the runner only. PARENT is the runner's process number, with which
-//! the child dies; PROGRAM is `server` or `epoll`, which this executable contains, or the path of an executable.
+//! `peers role PARENT CORES PROGRAM ARGS…` is started by this executable only. PARENT is the process number of who started it, with which
+//! the child dies; PROGRAM is one of [`built_in`], or the path of an executable.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -15,15 +15,17 @@ use tune::cpu_set::CpuSet;
 /// First argument of a role.
 pub const COMMAND: &str = "role";
 
-/// The programs that this executable contains.
-pub const BUILT_IN: [&str; 2] = ["server", "epoll"];
+/// The programs that this executable contains: `server` and the peers.
+pub fn built_in() -> impl Iterator<Item = String> {
+    ["server".to_owned()].into_iter().chain(crate::cli::peers())
+}
 
 /// Runs the role that the arguments (of the whole process) describe.
 #[must_use]
 pub fn run(args: Vec<OsString>) -> ExitCode {
     match prepare(args) {
         Ok(args) if args[0] == "server" => server::cli::run(args),
-        Ok(mut args) if args[0] == "epoll" => {
+        Ok(mut args) if crate::cli::peers().any(|peer| args[0] == *peer) => {
             args.insert(0, "peers".into());
             crate::cli::run(args)
         }
@@ -43,13 +45,13 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 /// Gives the program's arguments, its name first.
 fn prepare(mut args: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
     if args.len() < 5 {
-        bail!("{COMMAND} is started by the runner itself; run peers bench");
+        bail!("{COMMAND} is started by peers itself; run peers bench");
     }
     let program = args.split_off(4);
     let [parent, cores] = [2, 3].map(|index| args[index].to_string_lossy().into_owned());
     die_with_parent(parent.parse().with_context(|| format!("parent \"{parent}\""))?)?;
     let mut mask = rustix::thread::CpuSet::new();
-    for cpu in CpuSet::parse_list(&cores).context("the server's cores")?.iter() {
+    for cpu in CpuSet::parse_list(&cores).context("the cores")?.iter() {
         let cpu = cpu as usize;
         if cpu >= rustix::thread::CpuSet::MAX_CPU {
             bail!(

@@ -16,8 +16,16 @@ fn lacks() -> bool {
 }
 
 fn bench(args: &[&str]) -> Output {
+    // Of the peers those that every build has: what is tested is the runner.
+    let own = args.iter().any(|arg| ["--a", "--peers"].contains(arg));
+    let peers = ["--peers", "epoll-edge,epoll-level"];
     let short = ["bench", "--rounds", "2", "--repeats", "1", "--duration", "30ms", "--client-sleeps"];
-    Command::new(env!("CARGO_BIN_EXE_peers")).args(short).args(args).output().expect("start peers")
+    Command::new(env!("CARGO_BIN_EXE_peers"))
+        .args(short)
+        .args(if own { &[][..] } else { &peers })
+        .args(args)
+        .output()
+        .expect("start peers")
 }
 
 fn stderr(output: &Output) -> String {
@@ -65,6 +73,28 @@ fn every_round_is_in_the_json_and_every_contender_in_the_table() {
     }
 }
 
+/// All that this executable contains and this machine has, each in what it serves.
+#[test]
+fn every_peer_takes_part_and_the_floor_and_the_plot_are_there() {
+    if lacks() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let svg = directory.path().join("bench.svg");
+    let only = "echo-64x1,connect-reset,connect-echo";
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peers"));
+    command.args(["bench", "--rounds", "1", "--repeats", "0", "--duration", "20ms", "--client-sleeps"]);
+    let output = command.args(["--only", only, "--floor", "--svg"]).arg(&svg).output().unwrap();
+    // On a busy machine a round of so many may not count; but each must have answered right.
+    let errors = stderr(&output);
+    assert!(errors.is_empty() || errors.starts_with("peers: no round counts"), "{errors}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    for line in ["  CPU us/op ", "floor on CPU 0", "server / blocking-shared", "server / best other"] {
+        assert!(text.contains(line), "no {line} in\n{text}");
+    }
+    assert!(fs::read_to_string(svg).unwrap().contains("connect-reset"), "{text}");
+}
+
 #[test]
 fn two_commands_are_measured_against_each_other() {
     if lacks() {
@@ -76,7 +106,8 @@ fn two_commands_are_measured_against_each_other() {
         bench(&["--a", "inside=server --buffers 64", "--b", &b, "--only", "echo-64x2", "--markdown"]);
     assert!(output.status.success(), "{output:?}");
     let table = String::from_utf8(output.stdout).unwrap();
-    let names: Vec<_> = table.lines().skip(2).filter_map(|line| line.split(" | ").nth(1)).collect();
+    let rounds = table.lines().skip_while(|line| !line.starts_with("| scenario"));
+    let names: Vec<_> = rounds.skip(2).filter_map(|line| line.split(" | ").nth(1)).collect();
     assert_eq!(names, ["inside", "outside", "inside / outside"], "{table}");
 }
 

@@ -6,18 +6,21 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum, value_parser};
+use clap::{Args, value_parser};
 use lab::interrupt::Interrupt;
 use lab::json_file::JsonFile;
 use lab::machine::Machine;
-use tune::cpu_set::{Cpu, CpuSet, CpuSetError};
+use tune::cpu_set::CpuSet;
 
 use super::contender::Contender;
+use super::floor::Floor;
+use super::peer::Peer;
 use super::priority::Priority;
 use super::report::Results;
 use super::rounds::{self, Plan};
 use super::scenario::{DEFAULT, Scenario};
 use super::turn::Setup;
+use crate::cores::Cores;
 
 /// Rounds, and those of --quick: even, so that each order comes equally often, and at least 6, so that a difference can be
 /// told.
@@ -42,10 +45,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// CPUs of the servers.
-    #[arg(long, value_name = "LIST", value_parser = cpus, default_value = "0")]
+    #[arg(long, value_name = "LIST", value_parser = Cores::parse, default_value = "0")]
     server_cores: Cores,
     /// CPUs of the client, one thread each; others than the servers'.
-    #[arg(long, value_name = "LIST", value_parser = cpus, default_value = "1")]
+    #[arg(long, value_name = "LIST", value_parser = Cores::parse, default_value = "1")]
     client_cores: Cores,
     /// What to measure: echo-SIZExCONNECTIONS, the same with xDEPTH, connect-reset, connect-echo, open-PERCENT (open loop at a share of the
     /// best closed-loop rate of the other contenders), idle-memory.
@@ -63,9 +66,9 @@ pub struct BenchArgs {
     /// 6 rounds of 150 ms.
     #[arg(long)]
     quick: bool,
-    /// Peers of `server`.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "epoll-edge,epoll-level", conflicts_with_all = ["a", "b"])]
-    peers: Vec<Peer>,
+    /// Peers of `server` [default: all that this executable contains and this machine has].
+    #[arg(long, value_enum, value_delimiter = ',', conflicts_with_all = ["a", "b"])]
+    peers: Option<Vec<Peer>>,
     /// More arguments for `server`, separated by spaces.
     #[arg(long, value_name = "ARGS", default_value = "", hide_default_value = true, allow_hyphen_values = true, conflicts_with_all = ["a", "b"])]
     server_args: String,
@@ -87,26 +90,16 @@ pub struct BenchArgs {
     /// Write the raw figures of every round to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Measure the floor too: what the kernel alone needs for half of each echo scenario's exchange, a null system call and
+    /// an io_uring NOP, on the first of the server's CPUs; and show each contender as a per cent of it.
+    #[arg(long)]
+    floor: bool,
+    /// Draw the medians into this file, as SVG.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// Print Markdown tables instead of those for people.
     #[arg(long)]
     markdown: bool,
-}
-
-/// What `server` is measured against.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Peer {
-    /// `peers epoll --trigger edge`
-    EpollEdge,
-    /// `peers epoll --trigger level`
-    EpollLevel,
-}
-
-/// A CPU list in the order in which it was written.
-#[derive(Debug, Clone)]
-struct Cores(Vec<Cpu>);
-
-fn cpus(text: &str) -> Result<Cores, CpuSetError> {
-    CpuSet::parse_ordered(text).map(Cores)
 }
 
 fn time(text: &str) -> Result<Duration, String> {
@@ -123,19 +116,22 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     let plan = args.plan()?;
     load::open_files::raise_limit()?;
     let _priority = args.nice.map(Priority::set).transpose()?;
-    let json = args.json.as_deref().map(JsonFile::open).transpose()?;
+    let json = args.json.as_deref().map(|path| JsonFile::open(path, "--json")).transpose()?;
+    let svg = args.svg.as_deref().map(|path| JsonFile::open(path, "--svg")).transpose()?;
     let interrupt = Interrupt::install().context("handle signals")?;
     let cores = plan.setup.server_cores.iter().chain(plan.setup.client_cores.iter().copied()).collect();
     let outcomes = rounds::run(&plan, &interrupt);
     // What fails after a signal fails because of it.
     let outcomes = outcomes.map_err(|error| interrupt.check().map_or_else(Into::into, |()| error))?;
-    let results = Results::new(Machine::read(cores), &plan, outcomes);
+    let floor = args.floor.then(|| Floor::measure(&plan)).transpose()?;
+    let results = Results::new(Machine::read(cores), &plan, outcomes, floor);
     // The file first: standard output may be a pipe whose reader is gone. And if the file fails, the table is not lost.
     let written = json.map_or(Ok(()), |file| write_json(file, &results));
+    let drawn = svg.map_or(Ok(()), |file| Ok(file.write(results.svg()?.as_bytes())?));
     let mut out = std::io::stdout().lock();
     let printed = if args.markdown { results.print_markdown(&mut out) } else { results.print(&mut out) };
     printed.and_then(|()| out.flush()).context("write the table to standard output")?;
-    written?;
+    written.and(drawn)?;
     let failures = results.failures();
     failures.iter().for_each(|failure| eprintln!("peers: {failure}"));
     let without = results.without_rounds();
@@ -189,13 +185,10 @@ impl BenchArgs {
             }
             return Ok(vec![a, b]);
         }
-        let built_in = |text: &str| Contender::parse(text).map_err(anyhow::Error::msg);
-        let mut contenders = vec![built_in("server=server")?.with(&self.server_args)];
-        for peer in &self.peers {
-            contenders.push(match peer {
-                Peer::EpollEdge => built_in("epoll-edge=epoll --trigger edge")?,
-                Peer::EpollLevel => built_in("epoll-level=epoll --trigger level")?,
-            });
+        let server = Contender::parse("server=server").map_err(anyhow::Error::msg)?;
+        let mut contenders = vec![server.with(&self.server_args)];
+        for peer in self.peers.clone().unwrap_or_else(Peer::available) {
+            contenders.push(peer.contender().map_err(anyhow::Error::msg)?);
         }
         Ok(contenders)
     }
@@ -246,7 +239,7 @@ mod tests {
             return eprintln!("SKIPPED: needs CPU 1");
         }
         let by_default = names(&["--server-args", "--buffers 64"]);
-        assert_eq!(by_default.len(), 3);
+        assert_eq!(by_default.len(), 1 + Peer::available().len());
         assert!(
             by_default[0].starts_with("server ") && by_default[0].ends_with(" --buffers 64"),
             "{by_default:?}"

@@ -13,7 +13,8 @@ use lab::interrupt::Interrupt;
 use serde::Serialize;
 use tune::cpu_set::CpuSet;
 
-use crate::role::{self, BUILT_IN};
+use super::scenario::Scenario;
+use crate::role;
 
 /// How long a server may take to start; far more than it needs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,6 +30,19 @@ pub(crate) struct Contender {
     pub(crate) name: String,
     /// Program and arguments, in which `{port}` and `{cores}` stand for the port and the CPU list.
     pub(crate) command: Vec<String>,
+    /// What it can be measured in.
+    #[serde(skip)]
+    pub(crate) serves: Serves,
+}
+
+/// In which scenarios a contender can take part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Serves {
+    All,
+    /// It serves a connection to its end before it accepts the next.
+    OneAtATime,
+    /// It accepts and closes.
+    ConnectReset,
 }
 
 impl Contender {
@@ -40,17 +54,29 @@ impl Contender {
         if name.is_empty() || command.is_empty() {
             return Err("give NAME=COMMAND, neither of them empty".to_owned());
         }
-        if !BUILT_IN.contains(&&*command[0]) && !command[0].contains('/') {
+        if !role::built_in().any(|program| program == command[0]) && !command[0].contains('/') {
+            let programs: Vec<_> = role::built_in().collect();
             return Err(format!(
-                "\"{}\" is neither {} nor a path with a /",
+                "\"{}\" is neither one of {} nor a path with a /",
                 command[0],
-                BUILT_IN.join(" nor ")
+                programs.join(", ")
             ));
         }
         if !command.iter().any(|word| word.contains("{port}")) {
             command.extend(["--cores", "{cores}", "--listen", "127.0.0.1:{port}"].map(str::to_owned));
         }
-        Ok(Self { name: name.to_owned(), command })
+        Ok(Self { name: name.to_owned(), command, serves: Serves::All })
+    }
+
+    /// Whether it can take part.
+    pub(crate) fn takes_part(&self, scenario: Scenario) -> bool {
+        match self.serves {
+            Serves::All => true,
+            Serves::OneAtATime => {
+                matches!(scenario, Scenario::Echo { connections: 1, .. } | Scenario::Connect { .. })
+            }
+            Serves::ConnectReset => scenario == Scenario::Connect { echo: false },
+        }
     }
 
     /// The same with more arguments.
@@ -143,7 +169,7 @@ mod tests {
         );
         assert_eq!(command("a=/bin/s  -p {port}/{cores}"), "/bin/s -p 7/0,2 --x 1");
         assert_eq!(Contender::parse("a=b/server --y=3").unwrap().name, "a");
-        for bad in ["server", "=server", "a=", "a= ", "a=nginx -x"] {
+        for bad in ["server", "=server", "a=", "a= ", "a=apache -x"] {
             assert!(Contender::parse(bad).is_err(), "{bad}");
         }
     }

@@ -10,16 +10,22 @@
 //! between the server's CPU and the client's. A disturbed round is kept in the raw figures, not in the summary, and repeated;
 //! how often is bounded, counted and printed.
 //!
-//! * [`cli`] reads the options; [`scenario`] and [`contender`] say what is measured and of whom;
+//! * [`cli`] reads the options; [`scenario`], [`contender`] and [`peer`] say what is measured and of whom;
 //! * [`counters`] and [`distance`] read the machine, [`priority`] keeps others off it;
 //! * [`turn`] measures one contender once, [`memory`] what idle connections cost it; [`rounds`] has all of them take turns;
-//! * [`selection`] chooses the rounds that count, [`report`] summarizes and prints them as [`table`]s.
+//! * [`floor`] is what the kernel alone needs;
+//! * [`selection`] chooses the rounds that count, [`report`] summarizes and prints them as [`table`]s, [`overview`] and
+//!   [`plot`] have all scenarios in one.
 
 pub mod cli;
 mod contender;
 mod counters;
 mod distance;
+mod floor;
 mod memory;
+mod overview;
+mod peer;
+mod plot;
 mod priority;
 mod report;
 mod rounds;

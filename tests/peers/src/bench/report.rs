@@ -7,6 +7,9 @@ use lab::summary::{Comparison, Spread};
 use serde::Serialize;
 
 use super::contender::Contender;
+use super::floor::Floor;
+use super::overview::{self, Line};
+use super::plot::{self, Panel};
 use super::rounds::{Outcome, Plan};
 use super::scenario::Scenario;
 use super::selection::FOREIGN;
@@ -28,6 +31,8 @@ pub(crate) struct Results {
     round_s: f64,
     contenders: Vec<Contender>,
     scenarios: Vec<ScenarioResult>,
+    /// What the kernel alone needs.
+    floor: Option<Floor>,
 }
 
 /// A scenario's raw figures and their summary.
@@ -54,15 +59,19 @@ struct Figure {
     of: fn(&Turn) -> f64,
 }
 
+/// The figures of the overview and of the picture.
+const CPU: &str = "CPU us/op";
+const P99: &str = "p99 us";
+
 /// The figure that an open loop must reach.
 const RATE: &str = "op/s";
 
 /// What is shown of each turn.
 const FIGURES: [Figure; 7] = [
-    Figure { name: "CPU us/op", digits: 2, of: |turn| turn.server_cpu_us_per_operation },
+    Figure { name: CPU, digits: 2, of: |turn| turn.server_cpu_us_per_operation },
     Figure { name: RATE, digits: 0, of: |turn| turn.rate_per_s },
     Figure { name: "p50 us", digits: 0, of: |turn| turn.latency_us.p50 },
-    Figure { name: "p99 us", digits: 0, of: |turn| turn.latency_us.p99 },
+    Figure { name: P99, digits: 0, of: |turn| turn.latency_us.p99 },
     Figure { name: "p99.9 us", digits: 0, of: |turn| turn.latency_us.p99_9 },
     Figure { name: "server busy %", digits: 0, of: |turn| 100.0 * turn.server_busy },
     Figure { name: "client CPU us/op", digits: 2, of: |turn| turn.client_cpu_us_per_operation },
@@ -72,9 +81,8 @@ const FIGURES: [Figure; 7] = [
 const RATIOS: usize = 5;
 
 impl Results {
-    pub(crate) fn new(machine: Machine, plan: &Plan, outcomes: Vec<Outcome>) -> Self {
+    pub(crate) fn new(machine: Machine, plan: &Plan, outcomes: Vec<Outcome>, floor: Option<Floor>) -> Self {
         let setup = &plan.setup;
-        let names: Vec<_> = plan.contenders.iter().map(|contender| &*contender.name).collect();
         let client_cores: Vec<_> = setup.client_cores.iter().map(ToString::to_string).collect();
         Self {
             schema: SCHEMA,
@@ -85,7 +93,8 @@ impl Results {
             rounds: plan.rounds,
             round_s: setup.duration.as_secs_f64(),
             contenders: plan.contenders.clone(),
-            scenarios: outcomes.into_iter().map(|outcome| ScenarioResult::new(outcome, &names)).collect(),
+            scenarios: outcomes.into_iter().map(ScenarioResult::new).collect(),
+            floor,
         }
     }
 
@@ -121,7 +130,11 @@ impl Results {
             }
             table::print(out, &result.table())?;
         }
-        Ok(())
+        writeln!(out)?;
+        table::print(out, &self.overview())?;
+        let Some(floor) = &self.floor else { return Ok(()) };
+        writeln!(out, "\n{}", floor.title())?;
+        table::print(out, &self.floor_table(floor))
     }
 
     fn print_setup(&self, out: &mut impl Write) -> io::Result<()> {
@@ -143,8 +156,35 @@ impl Results {
         Ok(())
     }
 
-    /// One Markdown table of all scenarios but idle memory, and one of that.
+    /// All scenarios but idle memory in one table.
+    fn overview(&self) -> Vec<Vec<String>> {
+        overview::table(&self.names(), &self.lines())
+    }
+
+    fn floor_table(&self, floor: &Floor) -> Vec<Vec<String>> {
+        floor.table(&self.names(), &self.lines())
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.contenders.iter().map(|contender| contender.name.clone()).collect()
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        let results = self.scenarios.iter().filter(|result| result.outcome.scenario != Scenario::Memory);
+        results.map(ScenarioResult::line).collect()
+    }
+
+    /// The medians as a picture.
+    pub(crate) fn svg(&self) -> anyhow::Result<String> {
+        let results = self.scenarios.iter().filter(|result| result.outcome.scenario != Scenario::Memory);
+        plot::svg(&results.map(ScenarioResult::panel).collect::<Vec<_>>())
+            .map_err(|error| anyhow::anyhow!("draw the results: {error}"))
+    }
+
+    /// The overview, one Markdown table of all scenarios but idle memory, and one of that.
     pub(crate) fn print_markdown(&self, out: &mut impl Write) -> io::Result<()> {
+        table::print_markdown(out, &self.overview())?;
+        writeln!(out)?;
         let mut lines = Vec::new();
         for result in self.scenarios.iter().filter(|result| result.outcome.scenario != Scenario::Memory) {
             let mut table = result.table();
@@ -161,16 +201,19 @@ impl Results {
             writeln!(out)?;
             table::print_markdown(out, &memory_table(&result.outcome))?;
         }
-        Ok(())
+        let Some(floor) = &self.floor else { return Ok(()) };
+        writeln!(out, "\n{}\n", floor.title())?;
+        table::print_markdown(out, &self.floor_table(floor))
     }
 }
 
 impl ScenarioResult {
-    fn new(outcome: Outcome, names: &[&str]) -> Self {
+    fn new(outcome: Outcome) -> Self {
+        let names = &outcome.names;
         let row = |index: usize| {
             let values =
                 FIGURES.iter().map(|figure| (figure.name, Spread::of(outcome.turns(index).map(figure.of))));
-            Row { name: names[index].to_owned(), values: values.collect() }
+            Row { name: names[index].clone(), values: values.collect() }
         };
         let ratio = |index: usize| {
             let pairs = outcome.turns(index).zip(outcome.turns(0));
@@ -209,8 +252,8 @@ impl ScenarioResult {
         });
         let rate = outcome.rate_asked_per_s.map_or(String::new(), |rate| format!(" ({rate} per second)"));
         let reached = |row: &Row<Spread>| {
-            let rate = row.values.iter().find(|(name, _)| *name == RATE).and_then(|(_, spread)| *spread);
-            rate.zip(outcome.rate_asked_per_s)
+            row.value(RATE)
+                .zip(outcome.rate_asked_per_s)
                 .is_none_or(|(rate, asked)| rate.median >= 0.98 * f64::from(asked))
         };
         let reached = if self.contenders.iter().all(reached) { "" } else { "; THE RATE WAS NOT REACHED" };
@@ -222,6 +265,31 @@ impl ScenarioResult {
             "{}{rate}: {count} rounds{disturbed}; {} repeated{reached}{distance}{foreign}",
             outcome.scenario, outcome.repeats
         )
+    }
+
+    /// Its line in the overview.
+    fn line(&self) -> Line {
+        let cpu = |row: &Row<Spread>| (row.name.clone(), row.value(CPU).copied());
+        let others = self.outcome.names.iter().skip(1);
+        let ratio = |(name, row): (&String, &Row<Comparison>)| (name.clone(), row.value(CPU).copied());
+        Line {
+            scenario: self.outcome.scenario.to_string(),
+            cpu: self.contenders.iter().map(cpu).collect(),
+            ratios: others.zip(&self.ratios).map(ratio).collect(),
+        }
+    }
+
+    /// Its picture: in the open loop of the latency that is exceeded by one in a hundred, else of the CPU time.
+    fn panel(&self) -> Panel {
+        let figure = match self.outcome.scenario {
+            Scenario::Open { .. } => P99,
+            _ => CPU,
+        };
+        let bar = |row: &Row<Spread>| Some((row.name.clone(), row.value(figure).copied()?));
+        Panel {
+            title: format!("{}: {figure}", self.outcome.scenario),
+            bars: self.contenders.iter().filter_map(bar).collect(),
+        }
     }
 
     /// Header and rows.
@@ -236,6 +304,10 @@ impl ScenarioResult {
 }
 
 impl<T> Row<T> {
+    fn value(&self, figure: &str) -> Option<&T> {
+        self.values.iter().find(|(name, _)| *name == figure).and_then(|(_, value)| value.as_ref())
+    }
+
     /// The name, and each value as `show` has it; empty where there is no value.
     fn cells(&self, show: impl Fn(Option<&T>, &Figure) -> String) -> Vec<String> {
         let mut cells = vec![self.name.clone()];

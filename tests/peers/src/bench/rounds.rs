@@ -50,6 +50,8 @@ impl Round {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) scenario: Scenario,
+    /// Names of the contenders that take part, the first of all before the others.
+    pub(crate) names: Vec<String>,
     /// Open loop: messages per second asked for.
     pub(crate) rate_asked_per_s: Option<u32>,
     /// Thrown away.
@@ -65,10 +67,11 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    fn new(scenario: Scenario) -> Self {
+    fn new(scenario: Scenario, contenders: &[&Contender]) -> Self {
         let selection = Selection::default();
         Self {
             scenario,
+            names: contenders.iter().map(|contender| contender.name.clone()).collect(),
             rate_asked_per_s: None,
             warm_up: None,
             rounds: Vec::new(),
@@ -105,9 +108,11 @@ fn run_scenario(
     interrupt: &Interrupt,
     progress: &mut Progress,
 ) -> anyhow::Result<Outcome> {
-    let mut outcome = Outcome::new(scenario);
+    let contenders = plan.contenders.iter().filter(|contender| contender.takes_part(scenario));
+    let contenders: Vec<&Contender> = contenders.collect();
+    let mut outcome = Outcome::new(scenario, &contenders);
     if scenario == Scenario::Memory {
-        for contender in &plan.contenders {
+        for contender in contenders {
             interrupt.check()?;
             progress.say(&format!("{scenario}: {}", contender.name));
             outcome.memory.push(memory::measure(contender, &plan.setup, interrupt)?);
@@ -115,7 +120,7 @@ fn run_scenario(
         return Ok(outcome);
     }
     let start = |contender| Running::start(contender, &plan.setup.server_cores, interrupt);
-    let mut servers: Vec<Running> = plan.contenders.iter().map(start).collect::<anyhow::Result<_>>()?;
+    let mut servers: Vec<Running> = contenders.into_iter().map(start).collect::<anyhow::Result<_>>()?;
     if let Scenario::Open { percent } = scenario {
         progress.say(&format!("{scenario}: the rate of the closed loop"));
         outcome.rate_asked_per_s = Some(open_rate(&mut servers, percent, &plan.setup, interrupt)?);

@@ -12,7 +12,7 @@ pub(crate) enum Scenario {
     Echo { size: u32, connections: u32, depth: u32 },
     /// Connections made and reset by the client, with one message before if `echo`.
     Connect { echo: bool },
-    /// Messages at a share of the rate that the last contender reaches in the closed loop, per cent.
+    /// Messages at a share of the rate that the best of the other contenders reaches in the closed loop, per cent.
     Open { percent: u32 },
     /// Memory with idle connections.
     Memory,
@@ -22,12 +22,18 @@ pub(crate) enum Scenario {
 pub(crate) const OPEN: (u32, u32) = (64, 50);
 
 /// What is measured unless it is said.
-pub(crate) const DEFAULT: [&str; 8] = [
+pub(crate) const DEFAULT: [&str; 14] = [
+    "echo-64x1",
     "echo-64x50",
     "echo-64x500",
     "echo-64x1000",
+    "echo-512x1000",
+    "echo-4kx50",
+    "echo-16kx50",
     "echo-512kx50",
     "connect-reset",
+    "connect-echo",
+    "open-30",
     "open-60",
     "open-90",
     "idle-memory",
@@ -98,7 +104,7 @@ mod tests {
 
     #[test]
     fn names_are_read_and_written() {
-        for name in DEFAULT.into_iter().chain(["connect-echo", "echo-64x50x8", "echo-4kx1", "open-200"]) {
+        for name in DEFAULT.into_iter().chain(["echo-64x50x8", "echo-4kx1", "open-200"]) {
             assert_eq!(name.parse::<Scenario>().unwrap().to_string(), name);
         }
         let bulk = Scenario::Echo { size: 512 * 1024, connections: 50, depth: 1 };

@@ -10,8 +10,9 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 
+use super::Trigger;
 use super::connection::{Buffers, Connection, Progress};
-use super::{Mode, Trigger};
+use crate::peer::Mode;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 512;
@@ -77,8 +78,8 @@ impl Worker {
     fn accept(&mut self) -> anyhow::Result<()> {
         loop {
             match accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-                // Closing resets: the connection has inherited SO_LINGER of 0 seconds.
-                Ok(socket) if self.settings.mode == Mode::AcceptClose => drop(socket),
+                // After AcceptClose this resets: the connection has inherited SO_LINGER of 0 seconds.
+                Ok(socket) if self.settings.mode != Mode::Echo => drop(socket),
                 Ok(socket) => self.add(socket)?,
                 Err(Errno::AGAIN) => return Ok(()),
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return self.pause(true),

@@ -1,4 +1,4 @@
-//! The listening socket of one core, with everything that its connections inherit.
+//! A listening socket, with everything that its connections inherit.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -9,11 +9,11 @@ use rustix::net::{
     AddressFamily, SocketFlags, SocketType, bind, getsockname, listen as listen_on, socket_with, sockopt,
 };
 
-use super::Mode;
+use super::{Mode, PeerArgs};
 
-/// A listener of the reuseport group of `address`. Its connections inherit (socket(7), tcp(7)) TCP_NODELAY, SO_KEEPALIVE, as
+/// A listener of the reuseport group of `address`, with the options of a peer. Its connections inherit (socket(7), tcp(7)) TCP_NODELAY, SO_KEEPALIVE, as
 /// those of `server`, and, where they are to be reset, SO_LINGER with 0 seconds: closing them sends RST.
-pub(crate) fn listen(address: SocketAddr, mode: Mode, backlog: u16) -> anyhow::Result<OwnedFd> {
+pub(crate) fn listen(address: SocketAddr, args: &PeerArgs) -> anyhow::Result<OwnedFd> {
     let open = || -> rustix::io::Result<OwnedFd> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let socket =
@@ -22,11 +22,11 @@ pub(crate) fn listen(address: SocketAddr, mode: Mode, backlog: u16) -> anyhow::R
         sockopt::set_socket_reuseport(&socket, true)?;
         sockopt::set_tcp_nodelay(&socket, true)?;
         sockopt::set_socket_keepalive(&socket, true)?;
-        if mode == Mode::AcceptClose {
+        if args.mode == Mode::AcceptClose {
             sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
         }
         bind(&socket, &address)?;
-        listen_on(&socket, backlog.into())?;
+        listen_on(&socket, args.backlog.into())?;
         Ok(socket)
     };
     open().with_context(|| format!("listen on {address}"))

@@ -1,101 +1,22 @@
-//! The epoll peer as a process of its own.
+//! What holds for the epoll peer beyond what holds for all.
 
-use std::fs;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use load::Limit;
 use load::echo::{self, EchoOptions};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::common::{Peer, bytes, wait_until};
+
 const TRIGGERS: [&str; 2] = ["level", "edge"];
-
-/// A running peer, killed when dropped.
-struct Peer {
-    process: Child,
-    address: SocketAddr,
-}
-
-impl Peer {
-    fn start(args: &[&str]) -> Self {
-        Self::limited(None, args)
-    }
-
-    /// With at most so many open files.
-    fn limited(files: Option<u32>, args: &[&str]) -> Self {
-        let limit = files.map_or(String::new(), |files| format!("ulimit -n {files} && "));
-        let mut process = Command::new("sh")
-            .args(["-c", &format!("{limit}exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_peers"), "epoll"])
-            .args(["--listen", "127.0.0.1:0"])
-            .args(args)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start the peer");
-        let mut line = String::new();
-        BufReader::new(process.stderr.take().expect("piped above"))
-            .read_line(&mut line)
-            .expect("its standard error");
-        let address = line.strip_prefix("epoll: listening on ").and_then(|rest| rest.split(',').next());
-        let address = address.unwrap_or_else(|| panic!("{line:?}")).parse().expect("an address");
-        Self { process, address }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let socket = TcpStream::connect(self.address).expect("it listens");
-        socket.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
-        socket.set_write_timeout(Some(PATIENCE)).expect("set a timeout");
-        socket
-    }
-
-    /// Numbers of its open descriptors, those that it has inherited too.
-    fn numbers(&self) -> impl Iterator<Item = u32> {
-        let entries = fs::read_dir(format!("/proc/{}/fd", self.process.id())).expect("it runs");
-        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-    }
-
-    /// How many it has open.
-    fn files(&self) -> usize {
-        self.numbers().count()
-    }
-
-    fn cpu_time(&self) -> Duration {
-        let threads = fs::read_dir(format!("/proc/{}/task", self.process.id())).expect("it runs");
-        let time = |thread: std::io::Result<fs::DirEntry>| -> Option<Duration> {
-            let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-            text.split_whitespace().next()?.parse().map(Duration::from_nanos).ok()
-        };
-        threads.filter_map(time).sum()
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// Bytes in which every place is different from its neighbours.
-fn bytes(length: usize) -> Vec<u8> {
-    (0..length).map(|place| u8::try_from((place * 31 + place / 251) % 256).expect("below 256")).collect()
-}
 
 #[test]
 fn every_byte_comes_back_whatever_the_trigger_the_buffer_and_the_message() {
     for trigger in TRIGGERS {
         for buffer in ["64", "262144"] {
-            let peer = Peer::start(&["--trigger", trigger, "--buffer-size", buffer, "--cores", "0"]);
+            let peer = Peer::start(&["epoll", "--trigger", trigger, "--buffer-size", buffer, "--cores", "0"]);
             for (connections, size, depth) in
                 [(1, 1, 1), (300, 64, 1), (5, 64, 8), (3, 65_537, 3), (2, 1 << 20, 2)]
             {
@@ -111,9 +32,9 @@ fn every_byte_comes_back_whatever_the_trigger_the_buffer_and_the_message() {
 
 #[test]
 fn all_cores_listen_on_one_port() {
-    let peer = Peer::start(&[]);
+    let peer = Peer::start(&["epoll"]);
     let cores = tune::affinity::allowed().unwrap().len();
-    let threads = fs::read_dir(format!("/proc/{}/task", peer.process.id())).unwrap().count();
+    let threads = peer.threads();
     assert_eq!(threads, 1 + cores);
     let options = EchoOptions { connections: 50, limit: Limit::Count(20), ..EchoOptions::new(peer.address) };
     assert_eq!(echo::run(&options).unwrap().failure(), None);
@@ -123,7 +44,7 @@ fn all_cores_listen_on_one_port() {
 #[test]
 fn who_does_not_read_is_not_read_from_and_loses_nothing() {
     for trigger in TRIGGERS {
-        let peer = Peer::start(&["--trigger", trigger, "--cores", "0", "--buffer-size", "16384"]);
+        let peer = Peer::start(&["epoll", "--trigger", trigger, "--cores", "0", "--buffer-size", "16384"]);
         let mut slow = peer.connect();
         slow.set_nonblocking(true).unwrap();
         let sent = bytes(64 << 20);
@@ -164,7 +85,7 @@ fn who_does_not_read_is_not_read_from_and_loses_nothing() {
 #[test]
 fn everything_comes_back_after_a_half_close_and_then_the_end() {
     for trigger in TRIGGERS {
-        let peer = Peer::start(&["--trigger", trigger, "--cores", "0"]);
+        let peer = Peer::start(&["epoll", "--trigger", trigger, "--cores", "0"]);
         let before = peer.files();
         for length in [0, 1, 64, 3 << 20] {
             let mut socket = peer.connect();
@@ -187,7 +108,7 @@ fn everything_comes_back_after_a_half_close_and_then_the_end() {
 #[test]
 fn a_reset_closes_the_connection_also_while_bytes_are_pending() {
     for trigger in TRIGGERS {
-        let peer = Peer::start(&["--trigger", trigger, "--cores", "0"]);
+        let peer = Peer::start(&["epoll", "--trigger", trigger, "--cores", "0"]);
         let before = peer.files();
         let (idle, busy) = (peer.connect(), peer.connect());
         wait_until("both are accepted", || peer.files() == before + 2);
@@ -207,19 +128,9 @@ fn a_reset_closes_the_connection_also_while_bytes_are_pending() {
 }
 
 #[test]
-fn accept_close_resets() {
-    let peer = Peer::start(&["--mode", "accept-close", "--cores", "0"]);
-    for _ in 0..100 {
-        let error =
-            TcpStream::connect(peer.address).and_then(|mut socket| socket.read(&mut [0])).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    }
-}
-
-#[test]
 fn short_of_descriptors_it_neither_spins_nor_forgets_who_waits() {
     for trigger in TRIGGERS {
-        let peer = Peer::limited(Some(15), &["--trigger", trigger, "--cores", "0"]);
+        let peer = Peer::limited(Some(15), &["epoll", "--trigger", trigger, "--cores", "0"]);
         let before_connecting = peer.files();
         let mut sockets: Vec<_> = (0..30).map(|_| peer.connect()).collect();
         wait_until("all descriptors are in use", || {

@@ -1,0 +1,44 @@
+//! The peer `glommio`: one executor and one listener per core, as the documentation of glommio's `TcpListener` advises.
+#![allow(unsafe_code)]
+
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+
+use anyhow::{Context, anyhow};
+use futures_util::io::{AsyncReadExt, AsyncWriteExt};
+use glommio::net::{TcpListener, TcpStream};
+use glommio::{LocalExecutorBuilder, Placement, spawn_local};
+
+use super::{Mode, RuntimeArgs, Settings, per_core};
+
+/// Runs the server until a signal ends the process.
+pub(crate) fn run(args: &RuntimeArgs) -> anyhow::Result<()> {
+    let settings = args.settings();
+    per_core("glommio", &args.peer, move |listener| {
+        // The thread is pinned already.
+        let executor = LocalExecutorBuilder::new(Placement::Unbound).make();
+        let executor = executor.map_err(|error| anyhow!("make an executor: {error}"))?;
+        executor.run(serve(listener, settings))
+    })
+}
+
+async fn serve(listener: OwnedFd, settings: Settings) -> anyhow::Result<()> {
+    // SAFETY: the descriptor is that of a listening socket, and handed over.
+    let listener = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };
+    loop {
+        let stream = listener.accept().await.map_err(|error| anyhow!("{error}")).context("accept")?;
+        match settings.mode {
+            // After AcceptClose this resets: the connection has inherited SO_LINGER of 0 seconds.
+            Mode::AcceptClose | Mode::AcceptFin => drop(stream),
+            Mode::Echo => drop(spawn_local(echo(stream, settings.buffer_size)).detach()),
+        }
+    }
+}
+
+async fn echo(mut stream: TcpStream, size: usize) {
+    let mut buffer = vec![0; size];
+    while let Ok(received @ 1..) = stream.read(&mut buffer).await {
+        if stream.write_all(&buffer[..received]).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What holds for every peer.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+
+use load::Limit;
+use load::echo::{self, EchoOptions};
+
+use crate::common::{Peer, bytes};
+
+/// Those that serve many connections at a time.
+fn peers() -> Vec<&'static [&'static str]> {
+    let mut peers: Vec<&[&str]> = vec![&["epoll"]];
+    if cfg!(feature = "all-peers") {
+        let runtimes: [&[&str]; 6] = [
+            &["tokio"],
+            &["tokio", "--multi-thread"],
+            &["monoio"],
+            &["compio"],
+            &["compio", "--multishot"],
+            &["glommio"],
+        ];
+        peers.extend(runtimes);
+    }
+    peers
+}
+
+/// One process, and both of its models.
+const BLOCKING: [[&str; 3]; 2] = [["blocking", "--model", "shared"], ["blocking", "--model", "reuseport"]];
+
+#[test]
+fn every_byte_comes_back() {
+    for args in peers() {
+        let peer = Peer::start(&[args, &["--cores", "0"]].concat());
+        for (connections, size, depth) in [(1, 1, 1), (100, 64, 4), (3, 200_000, 2)] {
+            let limit = Limit::Count(5);
+            let options = EchoOptions { connections, size, depth, limit, ..EchoOptions::new(peer.address) };
+            assert_eq!(echo::run(&options).unwrap().failure(), None, "{args:?} {options:?}");
+        }
+    }
+}
+
+#[test]
+fn everything_comes_back_after_a_half_close_and_then_the_end() {
+    let blocking = BLOCKING.iter().map(|args| &args[..]);
+    for args in peers().into_iter().chain(blocking) {
+        let peer = Peer::start(&[args, &["--cores", "0"]].concat());
+        let mut socket = peer.connect();
+        let sent = bytes(100_000);
+        let mut writer = socket.try_clone().unwrap();
+        let to_send = sent.clone();
+        let sending = thread::spawn(move || {
+            writer.write_all(&to_send).unwrap();
+            writer.shutdown(Shutdown::Write).unwrap();
+        });
+        let mut received = Vec::new();
+        socket.read_to_end(&mut received).unwrap();
+        sending.join().unwrap();
+        assert!(received == sent, "{args:?}: {} of {} bytes, or others", received.len(), sent.len());
+    }
+}
+
+#[test]
+fn accept_close_resets() {
+    let blocking = BLOCKING.iter().map(|args| &args[..]);
+    for args in peers().into_iter().chain(blocking) {
+        let peer = Peer::start(&[args, &["--mode", "accept-close", "--cores", "0"]].concat());
+        for _ in 0..50 {
+            let error =
+                TcpStream::connect(peer.address).and_then(|mut socket| socket.read(&mut [0])).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{args:?}");
+        }
+    }
+}

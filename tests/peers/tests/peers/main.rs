@@ -1,0 +1,5 @@
+//! The peers as processes of their own.
+
+mod all;
+mod common;
+mod epoll;
