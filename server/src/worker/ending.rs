@@ -10,13 +10,16 @@ use super::token::{Descriptor, Token};
 const LAST_WAITS: u32 = 100;
 const LAST_WAIT: Duration = Duration::from_millis(1);
 
+/// How often it tries to submit what is queued: one that is short of memory may take nothing at first.
+const LAST_TRIES: u32 = 100;
+
 impl<K: Kernel> Worker<'_, K> {
     /// Submits what is still queued, closes among it, and gives what was accepted and nobody knows of yet.
     fn last_turn(&mut self) -> Vec<Descriptor> {
-        let mut left = u64::MAX;
-        while self.kernel.queued() - self.kernel.consumed() < left {
-            left = self.kernel.queued() - self.kernel.consumed();
-            if left == 0 || self.kernel.enter(self.memory, 0, None).is_err() {
+        for _ in 0..LAST_TRIES {
+            if self.kernel.consumed() == self.kernel.queued()
+                || self.kernel.enter(self.memory, 0, None).is_err()
+            {
                 break;
             }
         }

@@ -117,3 +117,37 @@ fn the_simulated_kernel_does_to_workers_all_that_it_can() {
     }
     assert!(seen.all(), "{seen:?}");
 }
+
+/// Found by `the_failure_of_a_worker_leaves_no_connection_open`: the kernel took nothing of the last submission, and a close in it
+/// was forgotten.
+#[test]
+fn a_close_that_the_kernel_does_not_take_at_once_is_submitted_again() {
+    let choices = vec![
+        0, 5253, 4994, 0, 34205, 22670, 0, 2832, 0, 0, 280, 504, 516, 0, 0, 0, 28991, 1394, 12896, 943,
+        11348, 0, 0, 15607, 0, 1410, 680, 0, 0, 10998, 0, 11, 3, 1448, 4, 0, 0, 21131, 0, 0, 0, 0, 0, 0, 32,
+        0, 0, 0, 0, 56, 0, 115, 0, 0, 0, 0, 1048, 0, 0, 0, 0, 12069, 0, 0, 0, 0, 36271, 0, 0, 0, 0, 0, 132,
+        37551, 0, 0, 0, 0, 6132, 1939, 0, 0, 5726, 0, 0, 0, 0, 0, 50715, 0, 0, 0, 0, 38380, 0, 0, 0, 0,
+        20229,
+    ];
+    let peers = vec![vec![], vec![Action::Send(50), Action::Send(103)]];
+    let case = Case {
+        mode: Mode::AcceptClose,
+        max_connections: 3,
+        backlog: 0,
+        listeners: 2,
+        buffers: 1,
+        buffer_size: 64,
+        large: 64,
+        submissions: 8,
+        completions: 8,
+        direct: false,
+        credit: None,
+        windows: [167, 60, 60],
+        workers: 2,
+        peers,
+        choices,
+        fails_at: Some(3),
+        ..Case::default()
+    };
+    case.run();
+}
