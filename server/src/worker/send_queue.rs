@@ -233,6 +233,7 @@ mod tests {
 
     /// A byte comes.
     fn receive(queue: &mut SendQueue, memory: &mut Memory) {
+        memory.publish();
         let piece = memory.take(Group::Small, 0, 1).unwrap();
         queue.push_sparing(piece, memory);
     }
