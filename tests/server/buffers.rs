@@ -8,17 +8,24 @@ use rustix::process::Signal;
 use crate::common::pattern::Numbers;
 use crate::common::{Client, Server};
 
-/// 40 connections at once, each with random messages, written and read independently. Returns how often a receive found
-/// no buffer.
+/// 40 connections whose small messages are all there at once, then 40 with random messages, written and read independently.
+/// Returns how often a receive found no buffer.
 fn echo_with(buffers: &str, size: &str) -> u64 {
     let server = Server::start(&["--buffers", buffers, "--buffer-size", size]);
     let address = server.address;
-    let sent = thread::scope(|scope| {
+    let mut crowd: Vec<Client> = (0..40).map(|_| Client::connect(address)).collect();
+    crowd.iter_mut().for_each(|client| client.echo(5));
+    server.freeze();
+    crowd.iter_mut().for_each(|client| client.send(5));
+    server.thaw();
+    crowd.iter_mut().for_each(Client::receive_all);
+    drop(crowd);
+    let sent: u64 = thread::scope(|scope| {
         let clients: Vec<_> = (0..40).map(|seed| scope.spawn(move || exchange(address, seed))).collect();
         clients.into_iter().map(|client| client.join().expect("a client")).sum()
     });
     let report = server.stop_when_nothing_is_open();
-    report.assert_exactly(40, sent);
+    report.assert_exactly(80, sent + 40 * 10);
     report.total.starved
 }
 
