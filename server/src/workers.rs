@@ -308,6 +308,7 @@ impl<N: FnMut(Notice)> Server<N> {
             Ok(Event::Signal) => self.stop(),
             Ok(Event::Ended(core, result)) => {
                 self.workers -= 1;
+                self.pins.remove(core);
                 if let Err(error) = result {
                     self.failed = true;
                     self.notify(Notice::Failed(error.context(format!("core {core}"))));

@@ -42,6 +42,8 @@ impl Repair {
         if self.had_journal && !has_journal {
             return Ok(Repaired::Restored);
         }
+        // Somebody else's apply may be restored, too; and this one may fail and leave its journal.
+        self.had_journal |= has_journal;
         let applied = apply_locked(files, &self.state_directory, state, profile)?;
         self.had_journal |= !applied.changes.is_empty();
         Ok(Repaired::Applied(applied))
