@@ -136,6 +136,31 @@ fn what_the_whole_host_has_once_is_not_set_from_a_child_namespace() {
     veth.tune(&["apply", same.path().to_str().unwrap()]).expect(0); // nothing of the host to write
 }
 
+/// A journal that somebody has changed. The value is the one of now, so that nothing happens even if it were followed.
+#[test]
+fn what_the_whole_host_has_once_is_not_restored_in_a_child_namespace() {
+    const SWAPPINESS: &str = "/proc/sys/vm/swappiness";
+    let Some(veth) = Veth::with_queues(2) else { return };
+    let state = tempfile::tempdir().unwrap();
+    let state_dir = state.path().to_str().unwrap();
+    veth.tune(&["--state-dir", state_dir, "apply", &lab_toml()]).expect(0);
+    let journals = common::names(state.path(), |path| path.extension().is_some_and(|e| e == "json"));
+    let path = state.path().join(&journals[0]);
+    let mut journal: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    journal["entries"][0] = serde_json::json!({
+        "path": SWAPPINESS,
+        "before": fs::read_to_string(SWAPPINESS).unwrap().trim(),
+    });
+    fs::write(&path, journal.to_string()).unwrap();
+    let restored = veth.tune(&["--state-dir", state_dir, "restore"]).expect(1);
+    assert!(
+        restored.stderr.contains("/proc/sys/vm/swappiness belongs to the whole host"),
+        "{}",
+        restored.stderr
+    );
+    assert!(path.exists(), "the journal is kept");
+}
+
 #[test]
 fn with_nothing_to_restore_the_journals_of_other_namespaces_are_named() {
     let (Some(one), Some(other)) = (Veth::with_queues(2), Veth::with_queues(2)) else { return };

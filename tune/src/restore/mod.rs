@@ -83,7 +83,7 @@ pub(crate) fn follow(
     entries: &[Entry],
     restored: &mut Restored,
 ) -> Result<(), HostError> {
-    let links = netns::links(files)?;
+    let (links, is_first) = (netns::links(files)?, netns::is_first(files));
     let mut values = Vec::new();
     let (mut interfaces, mut renamed, mut gone) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
     for entry in entries {
@@ -91,6 +91,14 @@ pub(crate) fn follow(
             restored.failed.push(format!("{} is no file that tune sets", entry.path));
             continue;
         };
+        // irqbalance may run in a namespace of its own, and the bans are then those of that one.
+        if was.is_host_wide() && was != Setting::IrqbalanceBan && !is_first {
+            restored.failed.push(format!(
+                "{} belongs to the whole host, and no apply in this network namespace has set it: left as it is",
+                entry.path
+            ));
+            continue;
+        }
         let now = entry.now(&was, &links);
         if let Some(was) = was.interface() {
             let now = now.as_ref().and_then(Setting::interface);
