@@ -120,10 +120,11 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     let svg = args.svg.as_deref().map(|path| JsonFile::open(path, "--svg")).transpose()?;
     let interrupt = Interrupt::install().context("handle signals")?;
     let cores = plan.setup.server_cores.iter().chain(plan.setup.client_cores.iter().copied()).collect();
+    // First: if it cannot be had, no long run is lost.
+    let floor = args.floor.then(|| Floor::measure(&plan)).transpose()?;
     let outcomes = rounds::run(&plan, &interrupt);
     // What fails after a signal fails because of it.
     let outcomes = outcomes.map_err(|error| interrupt.check().map_or_else(Into::into, |()| error))?;
-    let floor = args.floor.then(|| Floor::measure(&plan)).transpose()?;
     let results = Results::new(Machine::read(cores), &plan, outcomes, floor);
     // The file first: standard output may be a pipe whose reader is gone. And if the file fails, the table is not lost.
     let written = json.map_or(Ok(()), |file| write_json(file, &results));

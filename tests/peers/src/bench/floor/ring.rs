@@ -38,7 +38,9 @@ impl Ring {
         to: &[OwnedFd],
         buffer: &mut [u8],
     ) -> anyhow::Result<()> {
+        // Both before anything is queued that refers to the buffer.
         let length = u32::try_from(buffer.len()).context("the length of a message")?;
+        let expected = i32::try_from(length).context("the length of a message")?;
         let pointer = buffer.as_mut_ptr();
         let batch = usize::from(BATCH);
         for (from, to) in from.chunks(batch).zip(to.chunks(batch)) {
@@ -52,7 +54,7 @@ impl Ring {
                 // SAFETY: as above; that all write to one buffer is a race of bytes that nobody looks at.
                 unsafe { self.push(&receive.flags(libc::MSG_WAITALL).build()) }?;
             }
-            self.complete(from.len() + to.len(), i32::try_from(length).context("the length of a message")?)?;
+            self.complete(from.len() + to.len(), expected)?;
         }
         Ok(())
     }
