@@ -13,11 +13,11 @@ use crate::common::{Client, Server, wait_until};
 fn a_silent_connection_is_closed_with_a_fin_after_the_timeout() {
     let server = Server::start(&["--idle-timeout", "400ms"]);
     let mut client = Client::connect(server.address);
-    client.echo(100);
     let start = Instant::now();
+    client.echo(100);
     client.expect_end();
     let idle = start.elapsed();
-    // From the last byte, a moment before `start`.
+    // From the last byte, a moment after `start`.
     assert!(idle >= Duration::from_millis(350), "closed after {idle:?}");
     let report = server.stop_when_nothing_is_open();
     assert_eq!((report.total.idle_closed, report.total.reset), (1, 0));
@@ -33,7 +33,7 @@ fn one_that_never_says_anything_is_closed_too() {
 
 #[test]
 fn one_that_talks_stays() {
-    let server = Server::start(&["--idle-timeout", "1s"]);
+    let server = Server::start(&["--idle-timeout", "3s"]);
     let mut client = Client::connect(server.address);
     let mut silent = Client::connect(server.address);
     silent.echo(1);
@@ -55,7 +55,7 @@ fn one_that_talks_stays() {
 /// A peer that does not read keeps nothing for ever.
 #[test]
 fn one_that_does_not_read_is_closed() {
-    let server = Server::start(&["--idle-timeout", "2s"]);
+    let server = Server::start(&["--idle-timeout", "5s"]);
     let mut client = Client::connect_narrow(server.address);
     client.fill(64 << 20);
     wait_until("closed", || server.held() == 0);

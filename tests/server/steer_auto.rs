@@ -13,6 +13,9 @@ use crate::echo::MORE_THAN_FITS;
 /// Bytes of each message.
 const MESSAGE: usize = 500;
 
+/// Connections at once.
+const CROWD: u64 = 32;
+
 /// How long evenly spread connections are made that must not be called skewed: several windows of a second.
 const EVENLY: Duration = Duration::from_secs(4);
 
@@ -24,15 +27,17 @@ fn use_once(server: &Server) {
     Client::connect(server.address).echo(MESSAGE);
 }
 
-/// Connects from one CPU, one after the other, until the server says something; returns how many there were.
+/// Connects from one CPU, many at once, until the server says something; returns how many there were. One after the other
+/// they might be too few to be judged where the CPU is shared.
 fn connect_until_told(cpu: Cpu, server: &Server) -> u64 {
     cpus::on_cpu(cpu, || {
         let start = Instant::now();
         let mut count = 0;
         while server.stderr().len() < 2 {
             assert!(start.elapsed() < DEADLINE, "{count} connections from CPU {cpu} and not a word");
-            use_once(server);
-            count += 1;
+            let mut crowd: Vec<Client> = (0..CROWD).map(|_| Client::connect(server.address)).collect();
+            crowd.iter_mut().for_each(|client| client.echo(MESSAGE));
+            count += CROWD;
         }
         count
     })

@@ -51,7 +51,7 @@ fn every_round_is_in_the_json_and_every_contender_in_the_table() {
     let output = bench(&["--only", only, "--json", json.to_str().unwrap()]);
     assert!(output.status.success(), "{output:?}");
     let table = String::from_utf8(output.stdout).unwrap();
-    for text in ["epoll-edge", "epoll-level", "server / epoll-edge", "open-10 (", "connect-echo: 2 rounds"] {
+    for text in ["epoll-edge", "epoll-level", "server / epoll-edge", "open-10 (", "connect-echo: "] {
         assert!(table.contains(text), "no {text} in\n{table}");
     }
     let results: serde_json::Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
@@ -62,13 +62,15 @@ fn every_round_is_in_the_json_and_every_contender_in_the_table() {
     for scenario in scenarios {
         let rounds = scenario["rounds"].as_array().unwrap();
         assert!((2..=3).contains(&rounds.len()));
-        assert_eq!(scenario["selection"]["rounds"].as_array().unwrap().len(), 2);
+        assert!(scenario["selection"]["rounds"].as_array().unwrap().len() <= 2, "{scenario}");
         let order = |round: usize| rounds[round]["order"].as_array().unwrap().clone();
         assert_eq!(order(0).into_iter().rev().collect::<Vec<_>>(), order(1));
         for turn in rounds.iter().flat_map(|round| round["turns"].as_array().unwrap()) {
-            let positive = ["operations", "rate_per_s", "server_cpu_us_per_operation", "server_busy"];
-            assert!(positive.iter().all(|name| turn[name].as_f64().unwrap() > 0.0), "{turn}");
-            assert!(turn["failure"].is_null() && turn["distance_ns"][0].as_f64().unwrap() > 0.0, "{turn}");
+            for name in ["rate_per_s", "server_cpu_us_per_operation", "server_busy", "foreign"] {
+                assert!(turn[name].is_f64(), "{name}: {turn}");
+            }
+            assert!(turn["operations"].as_u64().unwrap() > 0 && turn["failure"].is_null(), "{turn}");
+            assert!(turn["distance_ns"].as_array().unwrap().iter().all(serde_json::Value::is_f64), "{turn}");
         }
     }
 }
@@ -85,9 +87,7 @@ fn every_peer_takes_part_and_the_floor_and_the_plot_are_there() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peers"));
     command.args(["bench", "--rounds", "1", "--repeats", "0", "--duration", "20ms", "--client-sleeps"]);
     let output = command.args(["--only", only, "--floor", "--svg"]).arg(&svg).output().unwrap();
-    // On a busy machine a round of so many may not count; but each must have answered right.
-    let errors = stderr(&output);
-    assert!(errors.is_empty() || errors.starts_with("peers: no round counts"), "{errors}");
+    assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
     for line in ["  CPU us/op ", "floor on CPU 0", "server / blocking-shared", "server / best other"] {
         assert!(text.contains(line), "no {line} in\n{text}");

@@ -15,7 +15,7 @@ use super::pattern;
 pub(crate) const CHUNK: usize = 64 * 1024;
 
 /// A stream that takes no byte for this long is full.
-const FULL: Duration = Duration::from_millis(300);
+const FULL: Duration = Duration::from_secs(1);
 
 /// One connection. What it sends is the pattern of its number from 0 on; what it receives must be the same.
 pub(crate) struct Client {

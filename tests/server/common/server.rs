@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use super::report::Report;
-use super::{DEADLINE, proc, sockets, wait_until};
+use super::{DEADLINE, comes_true, proc, sockets, wait_until};
 
 /// How to start a server. The defaults: any port of 127.0.0.1, the report as JSON.
 pub(crate) struct Launch {
@@ -357,18 +357,16 @@ impl Ended {
     }
 }
 
+/// # Panics
+/// If it still runs after [`DEADLINE`]; then it is killed.
 fn end_of(child: &mut Child) -> ExitStatus {
-    let mut status = None;
-    let start = Instant::now();
-    while start.elapsed() < DEADLINE && status.is_none() {
-        status = child.try_wait().expect("wait for the server");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    if status.is_none() {
+    let ended = comes_true(|| child.try_wait().expect("wait for the server").is_some());
+    if !ended {
         child.kill().expect("kill the server");
-        child.wait().expect("wait for the server");
     }
-    status.unwrap_or_else(|| panic!("the server still runs after {DEADLINE:?}"))
+    let status = child.wait().expect("wait for the server");
+    assert!(ended, "the server still runs after {DEADLINE:?}");
+    status
 }
 
 fn read_all(mut pipe: impl Read) -> String {

@@ -5,10 +5,16 @@ use std::fs;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, WaitOptions, getpid, pidfd_open, set_child_subreaper, waitpid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, pidfd_open, set_child_subreaper, waitpid,
+};
+
+/// How long anything may take that must happen. Long, because the machine may be busy with other work: a test that meets it
+/// has hung.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Labs one at a time: each of them needs all CPUs.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -104,14 +110,33 @@ pub(crate) fn roles_of(lab: u32) -> Vec<Process> {
 
 /// Waits until the lab runs a program whose command line contains `text`.
 pub(crate) fn wait_for_role(lab: u32, text: &str) -> Pid {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        if let Some(role) = roles_of(lab).into_iter().find(|role| role.command.contains(text)) {
-            return role.pid;
+    let role = || roles_of(lab).into_iter().find(|role| role.command.contains(text));
+    wait_for(&format!("no {text:?}"), role).pid
+}
+
+/// Waits until `found` gives something.
+///
+/// # Panics
+/// With `missing` if it does not within [`DEADLINE`]. Looks are counted: a machine that stood still meanwhile has not looked.
+pub(crate) fn wait_for<T>(missing: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..DEADLINE.as_millis() {
+        if let Some(found) = found() {
+            return found;
         }
-        assert!(Instant::now() < deadline, "no {text:?} within 10 s");
         thread::sleep(Duration::from_millis(1));
     }
+    panic!("{missing} within {DEADLINE:?}")
+}
+
+/// Waits until the lab handles `signal` (`SigCgt` of /proc/PID/status, proc_pid_status(5)): before that it has no child, and the
+/// signal just ends it.
+pub(crate) fn wait_until_handled(lab: &Child, signal: Signal) {
+    wait_for("no handler of the signal", || {
+        let status = fs::read_to_string(format!("/proc/{}/status", lab.id())).ok()?;
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+        let caught = u64::from_str_radix(caught.trim(), 16).ok()?;
+        (caught >> (signal.as_raw() - 1) & 1 == 1).then_some(())
+    });
 }
 
 /// True if the process ends within `time`.
@@ -123,20 +148,16 @@ pub(crate) fn ends_within(child: &Child, time: Duration) -> bool {
 
 /// Waits for the end of a lab that was told to end, and of all that it has started, in whatever way.
 pub(crate) fn assert_nothing_left(lab: Child) -> Output {
-    assert!(ends_within(&lab, Duration::from_secs(10)), "it goes on");
+    assert!(ends_within(&lab, DEADLINE), "it goes on");
     let output = lab.wait_with_output().expect("wait");
-    let deadline = Instant::now() + Duration::from_secs(5);
-    loop {
+    wait_for("no end of the lab's children", || {
         // Whoever lost its parent is a child of this process now (`alone`).
         let own = getpid().as_raw_pid();
         let left: Vec<_> = processes().into_iter().filter(|process| process.parent == own).collect();
-        if left.is_empty() {
-            return output;
-        }
-        assert!(Instant::now() < deadline, "left: {left:?}");
-        for orphan in left {
+        for orphan in &left {
             let _ = waitpid(Some(orphan.pid), WaitOptions::NOHANG);
         }
-        thread::sleep(Duration::from_millis(5));
-    }
+        left.is_empty().then_some(())
+    });
+    output
 }

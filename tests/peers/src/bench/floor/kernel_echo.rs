@@ -9,7 +9,7 @@ use anyhow::Context;
 use super::bpf::KernelEcho;
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The clients' ends.
 pub(crate) struct Clients {
