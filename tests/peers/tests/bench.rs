@@ -32,6 +32,17 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("UTF-8")
 }
 
+/// # Panics
+/// If an answer was wrong, or something else than the distance of the CPUs kept it from measuring. Where that changes in each of the
+/// few short rounds of a test, none counts.
+#[track_caller]
+fn assert_right(output: &Output) {
+    let only_distance = output.status.code() == Some(1)
+        && stderr(output).starts_with("peers: no round counts of ")
+        && stderr(output).lines().count() == 1;
+    assert!(output.status.success() || only_distance, "{output:?}");
+}
+
 /// A script of its own, removed with its directory.
 fn script(directory: &tempfile::TempDir, text: &str) -> PathBuf {
     let path = directory.path().join("script");
@@ -49,7 +60,7 @@ fn every_round_is_in_the_json_and_every_contender_in_the_table() {
     let json = directory.path().join("bench.json");
     let only = "echo-64x3,connect-reset,connect-echo,open-10";
     let output = bench(&["--only", only, "--json", json.to_str().unwrap()]);
-    assert!(output.status.success(), "{output:?}");
+    assert_right(&output);
     let table = String::from_utf8(output.stdout).unwrap();
     for text in ["epoll-edge", "epoll-level", "server / epoll-edge", "open-10 (", "connect-echo: "] {
         assert!(table.contains(text), "no {text} in\n{table}");
@@ -87,7 +98,7 @@ fn every_peer_takes_part_and_the_floor_and_the_plot_are_there() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peers"));
     command.args(["bench", "--rounds", "1", "--repeats", "0", "--duration", "20ms", "--client-sleeps"]);
     let output = command.args(["--only", only, "--floor", "--svg"]).arg(&svg).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
+    assert_right(&output);
     let text = String::from_utf8(output.stdout).unwrap();
     for line in ["  CPU us/op ", "floor on CPU 0", "server / blocking-shared", "server / best other"] {
         assert!(text.contains(line), "no {line} in\n{text}");
@@ -104,7 +115,7 @@ fn two_commands_are_measured_against_each_other() {
     let b = format!("outside={peers} epoll --listen 127.0.0.1:{{port}} --cores {{cores}}");
     let output =
         bench(&["--a", "inside=server --buffers 64", "--b", &b, "--only", "echo-64x2", "--markdown"]);
-    assert!(output.status.success(), "{output:?}");
+    assert_right(&output);
     let table = String::from_utf8(output.stdout).unwrap();
     let rounds = table.lines().skip_while(|line| !line.starts_with("| scenario"));
     let names: Vec<_> = rounds.skip(2).filter_map(|line| line.split(" | ").nth(1)).collect();

@@ -40,9 +40,9 @@ impl Classes {
         self.0.len()
     }
 
-    /// The class that holds both ends of a range of distances.
-    pub(crate) fn find(&self, (least, greatest): (f64, f64)) -> Option<usize> {
-        self.0.iter().position(|class| class.contains(&least) && class.contains(&greatest))
+    /// The class that holds all of some distances.
+    pub(crate) fn find(&self, distances: &[f64]) -> Option<usize> {
+        self.0.iter().position(|class| distances.iter().all(|distance| class.contains(distance)))
     }
 }
 
@@ -113,7 +113,7 @@ mod tests {
         let classes = Classes::of([72.0, 30.0, 160.0, 94.0, 31.0]);
         assert_eq!(classes.0, [30.0..=31.0, 72.0..=94.0, 160.0..=160.0]);
         let found =
-            [(30.0, 31.0), (72.0, 72.0), (31.0, 72.0), (200.0, 200.0)].map(|range| classes.find(range));
+            [[30.0, 31.0], [72.0, 72.0], [31.0, 72.0], [200.0, 200.0]].map(|some| classes.find(&some));
         assert_eq!(found, [Some(0), Some(1), None, None]);
         assert_eq!(Classes::of([]).len(), 0);
     }

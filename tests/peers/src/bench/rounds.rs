@@ -37,10 +37,9 @@ pub(crate) struct Round {
 
 impl Round {
     fn conditions(&self) -> Conditions {
-        let distances = self.turns.iter().flat_map(|turn| turn.distance_ns);
         Conditions {
             foreign: self.turns.iter().map(|turn| turn.foreign).fold(0.0, f64::max),
-            distances: (distances.clone().fold(f64::INFINITY, f64::min), distances.fold(0.0, f64::max)),
+            distances: self.turns.iter().flat_map(|turn| turn.distance_ns).collect(),
             failed: self.turns.iter().any(|turn| turn.failure.is_some() || turn.operations == 0),
         }
     }
