@@ -179,7 +179,7 @@ impl Machine {
             command.args(["--foreground", "--interval", "1"]).args(arguments);
             command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().map(Daemon).unwrap()
         });
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while !self.banned().iter().any(|(pid, _)| *pid == daemon.0.id()) {
             assert!(Instant::now() < deadline, "irqbalance does not answer: {:?}", self.read());
             std::thread::sleep(Duration::from_millis(20));

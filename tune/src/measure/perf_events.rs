@@ -142,7 +142,7 @@ mod tests {
             let start = std::time::Instant::now();
             let mut during = events.read().unwrap();
             while during.since(&before).task_clock_ns < Some(5_000_000) {
-                assert!(start.elapsed().as_secs() < 20, "the thread is not counted");
+                assert!(start.elapsed().as_secs() < 60, "the thread is not counted");
                 during = events.read().unwrap();
             }
             drop(stop);
