@@ -172,7 +172,8 @@ fn where_it_is_written_to_is_checked_and_what_is_read_as_well() {
     let garbage = run(&path("garbage"), ["show"]);
     assert!(garbage.refusal().contains("--root: read capture"), "{}", garbage.stderr);
     fs::write(path("empty"), "").unwrap();
-    assert!(run(&path("empty"), ["show"]).refusal().contains("it is empty"));
+    let empty = run(&path("empty"), ["show"]);
+    assert!(empty.refusal().contains("it is empty"), "{}", empty.stderr);
 }
 
 #[test]
