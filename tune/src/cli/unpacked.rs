@@ -31,9 +31,12 @@ impl Unpacked {
         sweep(place);
         loop {
             let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(place)?;
-            let lock = open(directory.path())?;
+            // Before it is locked, another run may take it for one that was left: before it is open, too.
+            let lock = match open(directory.path()) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                lock => lock?,
+            };
             rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
-            // Before it was locked, another run may have taken it for one that was left.
             let is_there = fs::symlink_metadata(directory.path()).is_ok_and(|there| {
                 lock.metadata().is_ok_and(|here| (there.dev(), there.ino()) == (here.dev(), here.ino()))
             });
@@ -88,5 +91,17 @@ mod tests {
         let path = one.path().to_owned();
         drop(one);
         assert!(!path.exists() && two.path().exists());
+    }
+
+    /// Each sweeps while the others make theirs.
+    #[test]
+    fn many_at_once_each_get_one() {
+        let place = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..500).for_each(|_| drop(Unpacked::make_in(place.path()).unwrap())));
+            }
+        });
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
     }
 }
