@@ -27,8 +27,8 @@ fn use_once(server: &Server) {
     Client::connect(server.address).echo(MESSAGE);
 }
 
-/// Connects from one CPU, many at once, until the server says something; returns how many there were. One after the
-/// other they might be too few to be judged where the CPU is shared.
+/// Connects from one CPU, many at once, until the server says something; returns how many there were. One
+/// after the other they might be too few to be judged where the CPU is shared.
 fn connect_until_told(cpu: Cpu, server: &Server) -> u64 {
     cpus::on_cpu(cpu, || {
         let start = Instant::now();

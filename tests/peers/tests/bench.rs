@@ -33,8 +33,8 @@ fn stderr(output: &Output) -> String {
 }
 
 /// # Panics
-/// If an answer was wrong, or something else than the distance of the CPUs kept it from measuring. Where that changes
-/// in each of the few short rounds of a test, none counts.
+/// If an answer was wrong, or something else than the distance of the CPUs kept it from measuring. Where that
+/// changes in each of the few short rounds of a test, none counts.
 #[track_caller]
 fn assert_right(output: &Output) {
     let only_distance = output.status.code() == Some(1)

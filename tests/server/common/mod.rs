@@ -33,8 +33,8 @@ pub(crate) fn wait_until(what: &str, condition: impl FnMut() -> bool) {
     assert!(comes_true(condition), "after {DEADLINE:?} still not: {what}");
 }
 
-/// Waits until `condition` holds; false if it does not within [`DEADLINE`]. Looks are counted: a machine that stood
-/// still meanwhile, or was busy, has not looked.
+/// Waits until `condition` holds; false if it does not within [`DEADLINE`]. Looks are counted: a machine that
+/// stood still meanwhile, or was busy, has not looked.
 fn comes_true(mut condition: impl FnMut() -> bool) -> bool {
     let looks = DEADLINE.as_millis() / POLL.as_millis();
     (0..looks).any(|look| {

@@ -12,8 +12,8 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, getpid, pidfd_open, set_child_subreaper, waitpid,
 };
 
-/// How long anything may take that must happen. Long, because the machine may be busy with other work: a test that
-/// meets it has hung.
+/// How long anything may take that must happen. Long, because the machine may be busy with other work: a test
+/// that meets it has hung.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Labs one at a time: each of them needs all CPUs.
@@ -117,8 +117,8 @@ pub(crate) fn wait_for_role(lab: u32, text: &str) -> Pid {
 /// Waits until `found` gives something.
 ///
 /// # Panics
-/// With `missing` if it does not within [`DEADLINE`]. Looks are counted: a machine that stood still meanwhile has not
-/// looked.
+/// With `missing` if it does not within [`DEADLINE`]. Looks are counted: a machine that stood still meanwhile
+/// has not looked.
 pub(crate) fn wait_for<T>(missing: &str, mut found: impl FnMut() -> Option<T>) -> T {
     for _ in 0..DEADLINE.as_millis() {
         if let Some(found) = found() {
@@ -129,8 +129,8 @@ pub(crate) fn wait_for<T>(missing: &str, mut found: impl FnMut() -> Option<T>) -
     panic!("{missing} within {DEADLINE:?}")
 }
 
-/// Waits until the lab handles `signal` (`SigCgt` of /proc/PID/status, proc_pid_status(5)): before that it has no
-/// child, and the signal just ends it.
+/// Waits until the lab handles `signal` (`SigCgt` of /proc/PID/status, proc_pid_status(5)): before that it
+/// has no child, and the signal just ends it.
 pub(crate) fn wait_until_handled(lab: &Child, signal: Signal) {
     wait_for("no handler of the signal", || {
         let status = fs::read_to_string(format!("/proc/{}/status", lab.id())).ok()?;

@@ -12,8 +12,8 @@ pub(crate) const FOREIGN: f64 = 0.08;
 pub(crate) struct Conditions {
     /// The greatest share of foreign CPU time of its turns.
     pub(crate) foreign: f64,
-    /// The distances between the CPUs beside its turns, nanoseconds. All of them: where a busy machine strews them,
-    /// those in the middle say that the least and the greatest are of one class.
+    /// The distances between the CPUs beside its turns, nanoseconds. All of them: where a busy machine strews
+    /// them, those in the middle say that the least and the greatest are of one class.
     pub(crate) distances: Vec<f64>,
     /// An answer was wrong or missing.
     pub(crate) failed: bool,
@@ -96,8 +96,8 @@ mod tests {
         assert_eq!(select(&[], 4), Selection::default());
     }
 
-    /// Measured beside four busy loops. Of the least and the greatest alone there would be two classes, and no round
-    /// in one.
+    /// Measured beside four busy loops. Of the least and the greatest alone there would be two classes, and
+    /// no round in one.
     #[test]
     fn distances_that_are_strewn_are_of_one_class() {
         let rounds = [
