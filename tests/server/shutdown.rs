@@ -225,7 +225,8 @@ fn clients_in_the_accept_queue_are_served_before_the_end() {
 }
 
 /// They never go quiet: the drain timeout ends them, in order and behind the last byte that was received. The
-/// server leaves them a second for what is queued; a narrow connection has little, so that a busy machine's clients read it.
+/// server leaves them a second for what is queued; a narrow connection has little, so that
+/// a busy machine's clients read it.
 #[test]
 fn transfers_that_run_through_the_signal_lose_and_invent_nothing() {
     let server = Server::start(&["--drain-timeout", "500ms"]);
