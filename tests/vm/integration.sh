@@ -1,31 +1,59 @@
 #!/bin/bash
-# integration.sh [machine.sh's options] - runs the integration tests of `server` in a guest, with its kernel. For example with
-# the one that `VM_KERNEL_SUITE=bookworm tests/vm/setup.sh /tmp/k61` fetched: integration.sh -k /tmp/k61/kernel
+# integration.sh [machine.sh's options] - runs the integration tests of a package in a guest, with its kernel. For example
+# with the one that `VM_KERNEL_SUITE=bookworm tests/vm/setup.sh /tmp/k61` fetched: integration.sh -k /tmp/k61/kernel
 #
-# CARGO_TARGET_DIR says where cargo builds, SERVER_WITHOUT goes on to the tests (see tests/server), VM_TESTS chooses some.
+# Environment: VM_PACKAGE (server, or tune), VM_TESTS (chooses some), CARGO_TARGET_DIR (where cargo builds), SERVER_WITHOUT
+# (goes on to the tests, see tests/server). Of tune the tests that ask the kernel: the others read the repository alone.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
+repository=$PWD
+package=${VM_PACKAGE:-server}
+case $package in
+    server) tests=(black_box) copied=() ;;
+    tune)
+        tests=(apply attack capture check cli ethtool faults irqbalance keep_going killed known_faults named_netns
+            nothing_to_do power restore script script_tools stacked threaded_napi veth watch)
+        copied=(profiles tests/hosts tests/tune)
+        export VM_PROGRAMS="irqbalance socat strace ${VM_PROGRAMS:-}"
+        ;;
+    *) echo "integration.sh: VM_PACKAGE is $package; server and tune can be" >&2 && exit 2 ;;
+esac
 payload=$(mktemp -d)
 trap 'rm -rf "$payload"' EXIT
+chmod 755 "$payload" # some tests run the server as another user
 
-# The test's program and the server, at the path that the test knows it by.
-cargo test --quiet -p server --test black_box --no-run --message-format json >"$payload/built"
-built() { # the program of a target, as cargo says it
-    sed -n "s/.*\"kind\":\[\"$1\"\].*\"executable\":\"\([^\"]*\)\".*/\1/p" "$payload/built" | tail -n1
+# The tests' programs and the package's own, at the path that the tests know it by.
+cargo test --quiet -p "$package" "${tests[@]/#/--test=}" --no-run --message-format json >"$payload/built"
+built() { # the program of a kind of target and its name, as cargo says it
+    sed -n "s/.*\"kind\":\[\"$1\"\].*\"name\":\"$2\".*\"executable\":\"\([^\"]*\)\".*/\1/p" "$payload/built" | tail -n1
 }
-test=$(built test) server=$(built bin)
+program=$(built bin "$package")
+strip -o "$payload/$package" "$program"
+mkdir "$payload/tests"
+for test in "${tests[@]}"; do
+    strip -o "$payload/tests/$test" "$(built test "$test")"
+done
 rm "$payload/built"
-strip -o "$payload/black_box" "$test"
-strip -o "$payload/server" "$server"
+for directory in "${copied[@]}"; do
+    mkdir -p "$payload/repository/$directory"
+    cp -a "$directory/." "$payload/repository/$directory"
+done
+mkdir -p "$payload/repository/$package"
 cat >"$payload/run" <<END
 ulimit -n 20000 # as on a host; some tests fill all that they may open
-mkdir -p '${server%/*}'
-ln -s /payload/server '$server'
+mkdir -p '${repository%/*}'
+ln -s /payload/repository '$repository'
+mkdir -p '${program%/*}'
+ln -s /payload/$package '$program'
 uname -r
-./server doctor --cores 0-3 --listen 10.0.0.1:7000 || :
+[ $package != server ] || ./server doctor --cores 0-3 --listen 10.0.0.1:7000 || :
 ${SERVER_WITHOUT:+export SERVER_WITHOUT=$SERVER_WITHOUT}
-./black_box --test-threads 2 ${VM_TESTS:-} 2>&1 | grep --line-buffered -Ev '\.\.\. ok$'
-exit \${PIPESTATUS[0]}
+status=0
+for test in tests/*; do
+    echo "== \${test##*/}"
+    ./\$test --test-threads 2 --nocapture ${VM_TESTS:-} || status=1
+done
+exit \$status
 END
 "$here/machine.sh" -c 4 -t 3000 "$@" "$payload" 'bash ./run'

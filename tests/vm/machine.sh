@@ -104,8 +104,8 @@ find "$root/payload" "$root/sbin" -type f -exec ldd {} \; 2>/dev/null | grep -o 
         mkdir -p "$root${library%/*}"
         cp -L "$library" "$root$library"
     done
-echo 'root:x:0:0::/root:/bin/sh' >"$root/etc/passwd"
-echo 'root:x:0:' >"$root/etc/group"
+printf '%s\n' 'root:x:0:0::/root:/bin/sh' 'nobody:x:65534:65534::/:/bin/sh' >"$root/etc/passwd"
+printf '%s\n' 'root:x:0:' 'nogroup:x:65534:' >"$root/etc/group"
 echo '127.0.0.1 localhost' >"$root/etc/hosts"
 number=10 # load order; what a kernel has built in is not found, and skipped
 for module in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_console \

@@ -11,9 +11,9 @@ use crate::{guest, machine};
 
 /// The users' commands in virtual machines with many CPUs, a multi-queue NIC and real interrupts.
 ///
-/// Each machine boots, the groups of checks run in it one after the other, and each check is one line with what was found.
-/// Needs root, for the network of the machines, and the programs and the kernel that it names where they are missing; it
-/// then says SKIPPED.
+/// Each machine boots, the groups of checks run in it one after the other, and each check is one line with
+/// what was found. Needs root, for the network of the machines, and the programs and the kernel that it names
+/// where they are missing; it then says SKIPPED.
 ///
 /// Exit code: 0 if every check held or the run was skipped, 1 if not, 2 on a usage error.
 #[derive(Debug, Parser)]

@@ -97,7 +97,8 @@ fn drifted() -> Result<Vec<String>> {
     Ok(drifted)
 }
 
-/// Checks that `tune check` says exactly whether something drifted, and names a setting for each queue that did.
+/// Checks that `tune check` says exactly whether something drifted, and names a setting for each queue that
+/// did.
 fn check_named(deed: &str, drifted: &[String], table: &mut Table) -> Result<()> {
     let check = programs::profile("check")?;
     let lines = check.stdout.lines().count();

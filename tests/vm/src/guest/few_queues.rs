@@ -1,4 +1,5 @@
-//! Fewer queues than CPUs: RPS in groups. The shipped profile with a number of channels in place of `"workers"`.
+//! Fewer queues than CPUs: RPS in groups. The shipped profile with a number of channels in place of
+//! `"workers"`.
 
 use std::collections::BTreeMap;
 

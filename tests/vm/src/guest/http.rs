@@ -1,5 +1,5 @@
-//! The client of [`super::others`], in its own process in the client's namespace: connections on which requests are answered, one
-//! after the other, and which then stay open.
+//! The client of [`super::others`], in its own process in the client's namespace: connections on which
+//! requests are answered, one after the other, and which then stay open.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};

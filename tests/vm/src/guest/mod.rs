@@ -1,7 +1,8 @@
 //! What runs in the guest.
 //!
 //! * [`table`] prints one line for each check;
-//! * [`programs`] runs `tune`, `server`, `load` and what else a user has; [`wait`] waits for something to become true;
+//! * [`programs`] runs `tune`, `server`, `load` and what else a user has; [`wait`] waits for something to
+//!   become true;
 //! * [`nic`], [`interrupts`], [`files`] and [`transmit`] look at the kernel without asking `tune`;
 //! * the other modules are the groups of checks.
 

@@ -117,8 +117,8 @@ pub(super) fn set_channels(count: u32) -> Result<()> {
     Ok(())
 }
 
-/// Sets the queues up as nobody would wish, so that apply has all of them to change: virtio_net and igb are right by themselves
-/// after some changes of their channels.
+/// Sets the queues up as nobody would wish, so that apply has all of them to change: virtio_net and igb are
+/// right by themselves after some changes of their channels.
 pub(super) fn scatter() -> Result<()> {
     let (all, write) = (online()?.to_string(), |path: String, text: &str| {
         fs::write(&path, text).with_context(|| format!("write {path}"))
@@ -133,8 +133,8 @@ pub(super) fn scatter() -> Result<()> {
     Ok(())
 }
 
-/// What is wrong with a queue for each CPU: queue q belongs to CPU q, since the first node is the NIC's and no CPU has a
-/// sibling.
+/// What is wrong with a queue for each CPU: queue q belongs to CPU q, since the first node is the NIC's and
+/// no CPU has a sibling.
 pub(super) fn wrong_with_a_queue_for_each_cpu() -> Result<Vec<String>> {
     let queues = read_queues()?;
     let mut wrong = Vec::new();

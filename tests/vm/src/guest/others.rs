@@ -1,7 +1,7 @@
 //! Servers that we did not write, on the tuned NIC: what tuning the host alone gives them.
 //!
-//! For each connection the CPU that received its last segment (SO_INCOMING_CPU of the server's own socket, taken with
-//! `pidfd_getfd(2)`) is compared with the CPU of the worker that serves it.
+//! For each connection the CPU that received its last segment (SO_INCOMING_CPU of the server's own socket,
+//! taken with `pidfd_getfd(2)`) is compared with the CPU of the worker that serves it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,7 +38,8 @@ enum Server {
 const HOSTS: [(&str, Option<&str>); 3] = [
     ("untuned", None),
     ("profiles/40g.toml", Some("")),
-    // What somebody would add who cannot choose the listener by CPU: the flow follows the thread that reads it.
+    // What somebody would add who cannot choose the listener by CPU: the flow follows the thread that reads
+    // it.
     ("profiles/40g.toml with RFS", Some("rps_flow_cnt = 2048")),
 ];
 
@@ -192,8 +193,8 @@ fn incoming_cpu(socket: OwnedFd) -> Option<Cpu> {
     socket.cpu_affinity().ok()?.try_into().ok()
 }
 
-/// The CPU of the thread that serves each descriptor: thread t is bound to CPU t. `show fd` has the mask of threads as
-/// `tmask=0x…`.
+/// The CPU of the thread that serves each descriptor: thread t is bound to CPU t. `show fd` has the mask of
+/// threads as `tmask=0x…`.
 fn haproxy_threads() -> Result<BTreeMap<RawFd, Cpu>> {
     let mut socket = UnixStream::connect(HAPROXY).with_context(|| format!("connect to {HAPROXY}"))?;
     socket.write_all(b"show fd\n").context("ask haproxy")?;

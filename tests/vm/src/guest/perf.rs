@@ -118,8 +118,8 @@ fn parse(text: &str) -> PerfReading {
 }
 
 impl Counted {
-    /// True if they say the same: the time within 5 %, the rest within 1 % or 10 events, since they do not start and
-    /// stop in the same instant.
+    /// True if they say the same: the time within 5 %, the rest within 1 % or 10 events, since they do not
+    /// start and stop in the same instant.
     pub(super) fn agree(&self) -> bool {
         let near = |share: u64, least: u64, ours: Option<u64>, perf: Option<u64>| match (ours, perf) {
             (Some(ours), Some(perf)) => ours.abs_diff(perf) <= least.max(perf / share),

@@ -49,7 +49,8 @@ pub(super) fn tune(arguments: &[&str]) -> Result<Output> {
     run("./tune", arguments)
 }
 
-/// The arguments of a command of `tune` with the shipped profile: on another host than its own with the CPUs that are there.
+/// The arguments of a command of `tune` with the shipped profile: on another host than its own with the CPUs
+/// that are there.
 pub(super) fn with_profile(command: &str) -> Result<Vec<String>> {
     let mut arguments = vec![command.to_owned(), "40g.toml".to_owned()];
     let cpus = super::nic::online()?.to_string();
@@ -201,8 +202,8 @@ impl Load {
         Ok(self.program.ended()?.is_some())
     }
 
-    /// Waits for the end and gives the report; an error if a connection failed or a byte was wrong, which `load` says on
-    /// stderr.
+    /// Waits for the end and gives the report; an error if a connection failed or a byte was wrong, which
+    /// `load` says on stderr.
     pub(super) fn finish(mut self) -> Result<Value> {
         let code = self.program.wait()?;
         if code != 0 {

@@ -1,4 +1,5 @@
-//! The users' three steps: hash against CPU, before and after `tune apply`, with irqbalance running all the time.
+//! The users' three steps: hash against CPU, before and after `tune apply`, with irqbalance running all the
+//! time.
 
 use anyhow::Result;
 

@@ -16,7 +16,8 @@ impl Table {
         println!("{}  {name:<58}  {found}", if holds { "ok  " } else { "FAIL" });
     }
 
-    /// Prints a check of a list that must be empty: how many things were looked at, or the first that are wrong.
+    /// Prints a check of a list that must be empty: how many things were looked at, or the first that are
+    /// wrong.
     pub(super) fn none(&mut self, name: &str, wrong: &[String], looked_at: impl Display) {
         if wrong.is_empty() {
             return self.check(name, true, looked_at);

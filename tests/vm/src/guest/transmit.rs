@@ -1,46 +1,57 @@
-//! Which CPU transmitted on which queue: the kernel's tracepoint `net:net_dev_start_xmit`.
+//! Which CPU transmitted on which queue, from the kernel's trace of eth0.
 //!
-//! A timer (retransmission, delayed acknowledgement, the probe of a neighbour entry) belongs to no CPU: while its own sleeps, the
-//! kernel may let another run it (timer migration, `sysctl kernel.timer_migration`), and what it sends leaves from there. So
-//! packets that are sent within a TIMER softirq are counted apart (`irq:softirq_entry`).
+//! * A packet belongs to the CPU that queued it (`net:net_dev_queue`). Another one may hand it to the NIC
+//!   (`net:net_dev_start_xmit`): whoever finds a queue running leaves its packet to the CPU that runs it
+//!   (`__qdisc_run()`).
+//! * A timer (retransmission, delayed acknowledgement, the probe of a neighbour entry) belongs to no CPU:
+//!   while its own sleeps, another runs it (`tmigr_handle_remote()` in `kernel/time/timer_migration.c`). What
+//!   is queued within a TIMER softirq (`irq:softirq_entry`) is counted apart.
+//! * A socket remembers the queue that its last packet chose, and keeps to it while packets are on their way
+//!   (`netdev_pick_tx()` and `ooo_okay`). So a timer that another CPU ran leaves the socket on that CPU's
+//!   queue for a few packets more, which are counted apart, too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use anyhow::{Context, Result};
-use tune::cpu_set::Cpu;
+use tune::cpu_set::{Cpu, CpuSet};
+
+use super::nic::Queue;
 
 const TRACING: &str = "/sys/kernel/tracing";
 
-/// The events, and what is asked of them: of the softirqs those of timers, 1 and 8 in `include/linux/interrupt.h`. With all of
-/// them the trace of 48 CPUs would take longer than the rest of the check.
-const EVENTS: [(&str, &str); 3] = [
-    ("net/net_dev_start_xmit", "name == \"eth0\""),
+/// Events made of the kernel's own: short, and with the socket, which no event has (`struct sk_buff`: after
+/// `next`, `prev` and `dev`).
+const MADE: &str =
+    "e:corelocal/queued net.net_dev_queue name=$name:string skb=$skbaddr:x64 socket=+24($skbaddr):x64
+e:corelocal/sent net.net_dev_start_xmit name=$name:string skb=$skbaddr:x64 queue=$queue_mapping:u16
+";
+
+/// The events, and what is asked of them: of the softirqs those of timers, 1 and 8 in
+/// `include/linux/interrupt.h`. With all of them the trace of 48 CPUs would take longer than the rest of the
+/// check.
+const EVENTS: [(&str, &str); 4] = [
+    ("corelocal/queued", "name == \"eth0\""),
+    ("corelocal/sent", "name == \"eth0\""),
     ("irq/softirq_entry", "vec == 1 || vec == 8"),
     ("irq/softirq_exit", "vec == 1 || vec == 8"),
 ];
 
-/// What the kernel calls the softirqs of timers.
-const TIMERS: [&str; 2] = ["TIMER", "HRTIMER"];
-
-/// The packets that each CPU transmitted on each queue.
-pub(super) type Packets = BTreeMap<(Cpu, u32), Sent>;
-
-/// How many, and who sent the last one.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Sent {
-    pub(super) packets: u64,
-    /// The thread that ran or was interrupted, its CPU, and the softirq.
-    pub(super) by: String,
-}
-
-/// What eth0 transmitted.
+/// What eth0 transmitted, in packets.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Transmitted {
-    /// By processes and by what runs on receipt of a packet.
-    pub(super) packets: Packets,
-    /// By timers.
-    pub(super) by_timers: Packets,
+    /// Sent by processes and on receipt of a packet.
+    pub(super) packets: u64,
+    /// Of these on the queue to which a timer had moved their socket.
+    pub(super) after_timers: u64,
+    /// Of these on a queue of another CPU for no such reason, a text each.
+    pub(super) strays: Vec<String>,
+    /// Sent by timers.
+    pub(super) by_timers: u64,
+    /// Of these on a queue of another CPU.
+    pub(super) by_timers_elsewhere: u64,
+    /// The queues on which something was sent.
+    pub(super) used: CpuSet,
 }
 
 /// A trace of what eth0 transmits, from [`Trace::start`] on.
@@ -51,6 +62,7 @@ impl Trace {
     pub(super) fn start() -> Result<Self> {
         write("buffer_size_kb", "4096")?;
         write("trace", "")?;
+        write("dynamic_events", MADE)?;
         for (event, filter) in EVENTS {
             write(&format!("events/{event}/filter"), filter)?;
             write(&format!("events/{event}/enable"), "1")?;
@@ -58,15 +70,16 @@ impl Trace {
         Ok(Self(()))
     }
 
-    /// Stops, and gives what was transmitted.
-    pub(super) fn stop(self) -> Result<Transmitted> {
+    /// Stops, and gives what was transmitted on these queues.
+    pub(super) fn stop(self, queues: &BTreeMap<u32, Queue>) -> Result<Transmitted> {
         for (event, _) in EVENTS {
             write(&format!("events/{event}/enable"), "0")?;
         }
         let path = format!("{TRACING}/trace");
         let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
         write("trace", "")?;
-        Ok(parse(&text))
+        write("dynamic_events", "")?; // to open it for writing anew removes them
+        Ok(parse(&text, |cpu, queue| queues.get(&queue).is_some_and(|queue| queue.xps.contains(cpu))))
     }
 }
 
@@ -75,30 +88,58 @@ fn write(file: &str, text: &str) -> Result<()> {
     fs::write(&path, text).with_context(|| format!("write \"{text}\" to {path}"))
 }
 
-fn parse(text: &str) -> Transmitted {
-    let mut transmitted = Transmitted::default();
-    // The softirq that each CPU is in.
-    let mut softirqs: BTreeMap<Cpu, &str> = BTreeMap::new();
-    for (cpu, event) in text.lines().filter_map(|line| Some((cpu(line)?, line))) {
-        if event.contains(": softirq_entry:") {
-            softirqs.insert(cpu, action(event));
-        } else if event.contains(": softirq_exit:") {
-            softirqs.remove(&cpu);
-        } else if let Some(queue) = queue(event) {
-            let softirq = softirqs.get(&cpu).copied();
-            let by_timer = softirq.is_some_and(|softirq| TIMERS.contains(&softirq));
-            let packets = if by_timer { &mut transmitted.by_timers } else { &mut transmitted.packets };
-            let sent = packets.entry((cpu, queue)).or_default();
-            sent.packets += 1;
-            let thread = event.split_once(" [").map_or("", |(thread, _)| thread.trim());
-            sent.by = format!("{thread} on CPU {cpu}, {}", softirq.unwrap_or("in no timer"));
-        }
-    }
-    transmitted
+/// A packet that was queued.
+#[derive(Debug, Clone)]
+struct Queued<'a> {
+    cpu: Cpu,
+    by_timer: bool,
+    /// The thread that ran or was interrupted.
+    thread: &'a str,
+    socket: &'a str,
 }
 
-fn action(line: &str) -> &str {
-    line.split_once("[action=").map_or("", |(_, action)| action.trim_end().trim_end_matches(']'))
+/// Reads a trace of [`EVENTS`]; `owns` says whether a queue is one of a CPU.
+fn parse(text: &str, owns: impl Fn(Cpu, u32) -> bool) -> Transmitted {
+    let mut found = Transmitted::default();
+    let mut in_timer = BTreeSet::new();
+    let mut packets: BTreeMap<&str, Queued> = BTreeMap::new();
+    // Of each socket the queue on which it last was by itself, and the one to which a timer has moved it
+    // since.
+    let mut homes: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut moved: BTreeMap<&str, u32> = BTreeMap::new();
+    for (cpu, event) in text.lines().filter_map(|line| Some((cpu(line)?, line))) {
+        if event.contains(": softirq_entry:") {
+            in_timer.insert(cpu);
+        } else if event.contains(": softirq_exit:") {
+            in_timer.remove(&cpu);
+        } else if let (Some(skb), Some(socket)) = (field(event, "skb"), field(event, "socket")) {
+            let thread = event.split_once(" [").map_or("", |(thread, _)| thread.trim());
+            packets.insert(skb, Queued { cpu, by_timer: in_timer.contains(&cpu), thread, socket });
+        } else if let Some((queue, packet)) = sent(event, &packets) {
+            let Queued { cpu, by_timer, thread, socket } = *packet;
+            let own = owns(cpu, queue);
+            found.used.insert(queue);
+            match (by_timer, own) {
+                (true, true) if homes.get(socket) != Some(&queue) => drop(moved.insert(socket, queue)),
+                (false, true) => {
+                    homes.insert(socket, queue);
+                    moved.remove(socket);
+                }
+                (false, false) if moved.get(socket) == Some(&queue) => found.after_timers += 1,
+                (false, false) => found.strays.push(format!("{thread} on CPU {cpu}, TX queue {queue}")),
+                (true, _) => {}
+            }
+            found.packets += u64::from(!by_timer);
+            found.by_timers += u64::from(by_timer);
+            found.by_timers_elsewhere += u64::from(by_timer && !own);
+        }
+    }
+    found
+}
+
+/// The queue of an event `sent`, and its packet. One that was queued before the trace began is left out.
+fn sent<'a, 'b>(event: &str, packets: &'b BTreeMap<&str, Queued<'a>>) -> Option<(u32, &'b Queued<'a>)> {
+    Some((field(event, "queue")?.parse().ok()?, packets.get(field(event, "skb")?)?))
 }
 
 fn cpu(line: &str) -> Option<Cpu> {
@@ -106,32 +147,69 @@ fn cpu(line: &str) -> Option<Cpu> {
     cpu.split_once(']')?.0.parse().ok()
 }
 
-fn queue(line: &str) -> Option<u32> {
-    let (_, fields) = line.split_once("net_dev_start_xmit:")?;
-    let (_, queue) = fields.split_once("queue_mapping=")?;
-    queue.split_whitespace().next()?.parse().ok()
+fn field<'a>(event: &'a str, name: &str) -> Option<&'a str> {
+    event.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Queue q belongs to CPU q.
+    fn parsed(text: &str) -> Transmitted {
+        parse(text, |cpu, queue| cpu == queue)
+    }
+
+    fn queued(thread: &str, cpu: Cpu, skb: &str, socket: &str) -> String {
+        format!(
+            "{thread} [{cpu:03}] ..s1. 12.1: queued: (net.net_dev_queue) name=\"eth0\" skb={skb} socket={socket}\n"
+        )
+    }
+
+    fn sent(cpu: Cpu, skb: &str, queue: u32) -> String {
+        format!(
+            "<idle>-0 [{cpu:03}] b.s2. 12.2: sent: (net.net_dev_start_xmit) name=\"eth0\" skb={skb} queue={queue}\n"
+        )
+    }
+
+    const ENTRY: &str = "<idle>-0 [003] ..s1. 12.2: softirq_entry: vec=1 [action=TIMER]\n";
+    const EXIT: &str = "<idle>-0 [003] ..s1. 12.5: softirq_exit: vec=1 [action=TIMER]\n";
+
+    #[test]
+    fn a_packet_is_of_the_cpu_that_queued_it() {
+        let found = parsed(&[queued("server-90", 5, "0xa", "0x1"), sent(3, "0xa", 5)].concat());
+        assert_eq!((found.packets, found.used.to_string().as_str()), (1, "5"));
+        assert!(found.strays.is_empty());
+        let found = parsed(&[queued("server-90", 3, "0xa", "0x1"), sent(3, "0xa", 5)].concat());
+        assert_eq!(found.strays, ["server-90 on CPU 3, TX queue 5"]);
+    }
+
     #[test]
     fn what_a_timer_sends_is_counted_apart() {
-        let text = "# tracer: nop
-          server-90      [047] b..2.    12.1: net_dev_start_xmit: dev=eth0 queue_mapping=46 skbaddr=0
-          <idle>-0       [003] ..s1.    12.2: softirq_entry: vec=1 [action=TIMER]
-          server-91      [047] b..2.    12.3: net_dev_start_xmit: dev=eth0 queue_mapping=46 skbaddr=0
-          <idle>-0       [003] b.s2.    12.4: net_dev_start_xmit: dev=eth0 queue_mapping=7 skbaddr=0
-          <idle>-0       [003] ..s1.    12.5: softirq_exit: vec=1 [action=TIMER]
-          <idle>-0       [003] b.s2.    12.6: net_dev_start_xmit: dev=eth0 queue_mapping=3 skbaddr=0
-";
-        let found = parse(text);
-        let counts =
-            |packets: &Packets| packets.iter().map(|(pair, sent)| (*pair, sent.packets)).collect::<Vec<_>>();
-        assert_eq!(counts(&found.packets), [((3, 3), 1), ((47, 46), 2)]);
-        assert_eq!(counts(&found.by_timers), [((3, 7), 1)]);
-        assert_eq!(found.packets[&(47, 46)].by, "server-91 on CPU 47, in no timer");
-        assert_eq!(found.by_timers[&(3, 7)].by, "<idle>-0 on CPU 3, TIMER");
+        let text = [
+            ENTRY,
+            &queued("<idle>-0", 3, "0xa", "0x1"),
+            &sent(3, "0xa", 7),
+            &queued("server-91", 6, "0xb", "0x2"),
+            &sent(6, "0xb", 6),
+            EXIT,
+            &queued("<idle>-0", 3, "0xc", "0x3"),
+            &sent(3, "0xc", 3),
+        ];
+        let found = parsed(&text.concat());
+        assert_eq!((found.packets, found.by_timers, found.by_timers_elsewhere), (2, 1, 1));
+        assert!(found.strays.is_empty());
+    }
+
+    #[test]
+    fn a_timer_moves_a_socket_to_another_queue_until_it_is_on_its_own_again() {
+        let on = |cpu, queue| [queued("server-90", cpu, "0xa", "0x1"), sent(cpu, "0xa", queue)].concat();
+        let timer = [ENTRY, &queued("<idle>-0", 3, "0xb", "0x1"), &sent(3, "0xb", 3), EXIT].concat();
+        let found = parsed(&[on(5, 5), timer.clone(), on(5, 3), on(5, 3), on(5, 5)].concat());
+        assert_eq!((found.packets, found.after_timers, found.strays.len()), (4, 2, 0));
+        let found = parsed(&[on(5, 5), timer.clone(), on(5, 5), on(5, 3)].concat());
+        assert_eq!((found.after_timers, found.strays.len()), (0, 1), "it was back");
+        let found = parsed(&[on(3, 3), timer, on(5, 3)].concat());
+        assert_eq!((found.after_timers, found.strays.len()), (0, 1), "the timer ran where the socket was");
     }
 }
