@@ -1,8 +1,8 @@
 //! Connections that wait, each with a message, while the server does not accept, and are then worked off.
 //!
-//! Who calls this holds the server, as by SIGSTOP: the kernel makes the connections all the same and has them wait in the
-//! accept queue, which must be long enough. At [`Moment::Start`] all of them wait, and the observer lets the server go. At
-//! [`Moment::End`] each has got its message back, and has been reset.
+//! Who calls this holds the server, as by SIGSTOP: the kernel makes the connections all the same and has them
+//! wait in the accept queue, which must be long enough. At [`Moment::Start`] all of them wait, and the
+//! observer lets the server go. At [`Moment::End`] each has got its message back, and has been reset.
 
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -35,12 +35,12 @@ pub struct BacklogOptions {
     pub timeout: Duration,
 }
 
-/// Makes the connections, and waits for all messages. The time of an operation is from when the server was let go to when
-/// the message was back. The client asks for each in turn and does not sleep.
+/// Makes the connections, and waits for all messages. The time of an operation is from when the server was
+/// let go to when the message was back. The client asks for each in turn and does not sleep.
 ///
 /// # Errors
-/// If an option is out of its range, or the thread cannot be pinned. What goes wrong on a connection is in the report: see
-/// [`Report::failure`].
+/// If an option is out of its range, or the thread cannot be pinned. What goes wrong on a connection is in
+/// the report: see [`Report::failure`].
 pub fn run_observed(options: &BacklogOptions, observer: &Observer<'_>) -> Result<Report, Error> {
     limits::check("--connections", options.connections, &limits::CONNECTIONS)?;
     limits::check_time("--timeout", options.timeout)?;

@@ -27,11 +27,11 @@ pub struct Counts {
     pub bytes_extra: u64,
     /// Operations that a count asked for and that were not completed.
     pub operations_missing: u64,
-    /// Open loop: messages that started later than they should have because their connection had enough under way. Their
-    /// time counts from when they should have started.
+    /// Open loop: messages that started later than they should have because their connection had enough under
+    /// way. Their time counts from when they should have started.
     pub operations_late: u64,
-    /// Open loop: messages that could not be started, because their connection had failed or had enough under way until the end.
-    /// Each is in the corrected times with what it had waited by then.
+    /// Open loop: messages that could not be started, because their connection had failed or had enough under
+    /// way until the end. Each is in the corrected times with what it had waited by then.
     pub operations_not_started: u64,
     /// UDP: datagrams that were not back within the timeout.
     pub datagrams_lost: u64,
