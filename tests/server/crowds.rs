@@ -18,7 +18,7 @@ fn echo_on_all(server: &Server, connections: u32, messages: u64, size: u32, dept
     let report = run(&options).expect("the client runs");
     assert_eq!(report.failure(), None);
     let bytes = u64::from(connections) * messages * u64::from(size);
-    assert_eq!((report.connections, report.bytes), (u64::from(connections), bytes));
+    assert_eq!((report.counts.connections, report.counts.bytes), (u64::from(connections), bytes));
 }
 
 #[test]

@@ -21,9 +21,9 @@ fn an_open_loop_at_random_times_is_answered_whole() {
         ..EchoOptions::new(server.address)
     })
     .unwrap();
-    assert_eq!((report.failure(), report.connections_failed), (None, 0));
+    assert_eq!((report.failure(), report.counts.connections_failed), (None, 0));
     assert!(report.latency_raw_us.unwrap().p99 <= report.latency_us.p99, "{report:?}");
-    let bytes = report.bytes;
+    let bytes = report.counts.bytes;
     server.stop_when_nothing_is_open().assert_exactly(20, bytes);
 }
 
@@ -41,7 +41,7 @@ fn datagrams_come_back_whole() {
             ..EchoOptions::new(server.address)
         })
         .unwrap();
-        assert_eq!((report.failure(), report.operations), (None, 200), "{report:?}");
+        assert_eq!((report.failure(), report.counts.operations), (None, 200), "{report:?}");
     }
 }
 
@@ -57,7 +57,7 @@ fn accept_and_close_is_no_error() {
             ..ConnectOptions::new(server.address)
         };
         let report = connect::run(&options).unwrap();
-        assert_eq!((report.failure(), report.operations), (None, 2_000), "{report:?}");
+        assert_eq!((report.failure(), report.counts.operations), (None, 2_000), "{report:?}");
     }
 }
 
@@ -81,5 +81,5 @@ fn chaos_leaves_the_well_behaved_unharmed() {
     for outcome in &report.behaviours {
         assert!(outcome.connections > 0 && outcome.errors.is_empty(), "{outcome:?}");
     }
-    assert!(report.well_behaved.operations > 0, "{report:?}");
+    assert!(report.well_behaved.counts.operations > 0, "{report:?}");
 }

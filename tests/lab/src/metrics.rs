@@ -119,7 +119,7 @@ fn per_request(measurement: &Measurement, count: u64) -> Option<f64> {
 }
 
 fn requests(measurement: &Measurement) -> Option<f64> {
-    let requests = measurement.exchange.operations;
+    let requests = measurement.exchange.counts.operations;
     (requests > 0).then_some(requests as f64)
 }
 

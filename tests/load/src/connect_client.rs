@@ -133,8 +133,8 @@ impl<'a> ConnectClient<'a> {
                 self.under_way += 1;
             }
             Err(error) => {
-                self.stats.count_connect_error(&error);
-                self.stats.operations_missing += self.left.replace(0).unwrap_or(0);
+                self.stats.counts.count_connect_error(&error);
+                self.stats.counts.operations_missing += self.left.replace(0).unwrap_or(0);
             }
         }
         Ok(())
@@ -161,7 +161,7 @@ impl<'a> ConnectClient<'a> {
         match (operation, result) {
             (Operation::Connect, result) if made(result, self.options.echo) => {
                 attempt.established = true;
-                self.stats.connections += 1;
+                self.stats.counts.connections += 1;
                 // The operation is the whole connection.
                 attempt.stream.messages_mut().start(attempt.started);
             }
@@ -206,7 +206,7 @@ impl<'a> ConnectClient<'a> {
     fn end(&mut self, slot: usize) -> Result<(), Error> {
         let Some(attempt) = self.attempts[slot].take() else { return Ok(()) };
         self.under_way -= 1;
-        self.stats.bytes_lost += attempt.stream.outstanding(&self.shape);
+        self.stats.counts.bytes_lost += attempt.stream.outstanding(&self.shape);
         if let Some(error) = &attempt.error {
             self.count_failure(error, attempt.established);
             // Closed by reset, whatever was asked for: a failed connection leaves nothing behind.
@@ -224,7 +224,7 @@ impl<'a> ConnectClient<'a> {
             }
             (Close::Reset, Some(_)) => {
                 if let Err(error) = close_by_reset(attempt.socket) {
-                    self.stats.count_io_error(&error);
+                    self.stats.counts.count_io_error(&error);
                 }
             }
             (Close::Fin, _) => drop(attempt.socket),
@@ -234,11 +234,11 @@ impl<'a> ConnectClient<'a> {
 
     fn count_failure(&mut self, error: &io::Error, established: bool) {
         if established {
-            self.stats.count_io_error(error);
+            self.stats.counts.count_io_error(error);
         } else {
-            self.stats.count_connect_error(error);
+            self.stats.counts.count_connect_error(error);
         }
-        self.stats.operations_missing += self.missing();
+        self.stats.counts.operations_missing += self.missing();
     }
 
     /// Operations that a connection which has failed leaves missing: only a count asks for a number of them.
@@ -247,10 +247,10 @@ impl<'a> ConnectClient<'a> {
     }
 
     fn give_up(&mut self) {
-        self.stats.operations_missing += self.left.take().unwrap_or(0);
+        self.stats.counts.operations_missing += self.left.take().unwrap_or(0);
         for slot in 0..self.attempts.len() {
             if let Some(attempt) = self.attempts[slot].take() {
-                self.stats.bytes_lost += attempt.stream.outstanding(&self.shape);
+                self.stats.counts.bytes_lost += attempt.stream.outstanding(&self.shape);
                 self.count_failure(&io::Error::other("no answer"), attempt.established);
             }
         }

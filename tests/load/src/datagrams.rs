@@ -74,31 +74,31 @@ impl Flow for Datagrams {
         let whole = bytes.len() as u64 == shape.size;
         let matches = |&number: &u64| whole && self.is(number, shape, bytes);
         if let Some(index) = self.awaited.iter().position(matches) {
-            stats.bytes += shape.size;
-            stats.datagrams_overtaken += u64::from(index > 0);
+            stats.counts.bytes += shape.size;
+            stats.counts.datagrams_overtaken += u64::from(index > 0);
             self.messages.finish(index, now, stats);
             self.forget(index);
         } else if self.past.iter().any(matches) {
-            stats.datagrams_again += 1;
+            stats.counts.datagrams_again += 1;
         } else if let Some(&oldest) = self.awaited.front() {
             // Whatever it should have been, it is none: it stands for the oldest.
             let length = bytes.len().min(usize::try_from(shape.size).unwrap_or(usize::MAX));
             let wrong = shape.pattern.count_wrong(self.id, oldest * shape.size, &bytes[..length]);
-            stats.bytes_wrong += wrong.max(u64::from(whole));
-            stats.bytes_extra += (bytes.len() - length) as u64;
-            stats.bytes_lost += shape.size - length as u64;
-            stats.bytes += length as u64;
+            stats.counts.bytes_wrong += wrong.max(u64::from(whole));
+            stats.counts.bytes_extra += (bytes.len() - length) as u64;
+            stats.counts.bytes_lost += shape.size - length as u64;
+            stats.counts.bytes += length as u64;
             self.messages.finish(0, now, stats);
             self.forget(0);
         } else {
-            stats.bytes_extra += bytes.len() as u64;
+            stats.counts.bytes_extra += bytes.len() as u64;
         }
     }
 
     fn expire(&mut self, shape: &Shape<'_>, time: Instant, stats: &mut ThreadStats) {
         while !self.awaited.is_empty() && self.messages.give_up_before(time) {
-            stats.datagrams_lost += 1;
-            stats.bytes_lost += shape.size;
+            stats.counts.datagrams_lost += 1;
+            stats.counts.bytes_lost += shape.size;
             self.forget(0);
         }
     }
@@ -149,16 +149,16 @@ mod tests {
                 }
             }
             let again = repeated != lost && repeated != changed;
-            prop_assert_eq!((stats.datagrams_again, stats.bytes_wrong), (u64::from(again), 0));
+            prop_assert_eq!((stats.counts.datagrams_again, stats.counts.bytes_wrong), (u64::from(again), 0));
             if changed != lost {
                 flow.received(&shape, &datagrams[changed], now, &mut stats);
-                prop_assert!(stats.bytes_wrong > 0);
+                prop_assert!(stats.counts.bytes_wrong > 0);
             }
             flow.expire(&shape, now + Duration::from_secs(1), &mut stats);
-            prop_assert_eq!((stats.datagrams_lost, stats.bytes_lost), (1, SIZE));
+            prop_assert_eq!((stats.counts.datagrams_lost, stats.counts.bytes_lost), (1, SIZE));
             prop_assert!(flow.messages().is_done());
             flow.received(&shape, &[0; 16], now, &mut stats);
-            prop_assert_eq!(stats.bytes_extra, 16);
+            prop_assert_eq!(stats.counts.bytes_extra, 16);
         }
     }
 
@@ -173,6 +173,6 @@ mod tests {
         flow.received(&shape, &datagrams[0][..15], now, &mut stats);
         let long = [&datagrams[1][..], &[0]].concat();
         flow.received(&shape, &long, now, &mut stats);
-        assert_eq!((stats.bytes_lost, stats.bytes_extra, stats.bytes_wrong), (1, 1, 0));
+        assert_eq!((stats.counts.bytes_lost, stats.counts.bytes_extra, stats.counts.bytes_wrong), (1, 1, 0));
     }
 }

@@ -35,17 +35,6 @@ impl Latency {
         }
     }
 
-    /// The greater of each.
-    pub(crate) fn worst(&self, other: &Self) -> Self {
-        Self {
-            p50: self.p50.max(other.p50),
-            p90: self.p90.max(other.p90),
-            p99: self.p99.max(other.p99),
-            p99_9: self.p99_9.max(other.p99_9),
-            max: self.max.max(other.max),
-        }
-    }
-
     pub(crate) fn print(&self, out: &mut impl Write, what: &str) -> io::Result<()> {
         let Self { p50, p90, p99, p99_9, max } = self;
         writeln!(out, "{what}: p50 {p50:.1}, p90 {p90:.1}, p99 {p99:.1}, p99.9 {p99_9:.1}, max {max:.1}")

@@ -5,6 +5,7 @@
 //! * [`cli`] reads the command line into options;
 //! * [`echo`] (TCP and UDP), [`connect`], [`replay`] and [`chaos`] hold the options of the modes and their `run`, which can
 //!   also be called in-process: `load::echo::run(&EchoOptions::new(address))`;
+//! * [`backlog`] is for who can hold the server, as the runner of `peers` can;
 //! * [`limits`] says what the options may be, [`sources`] where connections come from;
 //! * [`open_files`] raises the limit of open files and checks that the connections are within it;
 //! * `threads` starts one thread per core, pinned there, and `progress` the line that says how far they are;
@@ -13,14 +14,17 @@
 //! * `flow` is what a connection sends and how it checks what comes back: a `stream`, or `datagrams`; `messages` knows which of
 //!   them are under way, [`arrivals`] when those of an open loop start;
 //! * [`pattern`] says which byte stands at which offset of which connection, and compares what came back;
-//! * [`stats`] counts, `latency` holds percentiles; [`report`] adds the threads up and prints text or JSON.
+//! * [`counts`] says what is counted, [`stats`] of a thread, `latency` holds percentiles; [`report`] adds the threads up and
+//!   prints text or JSON.
 
 pub mod arrivals;
+pub mod backlog;
 mod buffers;
 pub mod chaos;
 pub mod cli;
 pub mod connect;
 mod connect_client;
+pub mod counts;
 mod datagrams;
 pub mod echo;
 mod echo_client;
@@ -44,6 +48,7 @@ mod threads;
 use std::io;
 use std::time::Duration;
 
+pub use threads::cpu_time;
 use tune::cpu_set::Cpu;
 use tune::errno::describe;
 

@@ -130,7 +130,10 @@ mod tests {
         assert!((0..3).all(|index| messages.schedule(start + index * MS) == (index == 0)));
         messages.start(start);
         messages.abandon(start + 10 * MS, &mut stats);
-        assert_eq!((stats.operations_not_started, stats.operations, messages.under_way()), (2, 0, 1));
+        assert_eq!(
+            (stats.counts.operations_not_started, stats.counts.operations, messages.under_way()),
+            (2, 0, 1)
+        );
         assert_eq!((stats.latency.len(), stats.raw.unwrap().len()), (2, 0));
     }
 
@@ -170,7 +173,7 @@ mod tests {
                 }
             }
             prop_assert!(messages.is_done());
-            prop_assert_eq!(stats.operations, gaps.len() as u64);
+            prop_assert_eq!(stats.counts.operations, gaps.len() as u64);
             let slowest = u64::try_from(slowest.as_nanos()).unwrap();
             prop_assert!(stats.latency.max().abs_diff(slowest) <= slowest / 500, "{:?} {}", stats.latency.max(), slowest);
             prop_assert!(stats.raw.unwrap().max() <= stats.latency.max());

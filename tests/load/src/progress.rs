@@ -22,8 +22,8 @@ pub(crate) struct Live {
 impl Live {
     /// Shows what has been counted by now.
     pub(crate) fn show(&self, stats: &ThreadStats) {
-        self.operations.store(stats.operations, Ordering::Relaxed);
-        self.failed.store(stats.connections_failed + stats.bytes_wrong, Ordering::Relaxed);
+        self.operations.store(stats.counts.operations, Ordering::Relaxed);
+        self.failed.store(stats.counts.connections_failed + stats.counts.bytes_wrong, Ordering::Relaxed);
     }
 }
 

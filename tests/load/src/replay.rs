@@ -4,16 +4,17 @@
 //! differs from one with a listener for each core. `exchange`: 1000 clients that each send and get back 10 messages of 512 KiB,
 //! of which those are counted that failed.
 
-use std::io;
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tune::cpu_set::Cpu;
 
 use crate::echo::EchoOptions;
-use crate::report::{Report, add_errors};
+use crate::report::Report;
 use crate::threads::allowed_cpus;
 use crate::{Error, Limit, limits};
 
@@ -36,11 +37,11 @@ pub struct AcceptOptions {
     pub cores: Vec<Cpu>,
     /// A process in which nothing happens for this long ends.
     pub timeout: Duration,
-    /// The `load` program.
-    pub program: PathBuf,
+    /// The `load` program, with its path, and what goes before its own arguments.
+    pub program: Vec<OsString>,
 }
 
-/// Starts the processes and waits for all of them. The percentiles are those of the process in which each was worst.
+/// Starts the processes and waits for all of them. What they say on standard error comes out on this process's.
 ///
 /// # Errors
 /// If an option is out of its range, or a process can't be started or gives no report.
@@ -53,13 +54,9 @@ pub fn accept(options: &AcceptOptions) -> Result<Report, Error> {
         .zip(cores.iter().cycle())
         .map(|(_, &cpu)| Process::start(options, cpu))
         .collect::<Result<_, _>>()?;
-    let mut sum = Report::empty("replay-article accept", options.address);
-    for process in processes {
-        merge(&mut sum, process.finish()?);
-    }
-    sum.elapsed_s = start.elapsed().as_secs_f64();
-    sum.conclude();
-    Ok(sum)
+    let reports: Vec<Report> = processes.into_iter().map(Process::finish).collect::<Result<_, _>>()?;
+    let elapsed = start.elapsed().as_secs_f64();
+    Ok(Report::sum("replay-article accept", options.address, elapsed, reports))
 }
 
 /// The options of the exchange.
@@ -70,30 +67,40 @@ pub fn exchange_options(address: SocketAddr) -> EchoOptions {
 }
 
 /// A running process; killed if it is dropped before it has ended.
-struct Process(Child);
+struct Process {
+    child: Child,
+    /// Passes on what it says.
+    said: Option<JoinHandle<()>>,
+}
 
 impl Process {
     /// One connection at a time, as the article's client.
     fn start(options: &AcceptOptions, cpu: Cpu) -> Result<Self, Error> {
         let timeout = format!("{}ms", options.timeout.as_millis());
-        let child = Command::new(&options.program)
-            .args(["connect", "--json", "--parallel", "1", "--timeout", &timeout])
+        let name = || options.program.first().cloned().unwrap_or_default();
+        let mut child = Command::new(name())
+            .args(options.program.iter().skip(1))
+            .args(["connect", "--json", "--histogram", "--parallel", "1", "--timeout", &timeout])
             .args(["--connect", &options.address.to_string()])
             .args(["--count", &options.count.to_string(), "--cores", &cpu.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn();
-        let failed =
-            |error| Error::Process { operation: format!("start {}", options.program.display()), error };
-        child.map(Self).map_err(failed)
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| Error::Process { operation: format!("start {}", name().display()), error })?;
+        let id = child.id();
+        let said = child.stderr.take().map(|said| {
+            let lines = BufReader::new(said).lines().map_while(Result::ok);
+            thread::spawn(move || lines.for_each(|line| eprintln!("load: process {id} on CPU {cpu}: {line}")))
+        });
+        Ok(Self { child, said })
     }
 
     fn finish(mut self) -> Result<Report, Error> {
-        let operation = format!("report of process {}", self.0.id());
-        let report = self.0.stdout.take().ok_or_else(|| io::Error::other("it has no standard output"));
+        let operation = format!("report of process {}", self.child.id());
+        let report = self.child.stdout.take().ok_or_else(|| io::Error::other("it has no standard output"));
         let report = report.and_then(|out| serde_json::from_reader(out).map_err(io::Error::from));
-        let waited = self.0.wait();
+        let waited = self.child.wait();
         report.and_then(|report| waited.map(|_| report)).map_err(|error| Error::Process { operation, error })
     }
 }
@@ -101,19 +108,8 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // ESRCH and ECHILD: it has ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.said.take().map(JoinHandle::join);
     }
-}
-
-fn merge(sum: &mut Report, part: Report) {
-    sum.connections += part.connections;
-    sum.operations += part.operations;
-    sum.operations_missing += part.operations_missing;
-    sum.connections_failed += part.connections_failed;
-    sum.client_cpu_s += part.client_cpu_s;
-    add_errors(&mut sum.connect_errors, &part.connect_errors);
-    add_errors(&mut sum.io_errors, &part.io_errors);
-    sum.latency_us = sum.latency_us.worst(&part.latency_us);
-    sum.threads.extend(part.threads);
 }

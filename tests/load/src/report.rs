@@ -3,12 +3,14 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use tune::cpu_set::Cpu;
 
 use crate::arrivals::Spacing;
+use crate::counts::Counts;
 pub use crate::latency::Latency;
-use crate::stats::{ErrorCounts, ThreadStats, new_histogram};
+use crate::stats::{ThreadStats, new_histogram};
 
 /// Version of the JSON form of [`Report`].
 pub const SCHEMA: u32 = 1;
@@ -27,57 +29,25 @@ pub struct Report {
     pub address: SocketAddr,
     /// Seconds from the common start to the last completed operation.
     pub elapsed_s: f64,
-    /// Connections that were established.
-    pub connections: u64,
-    /// Messages that came back whole (echo), or connections that were made and closed (connect).
-    pub operations: u64,
+    /// What was counted.
+    #[serde(flatten)]
+    pub counts: Counts,
     /// Operations per second.
     pub rate_per_s: f64,
-    /// Bytes of messages that came back.
-    pub bytes: u64,
-    /// Bytes that came back and are not what was sent at that offset.
-    pub bytes_wrong: u64,
-    /// Bytes that the kernel took for sending and that did not come back.
-    pub bytes_lost: u64,
-    /// Bytes that came back beyond what was sent.
-    pub bytes_extra: u64,
-    /// Operations that a count asked for and that were not completed.
-    pub operations_missing: u64,
     /// Open loop: messages per second that were asked for; none in the closed loop.
     #[serde(default)]
     pub rate_asked_per_s: Option<u32>,
     /// Open loop: how their starts are spread.
     #[serde(default)]
     pub arrivals: Option<Spacing>,
-    /// Open loop: messages that started later than they should have because their connection had enough under way. Their
-    /// time counts from when they should have started.
-    #[serde(default)]
-    pub operations_late: u64,
-    /// Open loop: messages that could not be started, because their connection had failed or had enough under way until the end.
-    /// Each is in `latency_us` with the time that it had waited by then.
-    #[serde(default)]
-    pub operations_not_started: u64,
-    /// UDP: datagrams that were not back within the timeout.
-    #[serde(default)]
-    pub datagrams_lost: u64,
-    /// UDP: datagrams that came back a second time, or after the timeout.
-    #[serde(default)]
-    pub datagrams_again: u64,
-    /// UDP: datagrams that came back before one that was sent earlier.
-    #[serde(default)]
-    pub datagrams_overtaken: u64,
-    /// Connections that could not be established, or failed afterwards.
-    #[serde(default)]
-    pub connections_failed: u64,
-    /// Connections that could not be established, by errno name.
-    pub connect_errors: ErrorCounts,
-    /// Connections that failed after they were established, by errno name.
-    pub io_errors: ErrorCounts,
     /// Time of an operation; in the open loop from when it should have started: corrected for coordinated omission.
     pub latency_us: Latency,
     /// Open loop: time of an operation from when it was started, not corrected.
     #[serde(default)]
     pub latency_raw_us: Option<Latency>,
+    /// What `latency_us` is of: pairs of nanoseconds and how many operations took so long, with three significant digits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub histogram_ns: Vec<(u64, u64)>,
     /// CPU time of the client's threads in `elapsed_s`, user and system, seconds.
     pub client_cpu_s: f64,
     /// The same per operation, microseconds; none if there was no operation.
@@ -120,38 +90,50 @@ impl Report {
             }
             report.add(&thread);
         }
-        report.latency_us = Latency::of(&latency);
         report.latency_raw_us = raw.as_ref().map(Latency::of);
-        report.conclude();
+        report.conclude(&latency);
+        let recorded = latency.iter_recorded();
+        report.histogram_ns =
+            recorded.map(|step| (step.value_iterated_to(), step.count_at_value())).collect();
         report
     }
 
-    pub(crate) fn empty(mode: &str, address: SocketAddr) -> Self {
+    /// What several runs of a closed loop, which have taken `elapsed_s` together, come to. The histograms are added up: the
+    /// percentiles are those of all operations; the sum itself keeps none.
+    #[must_use]
+    pub fn sum(
+        mode: &str,
+        address: SocketAddr,
+        elapsed_s: f64,
+        runs: impl IntoIterator<Item = Self>,
+    ) -> Self {
+        let mut sum = Self { elapsed_s, ..Self::empty(mode, address) };
+        let mut latency = new_histogram();
+        for run in runs {
+            for (nanoseconds, count) in run.histogram_ns {
+                latency.saturating_record_n(nanoseconds, count);
+            }
+            sum.counts += &run.counts;
+            sum.client_cpu_s += run.client_cpu_s;
+            sum.threads.extend(run.threads);
+        }
+        sum.conclude(&latency);
+        sum
+    }
+
+    fn empty(mode: &str, address: SocketAddr) -> Self {
         Self {
             schema: SCHEMA,
             mode: mode.to_owned(),
             address,
             elapsed_s: 0.0,
-            connections: 0,
-            operations: 0,
+            counts: Counts::default(),
             rate_per_s: 0.0,
-            bytes: 0,
-            bytes_wrong: 0,
-            bytes_lost: 0,
-            bytes_extra: 0,
-            operations_missing: 0,
             rate_asked_per_s: None,
             arrivals: None,
-            operations_late: 0,
-            operations_not_started: 0,
-            datagrams_lost: 0,
-            datagrams_again: 0,
-            datagrams_overtaken: 0,
-            connections_failed: 0,
-            connect_errors: ErrorCounts::new(),
-            io_errors: ErrorCounts::new(),
             latency_us: Latency::default(),
             latency_raw_us: None,
+            histogram_ns: Vec::new(),
             client_cpu_s: 0.0,
             client_cpu_us_per_operation: None,
             client_busy: 0.0,
@@ -162,61 +144,49 @@ impl Report {
 
     fn add(&mut self, thread: &ThreadStats) {
         self.elapsed_s = self.elapsed_s.max(thread.elapsed.as_secs_f64());
-        self.connections += thread.connections;
-        self.operations += thread.operations;
-        self.bytes += thread.bytes;
-        self.bytes_wrong += thread.bytes_wrong;
-        self.bytes_lost += thread.bytes_lost;
-        self.bytes_extra += thread.bytes_extra;
-        self.operations_missing += thread.operations_missing;
-        self.operations_late += thread.operations_late;
-        self.operations_not_started += thread.operations_not_started;
-        self.datagrams_lost += thread.datagrams_lost;
-        self.datagrams_again += thread.datagrams_again;
-        self.datagrams_overtaken += thread.datagrams_overtaken;
-        self.connections_failed += thread.connections_failed;
         self.client_cpu_s += thread.cpu_time.as_secs_f64();
-        add_errors(&mut self.connect_errors, &thread.connect_errors);
-        add_errors(&mut self.io_errors, &thread.io_errors);
+        self.counts += &thread.counts;
         self.threads.push(ThreadReport {
             core: thread.core,
-            connections: thread.connections,
-            operations: thread.operations,
+            connections: thread.counts.connections,
+            operations: thread.counts.operations,
             cpu_s: thread.cpu_time.as_secs_f64(),
             busy_s: thread.busy.as_secs_f64(),
         });
     }
 
     /// Derives what depends on the sums.
-    pub(crate) fn conclude(&mut self) {
+    fn conclude(&mut self, latency: &Histogram<u64>) {
         let elapsed = self.elapsed_s.max(1e-9);
-        if self.operations > 0 {
-            self.rate_per_s = self.operations as f64 / elapsed;
-            self.client_cpu_us_per_operation = Some(self.client_cpu_s * 1e6 / self.operations as f64);
+        let operations = self.counts.operations as f64;
+        if operations > 0.0 {
+            self.rate_per_s = operations / elapsed;
+            self.client_cpu_us_per_operation = Some(self.client_cpu_s * 1e6 / operations);
         }
         self.client_busy = self.threads.iter().map(|thread| thread.busy_s / elapsed).fold(0.0, f64::max);
         self.client_bound = self.client_busy >= CLIENT_BOUND;
+        self.latency_us = Latency::of(latency);
     }
 
     /// What went wrong, in one line; none if every connection was made and every byte came back right.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
-        let mut parts = Vec::new();
-        let counts = [
-            (self.bytes_wrong, "wrong bytes"),
-            (self.bytes_lost, "lost bytes"),
-            (self.bytes_extra, "bytes that were never sent"),
-            (self.datagrams_lost, "lost datagrams"),
-            (self.operations_missing, "operations missing"),
+        let (mut parts, counts) = (Vec::new(), &self.counts);
+        let kinds = [
+            (counts.bytes_wrong, "wrong bytes"),
+            (counts.bytes_lost, "lost bytes"),
+            (counts.bytes_extra, "bytes that were never sent"),
+            (counts.datagrams_lost, "lost datagrams"),
+            (counts.operations_missing, "operations missing"),
         ];
         parts.extend(
-            counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")),
+            kinds.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")),
         );
-        let errors = [(&self.connect_errors, "to connect"), (&self.io_errors, "on a connection")];
-        for (counts, what) in errors {
-            parts.extend(counts.iter().map(|(kind, count)| format!("{count} x {kind} {what}")));
+        let errors = [(&counts.connect_errors, "to connect"), (&counts.io_errors, "on a connection")];
+        for (kinds, what) in errors {
+            parts.extend(kinds.iter().map(|(kind, count)| format!("{count} x {kind} {what}")));
         }
-        if self.connect_errors.contains_key("EADDRNOTAVAIL") {
+        if counts.connect_errors.contains_key("EADDRNOTAVAIL") {
             parts.push("no port is free: give more --sources, or close by reset".to_owned());
         }
         (!parts.is_empty()).then(|| parts.join(", "))
@@ -227,8 +197,9 @@ impl Report {
     /// # Errors
     /// If writing fails.
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        let counts = &self.counts;
         if let (Some(rate), Some(arrivals)) = (self.rate_asked_per_s, self.arrivals) {
-            let (late, not_started) = (self.operations_late, self.operations_not_started);
+            let (late, not_started) = (counts.operations_late, counts.operations_not_started);
             writeln!(
                 out,
                 "open loop: {rate} per second asked for, {arrivals:?}; {late} started late, {not_started} could not be started"
@@ -239,11 +210,11 @@ impl Report {
             "{} {}: {} in {:.3} s = {:.0} per second, {} connections, {} failed",
             self.mode,
             self.address,
-            self.operations,
+            counts.operations,
             self.elapsed_s,
             self.rate_per_s,
-            self.connections,
-            self.connections_failed
+            counts.connections,
+            counts.connections_failed
         )?;
         match &self.latency_raw_us {
             None => self.latency_us.print(out, "latency us")?,
@@ -263,21 +234,19 @@ impl Report {
         if self.client_bound {
             writeln!(out, "CLIENT-BOUND: the server may be faster than this; give the client more --cores")?;
         }
-        if self.datagrams_lost + self.datagrams_again + self.datagrams_overtaken > 0 {
-            let (lost, again) = (self.datagrams_lost, self.datagrams_again);
+        if counts.datagrams_lost + counts.datagrams_again + counts.datagrams_overtaken > 0 {
+            let (lost, again) = (counts.datagrams_lost, counts.datagrams_again);
             writeln!(
                 out,
                 "datagrams: {lost} lost, {again} came again, {} overtook",
-                self.datagrams_overtaken
+                counts.datagrams_overtaken
             )?;
         }
-        writeln!(out, "bytes back: {} ({} wrong, {} lost)", self.bytes, self.bytes_wrong, self.bytes_lost)
-    }
-}
-
-pub(crate) fn add_errors(sum: &mut ErrorCounts, counts: &ErrorCounts) {
-    for (kind, count) in counts {
-        *sum.entry(kind.clone()).or_default() += count;
+        writeln!(
+            out,
+            "bytes back: {} ({} wrong, {} lost)",
+            counts.bytes, counts.bytes_wrong, counts.bytes_lost
+        )
     }
 }
 
@@ -302,10 +271,26 @@ mod tests {
             "127.0.0.1:1".parse().unwrap(),
             vec![thread(0, 500, 10), thread(1, 1000, 30)],
         );
-        assert_eq!((report.operations, report.rate_per_s), (40, 40.0));
+        assert_eq!((report.counts.operations, report.rate_per_s), (40, 40.0));
         assert_eq!(report.client_cpu_us_per_operation, Some(50.0));
         assert!((report.latency_us.p50 - 100.0).abs() < 0.2, "{:?}", report.latency_us);
         assert_eq!(report.failure(), None);
+    }
+
+    /// Of nine fast runs and a slow one, a tenth of the operations is slow.
+    #[test]
+    fn the_percentiles_of_a_sum_are_those_of_all_operations() {
+        let run = |microseconds| {
+            let mut stats = ThreadStats::new(0, false);
+            (0..100).for_each(|_| stats.count_operation(Duration::from_micros(microseconds), Duration::ZERO));
+            Report::new("connect", "127.0.0.1:1".parse().unwrap(), vec![stats])
+        };
+        let runs = (0..10).map(|number| run(if number == 5 { 5000 } else { 10 }));
+        let sum = Report::sum("all", "127.0.0.1:1".parse().unwrap(), 2.0, runs);
+        assert_eq!((sum.counts.operations, sum.rate_per_s, sum.threads.len()), (1000, 500.0, 10));
+        let near = |found: f64, expected: f64| (found / expected - 1.0).abs() < 0.002;
+        assert!(near(sum.latency_us.p50, 10.0) && near(sum.latency_us.p90, 10.0), "{:?}", sum.latency_us);
+        assert!(near(sum.latency_us.p99, 5000.0), "{:?}", sum.latency_us);
     }
 
     #[test]
@@ -325,7 +310,7 @@ mod tests {
     #[test]
     fn running_out_of_ports_says_what_to_do() {
         let mut bad = thread(0, 1, 0);
-        bad.count_connect_error(&rustix::io::Errno::ADDRNOTAVAIL.into());
+        bad.counts.count_connect_error(&rustix::io::Errno::ADDRNOTAVAIL.into());
         let report = Report::new("connect", "127.0.0.1:1".parse().unwrap(), vec![bad]);
         assert!(
             report
@@ -338,8 +323,8 @@ mod tests {
     #[test]
     fn a_failure_names_every_kind() {
         let mut bad = thread(0, 1, 0);
-        bad.bytes_wrong = 3;
-        bad.count_connect_error(&rustix::io::Errno::CONNREFUSED.into());
+        bad.counts.bytes_wrong = 3;
+        bad.counts.count_connect_error(&rustix::io::Errno::CONNREFUSED.into());
         let report = Report::new("echo", "127.0.0.1:1".parse().unwrap(), vec![bad]);
         assert_eq!(report.failure().unwrap(), "3 wrong bytes, 1 x ECONNREFUSED to connect");
         let json = serde_json::to_value(&report).unwrap();

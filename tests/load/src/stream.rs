@@ -54,9 +54,9 @@ impl Flow for Stream {
         let awaited = self.given.saturating_sub(self.received);
         let awaited = usize::try_from(awaited).map_or(bytes.len(), |awaited| awaited.min(bytes.len()));
         let (echo, extra) = bytes.split_at(awaited);
-        stats.bytes_wrong += shape.pattern.count_wrong(self.id, self.received, echo);
-        stats.bytes_extra += extra.len() as u64;
-        stats.bytes += echo.len() as u64;
+        stats.counts.bytes_wrong += shape.pattern.count_wrong(self.id, self.received, echo);
+        stats.counts.bytes_extra += extra.len() as u64;
+        stats.counts.bytes += echo.len() as u64;
         let before = self.received / shape.size;
         self.received += echo.len() as u64;
         for _ in before..self.received / shape.size {
@@ -137,12 +137,12 @@ mod tests {
                     break;
                 }
             }
-            let bad = stats.bytes_wrong + stats.bytes_extra + stream.outstanding(&shape);
+            let bad = stats.counts.bytes_wrong + stats.counts.bytes_extra + stream.outstanding(&shape);
             match fault {
-                None => prop_assert_eq!((bad, stats.operations, stats.bytes), (0, 40, 4000)),
-                Some(Fault::Flip(_)) => prop_assert_eq!((bad, stats.bytes_wrong), (1, 1)),
-                Some(Fault::Lose(_)) => prop_assert_eq!((stream.outstanding(&shape), stats.operations), (1, 39)),
-                Some(Fault::Repeat(_)) => prop_assert_eq!(stats.bytes_extra, 1),
+                None => prop_assert_eq!((bad, stats.counts.operations, stats.counts.bytes), (0, 40, 4000)),
+                Some(Fault::Flip(_)) => prop_assert_eq!((bad, stats.counts.bytes_wrong), (1, 1)),
+                Some(Fault::Lose(_)) => prop_assert_eq!((stream.outstanding(&shape), stats.counts.operations), (1, 39)),
+                Some(Fault::Repeat(_)) => prop_assert_eq!(stats.counts.bytes_extra, 1),
             }
         }
     }

@@ -22,7 +22,8 @@ pub(crate) fn allowed_cpus() -> Result<Vec<Cpu>, Error> {
 }
 
 /// CPU time of the calling thread so far, user and system.
-fn cpu_time() -> Duration {
+#[must_use]
+pub fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(time).expect("CPU time is not negative")
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use common::{echo_with, good, listen};
 use load::arrivals::Spacing;
+use load::backlog::{self, BacklogOptions};
 use load::connect::{self, ConnectOptions};
 use load::echo::{self, EchoOptions};
 use load::{Error, Limit};
@@ -33,9 +34,9 @@ fn every_size_and_depth_comes_back() {
         let options = EchoOptions { connections, size, depth, ..short(address) };
         let report = echo::run(&options).unwrap();
         assert_eq!(report.failure(), None, "{options:?}");
-        assert_eq!(report.connections, u64::from(connections));
-        assert_eq!(report.operations, 20 * u64::from(connections));
-        assert_eq!(report.bytes, report.operations * u64::from(size));
+        assert_eq!(report.counts.connections, u64::from(connections));
+        assert_eq!(report.counts.operations, 20 * u64::from(connections));
+        assert_eq!(report.counts.bytes, report.counts.operations * u64::from(size));
     }
 }
 
@@ -53,8 +54,22 @@ fn a_duration_ends_and_nothing_is_lost() {
     let limit = Limit::Duration(Duration::from_millis(200));
     let report = echo::run(&EchoOptions { connections: 4, depth: 3, limit, ..short(good()) }).unwrap();
     assert_eq!(report.failure(), None);
-    assert!(report.operations > 0 && report.latency_us.p50 > 0.0 && report.client_cpu_s > 0.0, "{report:?}");
+    let counts = &report.counts;
+    assert!(counts.operations > 0 && report.latency_us.p50 > 0.0 && report.client_cpu_s > 0.0, "{report:?}");
     assert!(report.elapsed_s >= 0.2, "the last answers come after the time is over: {report:?}");
+}
+
+#[test]
+fn a_backlog_is_worked_off_and_every_byte_of_it_checked() {
+    let flip = |_, bytes: &mut Vec<u8>| bytes[0] ^= 0x40;
+    for (address, failure) in
+        [(good(), None), (listen(move |socket| echo_with(socket, flip)), Some("50 wrong bytes"))]
+    {
+        let core = tune::affinity::allowed().unwrap().iter().next().unwrap();
+        let options = BacklogOptions { address, connections: 50, core, timeout: Duration::from_secs(10) };
+        let report = backlog::run_observed(&options, &|_| {}).unwrap();
+        assert_eq!((report.failure().as_deref(), report.counts.operations), (failure, 50), "{report:?}");
+    }
 }
 
 #[test]
@@ -104,8 +119,8 @@ fn errors_are_counted_by_kind() {
         let _ = socket.read(&mut [0; 64]);
     });
     let report = echo::run(&EchoOptions { connections: 2, ..short(closing) }).unwrap();
-    assert_eq!(report.io_errors["closed by the peer"], 2);
-    assert_eq!((report.bytes_lost, report.operations_missing), (128, 40));
+    assert_eq!(report.counts.io_errors["closed by the peer"], 2);
+    assert_eq!((report.counts.bytes_lost, report.counts.operations_missing), (128, 40));
 }
 
 #[test]
@@ -136,11 +151,11 @@ fn an_end_that_comes_with_the_last_bytes_is_seen_at_once() {
     let address = listen(half_and_end);
     let options = EchoOptions { connections: 20, ..short(address) };
     let report = echo::run(&options).unwrap();
-    assert_eq!(report.io_errors["closed by the peer"], 20, "{report:?}");
+    assert_eq!(report.counts.io_errors["closed by the peer"], 20, "{report:?}");
     let limit = Limit::Count(20);
     let options = ConnectOptions { echo: true, limit, timeout: PATIENT, ..ConnectOptions::new(address) };
     let report = connect::run(&options).unwrap();
-    assert_eq!(report.io_errors["closed by the peer"], 20, "not \"no answer\": {report:?}");
+    assert_eq!(report.counts.io_errors["closed by the peer"], 20, "not \"no answer\": {report:?}");
 }
 
 #[test]
@@ -190,14 +205,14 @@ fn only_a_count_misses_operations() {
     let limit = Limit::Duration(Duration::from_millis(50));
     let options = ConnectOptions { echo: true, limit, ..ConnectOptions::new(listen(closing)) };
     let report = connect::run(&options).unwrap();
-    assert!(report.io_errors["closed by the peer"] > 0);
-    assert_eq!(report.operations_missing, 0, "{report:?}");
+    assert!(report.counts.io_errors["closed by the peer"] > 0);
+    assert_eq!(report.counts.operations_missing, 0, "{report:?}");
     let silent = |_: TcpStream| thread::sleep(Duration::from_secs(5));
     let (limit, timeout) = (Limit::Count(100), Duration::from_millis(200));
     let options =
         ConnectOptions { echo: true, limit, timeout, parallel: 2, ..ConnectOptions::new(listen(silent)) };
     let report = connect::run(&options).unwrap();
-    assert_eq!((report.operations, report.operations_missing), (0, 100), "{report:?}");
+    assert_eq!((report.counts.operations, report.counts.operations_missing), (0, 100), "{report:?}");
 }
 
 #[test]
@@ -221,13 +236,13 @@ fn connecting_counts_and_closes_by_reset() {
         let limit = Limit::Count(500);
         let report = connect::run(&ConnectOptions { echo, limit, ..ConnectOptions::new(good()) }).unwrap();
         assert_eq!(report.failure(), None);
-        assert_eq!((report.operations, report.connections), (500, 500));
-        assert_eq!(report.bytes, if echo { 500 * 64 } else { 0 });
+        assert_eq!((report.counts.operations, report.counts.connections), (500, 500));
+        assert_eq!(report.counts.bytes, if echo { 500 * 64 } else { 0 });
     }
     let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let limit = Limit::Count(10);
     let report = connect::run(&ConnectOptions { limit, ..ConnectOptions::new(refused) }).unwrap();
-    assert_eq!((report.connect_errors["ECONNREFUSED"], report.operations_missing), (10, 10));
+    assert_eq!((report.counts.connect_errors["ECONNREFUSED"], report.counts.operations_missing), (10, 10));
 }
 
 #[test]
@@ -260,9 +275,9 @@ fn an_open_loop_starts_every_message_and_at_its_rate() {
         let limit = Limit::Duration(Duration::from_millis(500));
         let options = EchoOptions { connections, rate: Some(1000), spin, limit, ..short(good()) };
         let report = echo::run(&options).unwrap();
-        let all = report.operations + report.operations_not_started;
+        let all = report.counts.operations + report.counts.operations_not_started;
         assert_eq!((report.failure(), all), (None, 500), "{report:?}");
-        assert!(report.operations > 0, "{report:?}");
+        assert!(report.counts.operations > 0, "{report:?}");
         assert_eq!(report.rate_asked_per_s, Some(1000));
         assert!(report.elapsed_s >= 0.499, "{report:?}");
     }
@@ -279,8 +294,8 @@ fn a_message_that_starts_late_counts_from_when_it_should_have_started() {
         let options = EchoOptions { rate: Some(200), arrivals, limit, cores: vec![0], ..short(address) };
         let report = echo::run(&options).unwrap();
         assert_eq!((report.failure(), report.arrivals), (None, Some(arrivals)), "{report:?}");
-        let (done, not_started) = (report.operations, report.operations_not_started);
-        assert!(done <= 11 && not_started > 0 && report.operations_late > 0, "{report:?}");
+        let (done, not_started) = (report.counts.operations, report.counts.operations_not_started);
+        assert!(done <= 11 && not_started > 0 && report.counts.operations_late > 0, "{report:?}");
         if arrivals == Spacing::Uniform {
             assert_eq!(done + not_started, 100, "{report:?}");
         }
@@ -297,8 +312,8 @@ fn an_open_loop_counts_what_a_lost_connection_leaves() {
     let limit = Limit::Duration(Duration::from_millis(50));
     let options = EchoOptions { rate: Some(1000), limit, cores: vec![0], ..short(closing) };
     let report = echo::run(&options).unwrap();
-    assert_eq!(report.operations, 0, "{report:?}");
-    assert_eq!(report.operations_missing + report.operations_not_started, 50, "{report:?}");
+    assert_eq!(report.counts.operations, 0, "{report:?}");
+    assert_eq!(report.counts.operations_missing + report.counts.operations_not_started, 50, "{report:?}");
     assert!(report.failure().unwrap().contains("closed by the peer"));
     let count = EchoOptions { rate: Some(1), ..short(closing) };
     assert!(matches!(echo::run(&count), Err(Error::Option { option: "--rate", .. })));
@@ -319,5 +334,5 @@ fn a_spinning_client_ends_at_its_timeout() {
     let timeout = Duration::from_millis(300);
     let options = EchoOptions { spin: true, cores: vec![0], timeout, ..short(silent) };
     let report = echo::run(&options).unwrap();
-    assert_eq!(report.io_errors["no answer"], 1, "{report:?}");
+    assert_eq!(report.counts.io_errors["no answer"], 1, "{report:?}");
 }

@@ -221,9 +221,21 @@ fn the_articles_processes_each_make_their_connections() {
     assert!(output.status.success(), "{output:?}");
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&json["operations"], json["threads"].as_array().unwrap().len()), (&600.into(), 3), "{json}");
+    assert!(
+        json.get("histogram_ns").is_none() && json["latency_us"]["p50"].as_f64().unwrap() > 0.0,
+        "{json}"
+    );
     let refused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let output = load("replay-article accept", refused, &["--processes", "2", "--count", "5"]);
-    assert_found(&output, "10 operations missing, 10 x ECONNREFUSED to connect");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.last(), Some(&"load: 10 operations missing, 10 x ECONNREFUSED to connect"), "{said}");
+    let of_process = |line: &&&str| {
+        line.starts_with("load: process ")
+            && line.ends_with(": load: 5 operations missing, 5 x ECONNREFUSED to connect")
+    };
+    assert_eq!(lines.iter().filter(of_process).count(), 2, "{said}");
 }
 
 #[test]

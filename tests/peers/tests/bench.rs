@@ -58,7 +58,7 @@ fn every_round_is_in_the_json_and_every_contender_in_the_table() {
     }
     let directory = tempfile::tempdir().unwrap();
     let json = directory.path().join("bench.json");
-    let only = "echo-64x3,connect-reset,connect-echo,open-10";
+    let only = "echo-64x3,echo-64x3-n10,connect-reset,connect-echo,backlog-400,open-10";
     let output = bench(&["--only", only, "--json", json.to_str().unwrap()]);
     assert_right(&output);
     let table = String::from_utf8(output.stdout).unwrap();
@@ -80,7 +80,14 @@ fn every_round_is_in_the_json_and_every_contender_in_the_table() {
             for name in ["rate_per_s", "server_cpu_us_per_operation", "server_busy", "foreign"] {
                 assert!(turn[name].is_f64(), "{name}: {turn}");
             }
-            assert!(turn["operations"].as_u64().unwrap() > 0 && turn["failure"].is_null(), "{turn}");
+            let (operations, name) = (turn["operations"].as_u64().unwrap(), scenario["scenario"].as_str());
+            let each = match name {
+                Some("backlog-400") => 400,
+                Some("echo-64x3-n10") => 30,
+                _ => 1,
+            };
+            assert!(operations > 0 && operations.is_multiple_of(each), "{name:?} {turn}");
+            assert!(turn["operations_not_started"].is_u64() && turn["failure"].is_null(), "{name:?} {turn}");
             assert!(turn["distance_ns"].as_array().unwrap().iter().all(serde_json::Value::is_f64), "{turn}");
         }
     }
@@ -175,6 +182,29 @@ sys.exit("it had enough")
     let output = bench(&["--a", &a, "--b", "epoll=epoll", "--only", "echo-64x1"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("it had enough"), "{}", stderr(&output));
+}
+
+/// Who fails at idle memory has failed, and the others are measured.
+#[test]
+fn idle_memory_goes_on_without_who_fails() {
+    if lacks() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let ends = script(&directory, "#!/bin/sh\necho it had enough >&2\nexit 3\n");
+    let a = format!("ends={} {{port}}", ends.display());
+    let output = bench(&["--a", &a, "--b", "epoll=epoll", "--only", "idle-memory"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(
+        stderr(&output).contains("idle-memory: ends: ends failed (exit status: 3): it had enough"),
+        "{output:?}"
+    );
+    let text = String::from_utf8(output.stdout).unwrap();
+    let figures = |name: &str| {
+        let line = text.lines().find(|line| line.trim_start().starts_with(name)).expect("its row");
+        line.split_whitespace().filter(|cell| cell.parse::<u64>().is_ok()).count()
+    };
+    assert_eq!((figures("ends"), figures("epoll ")), (0, 10), "{text}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tune::cpu_set::Cpu;
 use super::client::{Came, Client, Outcome};
 use super::{Behaviour, Context};
 use crate::connect::{self, ConnectOptions};
-use crate::report::add_errors;
+use crate::counts::add_errors;
 use crate::socket::close_by_reset;
 use crate::{Error, Limit};
 
@@ -94,9 +94,9 @@ fn connect_flood(context: &Context<'_>, cpu: Cpu, outcome: &mut Outcome) -> Resu
         timeout: context.timeout,
         ..ConnectOptions::new(context.address)
     })?;
-    outcome.connections = report.connections;
-    add_errors(&mut outcome.errors, &report.connect_errors);
-    add_errors(&mut outcome.errors, &report.io_errors);
+    outcome.connections = report.counts.connections;
+    add_errors(&mut outcome.errors, &report.counts.connect_errors);
+    add_errors(&mut outcome.errors, &report.counts.io_errors);
     Ok(())
 }
 

@@ -7,8 +7,8 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::{Behaviour, Context};
+use crate::counts::{ErrorCounts, error_kind};
 use crate::pattern::Pattern;
-use crate::stats::{ErrorCounts, error_kind};
 
 /// What came of a behaviour.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -132,7 +132,7 @@ pub fn run(options: &ChaosOptions) -> Result<ChaosReport, Error> {
         mode: "chaos".to_owned(),
         address: options.address,
         behaviours: outcomes?,
-        well_behaved: well_behaved?,
+        well_behaved: Report { histogram_ns: Vec::new(), ..well_behaved? },
     })
 }
 

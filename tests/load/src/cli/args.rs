@@ -15,6 +15,7 @@ use crate::chaos::{Behaviour, ChaosOptions};
 use crate::connect::{Close, ConnectOptions};
 use crate::echo::{EchoOptions, Transport};
 use crate::replay::{self, AcceptOptions};
+use crate::report::Report;
 use crate::sources::Sources;
 use crate::threads::allowed_cpus;
 use crate::{Error, Limit, limits};
@@ -46,6 +47,17 @@ pub(super) struct CommonArgs {
     /// [default: what the kernel chooses; connect --close fin: all of 127.0.0.0/8 if the server is in it].
     #[arg(long, value_name = "LIST")]
     sources: Option<Sources>,
+    /// With --json, all times too, so that those of several runs can be added up: "histogram_ns", pairs of nanoseconds and how many
+    /// operations took so long, with three significant digits.
+    #[arg(long, requires = "json")]
+    histogram: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PatienceArgs {
+    /// Give up when nothing has happened for this long, 1ms to 24h.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
+    pub(super) timeout: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -55,9 +67,8 @@ pub(super) struct EchoArgs {
     /// Bytes of a message, 1 to 1048576.
     #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = number(limits::SIZE))]
     pub(super) size: u32,
-    /// Give up when nothing has happened for this long, 1ms to 24h.
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
-    pub(super) timeout: Duration,
+    #[command(flatten)]
+    pub(super) patience: PatienceArgs,
 }
 
 #[derive(Debug, Args)]
@@ -111,9 +122,8 @@ pub(super) struct ConnectArgs {
     /// Connections under way at once on each thread, 1 to 4096.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = number(limits::PARALLEL))]
     parallel: u32,
-    /// Give up when nothing has happened for this long, 1ms to 24h.
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
-    pub(super) timeout: Duration,
+    #[command(flatten)]
+    pub(super) patience: PatienceArgs,
 }
 
 #[derive(Debug, Args)]
@@ -126,18 +136,16 @@ pub(super) struct AcceptArgs {
     /// Connections of each process.
     #[arg(long, value_name = "N", default_value_t = replay::ACCEPT, value_parser = value_parser!(u64).range(1..))]
     count: u64,
-    /// Give up when nothing has happened for this long, 1ms to 24h.
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
-    pub(super) timeout: Duration,
+    #[command(flatten)]
+    pub(super) patience: PatienceArgs,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ExchangeArgs {
     #[command(flatten)]
     pub(super) run: RunArgs,
-    /// Give up when nothing has happened for this long, 1ms to 24h.
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
-    pub(super) timeout: Duration,
+    #[command(flatten)]
+    pub(super) patience: PatienceArgs,
 }
 
 #[derive(Debug, Args)]
@@ -184,6 +192,12 @@ impl RunArgs {
 }
 
 impl CommonArgs {
+    /// As much of the report as is asked for.
+    pub(super) fn shown(&self, report: Report) -> Report {
+        let histogram_ns = if self.histogram { report.histogram_ns } else { Vec::new() };
+        Report { histogram_ns, ..report }
+    }
+
     fn limit(&self, count: Option<u64>) -> Limit {
         match count {
             Some(count) => Limit::Count(count),
@@ -228,7 +242,7 @@ impl ConnectArgs {
             limit: self.common.limit(self.count),
             cores: self.common.run.cores()?,
             parallel: self.parallel,
-            timeout: self.timeout,
+            timeout: self.patience.timeout,
             progress: progress(),
         })
     }
@@ -243,8 +257,8 @@ impl AcceptArgs {
             processes: self.processes.unwrap_or(each),
             count: self.count,
             cores,
-            timeout: self.timeout,
-            program: std::env::current_exe().context("find this program")?,
+            timeout: self.patience.timeout,
+            program: vec![std::env::current_exe().context("find this program")?.into()],
         })
     }
 }

@@ -98,18 +98,20 @@ impl Mode {
     fn execute(&self) -> anyhow::Result<Option<String>> {
         match self {
             Self::Echo(args) => {
-                let options = args.messages.options(Transport::Tcp, args.size, args.timeout)?;
-                report(&args.messages.common.run, &run_echo(&options)?)
+                let options = args.messages.options(Transport::Tcp, args.size, args.patience.timeout)?;
+                let common = &args.messages.common;
+                report(&common.run, &common.shown(run_echo(&options)?))
             }
             Self::Udp(args) => {
                 let options = args.messages.options(Transport::Udp, args.size, args.timeout)?;
-                report(&args.messages.common.run, &run_echo(&options)?)
+                let common = &args.messages.common;
+                report(&common.run, &common.shown(run_echo(&options)?))
             }
             Self::Connect(args) => {
                 let options = args.options()?;
                 let threads = options.cores.len();
                 open_files::allow(u64::from(options.parallel) * threads as u64, threads)?;
-                report(&args.common.run, &connect::run(&options)?)
+                report(&args.common.run, &args.common.shown(connect::run(&options)?))
             }
             Self::ReplayArticle(Article::Accept(args)) => {
                 report(&args.run, &replay::accept(&args.options()?)?)
@@ -117,11 +119,9 @@ impl Mode {
             Self::ReplayArticle(Article::Exchange(args)) => {
                 let (cores, progress) = (args.run.cores()?, progress());
                 let options = replay::exchange_options(args.run.connect);
-                let options = EchoOptions { cores, progress, timeout: args.timeout, ..options };
-                report(
-                    &args.run,
-                    &Report { mode: "replay-article exchange".to_owned(), ..run_echo(&options)? },
-                )
+                let options = EchoOptions { cores, progress, timeout: args.patience.timeout, ..options };
+                let mode = "replay-article exchange".to_owned();
+                report(&args.run, &Report { mode, histogram_ns: Vec::new(), ..run_echo(&options)? })
             }
             Self::Chaos(args) => {
                 let (connections, behaviours) =

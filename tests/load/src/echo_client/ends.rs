@@ -63,7 +63,7 @@ impl<F: Flow> EchoClient<'_, F> {
         self.connections.push(connection);
         let Some(connection) = &self.connections[slot] else { return Ok(()) };
         if connection.established {
-            self.stats.connections += 1;
+            self.stats.counts.connections += 1;
             return self.ring.receive(slot, &connection.socket);
         }
         self.opening += 1;
@@ -77,7 +77,7 @@ impl<F: Flow> EchoClient<'_, F> {
         match result {
             Ok(_) => {
                 connection.established = true;
-                self.stats.connections += 1;
+                self.stats.counts.connections += 1;
                 self.ring.receive(slot, &connection.socket)
             }
             Err(errno) => {
@@ -99,9 +99,9 @@ impl<F: Flow> EchoClient<'_, F> {
     }
 
     fn count_failed_opening(&mut self, error: &io::Error) {
-        self.stats.count_connect_error(error);
+        self.stats.counts.count_connect_error(error);
         if let Limit::Count(count) = self.options.limit {
-            self.stats.operations_missing += count;
+            self.stats.counts.operations_missing += count;
         }
     }
 
@@ -116,7 +116,7 @@ impl<F: Flow> EchoClient<'_, F> {
             match connection.socket.shutdown(Shutdown::Write) {
                 Ok(()) => open += 1,
                 Err(error) => {
-                    self.stats.count_io_error(&error);
+                    self.stats.counts.count_io_error(&error);
                     self.connections[slot] = None;
                 }
             }
@@ -137,7 +137,7 @@ impl<F: Flow> EchoClient<'_, F> {
             }
         }
         for _ in 0..open {
-            self.stats.count_io_error(&io::Error::other("not closed by the peer"));
+            self.stats.counts.count_io_error(&io::Error::other("not closed by the peer"));
         }
         Ok(self.stats)
     }

@@ -151,12 +151,12 @@ impl<'a, F: Flow> EchoClient<'a, F> {
             let slot =
                 usize::try_from(arrival.number % self.connections.len() as u64).expect("below a usize");
             let Some(connection) = self.connections[slot].as_mut() else {
-                self.stats.operations_not_started += 1;
+                self.stats.counts.operations_not_started += 1;
                 continue;
             };
             let messages = connection.flow.messages_mut();
             self.busy += usize::from(messages.is_done());
-            self.stats.operations_late += u64::from(!messages.schedule(arrival.time));
+            self.stats.counts.operations_late += u64::from(!messages.schedule(arrival.time));
             self.send(slot)?;
         }
         Ok(())
@@ -232,7 +232,7 @@ impl<'a, F: Flow> EchoClient<'a, F> {
 
     /// Counts a connection that has failed and drops it.
     fn fail(&mut self, slot: usize, error: &io::Error) {
-        self.stats.count_io_error(error);
+        self.stats.counts.count_io_error(error);
         let done = self.connections[slot].as_ref().is_none_or(|c| c.flow.messages().is_done());
         self.busy -= usize::from(!done);
         self.drop_connection(slot);
@@ -241,11 +241,11 @@ impl<'a, F: Flow> EchoClient<'a, F> {
     /// Counts what a connection that ends early leaves behind.
     fn drop_connection(&mut self, slot: usize) {
         let Some(mut connection) = self.connections[slot].take() else { return };
-        self.stats.bytes_lost += connection.flow.outstanding(&self.shape);
+        self.stats.counts.bytes_lost += connection.flow.outstanding(&self.shape);
         let messages = connection.flow.messages_mut();
         messages.abandon(self.now, &mut self.stats);
         if matches!(self.options.limit, Limit::Count(_)) || self.options.rate.is_some() {
-            self.stats.operations_missing += messages.unfinished();
+            self.stats.counts.operations_missing += messages.unfinished();
         }
         // A receive that is armed would keep the socket open. It fails where the peer has ended the connection.
         let _ = connection.socket.shutdown(Shutdown::Both);
@@ -268,7 +268,7 @@ impl<'a, F: Flow> EchoClient<'a, F> {
     fn give_up_messages(&mut self) {
         for slot in 0..self.connections.len() {
             if self.connections[slot].as_ref().is_some_and(|c| !c.flow.messages().is_done()) {
-                self.stats.count_io_error(&io::Error::other("no answer"));
+                self.stats.counts.count_io_error(&io::Error::other("no answer"));
                 self.drop_connection(slot);
             }
         }

@@ -50,8 +50,10 @@ pub struct BenchArgs {
     /// CPUs of the client, one thread each; others than the servers'.
     #[arg(long, value_name = "LIST", value_parser = Cores::parse, default_value = "1")]
     client_cores: Cores,
-    /// What to measure: echo-SIZExCONNECTIONS, the same with xDEPTH, connect-reset, connect-echo, open-PERCENT (open loop at a share of the
-    /// best closed-loop rate of the other contenders), idle-memory.
+    /// What to measure: echo-SIZExCONNECTIONS, the same with xDEPTH or -nCOUNT (so many messages on each connection, again
+    /// and again on new ones), connect-reset, connect-echo, backlog-CONNECTIONS (so many that wait, each with a message, while the server is
+    /// stopped, are worked off when it goes on; again and again), open-PERCENT (open loop at a share of the best closed-loop rate of the
+    /// other contenders), idle-memory.
     #[arg(long, value_name = "SCENARIO,…", value_delimiter = ',', default_values_t = DEFAULT.map(|name| name.parse::<Scenario>().expect("named above")))]
     only: Vec<Scenario>,
     /// Rounds that count, 1 to 200; fewer than 6 cannot tell a difference [default: 30, with --quick 6].

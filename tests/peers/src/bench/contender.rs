@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use lab::child::Child;
 use lab::interrupt::Interrupt;
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use tune::cpu_set::CpuSet;
 
+use super::counters;
 use super::scenario::Scenario;
 use crate::role;
 
@@ -130,12 +132,41 @@ impl Running {
         self.child.pid()
     }
 
+    /// Stops it (SIGSTOP), all of its processes, until what this gives is dropped.
+    pub(crate) fn hold(&self) -> anyhow::Result<Held> {
+        let pids: Vec<_> = counters::family(self.pid()).into_iter().filter_map(Pid::from_raw).collect();
+        let held = Held(pids);
+        for &pid in &held.0 {
+            kill_process(pid, Signal::STOP).with_context(|| format!("SIGSTOP to {}", self.name))?;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while !held.0.iter().all(|pid| counters::is_stopped(pid.as_raw_pid())) {
+            if Instant::now() >= deadline {
+                bail!("{} has not stopped within {PATIENCE:?} of SIGSTOP", self.name);
+            }
+            thread::sleep(Duration::from_micros(200));
+        }
+        Ok(held)
+    }
+
     /// Fails if it has ended, with its own last words.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         if self.child.has_ended() {
             return Err(self.child.cause_of(anyhow::anyhow!("{} has ended", self.name)));
         }
         Ok(())
+    }
+}
+
+/// Processes that are stopped. Dropping it lets them go on.
+pub(crate) struct Held(Vec<Pid>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for &pid in &self.0 {
+            // ESRCH: it has been killed.
+            let _ = kill_process(pid, Signal::CONT);
+        }
     }
 }
 
@@ -171,6 +202,22 @@ mod tests {
         assert_eq!(Contender::parse("a=b/server --y=3").unwrap().name, "a");
         for bad in ["server", "=server", "a=", "a= ", "a=apache -x"] {
             assert!(Contender::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn who_is_held_is_stopped_until_it_is_let_go() {
+        let mut command = Command::new("sleep");
+        command.arg("60");
+        let child = Child::spawn("sleep", command, &Interrupt::default()).unwrap();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let running = Running { name: "sleep".to_owned(), child, address };
+        let held = running.hold().unwrap();
+        assert!(counters::is_stopped(running.pid()));
+        drop(held);
+        let deadline = Instant::now() + PATIENCE;
+        while counters::is_stopped(running.pid()) {
+            assert!(Instant::now() < deadline);
         }
     }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tune::cpu_set::CpuSet;
 
 /// A process and its descendants: a server may consist of several.
-fn family(pid: i32) -> Vec<i32> {
+pub(crate) fn family(pid: i32) -> Vec<i32> {
     let mut pids = vec![pid];
     let mut next = 0;
     while let Some(&pid) = pids.get(next) {
@@ -27,6 +27,14 @@ fn family(pid: i32) -> Vec<i32> {
 fn threads(pid: i32) -> Vec<i32> {
     let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Whether all threads of a process are stopped by a signal: the state behind the name in `/proc/PID/task/TID/stat`.
+pub(crate) fn is_stopped(pid: i32) -> bool {
+    threads(pid).into_iter().all(|thread| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/task/{thread}/stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_none_or(|(_, fields)| fields.trim_start().starts_with('T'))
+    })
 }
 
 /// CPU time of each thread of a process and its descendants, user and system.

@@ -13,13 +13,16 @@ use super::counters::Memory;
 use super::turn::Setup;
 
 /// Numbers of connections.
-const CONNECTIONS: [u32; 3] = [0, 1000, 10_000];
+pub(crate) const CONNECTIONS: [u32; 3] = [0, 1000, 10_000];
 
 /// Memory of one contender.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct MemoryUse {
     pub(crate) contender: String,
+    /// As many as were measured before it failed.
     pub(crate) points: Vec<MemoryPoint>,
+    /// What went wrong.
+    pub(crate) failure: Option<String>,
 }
 
 /// Memory with so many connections, each of which has exchanged one message of 64 bytes and is idle.
@@ -41,22 +44,29 @@ impl MemoryUse {
 }
 
 /// Measures a server that is started for it.
-pub(crate) fn measure(
+pub(crate) fn measure(contender: &Contender, setup: &Setup, interrupt: &Interrupt) -> MemoryUse {
+    let mut points = Vec::new();
+    let failure = points_of(contender, setup, interrupt, &mut points).err();
+    let failure = failure.map(|error| format!("{error:#}"));
+    MemoryUse { contender: contender.name.clone(), points, failure }
+}
+
+fn points_of(
     contender: &Contender,
     setup: &Setup,
     interrupt: &Interrupt,
-) -> anyhow::Result<MemoryUse> {
+    points: &mut Vec<MemoryPoint>,
+) -> anyhow::Result<()> {
     let mut server = Running::start(contender, &setup.server_cores, interrupt)?;
-    let mut points = Vec::new();
     for connections in CONNECTIONS {
         let memory = match connections {
             0 => Memory::read(server.pid())?,
             _ => with_connections(&mut server, connections, setup)
-                .with_context(|| format!("{} with {connections} connections", contender.name))?,
+                .with_context(|| format!("{connections} connections"))?,
         };
         points.push(MemoryPoint { connections, memory });
     }
-    Ok(MemoryUse { contender: contender.name.clone(), points })
+    Ok(())
 }
 
 fn with_connections(server: &mut Running, connections: u32, setup: &Setup) -> anyhow::Result<Memory> {
@@ -91,7 +101,7 @@ mod tests {
         let point =
             |connections, rss| MemoryPoint { connections, memory: Memory { rss, pss: 0, anonymous: 0 } };
         let points = vec![point(0, 1_000_000), point(1000, 5_000_000), point(10_000, 3_000_000)];
-        let mut memory = MemoryUse { contender: "x".to_owned(), points };
+        let mut memory = MemoryUse { contender: "x".to_owned(), points, failure: None };
         assert_eq!(memory.bytes_per_connection(), Some(200.0));
         memory.points.truncate(1);
         assert_eq!(memory.bytes_per_connection(), None);

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::contender::Contender;
 use super::floor::Floor;
+use super::memory;
 use super::overview::{self, Line};
 use super::plot::{self, Panel};
 use super::rounds::{Outcome, Plan};
@@ -197,6 +198,8 @@ impl Results {
             );
         }
         table::print_markdown(out, &lines)?;
+        writeln!(out)?;
+        self.scenarios.iter().try_for_each(|result| writeln!(out, "* {}", result.title()))?;
         for result in self.scenarios.iter().filter(|result| result.outcome.scenario == Scenario::Memory) {
             writeln!(out)?;
             table::print_markdown(out, &memory_table(&result.outcome))?;
@@ -241,13 +244,12 @@ impl ScenarioResult {
             );
         }
         let count = outcome.selection.rounds.len();
-        let foreign = outcome.selection.rounds.iter().flat_map(|&round| &outcome.rounds[round].turns);
-        let foreign = Spread::of(foreign.clone().map(|turn| 100.0 * turn.foreign))
+        let counted = || outcome.selection.rounds.iter().flat_map(|&round| &outcome.rounds[round].turns);
+        let foreign = Spread::of(counted().map(|turn| 100.0 * turn.foreign))
             .map_or(String::new(), |foreign| {
                 format!("; foreign CPU {:.0} % (max {:.0} %)", foreign.median, foreign.max)
             });
-        let turns = outcome.selection.rounds.iter().flat_map(|&round| &outcome.rounds[round].turns);
-        let distance = Spread::of(turns.flat_map(|turn| turn.distance_ns)).map_or(String::new(), |ns| {
+        let distance = Spread::of(counted().flat_map(|turn| turn.distance_ns)).map_or(String::new(), |ns| {
             format!("; cache line from CPU to CPU {:.0} ns ({:.0}-{:.0})", ns.median, ns.min, ns.max)
         });
         let rate = outcome.rate_asked_per_s.map_or(String::new(), |rate| format!(" ({rate} per second)"));
@@ -256,13 +258,18 @@ impl ScenarioResult {
                 .zip(outcome.rate_asked_per_s)
                 .is_none_or(|(rate, asked)| rate.median >= 0.98 * f64::from(asked))
         };
+        let not_started: u64 = counted().map(|turn| turn.operations_not_started).sum();
+        let not_started = match not_started {
+            0 => String::new(),
+            count => format!("; {count} MESSAGES COULD NOT BE STARTED"),
+        };
         let reached = if self.contenders.iter().all(reached) { "" } else { "; THE RATE WAS NOT REACHED" };
         let disturbed = match outcome.selection.disturbed {
             0 => String::new(),
             disturbed => format!("; {disturbed} OF THEM DISTURBED by more than {:.0} %", 100.0 * FOREIGN),
         };
         format!(
-            "{}{rate}: {count} rounds{disturbed}; {} repeated{reached}{distance}{foreign}",
+            "{}{rate}: {count} rounds{disturbed}; {} repeated{reached}{not_started}{distance}{foreign}",
             outcome.scenario, outcome.repeats
         )
     }
@@ -319,21 +326,19 @@ impl<T> Row<T> {
 }
 
 fn memory_table(outcome: &Outcome) -> Vec<Vec<String>> {
-    let mut table = Vec::new();
+    let columns = |connections| ["RSS", "PSS", "anonymous"].map(|kind| format!("{kind} at {connections}"));
+    let header = std::iter::once(String::new()).chain(memory::CONNECTIONS.into_iter().flat_map(columns));
+    let mut table = vec![header.chain(["RSS bytes/connection".to_owned()]).collect::<Vec<_>>()];
     for memory in &outcome.memory {
-        if table.is_empty() {
-            let columns =
-                |connections| ["RSS", "PSS", "anonymous"].map(|kind| format!("{kind} at {connections}"));
-            let points = memory.points.iter().flat_map(|point| columns(point.connections));
-            let header = std::iter::once(String::new()).chain(points);
-            table.push(header.chain(["RSS bytes/connection".to_owned()]).collect());
-        }
         let kib = |bytes: u64| format!("{}", bytes / 1024);
         let points = memory.points.iter().map(|point| point.memory);
         let values = points.flat_map(|memory| [memory.rss, memory.pss, memory.anonymous].map(kib));
-        let per_connection =
-            memory.bytes_per_connection().map_or("-".to_owned(), |bytes| format!("{bytes:.0}"));
-        table.push(std::iter::once(memory.contender.clone()).chain(values).chain([per_connection]).collect());
+        let mut row: Vec<String> = std::iter::once(memory.contender.clone()).chain(values).collect();
+        // Where it failed there is nothing.
+        row.resize(table[0].len() - 1, "-".to_owned());
+        let per_connection = memory.bytes_per_connection().filter(|_| memory.failure.is_none());
+        row.push(per_connection.map_or("-".to_owned(), |bytes| format!("{bytes:.0}")));
+        table.push(row);
     }
     table
 }

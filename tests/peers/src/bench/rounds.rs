@@ -88,7 +88,10 @@ impl Outcome {
     /// What went wrong, in any round.
     pub(crate) fn failures(&self) -> impl Iterator<Item = (&str, &str)> {
         let turns = self.warm_up.iter().chain(&self.rounds).flat_map(|round| &round.turns);
-        turns.filter_map(|turn| Some((&*turn.contender, turn.failure.as_deref()?)))
+        let turns = turns.filter_map(|turn| Some((&*turn.contender, turn.failure.as_deref()?)));
+        let memory =
+            self.memory.iter().filter_map(|memory| Some((&*memory.contender, memory.failure.as_deref()?)));
+        turns.chain(memory)
     }
 }
 
@@ -114,7 +117,10 @@ fn run_scenario(
         for contender in contenders {
             interrupt.check()?;
             progress.say(&format!("{scenario}: {}", contender.name));
-            outcome.memory.push(memory::measure(contender, &plan.setup, interrupt)?);
+            let memory = memory::measure(contender, &plan.setup, interrupt);
+            // What fails after a signal fails because of it.
+            interrupt.check()?;
+            outcome.memory.push(memory);
         }
         return Ok(outcome);
     }
@@ -179,7 +185,7 @@ fn open_rate(
     setup: &Setup,
     interrupt: &Interrupt,
 ) -> anyhow::Result<u32> {
-    let closed = Scenario::Echo { size: OPEN.0, connections: OPEN.1, depth: 1 };
+    let closed = Scenario::Echo { size: OPEN.0, connections: OPEN.1, depth: 1, count: None };
     let mut rates = vec![Vec::new(); servers.len()];
     for _ in 0..3 {
         for (server, rates) in servers.iter_mut().zip(&mut rates).skip(1) {

@@ -1,10 +1,11 @@
 //! One contender under the client, once.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use load::backlog::{self, BacklogOptions};
 use load::connect::{self, ConnectOptions};
 use load::echo::{self, EchoOptions};
 use load::report::{Latency, Report};
@@ -51,6 +52,8 @@ pub(crate) struct Turn {
     pub(crate) latency_us: Latency,
     /// Open loop: messages that started late.
     pub(crate) operations_late: u64,
+    /// Open loop: messages that could not be started.
+    pub(crate) operations_not_started: u64,
     /// Share of the CPU time of the server's and the client's cores that neither of them used.
     pub(crate) foreign: f64,
     /// A cache line from the server's CPU to the client's, before and after, nanoseconds.
@@ -67,6 +70,15 @@ struct Reading {
     client: Duration,
 }
 
+/// What was used between two readings, seconds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Used {
+    server: f64,
+    client: f64,
+    wall: f64,
+    idle: f64,
+}
+
 /// Measures one contender once. `rate`: messages per second of the open loop.
 pub(crate) fn measure(
     server: &mut Running,
@@ -75,19 +87,49 @@ pub(crate) fn measure(
     setup: &Setup,
 ) -> anyhow::Result<Turn> {
     let distance_before = distance_of(setup)?;
-    let readings = Mutex::new(Vec::new());
-    let (pid, cpus) = (server.pid(), all_cpus(setup));
-    let observer = |moment| {
-        let reading = Reading::take(pid, &cpus, moment == Moment::End);
-        readings.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(reading);
+    let (start, cpus) = (Instant::now(), all_cpus(setup));
+    let (mut used, mut reports) = (Used::default(), Vec::new());
+    loop {
+        let result = run_once(server, scenario, rate, setup, &cpus);
+        server.check()?;
+        let (report, part) = result?;
+        used.add(part);
+        let failed = report.failure().is_some();
+        reports.push(report);
+        if !scenario.is_repeated() || failed || start.elapsed() >= setup.duration {
+            break;
+        }
+    }
+    let elapsed = reports.iter().map(|report| report.elapsed_s).sum();
+    let report = Report::sum("turn", server.address, elapsed, reports);
+    Ok(turn(server, &report, used, [distance_before, distance_of(setup)?], cpus.len()))
+}
+
+/// One run of the client, and what was used from its start to its end.
+fn run_once(
+    server: &Running,
+    scenario: Scenario,
+    rate: Option<u32>,
+    setup: &Setup,
+    cpus: &CpuSet,
+) -> anyhow::Result<(Report, Used)> {
+    let held = match scenario {
+        Scenario::Backlog { .. } => Some(server.hold()?),
+        _ => None,
     };
-    let result = run_client(server, scenario, rate, setup, &observer);
-    server.check()?;
-    let report = result?;
-    let mut readings = readings.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).into_iter();
+    let (held, pid) = (Mutex::new(held), server.pid());
+    let readings = Mutex::new(Vec::new());
+    let observer = |moment| {
+        let reading = Reading::take(pid, cpus, moment == Moment::End);
+        readings.lock().unwrap_or_else(PoisonError::into_inner).push(reading);
+        // Lets it go, if it was held.
+        drop(held.lock().unwrap_or_else(PoisonError::into_inner).take());
+    };
+    let report = run_client(server, scenario, rate, setup, &observer)?;
+    let mut readings = readings.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter();
     let (before, after) =
         readings.next().zip(readings.next()).context("the observer was told of the start and the end")?;
-    Ok(turn(server, &report, &before?, &after?, [distance_before, distance_of(setup)?], cpus.len()))
+    Ok((report, before?.until(&after?)))
 }
 
 fn run_client(
@@ -109,8 +151,18 @@ fn run_client(
             };
             return connect::run_observed(&options, observer);
         }
-        Scenario::Echo { size, connections, depth } => (size, connections, depth),
+        Scenario::Backlog { connections } => {
+            let core = setup.client_cores.first().copied().unwrap_or_default();
+            let options =
+                BacklogOptions { address: server.address, connections, core, timeout: setup.timeout };
+            return backlog::run_observed(&options, observer);
+        }
+        Scenario::Echo { size, connections, depth, .. } => (size, connections, depth),
         Scenario::Open { .. } | Scenario::Memory => (OPEN.0, OPEN.1, 1),
+    };
+    let limit = match scenario {
+        Scenario::Echo { count: Some(count), .. } => Limit::Count(count.into()),
+        _ => Limit::Duration(setup.duration),
     };
     let options = EchoOptions {
         connections,
@@ -118,7 +170,7 @@ fn run_client(
         depth,
         rate,
         spin: setup.spin,
-        limit: Limit::Duration(setup.duration),
+        limit,
         cores: setup.client_cores.clone(),
         timeout: setup.timeout,
         ..EchoOptions::new(server.address)
@@ -126,37 +178,46 @@ fn run_client(
     echo::run_observed(&options, observer)
 }
 
-fn turn(
-    server: &Running,
-    report: &Report,
-    before: &Reading,
-    after: &Reading,
-    distances: [Duration; 2],
-    cpus: usize,
-) -> Turn {
-    let server_cpu = after.cpu.since(&before.cpu).as_secs_f64();
-    let client_cpu = after.client.saturating_sub(before.client).as_secs_f64();
-    let wall = (after.time - before.time).as_secs_f64() * cpus as f64;
-    let idle = after.idle.since(before.idle).as_secs_f64();
-    let per_operation = |seconds: f64| seconds * 1e6 / report.operations.max(1) as f64;
+fn turn(server: &Running, report: &Report, used: Used, distances: [Duration; 2], cpus: usize) -> Turn {
+    let wall = used.wall * cpus as f64;
+    let per_operation = |seconds: f64| seconds * 1e6 / report.counts.operations.max(1) as f64;
     Turn {
         contender: server.name.clone(),
-        operations: report.operations,
+        operations: report.counts.operations,
         elapsed_s: report.elapsed_s,
         rate_per_s: report.rate_per_s,
-        server_cpu_s: server_cpu,
-        server_cpu_us_per_operation: per_operation(server_cpu),
-        server_busy: server_cpu / report.elapsed_s.max(1e-9),
+        server_cpu_s: used.server,
+        server_cpu_us_per_operation: per_operation(used.server),
+        server_busy: used.server / report.elapsed_s.max(1e-9),
         client_cpu_us_per_operation: per_operation(report.client_cpu_s),
         latency_us: report.latency_us,
-        operations_late: report.operations_late,
-        foreign: ((wall - idle - server_cpu - client_cpu) / wall.max(1e-9)).max(0.0),
+        operations_late: report.counts.operations_late,
+        operations_not_started: report.counts.operations_not_started,
+        foreign: ((wall - used.idle - used.server - used.client) / wall.max(1e-9)).max(0.0),
         distance_ns: distances.map(|distance| distance.as_secs_f64() * 1e9),
         failure: report.failure(),
     }
 }
 
+impl Used {
+    fn add(&mut self, other: Self) {
+        self.server += other.server;
+        self.client += other.client;
+        self.wall += other.wall;
+        self.idle += other.idle;
+    }
+}
+
 impl Reading {
+    fn until(&self, after: &Self) -> Used {
+        Used {
+            server: after.cpu.since(&self.cpu).as_secs_f64(),
+            client: after.client.saturating_sub(self.client).as_secs_f64(),
+            wall: (after.time - self.time).as_secs_f64(),
+            idle: after.idle.since(self.idle).as_secs_f64(),
+        }
+    }
+
     /// With `settle` the server's CPU time is waited for until it stands still.
     fn take(pid: i32, cpus: &CpuSet, settle: bool) -> anyhow::Result<Self> {
         let (time, idle, client) = (Instant::now(), IdleTime::read(cpus)?, own_cpu_time());

@@ -6,17 +6,20 @@
 //! run, with its size and its connections: batched by io_uring, which is the floor that percentages are of, and by plain
 //! system calls. What is measured is the CPU time of the thread.
 //!
-//! Beside it stand a null system call, an io_uring NOP, AF_UNIX instead of TCP, and, as root, an echo in the kernel.
+//! Beside it stand a null system call, an io_uring NOP, AF_UNIX instead of TCP, and, with CAP_BPF and CAP_NET_ADMIN, an echo in the kernel.
 
 mod bpf;
 mod echo;
 mod kernel_echo;
 mod ring;
 
+use std::io;
 use std::time::Duration;
 
 use anyhow::Context;
 use lab::summary::Spread;
+use load::cpu_time;
+use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use tune::cpu_set::Cpu;
@@ -62,7 +65,7 @@ pub(crate) struct Half {
     /// AF_UNIX, a system call each.
     pub(crate) unix_us: Spread,
     /// The whole exchange with an echo in the kernel (BPF), wall-clock time: the client's two calls, and on the same CPU the
-    /// kernel's worker, whose time is nobody's. None without root.
+    /// kernel's worker, whose time is nobody's. None if bpf(2) gave EPERM.
     pub(crate) kernel_echo_us: Option<Spread>,
 }
 
@@ -91,9 +94,11 @@ impl Floor {
     pub(crate) fn title(&self) -> String {
         let [null, nop] =
             [&self.null_system_call_us, &self.io_uring_nop_us].map(|cost| table::spread(Some(cost), 3));
+        let denied = self.halves.iter().any(|half| half.kernel_echo_us.is_none());
+        let denied = if denied { "; kernel echo: EPERM: needs CAP_BPF and CAP_NET_ADMIN" } else { "" };
         format!(
             "floor on CPU {}: half of an exchange in us, and of the io_uring floor what each contender reaches in %; a null system \
-             call {null} us, an io_uring NOP {nop} us",
+             call {null} us, an io_uring NOP {nop} us{denied}",
             self.cpu
         )
     }
@@ -121,7 +126,7 @@ impl Floor {
 
 /// Half of an exchange as in the scenario; none if that is no echo, or too large.
 fn half(ring: &mut Ring, scenario: Scenario) -> anyhow::Result<Option<Half>> {
-    let Scenario::Echo { size, connections, depth: 1 } = scenario else { return Ok(None) };
+    let Scenario::Echo { size, connections, depth: 1, .. } = scenario else { return Ok(None) };
     if size > LARGEST {
         return Ok(None);
     }
@@ -134,13 +139,20 @@ fn half(ring: &mut Ring, scenario: Scenario) -> anyhow::Result<Option<Half>> {
     let system_calls_us = cost(cpu_time, || tcp.exchange().map(|()| connections.into()))?;
     let mut unix = Pairs::unix(count, size)?;
     let unix_us = cost(cpu_time, || unix.exchange().map(|()| connections.into()))?;
-    let kernel_echo_us = if rustix::process::geteuid().is_root() {
-        let mut clients = Clients::new(connections, size)?;
-        Some(cost(wall_time, || clients.exchange().map(|()| connections.into()))?)
-    } else {
-        None
+    let kernel_echo_us = match Clients::new(connections, size) {
+        Ok(mut clients) => Some(cost(wall_time, || clients.exchange().map(|()| connections.into()))?),
+        Err(error) if may_not(&error) => None,
+        Err(error) => return Err(error),
     };
     Ok(Some(Half { scenario, io_uring_us, system_calls_us, unix_us, kernel_echo_us }))
+}
+
+/// Whether it failed for want of a privilege.
+fn may_not(error: &anyhow::Error) -> bool {
+    let of = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().and_then(Errno::from_io_error)
+    };
+    error.chain().any(|cause| of(cause) == Some(Errno::PERM))
 }
 
 /// Time per operation, of batches that say how many operations they were. The first sample warms up.
@@ -156,11 +168,6 @@ fn cost(clock: fn() -> Duration, mut batch: impl FnMut() -> anyhow::Result<u64>)
         samples.push((clock() - start).as_secs_f64() * 1e6 / operations as f64);
     }
     Spread::of(samples.into_iter().skip(1)).context("no sample")
-}
-
-/// CPU time of this thread.
-fn cpu_time() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 /// Time that has passed.
