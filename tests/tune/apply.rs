@@ -9,6 +9,8 @@ use std::fs;
 use std::path::Path;
 
 use common::{Run, assert_same_values, contents, copy_of, profile, run, tune};
+use tune::journal::{Loaded, State};
+use tune::kernel_files::KernelFiles;
 
 fn apply(root: &Path, profile_file: &str) -> Run {
     run(root, ["apply", profile(profile_file).to_str().unwrap()])
@@ -174,9 +176,13 @@ fn a_journal_that_names_other_files_is_refused() {
     let victim = tree.path().join("etc/passwd");
     fs::create_dir(tree.path().join("etc")).unwrap();
     fs::write(&victim, "root\n").unwrap();
-    let journal = journal_of(tree.path());
-    let text = fs::read_to_string(&journal).unwrap();
-    fs::write(&journal, text.replace("/proc/irq/38/smp_affinity_list", "/etc/passwd")).unwrap();
+    // With the checksum of what it says now.
+    let files = KernelFiles::open(tree.path()).unwrap();
+    let state = State::open(&tree.path().join("run/corelocal"), &files).unwrap();
+    let Loaded::Journal(mut journal) = state.load().unwrap() else { panic!("no journal") };
+    "/etc/passwd".clone_into(&mut journal.entries[0].path);
+    state.store(&journal).unwrap();
+    drop(state);
     let before = contents(tree.path());
     for arguments in [&["restore"][..], &["apply", profile("lab.toml").to_str().unwrap()]] {
         let result = run(tree.path(), arguments.iter().copied());

@@ -109,6 +109,20 @@ fn a_state_directory_that_became_read_only_keeps_its_journal_and_what_was_restor
     assert!(again.stdout.contains("4 had their old values already"), "{}", again.stdout);
 }
 
+#[test]
+fn with_nothing_to_restore_an_empty_read_only_directory_is_no_failure() {
+    let Some(disk) = small_disk(512) else { return };
+    let tree = copy_of("virtio-2cpu");
+    disk.run(|| {
+        fs::create_dir("/run/small/state").unwrap();
+        mount_remount("/run/small", MountFlags::RDONLY, c"").unwrap();
+    })
+    .unwrap();
+    let restored = on_small_disk(&disk, tree.path(), &["restore"]).expect(0);
+    assert!(restored.stdout.starts_with("nothing to restore"), "{}", restored.stdout);
+    assert_eq!(restored.stderr, "");
+}
+
 /// Whoever may write there could put another journal in its place.
 #[test]
 fn a_state_directory_that_others_may_write_is_refused() {

@@ -21,7 +21,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tune::apply::Transaction;
 use tune::host::{Host, InterfaceChoice, Irq, ToldMap};
 use tune::irqbalance::{Irqbalance, ban};
-use tune::journal::State;
+use tune::journal::{Loaded, State};
 use tune::kernel_files::KernelFiles;
 use tune::setting::{Change, Setting, Value};
 
@@ -351,10 +351,13 @@ fn a_journal_that_was_tampered_with_is_not_sent_to_it() {
     for text in ["24", "9: 24 x", "9: -1", "x: 24", "settings cpus 0"] {
         let tree = tree_of("{\"pid\":9,\"banned_irqs\":[24]}");
         auto(tree.path(), "apply").expect(0);
-        let journal = tree.path().join("run/corelocal/journal.0.json");
-        let written = fs::read_to_string(&journal).unwrap();
-        assert!(written.contains("\"9: 38 39\""), "{written}");
-        fs::write(&journal, written.replace("9: 38 39", text)).unwrap();
+        let files = KernelFiles::open(tree.path()).unwrap();
+        let state = State::open(&tree.path().join("run/corelocal"), &files).unwrap();
+        let Loaded::Journal(mut journal) = state.load().unwrap() else { panic!("no journal") };
+        let bans = journal.entries.iter_mut().find(|entry| entry.before == "9: 38 39").unwrap();
+        text.clone_into(&mut bans.before);
+        state.store(&journal).unwrap();
+        drop(state);
         let restored = run(tree.path(), ["restore"]).expect(1);
         assert!(
             restored.stderr.contains("in the journal is not what tune writes there"),

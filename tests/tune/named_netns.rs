@@ -89,3 +89,17 @@ fn a_name_that_is_none_and_a_root_beside_it_are_refused() {
     let both = Run::from(tune().args(["show", "--netns", "a", "--root", "/tmp"]).output().unwrap()).expect(2);
     assert!(both.stderr.contains("give one of them"), "{}", both.stderr);
 }
+
+#[test]
+fn a_pipe_is_not_waited_for() {
+    if !common::is_root() {
+        return;
+    }
+    let name = format!("tune-test-pipe-{}", std::process::id());
+    std::fs::create_dir_all("/run/netns").unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mkfifoat(rustix::fs::CWD, Named::path(&name), mode).unwrap();
+    let run: Run = tune().args(["--netns", &name, "show"]).output().unwrap().into();
+    std::fs::remove_file(Named::path(&name)).unwrap();
+    assert!(run.refusal().contains("it is no network namespace"), "{}", run.stderr);
+}

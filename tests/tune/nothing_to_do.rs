@@ -133,3 +133,28 @@ fn what_is_missing_is_said_before_anything_is_opened_for_writing() {
     assert_eq!(calls, [] as [String; 0]);
     assert_eq!((veth.values(), state_directory.exists()), (before, false));
 }
+
+/// Root's files, which root may open, and a kernel that asks for the capability at the write.
+#[test]
+fn root_without_the_capability_is_told_before_anything_is_opened_for_writing() {
+    if !has_strace() {
+        return;
+    }
+    let Some(veth) = Veth::with_queues(3) else { return };
+    let mut apply = Command::new("setpriv");
+    if apply.arg("--version").output().is_err() {
+        println!("SKIPPED: needs setpriv");
+        return;
+    }
+    let mut apply = Command::new("setpriv");
+    apply.args(["--bounding-set", "-net_admin", "--inh-caps", "-net_admin", env!("CARGO_BIN_EXE_tune")]);
+    apply.args(["apply", "--interface", NIC]).arg(profile("lab.toml"));
+    let before = veth.values();
+    let calls = writing_calls(&apply, |strace| {
+        let ran = veth.output(strace);
+        let message = ran.refusal();
+        assert!(message.contains("EPERM: not permitted; needs CAP_NET_ADMIN"), "{message}");
+    });
+    assert_eq!(calls, [] as [String; 0]);
+    assert_eq!(veth.values(), before);
+}

@@ -10,6 +10,8 @@ use std::sync::mpsc;
 
 use common::veth::{NIC, Veth};
 use common::{Run, link, profile, tune};
+use tune::journal::{Loaded, State};
+use tune::kernel_files::KernelFiles;
 
 fn lab_toml() -> String {
     profile("lab.toml").to_str().unwrap().to_owned()
@@ -136,7 +138,8 @@ fn what_the_whole_host_has_once_is_not_set_from_a_child_namespace() {
     veth.tune(&["apply", same.path().to_str().unwrap()]).expect(0); // nothing of the host to write
 }
 
-/// A journal that somebody has changed. The value is the one of now, so that nothing happens even if it were followed.
+/// A journal that somebody has changed together with its checksum. The value is the one of now, so that nothing happens even
+/// if it were followed.
 #[test]
 fn what_the_whole_host_has_once_is_not_restored_in_a_child_namespace() {
     const SWAPPINESS: &str = "/proc/sys/vm/swappiness";
@@ -144,21 +147,62 @@ fn what_the_whole_host_has_once_is_not_restored_in_a_child_namespace() {
     let state = tempfile::tempdir().unwrap();
     let state_dir = state.path().to_str().unwrap();
     veth.tune(&["--state-dir", state_dir, "apply", &lab_toml()]).expect(0);
-    let journals = common::names(state.path(), |path| path.extension().is_some_and(|e| e == "json"));
-    let path = state.path().join(&journals[0]);
-    let mut journal: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-    journal["entries"][0] = serde_json::json!({
-        "path": SWAPPINESS,
-        "before": fs::read_to_string(SWAPPINESS).unwrap().trim(),
+    let after = veth.values();
+    let path = veth.inside(|| {
+        let state = State::open(state.path(), &KernelFiles::open("/").unwrap()).unwrap();
+        let Loaded::Journal(mut journal) = state.load().unwrap() else { panic!("no journal") };
+        SWAPPINESS.clone_into(&mut journal.entries[0].path);
+        fs::read_to_string(SWAPPINESS).unwrap().trim().clone_into(&mut journal.entries[0].before);
+        state.store(&journal).unwrap();
+        state.journal_path()
     });
-    fs::write(&path, journal.to_string()).unwrap();
-    let restored = veth.tune(&["--state-dir", state_dir, "restore"]).expect(1);
+    let restored = veth.tune(&["--state-dir", state_dir, "restore"]);
     assert!(
-        restored.stderr.contains("/proc/sys/vm/swappiness belongs to the whole host"),
+        restored.refusal().contains("/proc/sys/vm/swappiness in it belongs to the whole host"),
         "{}",
         restored.stderr
     );
     assert!(path.exists(), "the journal is kept");
+    assert_eq!(veth.values(), after, "nor is anything else of it followed");
+}
+
+#[test]
+fn a_journal_that_somebody_has_edited_is_refused() {
+    let tree = common::copy_of("virtio-2cpu");
+    let auto = profile("auto.toml");
+    common::run(tree.path(), ["apply", auto.to_str().unwrap()]).expect(0);
+    let path = tree.path().join("run/corelocal/journal.0.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let edited = text.replacen("\"before\": \"", "\"before\": \"1", 1);
+    assert_ne!(edited, text);
+    fs::write(&path, edited).unwrap();
+    let after = common::contents(tree.path());
+    for command in [vec!["restore"], vec!["apply", profile("lab.toml").to_str().unwrap()]] {
+        let refused = common::run(tree.path(), command);
+        let message = refused.refusal();
+        assert!(message.contains("somebody has changed it") && message.contains("move it away"), "{message}");
+    }
+    assert_eq!(common::contents(tree.path()), after);
+}
+
+/// What was done stands, and the exit code says so; that nobody could read of it is said where it can be.
+#[test]
+fn a_report_that_cannot_be_written_does_not_make_a_failure_of_what_was_done() {
+    let tree = common::copy_of("virtio-2cpu");
+    let before = common::contents(tree.path());
+    let auto = profile("auto.toml");
+    for (done, arguments) in
+        [("applied", vec!["apply", auto.to_str().unwrap()]), ("restored", vec!["restore"])]
+    {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = tune();
+        command.arg("--root").arg(tree.path()).args(arguments).stdout(full);
+        let ran = Run::from(command.output().unwrap()).expect(0);
+        let said =
+            format!("tune: {done}, but the report of it could not be written: write to stdout: ENOSPC");
+        assert!(ran.stderr.contains(&said), "{}", ran.stderr);
+    }
+    common::assert_same_values(&common::contents(tree.path()), &before);
 }
 
 #[test]

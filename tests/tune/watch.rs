@@ -17,6 +17,8 @@ use common::veth::{NIC, Veth, of_nic};
 use common::{host, link, profile, run};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tune::journal::{JournalError, Loaded, State};
+use tune::kernel_files::KernelFiles;
 
 /// Longer than anything here takes on the slowest machine; a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -282,11 +284,16 @@ fn a_restore_that_did_not_get_to_its_end_ends_it_too_and_an_apply_begins_anew() 
     watch.says("as wanted");
     // What a restore leaves that is killed, or fails, in its middle.
     let half = || {
-        let directory = Path::new("/run/corelocal");
-        let names = common::names(directory, |path| path.extension().is_some_and(|end| end == "json"));
-        let journal = directory.join(&names[0]);
-        let text = fs::read_to_string(&journal).unwrap();
-        fs::write(&journal, text.replacen('{', "{\"restoring\": true,", 1)).unwrap();
+        let files = KernelFiles::open("/").unwrap();
+        let state = loop {
+            match State::open(Path::new("/run/corelocal"), &files) {
+                Ok(state) => break state,
+                Err(JournalError::Locked(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+        };
+        let Loaded::Journal(journal) = state.load().unwrap() else { panic!("no journal") };
+        state.store(&journal.being_restored()).unwrap();
     };
     veth.inside(half);
     set_rps(&veth, 0, "0");
@@ -327,4 +334,48 @@ fn a_drift_is_said_again_when_something_else_is_wanted() {
     let again = format!("{path}: 0, wanted {} ", of(first).to_mask());
     assert!(lines.iter().any(|line| line.contains(&again)), "{lines:?}");
     watch.stop();
+}
+
+/// Which is no restore: its values were the first ones, and a repair would take those of now for them.
+#[test]
+fn a_journal_that_was_moved_away_is_said_and_nothing_repaired_until_it_is_back() {
+    let Some(veth) = Veth::with_queues(2) else { return };
+    let before = veth.values();
+    veth.tune(&["apply", &lab()]).expect(0);
+    let watch = Watch::start(&veth, &["--repair", "--interval", "100ms"]);
+    assert!(watch.line().contains(" watching "));
+    watch.says("as wanted");
+    let directory = Path::new("/run/corelocal");
+    let journal = veth.inside(|| {
+        let names = common::names(directory, |path| path.extension().is_some_and(|end| end == "json"));
+        directory.join(&names[0])
+    });
+    let aside = directory.join("aside");
+    veth.inside(|| fs::rename(&journal, &aside).unwrap());
+    set_rps(&veth, 0, "0");
+    assert!(watch.line().contains("rx-0/rps_cpus: 0, wanted "));
+    let line = watch.line();
+    let expected = format!("not repaired: journal {} is gone, and no \"tune restore\"", journal.display());
+    assert!(line.contains(&expected), "{line}");
+    veth.inside(|| fs::rename(&aside, &journal).unwrap());
+    watch.says("repaired: 1 written");
+    assert_eq!(watch.stop().0, Some(0));
+    veth.tune(&["restore"]).expect(0);
+    assert_eq!(veth.values(), before);
+}
+
+#[test]
+fn another_run_at_the_start_is_waited_for_and_its_journal_seen() {
+    let Some(veth) = Veth::with_queues(2) else { return };
+    veth.tune(&["apply", &lab()]).expect(0);
+    let lock = || State::open(Path::new("/run/corelocal"), &KernelFiles::open("/").unwrap()).unwrap();
+    let state = veth.inside(lock);
+    let mut watch = Watch::start(&veth, &["--repair", "--interval", "100ms"]);
+    assert!(watch.line().contains(" watching "));
+    watch.says("not repaired: another tune is at work in /run/corelocal; wait until it has ended");
+    drop(state);
+    watch.says("as wanted");
+    while veth.tune(&["restore"]).code != Some(0) {}
+    while !watch.line().contains(" restored: ") {}
+    assert_eq!(watch.child.wait().unwrap().code(), Some(0));
 }

@@ -1,7 +1,8 @@
 //! A network namespace by its name, as `ip netns` keeps them: `/run/netns/NAME`.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::CWD;
@@ -54,7 +55,10 @@ pub fn enter(name: &str) -> Result<(), EnterError> {
         return Err(EnterError::Name(name.to_owned()));
     }
     let path = format!("{DIRECTORY}/{name}");
-    let namespace = File::open(&path).map_err(failed(format!("open network namespace {path}")))?;
+    // Whatever lies there, setns(2) says if it is no namespace; a pipe is not waited for until then.
+    let mut plainly = OpenOptions::new();
+    plainly.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    let namespace = plainly.open(&path).map_err(failed(format!("open network namespace {path}")))?;
     setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(failed(format!("setns into {path}")))?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed("unshare of the mounts"))?;
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)

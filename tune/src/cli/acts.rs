@@ -27,7 +27,7 @@ pub(super) fn apply(session: &Session, profile: &Path, keep_going: bool) -> Resu
         crate::Error::Apply(apply) if apply.needs_restore() => anyhow!("{error}; run {way_back}"),
         _ => error.into(),
     })?;
-    print(|out| report::apply(out, session.format, &applied, &way_back))?;
+    print_done("applied", |out| report::apply(out, session.format, &applied, &way_back));
     session.print_asides(&applied.kept, &applied.skipped, &applied.notes);
     applied.failed.iter().for_each(|failure| complain(&anyhow!("not set: {failure}")));
     Ok(if applied.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -38,12 +38,19 @@ pub(super) fn restore(session: &Session) -> Result<()> {
     session.root.refuse_capture("restore")?;
     finish_what_is_begun()?;
     let restored = crate::restore(session.files(), &session.state_dir()?)?;
-    print(|out| report::restore(out, session.format, &restored))?;
+    print_done("restored", |out| report::restore(out, session.format, &restored));
     if let Some(journal) = &restored.journal {
         let failures = restored.failed.join("; ");
         bail!("not restored: {failures}; the journal {} is kept, run again", journal.display());
     }
     Ok(())
+}
+
+/// Prints what was done to the host. Where that cannot be printed, it stands all the same, and so does its exit code.
+fn print_done(done: &str, report: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) {
+    if let Err(error) = print(report) {
+        complain(&error.context(format!("{done}, but the report of it could not be written")));
+    }
 }
 
 /// `watch PROFILE`, until SIGHUP, SIGINT or SIGTERM, or, where it repairs, a `restore`; a repair that is begun is finished.

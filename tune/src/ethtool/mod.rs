@@ -13,13 +13,13 @@ use std::io;
 
 use netlink_socket2::NetlinkSocket;
 use rustix::io::Errno;
-use rustix::thread::CapabilitySet;
 
 pub use error::EthtoolError;
 pub use read::{read, read_one};
 
 use crate::host::InterfaceName;
 use crate::host::ethtool::{CoalesceField, Knob, KnobError, NTUPLE, channel_counts, number, ring_counts};
+use crate::kernel_files::has_net_admin;
 use netlink::{CHANNELS_SET, COALESCE_SET, FEATURES_SET, RINGS_SET, ask, request};
 
 /// Whether this process may set anything of an interface.
@@ -27,9 +27,7 @@ use netlink::{CHANNELS_SET, COALESCE_SET, FEATURES_SET, RINGS_SET, ask, request}
 /// # Errors
 /// EPERM if not.
 pub(crate) fn check_settable(interface: &InterfaceName, knob: Knob) -> Result<(), EthtoolError> {
-    let able = rustix::thread::capabilities(None)
-        .is_ok_and(|capabilities| capabilities.effective.contains(CapabilitySet::NET_ADMIN));
-    if able {
+    if has_net_admin() {
         return Ok(());
     }
     let operation = format!("set {} of {interface}", knob.name());

@@ -43,6 +43,12 @@ pub enum JournalError {
         /// Why.
         reason: String,
     },
+    /// The journal has gone, and not by a restore.
+    #[error(
+        "journal {0} is gone, and no \"tune restore\" has put its values back: put it back, or start the watch again to \
+         take the values of then for the first ones"
+    )]
+    Vanished(PathBuf),
     /// The network namespace cannot be told from others.
     #[error("read SO_NETNS_COOKIE: {0}; needs Linux 5.14 or later")]
     Namespace(String),

@@ -7,10 +7,12 @@
 //! new one. A lock on the directory keeps two runs apart, and is no file that a run would have to make. A journal ends
 //! with the boot it was written in: a reboot resets what it holds.
 
+mod directory;
 mod errors;
 mod state;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +23,8 @@ use crate::netns::{self, Link, Links};
 use crate::setting::Setting;
 use crate::setting_io;
 
-const SCHEMA: u32 = 2;
+/// Since 3 there is a checksum.
+const SCHEMA: u32 = 3;
 
 /// The values of one network namespace before the first `apply`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

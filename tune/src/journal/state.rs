@@ -1,27 +1,21 @@
 //! The state directory: locked, and the journal in it loaded, stored and removed, durably.
 
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{flock, fstat, fsync, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
-use serde::Deserialize;
 
+use super::directory::{self, hand_of_others};
 use super::errors::file_error;
-use super::{Entry, Journal, JournalError, Loaded, SCHEMA};
+use super::{Entry, Journal, JournalError, Loaded, SCHEMA, text};
 use crate::errno::describe;
 use crate::kernel_files::KernelFiles;
 use crate::netns;
 use crate::setting::Setting;
-
-/// What every schema has.
-#[derive(Deserialize)]
-struct Head {
-    schema: u32,
-    tool: String,
-}
 
 /// The locked state directory, seen from one boot and one network namespace.
 #[derive(Debug)]
@@ -29,8 +23,10 @@ pub struct State {
     directory: PathBuf,
     boot_id: Option<String>,
     netns: u64,
-    /// Open and locked as long as this value lives.
-    handle: File,
+    /// This is the first network namespace, which may set what the whole host has.
+    is_first: bool,
+    /// Open and locked as long as this value lives; every name is looked up in it.
+    handle: OwnedFd,
 }
 
 impl State {
@@ -51,30 +47,24 @@ impl State {
     /// Makes the directory where it is missing and locks it.
     ///
     /// # Errors
-    /// If it cannot be made or another run holds the lock.
-    pub fn open(directory: &Path, files: &KernelFiles) -> Result<Self, JournalError> {
-        // Whoever may write a journal there decides what a restore writes; whoever may open it, how long others wait.
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-        made.map_err(file_error("create state directory", directory))?;
-        let handle = open_directory(directory).map_err(file_error("open state directory", directory))?;
-        Self::lock(handle, directory, files)
+    /// If it cannot be made, others may have a hand in it, or another run holds the lock.
+    pub fn open(path: &Path, files: &KernelFiles) -> Result<Self, JournalError> {
+        match directory::open(path, true)? {
+            Some(handle) => Self::lock(handle, path, files),
+            None => Err(file_error("open state directory", path)(Errno::NOENT.into())),
+        }
     }
 
     /// As [`State::open`], but makes and writes nothing; `None` if the directory does not exist.
     ///
     /// # Errors
     /// As [`State::open`].
-    pub fn open_existing(directory: &Path, files: &KernelFiles) -> Result<Option<Self>, JournalError> {
-        match open_directory(directory) {
-            Ok(handle) => Self::lock(handle, directory, files).map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(file_error("open state directory", directory)(error)),
-        }
+    pub fn open_existing(path: &Path, files: &KernelFiles) -> Result<Option<Self>, JournalError> {
+        directory::open(path, false)?.map(|handle| Self::lock(handle, path, files)).transpose()
     }
 
-    fn lock(handle: File, directory: &Path, files: &KernelFiles) -> Result<Self, JournalError> {
-        check_owner(&handle, directory)?;
-        match rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive) {
+    fn lock(handle: OwnedFd, directory: &Path, files: &KernelFiles) -> Result<Self, JournalError> {
+        match flock(&handle, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(JournalError::Locked(directory.to_owned())),
             Err(errno) => return Err(file_error("lock state directory", directory)(errno.into())),
@@ -83,6 +73,7 @@ impl State {
             directory: directory.to_owned(),
             boot_id: files.read_optional("/proc/sys/kernel/random/boot_id")?,
             netns: netns(files)?,
+            is_first: netns::is_first(files),
             handle,
         })
     }
@@ -90,7 +81,11 @@ impl State {
     /// Where the journal of this network namespace is.
     #[must_use]
     pub fn journal_path(&self) -> PathBuf {
-        self.directory.join(format!("journal.{}.json", self.netns))
+        self.directory.join(self.name("json"))
+    }
+
+    fn name(&self, end: &str) -> String {
+        format!("journal.{}.{end}", self.netns)
     }
 
     /// A journal of this boot and network namespace.
@@ -113,37 +108,48 @@ impl State {
     pub fn load(&self) -> Result<Loaded, JournalError> {
         let path = self.journal_path();
         let failed = file_error("read journal", &path);
-        let file = match open_plainly(&path) {
+        // No link is followed, and no writer of a pipe waited for.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match openat(&self.handle, self.name("json"), flags, Mode::empty()) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Nothing),
-            Err(error) => return Err(failed(error)),
+            Err(Errno::NOENT) => return Ok(Loaded::Nothing),
+            Err(errno) => return Err(failed(errno.into())),
         };
         let unusable = |reason: String| JournalError::Unusable { path: path.clone(), reason };
-        let found = file.metadata().map_err(&failed)?;
-        if !found.is_file() {
+        let found = fstat(&file).map_err(|errno| failed(errno.into()))?;
+        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
             return Err(unusable("it is no file".to_owned()));
         }
         // In a directory such as /tmp anybody could leave one, with any sysctl in it.
         if let Some(reason) = hand_of_others(&found) {
             return Err(unusable(reason));
         }
-        let text = io::read_to_string(file).map_err(&failed)?;
-        let Head { schema, tool } =
-            serde_json::from_str(&text).map_err(|error| unusable(error.to_string()))?;
-        if schema != SCHEMA {
-            return Err(unusable(format!(
-                "its schema is {schema} ({}), this program knows {SCHEMA}",
-                tool.escape_debug()
-            )));
-        }
-        let journal: Journal = serde_json::from_str(&text).map_err(|error| unusable(error.to_string()))?;
+        let text = io::read_to_string(File::from(file)).map_err(&failed)?;
+        let journal = text::read(&text).map_err(unusable)?;
         if journal.netns != self.netns {
             return Err(unusable(format!("it is of network namespace {}", journal.netns)));
         }
-        if let Some(reason) = journal.entries.iter().find_map(of_no_setting) {
+        if let Some(reason) = journal.entries.iter().find_map(|entry| self.of_no_apply(entry)) {
             return Err(unusable(reason));
         }
         Ok(if journal.boot_id == self.boot_id { Loaded::Journal(journal) } else { Loaded::OtherBoot })
+    }
+
+    /// What no `apply` journals here, if the entry holds such: a journal is believed as a whole or not at all.
+    fn of_no_apply(&self, entry: &Entry) -> Option<String> {
+        let path = entry.path.escape_debug();
+        match Setting::from_path(&entry.path) {
+            None => Some(format!("\"{path}\" in it is no file that tune sets")),
+            // What each irqbalance left alone; its form is its own, and a message to it is all that comes of it.
+            Some(Setting::IrqbalanceBan) => None,
+            Some(setting) if setting.is_host_wide() && !self.is_first => {
+                Some(format!("{path} in it belongs to the whole host, and no apply sets that from here"))
+            }
+            Some(setting) if setting.parse(&entry.before).is_err() => {
+                Some(format!("\"{}\" in it is no value of {path}", entry.before.escape_debug()))
+            }
+            Some(_) => None,
+        }
     }
 
     /// Replaces the journal, durably.
@@ -152,16 +158,41 @@ impl State {
     /// If it cannot be written or synced; there is then the old one or the new one, as after a crash.
     pub fn store(&self, journal: &Journal) -> Result<(), JournalError> {
         let (path, new) = (self.journal_path(), self.new_path());
-        let mut text = serde_json::to_vec_pretty(journal).expect("strings and numbers");
-        text.push(b'\n');
-        let stored = write_synced(&new, &text)
+        let replace = || {
+            self.unlink("restored")?;
+            renameat(&self.handle, self.name("json.new"), &self.handle, self.name("json"))
+        };
+        let stored = self
+            .write_synced("json.new", text::write(journal).as_bytes())
             .map_err(file_error("write journal", &new))
-            .and_then(|()| fs::rename(&new, &path).map_err(file_error("replace journal", &path)));
+            .and_then(|()| replace().map_err(|errno| file_error("replace journal", &path)(errno.into())));
         if stored.is_err() {
-            // The error above says what went wrong; a file that is left is no journal, and the next run writes over it.
-            let _ = fs::remove_file(&new);
+            // The error above says what went wrong; a file that is left is no journal, and the next run replaces it.
+            let _ = self.unlink("json.new");
         }
         stored.and_then(|()| self.sync_directory())
+    }
+
+    /// Writes a new file in the place of what a killed run, or somebody else, left there.
+    fn write_synced(&self, end: &str, text: &[u8]) -> io::Result<()> {
+        self.unlink(end)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mut file = File::from(openat(&self.handle, self.name(end), flags, Mode::RUSR | Mode::WUSR)?);
+        file.write_all(text)?;
+        file.sync_all()
+    }
+
+    /// Removes what has this end, if it is there.
+    fn unlink(&self, end: &str) -> Result<(), Errno> {
+        // On a read-only file system unlink says EROFS also of what is not there.
+        if !self.has(end) {
+            return Ok(());
+        }
+        unlinkat(&self.handle, self.name(end), AtFlags::empty())
+    }
+
+    fn has(&self, end: &str) -> bool {
+        statat(&self.handle, self.name(end), AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// Removes the journal, durably, and what a killed run left of a new one; both may be gone already.
@@ -169,15 +200,29 @@ impl State {
     /// # Errors
     /// If one cannot be removed.
     pub fn remove(&self) -> Result<(), JournalError> {
-        for path in [self.journal_path(), self.new_path()] {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(file_error("remove journal", &path)(error));
-                }
-                _ => {}
-            }
+        for end in ["json", "json.new"] {
+            self.unlink(end).map_err(|errno| {
+                file_error("remove journal", &self.directory.join(self.name(end)))(errno.into())
+            })?;
         }
         self.sync_directory()
+    }
+
+    /// Takes the journal away, durably, after its values were put back. What it held stays as `journal.COOKIE.restored` until
+    /// the next apply: that is how a `watch --repair` tells a restore from a journal that somebody has moved away.
+    ///
+    /// # Errors
+    /// If it cannot be renamed.
+    pub fn finish(&self) -> Result<(), JournalError> {
+        renameat(&self.handle, self.name("json"), &self.handle, self.name("restored"))
+            .map_err(|errno| file_error("remove journal", &self.journal_path())(errno.into()))?;
+        self.remove()
+    }
+
+    /// True if the last journal of this network namespace was taken away by a restore.
+    #[must_use]
+    pub fn was_restored(&self) -> bool {
+        self.has("restored")
     }
 
     /// The journals in the directory that are of other network namespaces.
@@ -185,18 +230,14 @@ impl State {
     /// # Errors
     /// If the directory cannot be read.
     pub fn others(&self) -> Result<Vec<PathBuf>, JournalError> {
-        let own = self.journal_path();
-        let is_journal = |path: &Path| {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            name.starts_with("journal.") && name.ends_with(".json")
-        };
+        let failed = |errno: Errno| file_error("list state directory", &self.directory)(errno.into());
+        let own = self.name("json");
         let mut others = Vec::new();
-        for entry in
-            fs::read_dir(&self.directory).map_err(file_error("list state directory", &self.directory))?
-        {
-            let path = entry.map_err(file_error("list state directory", &self.directory))?.path();
-            if path != own && is_journal(&path) {
-                others.push(path);
+        for entry in Dir::read_from(self.handle.as_fd()).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_string_lossy();
+            if name.starts_with("journal.") && name.ends_with(".json") && name != own.as_str() {
+                others.push(self.directory.join(&*name));
             }
         }
         others.sort();
@@ -205,64 +246,12 @@ impl State {
 
     /// Where a journal is written before it takes the place of the old one.
     pub(super) fn new_path(&self) -> PathBuf {
-        self.journal_path().with_extension("json.new")
+        self.directory.join(self.name("json.new"))
     }
 
     fn sync_directory(&self) -> Result<(), JournalError> {
-        self.handle.sync_all().map_err(file_error("sync state directory", &self.directory))
+        fsync(&self.handle).map_err(|errno| file_error("sync state directory", &self.directory)(errno.into()))
     }
-}
-
-/// Whoever may write to the directory can put another journal in the place of ours, which checking the journal's own owner
-/// does not show: a file can be linked or moved there. In one with the sticky bit (`/tmp`) only its owner can.
-fn check_owner(handle: &File, directory: &Path) -> Result<(), JournalError> {
-    let found = handle.metadata().map_err(file_error("look at state directory", directory))?;
-    match hand_of_others(&found) {
-        Some(reason) => Err(JournalError::Unsafe { path: directory.to_owned(), reason }),
-        None => Ok(()),
-    }
-}
-
-/// How somebody else may have had a hand in a file or directory, if he may.
-fn hand_of_others(found: &Metadata) -> Option<String> {
-    let (owner, mode) = (found.uid(), found.mode());
-    let is_sticky = found.is_dir() && mode & 0o1000 != 0;
-    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
-        return Some(format!("it belongs to user {owner}"));
-    }
-    (mode & 0o022 != 0 && !is_sticky).then(|| format!("others may write to it (mode {:03o})", mode & 0o777))
-}
-
-/// What no `apply` journals, if the entry holds such: a journal is believed as a whole or not at all.
-fn of_no_setting(entry: &Entry) -> Option<String> {
-    let path = entry.path.escape_debug();
-    match Setting::from_path(&entry.path) {
-        None => Some(format!("\"{path}\" in it is no file that tune sets")),
-        // What each irqbalance left alone; its form is its own, and a message to it is all that comes of it.
-        Some(Setting::IrqbalanceBan) => None,
-        Some(setting) if setting.parse(&entry.before).is_err() => {
-            Some(format!("\"{}\" in it is no value of {path}", entry.before.escape_debug()))
-        }
-        Some(_) => None,
-    }
-}
-
-fn open_directory(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)
-}
-
-/// Opens a file for reading, if it is no link, and without waiting for a writer if it is a pipe.
-fn open_plainly(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
-}
-
-/// Writes a file of ours, and never through a link that somebody else has put in its place.
-fn write_synced(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    let mut file = options.open(path)?;
-    file.write_all(text)?;
-    file.sync_all()
 }
 
 /// The cookie of the network namespace, 0 in a captured tree.

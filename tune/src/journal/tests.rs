@@ -204,9 +204,11 @@ fn a_link_leads_neither_the_directory_nor_the_journal_out_of_the_root() {
     let victim = dir.path().join("victim");
     fs::write(&victim, "untouched").unwrap();
     symlink(&victim, state.new_path()).unwrap();
-    assert!(state.store(&state.journal(Vec::new())).unwrap_err().to_string().contains("ELOOP"));
-    assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
     state.store(&state.journal(Vec::new())).expect("the link is gone");
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
+    fs::remove_file(state.journal_path()).unwrap();
+    symlink(&victim, state.journal_path()).unwrap();
+    assert!(state.load().unwrap_err().to_string().contains("ELOOP"));
 }
 
 #[test]
@@ -216,4 +218,56 @@ fn only_its_owner_may_read_or_lock_the_state() {
     state.store(&state.journal(Vec::new())).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&dir.path().join("run/corelocal")), mode(&state.journal_path())), (0o700, 0o600));
+}
+
+#[test]
+fn a_journal_that_was_edited_is_refused_and_kept() {
+    let (_dir, _, state) = state();
+    state.store(&state.journal(vec![entry("/proc/sys/net/core/somaxconn", "128")])).unwrap();
+    let text = fs::read_to_string(state.journal_path()).unwrap();
+    fs::write(state.journal_path(), text.replace("\"128\"", "\"129\"")).unwrap();
+    let error = state.load().unwrap_err().to_string();
+    assert!(error.contains("somebody has changed it") && error.contains("written back by hand"), "{error}");
+    assert!(state.journal_path().exists());
+}
+
+/// The directory may be moved away between two looks; the one that is locked is the one that is written to.
+#[test]
+fn what_was_opened_is_used_whatever_becomes_of_its_name() {
+    let (dir, _, state) = state();
+    let (here, moved) = (dir.path().join("run/corelocal"), dir.path().join("run/moved"));
+    fs::rename(&here, &moved).unwrap();
+    fs::create_dir(&here).unwrap();
+    let journal = state.journal(vec![entry("/proc/sys/net/core/somaxconn", "128")]);
+    state.store(&journal).unwrap();
+    assert!(moved.join("journal.0.json").exists());
+    assert_eq!(state.load().unwrap(), Loaded::Journal(journal));
+    state.remove().unwrap();
+    assert_eq!(fs::read_dir(&here).unwrap().count() + fs::read_dir(&moved).unwrap().count(), 0);
+}
+
+#[test]
+fn a_link_is_followed_on_the_way_and_is_not_the_directory() {
+    use std::os::unix::fs::{PermissionsExt, lchown, symlink};
+    let (dir, files, _state) = state();
+    let (link, real) = (dir.path().join("link"), dir.path().join("real"));
+    fs::create_dir(&real).unwrap();
+    symlink("real", &link).unwrap();
+    let error = State::open(&link, &files).unwrap_err().to_string();
+    assert!(error.contains("open state directory") && error.contains("ELOOP"), "{error}");
+    let below = link.join("a/b");
+    assert!(State::open_existing(&below, &files).unwrap().is_none());
+    drop(State::open(&below, &files).unwrap());
+    assert!(real.join("a/b").is_dir());
+
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o777)).unwrap();
+    let error = State::open(&below, &files).unwrap_err().to_string();
+    assert!(error.contains("real on its way: others may write to it (mode 777)"), "{error}");
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o1777)).unwrap();
+    assert!(State::open(&below, &files).is_ok(), "as /tmp");
+    if rustix::process::geteuid().is_root() {
+        lchown(&link, Some(65534), None).unwrap();
+        let error = State::open(&below, &files).unwrap_err().to_string();
+        assert!(error.contains("link on its way: it belongs to user 65534"), "{error}");
+    }
 }

@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
+use rustix::thread::CapabilitySet;
 
 pub use errors::KernelFileError;
 pub(crate) use errors::Operation;
@@ -171,12 +173,18 @@ impl KernelFiles {
     /// Checks that a file exists and that this process may write it, without writing.
     ///
     /// A file without any write permission is refused even to root: since Linux 6.12 that is how
-    /// `/proc/irq/N/smp_affinity_list` of a managed interrupt looks.
+    /// `/proc/irq/N/smp_affinity_list` of a managed interrupt looks. The files of an interface ask for a capability only
+    /// when they are written (`netdev_store()`, `store_rps_map()`).
     ///
     /// # Errors
     /// With the errno that a write would give.
     pub fn check_writable(&self, path: &str) -> Result<(), KernelFileError> {
-        let check = || write::check_writable(&self.locate(path)?);
+        let check = || match write::check_writable(&self.locate(path)?) {
+            Ok(()) if self.live && path.starts_with("/sys/class/net/") && !has_net_admin() => {
+                Err(Errno::PERM.into())
+            }
+            result => result,
+        };
         check().map_err(|source| KernelFileError::new(Operation::CheckWritable, path, source))
     }
 
@@ -208,6 +216,12 @@ impl KernelFiles {
         }
         Err(io::Error::other(format!("leads to {}, outside of {}", file.display(), self.root.display())))
     }
+}
+
+/// True if this process has CAP_NET_ADMIN.
+pub(crate) fn has_net_admin() -> bool {
+    rustix::thread::capabilities(None)
+        .is_ok_and(|capabilities| capabilities.effective.contains(CapabilitySet::NET_ADMIN))
 }
 
 /// The path of a directory without links. A link below `/proc/PID` leads where its text does not: `/proc/PID/root` says

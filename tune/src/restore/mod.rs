@@ -49,7 +49,7 @@ pub enum RestoreError {
 }
 
 /// Writes back what the journal holds, last written first. What does not exist any more is listed and does not stop
-/// the rest. The journal is removed when nothing failed.
+/// the rest. The journal is taken away when nothing failed.
 ///
 /// # Errors
 /// If the journal cannot be read, or `/sys` is that of another network namespace. Values that could not be written, and a
@@ -57,8 +57,17 @@ pub enum RestoreError {
 pub fn restore(files: &KernelFiles, state: &State) -> Result<Restored, RestoreError> {
     let mut restored = Restored::default();
     match state.load()? {
-        Loaded::Nothing => restored.elsewhere = state.others()?,
-        Loaded::OtherBoot => restored.other_boot = true,
+        Loaded::Nothing => {
+            restored.elsewhere = state.others()?;
+            // What a killed run left of its first journal is none, and the next one replaces it.
+            let _ = state.remove();
+            return Ok(restored);
+        }
+        Loaded::OtherBoot => {
+            restored.other_boot = true;
+            state.remove()?;
+            return Ok(restored);
+        }
         Loaded::Journal(journal) => {
             // Where this cannot be written, no apply can be either.
             let _ = state.store(&journal.clone().being_restored());
@@ -66,7 +75,7 @@ pub fn restore(files: &KernelFiles, state: &State) -> Result<Restored, RestoreEr
         }
     }
     if restored.failed.is_empty()
-        && let Err(error) = state.remove()
+        && let Err(error) = state.finish()
     {
         restored.failed.push(format!("the values are as before, but {error}"));
     }
@@ -83,7 +92,7 @@ pub(crate) fn follow(
     entries: &[Entry],
     restored: &mut Restored,
 ) -> Result<(), HostError> {
-    let (links, is_first) = (netns::links(files)?, netns::is_first(files));
+    let links = netns::links(files)?;
     let mut values = Vec::new();
     let (mut interfaces, mut renamed, mut gone) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
     for entry in entries {
@@ -91,14 +100,6 @@ pub(crate) fn follow(
             restored.failed.push(format!("{} is no file that tune sets", entry.path));
             continue;
         };
-        // irqbalance may run in a namespace of its own, and the bans are then those of that one.
-        if was.is_host_wide() && was != Setting::IrqbalanceBan && !is_first {
-            restored.failed.push(format!(
-                "{} belongs to the whole host, and no apply in this network namespace has set it: left as it is",
-                entry.path
-            ));
-            continue;
-        }
         let now = entry.now(&was, &links);
         if let Some(was) = was.interface() {
             let now = now.as_ref().and_then(Setting::interface);

@@ -63,10 +63,13 @@ pub(super) fn place(
 }
 
 /// True of `eth0-TxRx-1` and `eth0-TxRx-9`, false of `eth0-TxRx-1` and `lan0-TxRx-1`: a driver names handlers after the
-/// interface, and this one was renamed.
+/// interface, and this one was renamed. What comes after `@` is the device (`mlx5_comp1@pci:0000:3b:00.0`).
 fn is_another_queue(was: &str, now: &str) -> bool {
-    let stem = |name: &str| name.trim_end_matches(|letter: char| letter.is_ascii_digit()).len();
-    was != now && was[..stem(was)] == now[..stem(now)]
+    let stem = |name: &str| {
+        let (name, device) = name.split_once('@').unwrap_or((name, ""));
+        (name.trim_end_matches(|letter: char| letter.is_ascii_digit()).to_owned(), device.to_owned())
+    };
+    was != now && stem(was) == stem(now)
 }
 
 #[cfg(test)]
@@ -78,6 +81,7 @@ mod tests {
         assert!(is_another_queue("eth0-TxRx-1", "eth0-TxRx-9"));
         assert!(!is_another_queue("eth0-TxRx-1", "lan0-TxRx-1"));
         assert!(!is_another_queue("eth0-TxRx-1", "eth0-TxRx-1"));
-        assert!(!is_another_queue("mlx5_comp1@pci:0000:3b:00.0", "mlx5_comp2@pci:0000:3b:00.0"));
+        assert!(is_another_queue("mlx5_comp1@pci:0000:3b:00.0", "mlx5_comp2@pci:0000:3b:00.0"));
+        assert!(!is_another_queue("mlx5_comp1@pci:0000:3b:00.0", "mlx5_comp1@pci:0000:3b:00.1"));
     }
 }

@@ -68,12 +68,17 @@ impl Facts {
     }
 }
 
-/// Who or what may have changed this setting; `changes` are what became of the host meanwhile, `irqbalance` its process.
-pub(super) fn causes(setting: &Setting, changes: &[String], irqbalance: Option<u32>) -> Vec<String> {
+/// Who or what may have changed this setting; `changes` are what became of the host since the look before, `None` at the
+/// first one; `irqbalance` is its process.
+pub(super) fn causes(setting: &Setting, changes: Option<&[String]>, irqbalance: Option<u32>) -> Vec<String> {
     let mut causes = Vec::new();
-    // A sysctl is of no interface, queue or CPU: nothing but a write changes it.
-    if setting.interface().is_some() || matches!(setting, Setting::IrqAffinity(_)) {
-        causes.extend_from_slice(changes);
+    match changes {
+        None => causes.push("before the watch began".to_owned()),
+        // A sysctl is of no interface, queue or CPU: nothing but a write changes it.
+        Some(changes) if setting.interface().is_some() || matches!(setting, Setting::IrqAffinity(_)) => {
+            causes.extend_from_slice(changes);
+        }
+        Some(_) => {}
     }
     if let (Setting::IrqAffinity(_), Some(process)) = (setting, irqbalance) {
         causes.push(format!("irqbalance runs, process {process}"));
@@ -111,9 +116,12 @@ mod tests {
     #[test]
     fn irqbalance_is_named_for_interrupts_and_the_host_for_what_belongs_to_an_interface() {
         let changes = ["eth0 came up".to_owned()];
-        let of = |path: &str| causes(&Setting::from_path(path).unwrap(), &changes, Some(7));
+        let of = |path: &str| causes(&Setting::from_path(path).unwrap(), Some(&changes), Some(7));
         assert_eq!(of("/proc/irq/40/smp_affinity_list"), ["eth0 came up", "irqbalance runs, process 7"]);
         assert_eq!(of("/sys/class/net/eth0/queues/rx-0/rps_cpus"), ["eth0 came up"]);
-        assert_eq!(of("/proc/sys/net/core/somaxconn"), Vec::<String>::new());
+        let somaxconn = "/proc/sys/net/core/somaxconn";
+        assert_eq!(of(somaxconn), Vec::<String>::new());
+        let first = causes(&Setting::from_path(somaxconn).unwrap(), None, Some(7));
+        assert_eq!(first, ["before the watch began"], "nobody knows since when");
     }
 }

@@ -42,7 +42,8 @@ const QUIET: Duration = Duration::from_millis(200);
 /// How long they are waited for.
 const MOST_QUIET: Duration = Duration::from_secs(2);
 
-/// Watches until `stop` becomes readable, or, where it repairs, what was applied is restored; `say` is told of each event, and how often it is alive by `alive`.
+/// Watches until `stop` becomes readable, or, where it repairs, what was applied is restored; `say` is told of each event,
+/// and how often it is alive by `alive`.
 ///
 /// # Errors
 /// If the profile cannot be had at the beginning (an interface that is not there yet is waited for), the kernel cannot be
@@ -247,15 +248,20 @@ impl<'a> Watcher<'a> {
     fn take_in(&mut self, checked: Checked) -> Result<(), WatchError> {
         let facts = Facts::of(&checked.host);
         let mut changes = std::mem::take(&mut self.link_changes);
-        match &self.facts {
-            Some(before) => changes.extend(before.changes(&facts)),
-            None => changes.push("before the watch began".to_owned()),
-        }
+        let changes = self.facts.as_ref().map(|before| {
+            changes.extend(before.changes(&facts));
+            changes
+        });
         self.facts = Some(facts);
         let had_drifts = !self.said.is_empty() || self.desired.is_none();
-        self.say_drifts(&checked, &changes)?;
+        self.say_drifts(&checked, changes.as_deref())?;
         let Checked { desired, found, .. } = checked;
         self.desired = Some(desired);
+        if let Some(repair) = &mut self.repair
+            && let Err(error) = repair.learn(self.files)
+        {
+            return self.in_trouble(error.to_string(), |message| Event::RepairFailed { message });
+        }
         if found.mismatches.is_empty() {
             let had = self.trouble.take().is_some() || had_drifts;
             self.said.clear();
@@ -286,7 +292,7 @@ impl<'a> Watcher<'a> {
     }
 
     /// Each drift once, as long as what is found and what is wanted stay the same.
-    fn say_drifts(&mut self, checked: &Checked, changes: &[String]) -> Result<(), WatchError> {
+    fn say_drifts(&mut self, checked: &Checked, changes: Option<&[String]>) -> Result<(), WatchError> {
         let is_irq = |mismatch: &Mismatch| matches!(mismatch.setting, Setting::IrqAffinity(_));
         let has_irq = checked.found.mismatches.iter().any(is_irq);
         // Without /proc nobody can say, and it is only a hint.
