@@ -1,4 +1,5 @@
-//! `--netns NAME`: every command in a namespace of `ip netns`, with its own `/sys`, while the caller stays where it is.
+//! `--netns NAME`: every command in a namespace of `ip netns`, with its own `/sys`, while the caller stays
+//! where it is.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
@@ -6,12 +7,14 @@ mod common;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::veth::{NIC, Veth};
 use common::{Run, profile, tune};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
-/// The name of a veth's network namespace in `/run/netns`, as `ip netns attach` makes it; gone with this value.
+/// The name of a veth's network namespace in `/run/netns`, as `ip netns attach` makes it; gone with this
+/// value.
 struct Named {
     veth: Veth,
     name: String,
@@ -65,7 +68,12 @@ fn every_command_acts_there_and_the_callers_mounts_stay() {
     let with = |command: &'static str| vec![command, lab, "--interface", NIC];
     named.tune(&with("plan")).expect(2);
     named.tune(&with("check")).expect(2);
-    assert!(named.tune(&with("script")).expect(0).stdout.contains("--netns"));
+    let script = named.tune(&with("script")).expect(0).stdout;
+    let run_it = format!("ip netns exec '{}' sh ", named.name);
+    assert!(
+        script.contains("--netns") && script.contains(&format!("# Run it as root: {run_it}FILE. ")),
+        "{script}"
+    );
     let applied = named.tune(&[&with("apply")[..], &["--state-dir", state]].concat()).expect(0);
     let way_back = format!("tune restore --netns {} --state-dir {state}", named.name);
     assert!(applied.stdout.contains(&way_back), "{}", applied.stdout);
@@ -74,6 +82,29 @@ fn every_command_acts_there_and_the_callers_mounts_stay() {
     named.tune(&["restore", "--state-dir", state]).expect(0);
     assert_eq!(named.veth.values(), before);
     assert_eq!(mounts(), mounted, "the mounts of this process are as they were");
+}
+
+/// As its head says; what undoes it is on the host's `/run`, and says the same.
+#[test]
+fn a_script_made_there_runs_there_by_ip_netns_exec() {
+    let Some(named) = Named::new(2, "script") else { return };
+    let place = tempfile::tempdir().unwrap();
+    let lab = profile("lab.toml");
+    let text = named.tune(&["script", lab.to_str().unwrap(), "--interface", NIC]).expect(0).stdout;
+    let script = place.path().join("script.sh");
+    std::fs::write(&script, text).unwrap();
+    let (before, run_it) = (named.veth.values(), format!("ip netns exec '{}' sh ", named.name));
+    let sh = |command: &str| -> Run { Command::new("sh").args(["-c", command]).output().unwrap().into() };
+    let here = sh(&format!("sh {}", script.display())).expect(1);
+    assert!(here.stderr.contains("there is no nic0 here; nothing was written"), "{}", here.stderr);
+    let done = sh(&format!("{run_it}{}", script.display())).expect(0);
+    assert_ne!(named.veth.values(), before);
+    let (_, undo) = done.stdout.lines().last().unwrap().split_once("; to undo: ").unwrap();
+    assert!(undo.starts_with(&format!("{run_it}/run/tune-undo.")), "{undo}");
+    let refused = sh(&format!("sh {}", undo.rsplit(' ').next().unwrap())).expect(1);
+    assert_eq!(refused.stderr, "tune script: this network namespace is another one; nothing was put back\n");
+    sh(undo).expect(0);
+    assert_eq!(named.veth.values(), before);
 }
 
 #[test]

@@ -1,15 +1,16 @@
-//! `script`: the shell script does what `apply` does, on trees and on the real kernel files of a veth pair, undoes what it
-//! did when something fails, and is one that shellcheck has nothing to say about.
+//! `script`: the shell script does on trees what `apply` does, undoes what it did when something fails, and
+//! is one that shellcheck has nothing to say about.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
 mod common;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::veth::{NIC, Veth, of_nic};
+use common::script::{file_of, sh, undo_file};
 use common::{Run, assert_same_values, contents, copy_of, host, profile, run};
 
 fn auto() -> String {
@@ -18,20 +19,12 @@ fn auto() -> String {
 
 /// The script for this tree in a file of its own.
 fn script_for(tree: &Path, to: &Path) -> PathBuf {
-    let file = to.join("script.sh");
-    fs::write(&file, run(tree, ["script", &auto()]).expect(0).stdout).unwrap();
-    file
+    file_of(to, "script.sh", &run(tree, ["script", &auto()]).expect(0).stdout)
 }
 
-fn sh(script: &Path, root: &Path) -> Run {
-    Command::new("sh").arg(script).env("TUNE_ROOT", root).output().unwrap().into()
-}
-
-/// The last word of its last line: the file that undoes it.
-fn undo_file(run: &Run) -> PathBuf {
-    let line = run.stdout.lines().last().unwrap();
-    assert!(line.contains("; to undo: sh "), "{}", run.stdout);
-    line.rsplit(' ').next().unwrap().into()
+/// What the script, or what undoes it, does to a tree.
+fn run_on(tree: &Path, script: &Path, file: &Path) -> Run {
+    sh(&["sh"], script, file).env("TUNE_ROOT", tree).output().unwrap().into()
 }
 
 #[test]
@@ -51,7 +44,7 @@ fn it_leaves_every_tree_as_apply_does_and_its_undo_file_as_it_was() {
         let list = "corelocal/irqbalance.json";
         fs::copy(scripted.path().join(list), applied.path().join(list)).unwrap();
         fs::remove_dir_all(applied.path().join("run")).unwrap();
-        let done = sh(&script, scripted.path()).expect(0);
+        let done = run_on(scripted.path(), &script, &script).expect(0);
         let socket = "/run/irqbalance/irqbalance812.sock; it may move the interrupts again\n";
         let skipped =
             format!("tune script: skipped irqbalance/812: there is no {}{socket}", scripted.path().display());
@@ -63,15 +56,21 @@ fn it_leaves_every_tree_as_apply_does_and_its_undo_file_as_it_was() {
 
         let undo = undo_file(&done);
         assert_eq!(undo.parent().unwrap(), scripted.path().join("run"));
-        let again = sh(&script, scripted.path()).expect(0);
+        let again = run_on(scripted.path(), &script, &script).expect(0);
         assert_eq!(again.stdout, "nothing to do\n", "{name}");
-        Run::from(Command::new("sh").arg(&undo).output().unwrap()).expect(0);
+        run_on(scripted.path(), &script, &undo).expect(0);
+        assert!(!undo.exists());
         fs::remove_dir_all(scripted.path().join("run")).unwrap();
         assert_same_values(&contents(scripted.path()), &before);
-        sh(&script, scripted.path()).expect(0);
+        run_on(scripted.path(), &script, &script).expect(0);
         fs::remove_dir_all(scripted.path().join("run")).unwrap();
         assert_same_values(&contents(scripted.path()), &contents(applied.path()));
     }
+}
+
+/// `/proc/interrupts` where only this one is there, with these handlers.
+fn of_irq_38(handlers: &str) -> String {
+    format!("     CPU0   CPU1\n 38:     7      0 PCI-MSIX-0000:00:04.0   1-edge      {handlers}\n")
 }
 
 #[test]
@@ -81,6 +80,14 @@ fn what_is_not_as_it_was_is_refused_before_the_first_write() {
         ("proc/sys/net/ipv4/tcp_migrate_req", Some("7\n"), "/proc/sys/net/ipv4/tcp_migrate_req holds \"7\""),
         ("proc/sys/net/ipv4/tcp_migrate_req", None, "/proc/sys/net/ipv4/tcp_migrate_req does not exist"),
         ("proc/interrupts", Some("CPU0 CPU1\n 38: 0 0 nvme0q1\n"), "IRQ 38 is not virtio2-input.0 any more"),
+        ("proc/interrupts", Some(&of_irq_38("virtio2-input.01")), "IRQ 38 is not virtio2-input.0 any more"),
+        ("proc/interrupts", Some(&of_irq_38("0:virtio2-input.0")), "IRQ 38 is not virtio2-input.0 any more"),
+        ("proc/interrupts", Some(&of_irq_38("virtio2-input-0")), "IRQ 38 is not virtio2-input.0 any more"),
+        (
+            "proc/interrupts",
+            Some(&of_irq_38("eth0, virtio2-input.0")),
+            "IRQ 39 is not virtio2-output.0 any more",
+        ),
     ] {
         let tree = copy_of("virtio-2cpu");
         let script = script_for(tree.path(), place.path());
@@ -89,10 +96,30 @@ fn what_is_not_as_it_was_is_refused_before_the_first_write() {
             None => fs::remove_file(tree.path().join(file)).unwrap(),
         }
         let before = contents(tree.path());
-        let refused = sh(&script, tree.path()).expect(1);
+        let refused = run_on(tree.path(), &script, &script).expect(1);
         assert!(refused.stderr.contains(message), "{}", refused.stderr);
         assert!(refused.stderr.contains("nothing was written"), "{}", refused.stderr);
         assert_eq!(contents(tree.path()), before);
+    }
+}
+
+#[test]
+fn another_device_of_the_name_is_refused_and_one_whose_driver_was_loaded_again_is_not() {
+    let place = tempfile::tempdir().unwrap();
+    for (device, is_it) in [("virtio3", true), ("../0000:00:05.0", false)] {
+        let tree = copy_of("virtio-2cpu");
+        let script = script_for(tree.path(), place.path());
+        let link = fs::canonicalize(tree.path().join("sys/class/net/eth0")).unwrap().join("device");
+        let function = fs::canonicalize(&link).unwrap().parent().unwrap().to_owned();
+        let pci = function.strip_prefix(fs::canonicalize(tree.path()).unwrap()).unwrap();
+        fs::create_dir_all(function.join(device)).unwrap();
+        fs::remove_file(&link).unwrap();
+        symlink(function.join(device), &link).unwrap();
+        let before = contents(tree.path());
+        let run = run_on(tree.path(), &script, &script).expect(if is_it { 0 } else { 1 });
+        let said = format!("the device of eth0 is not /{}; nothing was written", pci.display());
+        assert_eq!(run.stderr.contains(&said), !is_it, "{said}{}", run.stderr);
+        assert_eq!(contents(tree.path()) == before, !is_it);
     }
 }
 
@@ -105,9 +132,14 @@ fn a_write_that_fails_undoes_those_before_it() {
     // The third value: one that reads back otherwise.
     let broken = text.replace("rps_cpus' '0' '3'", "rps_cpus' '0' '3; 4'");
     assert_ne!(text, broken);
-    let broken = broken.replace("eval \"$(setter \"$2\" \"$4\")\"", "eval \"$(setter \"$2\" \"${4%%;*}\")\"");
+    let (set, set_less) = (
+        "if message=$(eval \"$(setter \"$1\" \"$2\")\"",
+        "if message=$(eval \"$(setter \"$1\" \"${2%%;*}\")\"",
+    );
+    assert!(broken.contains(set));
+    let broken = broken.replace(set, set_less);
     fs::write(&script, broken).unwrap();
-    let failed = sh(&script, tree.path()).expect(1);
+    let failed = run_on(tree.path(), &script, &script).expect(1);
     assert!(failed.stderr.contains("it reads back \"3\""), "{}", failed.stderr);
     assert!(failed.stderr.contains("undone, every value is as before"), "{}", failed.stderr);
     assert_eq!(fs::read_dir(tree.path().join("run")).unwrap().count(), 0, "no undo file is left");
@@ -127,28 +159,4 @@ fn shellcheck_has_nothing_to_say() {
         let checked = Command::new("shellcheck").args(["--shell", "sh"]).arg(&script).output().unwrap();
         assert_eq!(Run::from(checked).expect(0).stdout, "");
     }
-}
-
-#[test]
-fn on_the_real_kernel_it_does_what_apply_does() {
-    let Some(veth) = Veth::with_queues(4) else { return };
-    let before = veth.values();
-    let lab = profile("lab.toml");
-    let place = tempfile::tempdir().unwrap();
-    let script = place.path().join("script.sh");
-    let text = veth.output(&mut of_nic(&["script", lab.to_str().unwrap()])).expect(0).stdout;
-    assert!(text.contains(NIC), "{text}");
-    fs::write(&script, text).unwrap();
-
-    veth.tune(&["apply", lab.to_str().unwrap()]).expect(0);
-    let applied = veth.values();
-    veth.tune(&["restore"]).expect(0);
-    assert_eq!(veth.values(), before);
-
-    let done = veth.output(Command::new("sh").arg(&script)).expect(0);
-    assert_eq!(veth.values(), applied);
-    assert_eq!(veth.tune(&["check", lab.to_str().unwrap()]).expect(0).stdout, "");
-    let undo = undo_file(&done);
-    veth.output(Command::new("sh").arg(&undo)).expect(0);
-    assert_eq!(veth.values(), before);
 }

@@ -1,6 +1,5 @@
-//! `script` where what it sets is no file: channels, rings, RSS, coalescing and features by ethtool, the threads of NAPI by
-//! taskset, irqbalance on its socket. On the real kernel two captures say that it does what `apply` does; what a veth does
-//! not have is set on a made-up ethtool.
+//! `script` where ethtool has more than a veth does: a made-up one that does what ethtool and the kernel do
+//! with channels, rings, RSS, coalescing and features.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
@@ -8,152 +7,103 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use common::veth::{NIC, Veth, of_nic};
-use common::{Run, copy_of, run, tune};
-use serde_json::json;
+use common::script::{file_of, has, sh, shells, undo_file};
+use common::{Run, copy_of, run};
+use serde_json::{Value, json};
 
-/// True if the program is there; otherwise says why the test is skipped.
-fn has(program: &str) -> bool {
-    let there = Command::new(program).arg("--version").output().is_ok();
-    if !there {
-        println!("SKIPPED: needs {program}");
-    }
-    there
-}
-
-fn file_of(place: &Path, name: &str, text: &str) -> PathBuf {
-    let file = place.join(name);
-    fs::write(&file, text).unwrap();
-    file
-}
-
-/// The script of a profile for the interface of a pair.
-fn script_of(veth: &Veth, place: &Path, profile: &Path) -> PathBuf {
-    let text = veth.output(&mut of_nic(&["script", profile.to_str().unwrap()])).expect(0).stdout;
-    file_of(place, "script.sh", &text)
-}
-
-fn capture(veth: &Veth, place: &Path, name: &str) -> PathBuf {
-    let file = place.join(name);
-    veth.output(tune().arg("capture").arg(&file).arg(NIC)).expect(0);
-    file
-}
-
-/// What differs between two captures.
-fn difference(a: &Path, b: &Path) -> String {
-    Run::from(tune().arg("diff").args([a, b]).output().unwrap()).stdout
-}
-
-/// What undoes a run of a script.
-fn undo_file(done: &Run) -> String {
-    done.stdout.lines().last().unwrap().rsplit(' ').next().unwrap().to_owned()
-}
-
-/// Runs `profile` by `apply` and by the script, from the same state; both must leave the same, twice, and take it back.
-#[track_caller]
-fn assert_same_as_apply(veth: &Veth, profile: &str) -> String {
-    let place = tempfile::tempdir().unwrap();
-    let profile = file_of(place.path(), "profile.toml", profile);
-    let before = capture(veth, place.path(), "before.tar");
-    let script = script_of(veth, place.path(), &profile);
-    let sh = || veth.output(Command::new("sh").arg(&script));
-
-    veth.tune(&["apply", profile.to_str().unwrap()]).expect(0);
-    let applied = capture(veth, place.path(), "applied.tar");
-    veth.tune(&["restore"]).expect(0);
-    assert_ne!(difference(&before, &applied), "");
-
-    let done = sh().expect(0);
-    assert_eq!(done.stderr, "");
-    let scripted = capture(veth, place.path(), "scripted.tar");
-    assert_eq!(difference(&applied, &scripted), "");
-    assert_eq!(veth.tune(&["check", profile.to_str().unwrap()]).expect(0).stdout, "");
-    assert_eq!(sh().expect(0).stdout, "nothing to do\n");
-    veth.output(Command::new("sh").arg(undo_file(&done))).expect(0);
-    let undone = capture(veth, place.path(), "undone.tar");
-    assert_eq!(difference(&before, &undone), "");
-    done.stdout
-}
-
-const QUEUES: &str = "[queues]\nirq = \"keep\"\nrps = \"queue-cpu\"\nrps_flow_cnt = 128\n\
-                      [sysctl]\n\"net.ipv4.tcp_migrate_req\" = 1\n";
-
-#[test]
-fn more_channels_and_what_is_set_of_their_queues() {
-    let Some(veth) = Veth::with_queues(4).filter(|_| has("ethtool")) else { return };
-    veth.output(Command::new("ethtool").args(["-L", NIC, "rx", "2", "tx", "2"])).expect(0);
-    let done = assert_same_as_apply(&veth, &format!("[channels]\ncount = 4\n{QUEUES}"));
-    for line in ["ethtool/nic0/channels: rx 2 tx 2 -> rx 4 tx 4\n", "queues/rx-3/rps_flow_cnt: 0 -> 128\n"] {
-        assert!(done.contains(line), "{line}{done}");
-    }
-}
-
-#[test]
-fn fewer_channels_and_back_with_what_their_queues_held() {
-    let Some(veth) = Veth::with_queues(4).filter(|_| has("ethtool")) else { return };
-    let set = |file: &str, text: &str| {
-        veth.inside(|| fs::write(format!("/sys/class/net/{NIC}/queues/{file}"), text).unwrap());
-    };
-    set("rx-3/rps_flow_cnt", "64");
-    set("rx-2/rps_cpus", "1");
-    set("tx-3/xps_cpus", "1");
-    assert_same_as_apply(&veth, &format!("[channels]\ncount = 2\n{QUEUES}"));
-}
-
-#[test]
-fn threads_that_poll_by_their_names() {
-    let Some(veth) = Veth::with_queues(3).filter(|_| has("ethtool") && has("taskset")) else { return };
-    veth.output(Command::new("ethtool").args(["-K", NIC, "gro", "on"])).expect(0);
-    veth.inside(|| fs::write(format!("/sys/class/net/{NIC}/threaded"), "1").unwrap());
-    let done = assert_same_as_apply(&veth, QUEUES);
-    assert!(done.contains("napi_thread/nic0/"), "{done}");
-}
-
-/// As ethtool 6.1, of an interface whose settings are the files of its directory.
+/// As ethtool 6.1, but for the fields that it does not know, of an interface whose settings are the files of
+/// its directory.
 const ETHTOOL: &str = r#"#!/bin/sh
 set -eu
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
 cd "$(dirname "$0")/../state"
 flag=$1
 interface=$2
 shift 2
-[ $# -eq 0 ] || echo "$flag $interface $*" >>log
-if [ -e "refuse$flag" ] && [ $# -gt 0 ]; then
-    cat "refuse$flag" >&2
-    exit 75
-fi
+case $flag in
+    -[A-Z])
+        echo "$flag $interface $*" >>log
+        if [ -e "refuse$flag" ]; then
+            cat "refuse$flag" >&2
+            # Of what it does with -N it says only in words that it failed.
+            [ "$flag" = -N ] && exit 0
+            exit 75
+        fi
+        ;;
+esac
 hold() {
     while [ $# -gt 0 ]; do
         echo "$2" >"$1"
         shift 2
     done
 }
+fill() { awk -v queues="$1" 'BEGIN { for (i = 0; i < 512; i++) printf "%d ", i % queues; print "" }' >table; }
 case $flag in
     -l)
-        printf 'Channel parameters for %s:\nPre-set maximums:\nRX:\t\tn/a\nTX:\t\tn/a\nOther:\t\t1\nCombined:\t96\n' "$interface"
-        printf 'Current hardware settings:\nRX:\t\tn/a\nTX:\t\tn/a\nOther:\t\t1\nCombined:\t%s\n' "$(cat combined)"
+        printf 'Channel parameters for %s:\nPre-set maximums:\nRX:\t\tn/a\nTX:\t\tn/a\n' "$interface"
+        printf 'Other:\t\t1\nCombined:\t96\nCurrent hardware settings:\nRX:\t\tn/a\nTX:\t\tn/a\n'
+        printf 'Other:\t\t1\nCombined:\t%s\n' "$(cat combined)"
+        ;;
+    -L)
+        # ethtool_check_max_channel()
+        most=$(tr ' ' '\n' <table | sort -n | tail -n 1)
+        if [ -e table-is-set ] && [ "$most" -ge "$2" ]; then
+            echo "netlink error: requested channel counts are too low for existing" \
+                "indirection table settings" >&2
+            echo "netlink error: Invalid argument" >&2
+            exit 1
+        fi
+        hold "$@"
+        [ -e table-is-set ] || fill "$2"
         ;;
     -g)
-        printf 'Ring parameters for %s:\nPre-set maximums:\nRX:\t\t4096\nRX Mini:\tn/a\nTX:\t\t4096\n' "$interface"
-        printf 'Current hardware settings:\nRX:\t\t%s\nRX Mini:\tn/a\nRX Jumbo:\tn/a\nTX:\t\t%s\n' "$(cat rx)" "$(cat tx)"
+        printf 'Ring parameters for %s:\nPre-set maximums:\nRX:\t\t4096\nRX Mini:\tn/a\n' "$interface"
+        printf 'TX:\t\t4096\nCurrent hardware settings:\nRX:\t\t%s\nRX Mini:\tn/a\n' "$(cat rx)"
+        printf 'RX Jumbo:\tn/a\nTX:\t\t%s\n' "$(cat tx)"
+        ;;
+    -G)
+        hold "$@"
+        [ "$(cat rx)" != 1000 ] || cat rx-of-1000 >rx
         ;;
     -x)
         echo "RX flow hash indirection table for $interface with 48 RX ring(s):"
-        awk '{ for (i = 1; i <= NF; i++) { if (i % 8 == 1) printf "%s%5d: ", (i > 1 ? "\n" : ""), i - 1; printf " %5d", $i } print "" }' table
+        awk '{
+            for (i = 1; i <= NF; i++) {
+                if (i % 8 == 1) printf "%s%5d: ", (i > 1 ? "\n" : ""), i - 1
+                printf " %5d", $i
+            }
+            print ""
+        }' table
         printf 'RSS hash key:\n6d:5a:56:da\nRSS hash function:\n    toeplitz: on\n'
         ;;
-    -c) printf 'Coalesce parameters for %s:\nAdaptive RX: %s  TX: n/a\nrx-usecs: %s\nrx-usecs-irq: 7\n' "$interface" "$(cat adaptive-rx)" "$(cat rx-usecs)" ;;
-    -k) printf 'Features for %s:\nrx-checksumming: on\nntuple-filters: %s\n' "$interface" "$(cat ntuple)" ;;
     -X)
-        awk -v how="$*" 'BEGIN {
-            words = split(how, word)
-            if (word[1] == "equal") for (i = 0; i < 512; i++) printf "%d ", i % word[2]
-            else for (i = 2; i <= words; i++) for (j = 0; j < word[i]; j++) printf "%d ", i - 2
-            print ""
-        }' >table
+        touch table-is-set
+        case $1 in
+            default) rm table-is-set; fill "$(cat combined)" ;;
+            equal) fill "$2" ;;
+            *) echo "$@" | awk '{ for (i = 2; i <= NF; i++) while ($i-- > 0) printf "%d ", i - 2 }' >table ;;
+        esac
         ;;
+    -n)
+        case $(cat "$2") in
+            *r*) echo "TCP over IPV4 flows - All matching flows discarded on RX"; exit 0 ;;
+        esac
+        echo "TCP over IPV4 flows use these fields for computing Hash flow key:"
+        [ -s "$2" ] || printf None
+        fold -w 1 "$2" | sed 's/m/L2DA/; s/^v/VLAN tag/; s/^t/L3 proto/; s/^s/IP SA/; s/^d/IP DA/
+            s/^f/L4 bytes 0 \& 1 [TCP\/UDP src port]/; s/^n/L4 bytes 2 \& 3 [TCP\/UDP dst port]/
+            s/^e/GTP TEID/; s/^l/IPv6 Flow Label/'
+        echo
+        ;;
+    -N) printf '%s' "$3" >"$2" ;;
+    -c)
+        printf 'Coalesce parameters for %s:\nAdaptive RX: %s  TX: n/a\n' "$interface" "$(cat adaptive-rx)"
+        printf 'rx-usecs: %s\nrx-usecs-irq: 7\n' "$(cat rx-usecs)"
+        ;;
+    -k) printf 'Features for %s:\nrx-checksumming: on\nntuple-filters: %s\n' "$interface" "$(cat ntuple)" ;;
     *) hold "$@" ;;
 esac
 "#;
@@ -169,10 +119,14 @@ fn ice(channels: u32) -> tempfile::TempDir {
         "channels": { "other": { "now": 1, "max": 1 }, "combined": { "now": channels, "max": 96 } },
         "rings": { "rx": { "now": 512, "max": 4096 }, "tx": { "now": 512, "max": 4096 } },
         "rss": { "table": table },
+        "hash": { "tcp4": "sdfn" },
         "coalesce": { "adaptive_rx": 1, "rx_usecs": 50 },
         "features": { "rx-ntuple-filter": { "on": false, "fixed": false } }
     });
     fs::write(tree.path().join("corelocal/ethtool/eth0.json"), ethtool.to_string()).unwrap();
+    let interrupts = tree.path().join("proc/interrupts");
+    let text = fs::read_to_string(&interrupts).unwrap();
+    fs::write(&interrupts, text.replace(" i40e-eth0-", " ice-eth0-")).unwrap();
     let (bin, state) = (tree.path().join("bin"), tree.path().join("state"));
     fs::create_dir(&bin).unwrap();
     fs::create_dir(&state).unwrap();
@@ -184,6 +138,8 @@ fn ice(channels: u32) -> tempfile::TempDir {
         ("rx", "512".into()),
         ("tx", "512".into()),
         ("table", table.join(" ")),
+        ("table-is-set", String::new()),
+        ("tcp4", "sdfn".into()),
         ("adaptive-rx", "on".into()),
         ("rx-usecs", "50".into()),
         ("ntuple", "off".into()),
@@ -194,15 +150,41 @@ fn ice(channels: u32) -> tempfile::TempDir {
     tree
 }
 
-const ALL: &str = "irqbalance = \"coexist\"\n[channels]\n[rings]\nrx = 2048\n[coalesce]\nadaptive_rx = false\nrx_usecs = 8\n\
-                   [rss]\n[features]\nntuple = \"on\"\n[queues]\nirq = \"keep\"\nrps = \"keep\"\nxps = \"keep\"\n";
+const ALL: &str = "irqbalance = \"coexist\"\n[channels]\n[rings]\nrx = 2048\n\
+                   [coalesce]\nadaptive_rx = false\nrx_usecs = 8\n[rss]\n[features]\nntuple = \"on\"\n\
+                   [queues]\nirq = \"keep\"\nrps = \"keep\"\nxps = \"keep\"\n";
 
-/// The script of [`ALL`] for a tree, and what it did there.
+/// The script of a profile for a tree, and what it did there, by the last of the shells; what is run again is by the first.
 fn run_all(tree: &Path, profile: &str) -> (String, Run) {
     let profile = file_of(tree, "profile.toml", profile);
     let text = run(tree, ["script", profile.to_str().unwrap()]).expect(0).stdout;
     let script = file_of(tree, "script.sh", &text);
-    (text, Command::new("sh").arg(script).env("TUNE_ROOT", tree).output().unwrap().into())
+    (text, run_by(shells().last().unwrap(), tree, &script))
+}
+
+/// What the script, or what undoes it, does there.
+fn run_again(tree: &Path, file: &Path) -> Run {
+    run_by(shells()[0], tree, file)
+}
+
+fn run_by(shell: &[&str], tree: &Path, file: &Path) -> Run {
+    sh(shell, &tree.join("script.sh"), file).env("TUNE_ROOT", tree).output().unwrap().into()
+}
+
+fn hold(tree: &Path, name: &str, text: &str) {
+    file_of(&tree.join("state"), name, text);
+}
+
+fn held(tree: &Path, name: &str) -> String {
+    fs::read_to_string(tree.join("state").join(name)).unwrap().trim().to_owned()
+}
+
+/// Changes what was captured.
+fn capture(tree: &Path, change: impl FnOnce(&mut Value)) {
+    let file = tree.join("corelocal/ethtool/eth0.json");
+    let mut ethtool = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    change(&mut ethtool);
+    fs::write(&file, ethtool.to_string()).unwrap();
 }
 
 fn log(tree: &Path) -> Vec<String> {
@@ -231,13 +213,11 @@ fn each_setting_of_ethtool_is_set_read_back_and_put_back() {
     assert!(done.stderr.contains("the queues of eth0 were made anew"), "{}", done.stderr);
     assert!(done.stderr.contains("make this script once more"), "{}", done.stderr);
 
-    let again = Command::new("sh").arg(tree.path().join("script.sh")).env("TUNE_ROOT", tree.path()).output();
-    assert_eq!(Run::from(again.unwrap()).expect(0).stdout, "nothing to do\n");
+    let again = run_again(tree.path(), &tree.path().join("script.sh"));
+    assert_eq!(again.expect(0).stdout, "nothing to do\n");
     assert_eq!(log(tree.path()), [""; 0]);
 
-    let undo = done.stdout.lines().last().unwrap().rsplit(' ').next().unwrap();
-    let path = format!("{}:{}", tree.path().join("bin").display(), std::env::var("PATH").unwrap());
-    Run::from(Command::new("sh").arg(undo).env("PATH", path).output().unwrap()).expect(0);
+    run_again(tree.path(), &undo_file(&done)).expect(0);
     let back = [
         "-K eth0 ntuple off",
         "-C eth0 rx-usecs 50",
@@ -267,11 +247,128 @@ fn what_the_driver_does_not_support_is_skipped_unless_it_is_required_and_any_oth
         ("netlink error: Invalid argument", ALL.to_owned(), 1, "undone, every value is as before"),
     ] {
         let tree = ice(47);
-        file_of(&tree.path().join("state"), "refuse-G", refusal);
+        hold(tree.path(), "refuse-G", refusal);
         let done = run_all(tree.path(), &profile).1.expect(code);
         assert!(done.stderr.contains(said), "{said}: {}", done.stderr);
-        let channels = fs::read_to_string(tree.path().join("state/combined")).unwrap();
-        assert_eq!(channels.trim(), if code == 1 { "47" } else { "48" });
+        assert_eq!(held(tree.path(), "combined"), if code == 1 { "47" } else { "48" });
+    }
+}
+
+/// Of what is left of a profile that keeps the queues as they are.
+const KEEP: &str = "irqbalance = \"coexist\"\n[queues]\nirq = \"keep\"\nrps = \"keep\"\nxps = \"keep\"\n";
+
+/// The driver has asked for its interrupts anew, and their numbers may have gone to others.
+#[test]
+fn the_way_back_sets_an_interrupt_only_where_it_has_the_same_handler() {
+    let tree = ice(47);
+    let done = run_all(tree.path(), ALL).1.expect(2);
+    let affinity = |irq: u32| tree.path().join(format!("proc/irq/{irq}/smp_affinity_list"));
+    let before = [121, 122, 123].map(|irq| fs::read_to_string(affinity(irq)).unwrap());
+    let interrupts = tree.path().join("proc/interrupts");
+    let text = fs::read_to_string(&interrupts).unwrap();
+    let text = text.replace("ice-eth0-TxRx-0\n", "ice-eth0-TxRx-00\n");
+    fs::write(&interrupts, text.replace("ice-eth0-TxRx-1\n", "ice-eth0-TxRx-1, another\n")).unwrap();
+    [121, 122, 123].iter().for_each(|irq| fs::write(affinity(*irq), "5\n").unwrap());
+    run_again(tree.path(), &undo_file(&done)).expect(0);
+    let after = [121, 122, 123].map(|irq| fs::read_to_string(affinity(irq)).unwrap());
+    assert_eq!(after, ["5\n", &before[1], &before[2]]);
+}
+
+#[test]
+fn rings_that_the_driver_rounds_up_are_as_good_as_asked_for_and_no_others() {
+    let profile = format!("{KEEP}[rings]\nrx = 1000\n");
+    for (made, code, said) in [
+        (1024, 2, "rx 512 tx 512 -> rx 1024 tx 512, to which the driver rounds rx 1000 tx 512\n"),
+        (1008, 2, "rx 512 tx 512 -> rx 1008 tx 512, to which the driver rounds rx 1000 tx 512\n"),
+        (1000, 2, "rx 512 tx 512 -> rx 1000 tx 512\n"),
+        (992, 1, "reads back \"rx 992 tx 512 \"\n"),
+        (2048, 1, "reads back \"rx 2048 tx 512 \"\n"),
+    ] {
+        let tree = ice(48);
+        hold(tree.path(), "rx-of-1000", &made.to_string());
+        let done = run_all(tree.path(), &profile).1.expect(code);
+        assert!(done.stdout.contains(said) || done.stderr.contains(said), "{}{}", done.stdout, done.stderr);
+        if code == 2 {
+            assert_eq!(held(tree.path(), "rx"), made.to_string());
+            let again = run_again(tree.path(), &tree.path().join("script.sh"));
+            assert_eq!(again.expect(0).stdout, "nothing to do\n");
+            run_again(tree.path(), &undo_file(&done)).expect(0);
+        }
+        assert_eq!(held(tree.path(), "rx"), "512");
+    }
+}
+
+#[test]
+fn fields_that_the_driver_does_not_hash_are_skipped_unless_they_are_required() {
+    let profile = format!("{KEEP}[coalesce]\nrx_usecs = 8\n[rss]\ntable = \"keep\"\ntcp4 = \"sd\"\n");
+    for (refusal, require, code) in [
+        ("Operation not supported", false, 0),
+        ("Invalid argument", false, 0),
+        ("Invalid argument", true, 1),
+        ("Operation not permitted", false, 1),
+    ] {
+        let tree = ice(48);
+        hold(tree.path(), "refuse-N", &format!("Cannot change RX network flow hashing options: {refusal}\n"));
+        let profile = if require { format!("{profile}require = true\n") } else { profile.clone() };
+        let done = run_all(tree.path(), &profile).1.expect(code);
+        let said = if code == 0 {
+            "skipped ethtool/eth0/rss/tcp4: "
+        } else {
+            "set ethtool/eth0/rss/tcp4 to \"sd\": "
+        };
+        let said = format!("{said}Cannot change RX network flow hashing options: {refusal}\n");
+        assert!(done.stderr.contains(&said), "{said}{}", done.stderr);
+        assert_eq!(held(tree.path(), "rx-usecs"), if code == 0 { "8" } else { "50" });
+    }
+}
+
+/// As ethtool prints them, and back by what undoes it.
+#[test]
+fn every_field_of_a_hash_is_read_and_put_back() {
+    let profile = format!("{KEEP}[rss]\ntable = \"keep\"\ntcp4 = \"mvtsdfnel\"\n");
+    for (before, back) in
+        [("sdfn", "sdfn"), ("sde", "sde"), ("sdfnl", "sdfnl"), ("none", ""), ("r", "r"), ("sdr", "r")]
+    {
+        let tree = ice(48);
+        capture(tree.path(), |ethtool| ethtool["hash"]["tcp4"] = json!(before));
+        hold(tree.path(), "tcp4", before.strip_prefix("none").unwrap_or(before));
+        let done = run_all(tree.path(), &profile).1.expect(0);
+        assert!(
+            done.stdout.contains(&format!("ethtool/eth0/rss/tcp4: {before} -> mvtsdfnel\n")),
+            "{}",
+            done.stdout
+        );
+        assert_eq!(held(tree.path(), "tcp4"), "mvtsdfnel");
+        run_again(tree.path(), &undo_file(&done)).expect(0);
+        assert_eq!(held(tree.path(), "tcp4"), back);
+    }
+}
+
+/// The kernel refuses fewer channels than a table names that somebody has set.
+#[test]
+fn a_table_over_all_channels_is_given_back_where_those_become_fewer_and_any_other_stays() {
+    let profile = format!("{KEEP}[channels]\ncount = 24\n");
+    let even: Vec<u32> = (0..512).map(|entry| entry % 48).collect();
+    let by_weight: Vec<u32> = (0..512).map(|entry| entry * 48 / 512).collect();
+    let without_first: Vec<u32> = (0..512).map(|entry| entry % 47 + 1).collect();
+    let uneven: Vec<u32> = (0..512).map(|entry| if entry < 500 { entry % 48 } else { 0 }).collect();
+    for (table, is_even) in [(even, true), (by_weight, true), (uneven, false), (without_first, false)] {
+        let tree = ice(48);
+        let text: Vec<String> = table.iter().map(ToString::to_string).collect();
+        hold(tree.path(), "table", &text.join(" "));
+        capture(tree.path(), |ethtool| ethtool["rss"]["table"] = json!(table));
+        let done = run_all(tree.path(), &profile).1.expect(if is_even { 2 } else { 1 });
+        let set = ["-L eth0 combined 24", "-X eth0 default", "-L eth0 combined 24"];
+        assert_eq!(log(tree.path()), set[..if is_even { 3 } else { 1 }]);
+        if is_even {
+            run_again(tree.path(), &undo_file(&done)).expect(0);
+            assert_eq!(log(tree.path()), ["-L eth0 combined 48"]);
+        } else {
+            let said = "Invalid argument; \"ethtool -X eth0 default\" takes that table back\n";
+            assert!(done.stderr.contains(said), "{}", done.stderr);
+            assert!(done.stderr.contains("nothing was written\n"), "{}", done.stderr);
+        }
+        assert_eq!(held(tree.path(), "combined"), "48");
     }
 }
 
@@ -287,10 +384,7 @@ fn below_another_root_the_tools_are_those_of_that_root() {
 #[test]
 fn a_table_that_ethtool_could_not_put_back_is_left_and_said() {
     let tree = ice(48);
-    let file = tree.path().join("corelocal/ethtool/eth0.json");
-    let mut ethtool: serde_json::Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
-    ethtool["rss"]["table"][511] = json!(0);
-    fs::write(&file, ethtool.to_string()).unwrap();
+    capture(tree.path(), |ethtool| ethtool["rss"]["table"][511] = json!(0));
     let (text, _) = run_all(tree.path(), ALL);
     assert!(!text.contains("'ethtool/eth0/rss'"), "{text}");
     assert!(
@@ -304,11 +398,12 @@ fn shellcheck_has_nothing_to_say() {
     if !has("shellcheck") {
         return;
     }
-    let tree = ice(47);
     for profile in [ALL, "[queues]\nirq = \"keep\"\nrps = \"off\"\n"] {
-        run_all(tree.path(), profile);
-        let checked =
-            Command::new("shellcheck").args(["--shell", "sh"]).arg(tree.path().join("script.sh")).output();
-        assert_eq!(Run::from(checked.unwrap()).expect(0).stdout, "");
+        let tree = ice(47);
+        let (_, done) = run_all(tree.path(), profile);
+        for file in [tree.path().join("script.sh"), undo_file(&done)] {
+            let checked = Command::new("shellcheck").args(["--shell", "sh"]).arg(file).output().unwrap();
+            assert_eq!(Run::from(checked).expect(0).stdout, "");
+        }
     }
 }

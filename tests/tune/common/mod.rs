@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub(crate) mod link;
+pub(crate) mod script;
 pub(crate) mod veth;
 
 use std::collections::BTreeMap;

@@ -155,7 +155,9 @@ fn run_on_host(session: &Session, command: &Command) -> Result<ExitCode> {
         Command::Script { profile } => {
             let wanted = session.profile(profile)?;
             let script = crate::script::Script::new(&wanted, crate::plan_profile(files, &wanted)?)?;
-            let text = script.text(&wanted, &session.options.command_line("script", profile));
+            let (command, netns) = (session.options.command_line("script", profile), &session.options.netns);
+            let origin = crate::script::Origin::read(files, &script.planned.host, command, netns.as_deref())?;
+            let text = script.text(&wanted, &origin);
             print(|out| report::script(out, format, &script, &text))?;
             let desired = &script.planned.desired;
             session.print_asides(&desired.kept, &desired.skipped, &desired.notes);

@@ -1,11 +1,13 @@
 //! `script`: the changes of a plan as a POSIX shell script that does what `apply` would. Pure.
 
+mod origin;
 mod stages;
 #[cfg(test)]
 mod tests;
 
 use std::fmt::Write;
 
+pub use origin::Origin;
 pub use stages::{Script, Step};
 
 use crate::host::ethtool::Knob;
@@ -16,28 +18,47 @@ use crate::profile::Profile;
 use crate::setting::{Setting, Value};
 
 /// The functions of every script.
-const HEAD: &str = include_str!("head.sh");
+const FUNCTIONS: &str = concat!(
+    include_str!("head.sh"),
+    include_str!("values.sh"),
+    include_str!("undo.sh"),
+    include_str!("steps.sh")
+);
 
-/// What it says at its end where there is more to do; 2, as of a plan with changes.
-const AGAIN: &str = "    exit 2\n";
+/// The programs that they call, besides those of some settings, as the head names them.
+const TOOLS: [&str; 13] = [
+    "awk",
+    "cat",
+    "grep",
+    "id",
+    "ip (else a foreign /sys is not noticed)",
+    "mkdir",
+    "mv",
+    "readlink",
+    "rm",
+    "sed",
+    "sh",
+    "sort",
+    "tr",
+];
 
 impl Script {
-    /// The text. `made_by` is the command that was run, for the reader.
+    /// The text.
     #[must_use]
-    pub fn text(&self, profile: &Profile, made_by: &str) -> String {
+    pub fn text(&self, profile: &Profile, origin: &Origin) -> String {
         let host = &self.planned.host;
         let mut text = format!(
             "#!/bin/sh\n# Made by: {}\n# For {} on this host: {} settings, in this order.\n",
-            comment(made_by),
+            comment(&origin.command),
             list(host.interfaces().iter()),
             self.steps.len(),
         );
-        text.push_str(&self.head());
+        text.push_str(&self.head(origin));
         if self.steps.is_empty() {
             text.push_str("set -eu\necho \"nothing to do\"\n");
             return text;
         }
-        text.push_str(HEAD);
+        text.push_str(FUNCTIONS);
         text.push_str("\nchanges() {\n");
         for setting in &self.overwritten {
             push_keep(&mut text, host, setting);
@@ -46,29 +67,28 @@ impl Script {
             self.push_step(&mut text, profile, step);
         }
         text.push_str("}\n\n");
+        let _ = writeln!(text, "inside={}", quoted(&origin.inside));
+        for (interface, mark) in &origin.marks {
+            let _ = writeln!(text, "made_for {}{}", quoted(interface.as_str()), mark.arguments());
+        }
         push_interrupts(&mut text, host, &self.steps);
-        text.push_str(
-            "phase=look\nchanges\nmkdir -p \"$root/run\"\ntrap at_exit EXIT\ntrap 'exit 129' HUP\ntrap 'exit 130' INT\n\
-             trap 'exit 143' TERM\nphase=put\nchanges\nfinished=yes\n\
-             if [ \"$written\" -eq 0 ]; then\n    rm -f \"$undo_file\"\n    echo \"nothing to do\"\nelse\n    \
-             echo \"applied $written changes; to undo: sh $undo_file\"\n",
-        );
+        text.push_str("run\n");
         if !self.again.is_empty() {
+            // 2, as of a plan with changes.
             let _ = writeln!(
                 text,
-                "    echo \"tune script: the queues of \"{}\" were made anew, and what is set of them depends on what they are now: \
-                 make this script once more, from a new capture where it was made from one, and run that\" >&2",
+                "[ \"$written\" -eq 0 ] || {{\n    echo \"tune script: the queues of \"{}\" were made anew, \
+                 and what is set of them depends on what they are now: make this script once more, from a \
+                 new capture where it was made from one, and run that\" >&2\n    exit 2\n}}",
                 quoted(&list(self.again.iter()))
             );
-            text.push_str(AGAIN);
         }
-        text.push_str("fi\n");
         text
     }
 
     /// What it needs, and what is left out.
-    fn head(&self) -> String {
-        let mut tools = vec!["awk", "cat", "cut", "grep", "mv", "rm", "sed", "sort", "tr"];
+    fn head(&self, origin: &Origin) -> String {
+        let mut tools = TOOLS.to_vec();
         for Step { setting, .. } in &self.steps {
             let more = match setting {
                 Setting::Ethtool(..) => "ethtool",
@@ -81,10 +101,13 @@ impl Script {
             }
         }
         let mut text = format!(
-            "#\n# Run it as root: sh FILE. Everything is looked at before the first write, each value is read back after it, and a\n\
-             # failure undoes what was written; at its end it says how to undo it later. A second run has nothing to do.\n\
+            "#\n# Run it as root: {}sh FILE. It refuses where the interface is not the one it was made for.\n\
+             # Everything is looked at before the first write, each value is read back after it, and a\n\
+             # failure undoes what was written; at its end it says how to undo it later, with what earlier\n\
+             # runs wrote and nobody undid. A second run has nothing to do.\n\
              # It needs {}.\n\
              # TUNE_ROOT=DIRECTORY takes /proc, /sys and /run from below a directory, to try it.\n",
+            comment(&origin.inside),
             tools.join(", ")
         );
         let desired = &self.planned.desired;
@@ -110,7 +133,7 @@ impl Script {
             Some(_) if optional => "try",
             Some(_) => "step",
         };
-        let _ = write!(text, "    {how} {} {}", form(after), quoted(&setting.path()));
+        let _ = write!(text, "    {how} {} {}", form(setting, after), quoted(&setting.path()));
         for value in before.iter().chain([after]) {
             let _ = write!(text, " {}", quoted(&value.to_string()));
         }
@@ -119,11 +142,13 @@ impl Script {
 }
 
 /// How values are compared.
-fn form(value: &Value) -> &'static str {
-    match value {
-        Value::Mask(_) | Value::Queues(_) => "mask",
-        Value::List(_) => "list",
-        Value::Numbers(_) | Value::Words(_) => "words",
+fn form(setting: &Setting, value: &Value) -> &'static str {
+    match (setting, value) {
+        (Setting::Ethtool(_, Knob::Rings), _) => "rings",
+        (Setting::Ethtool(_, Knob::Hash(_)), _) => "fields",
+        (_, Value::Mask(_) | Value::Queues(_)) => "mask",
+        (_, Value::List(_)) => "list",
+        (_, Value::Numbers(_) | Value::Words(_)) => "words",
     }
 }
 

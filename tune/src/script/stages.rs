@@ -1,8 +1,8 @@
 //! Which changes a script makes, and which must wait until the driver has made its queues anew. Pure.
 //!
-//! The queues of a virtual interface are known beforehand: they have no interrupts, and what a new one holds does not
-//! matter, since everything is set that is wanted of it. What a device makes of its interrupts, and which threads poll new
-//! queues, is only seen afterwards.
+//! The queues of a virtual interface are known beforehand: they have no interrupts, and what a new one holds
+//! does not matter, since everything is set that is wanted of it. What a device makes of its interrupts, and
+//! which threads poll new queues, is only seen afterwards.
 
 use std::collections::BTreeSet;
 

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::Planned;
 use crate::diff::diff;
@@ -12,11 +14,15 @@ fn planned(profile: &Profile, host: Host) -> Planned {
     Planned { host, desired, changes }
 }
 
+fn origin(command: &str) -> Origin {
+    Origin { command: command.into(), inside: String::new(), marks: BTreeMap::new() }
+}
+
 /// The script of a profile on a host.
 fn made(profile: &str, host: Host) -> (Script, String) {
     let profile = Profile::parse(profile, "p").unwrap();
     let script = Script::new(&profile, planned(&profile, host)).unwrap();
-    let text = script.text(&profile, "tune script p.toml");
+    let text = script.text(&profile, &origin("tune script p.toml"));
     (script, text)
 }
 
@@ -58,7 +64,7 @@ fn what_is_quoted_stays_one_word_and_a_comment_one_line() {
     assert_eq!(quoted("a'b; rm -rf /"), r"'a'\''b; rm -rf /'");
     let profile = Profile::parse("", "p").unwrap();
     let script = Script::new(&profile, planned(&profile, nic_host(2, 2))).unwrap();
-    let text = script.text(&profile, "tune script 'a\nrm -rf /'");
+    let text = script.text(&profile, &origin("tune script 'a\nrm -rf /'"));
     assert!(text.starts_with("#!/bin/sh\n# Made by: tune script 'a rm -rf /'\n"), "{text}");
 }
 
@@ -66,7 +72,7 @@ fn what_is_quoted_stays_one_word_and_a_comment_one_line() {
 fn without_changes_it_does_nothing() {
     let profile = Profile::parse("", "p").unwrap();
     let planned = Planned { changes: Vec::new(), desired: Desired::default(), host: nic_host(2, 2) };
-    let text = Script::new(&profile, planned).unwrap().text(&profile, "tune script p");
+    let text = Script::new(&profile, planned).unwrap().text(&profile, &origin("tune script p"));
     assert!(text.ends_with("set -eu\necho \"nothing to do\"\n"), "{text}");
 }
 
@@ -74,7 +80,7 @@ fn without_changes_it_does_nothing() {
 #[test]
 fn a_virtual_interface_is_set_in_one_go_also_where_its_queues_become_more() {
     let (script, text) = made("[channels]\n[queues]\nrps_flow_cnt = 0", with_channels(veth_host(4, 2), 2, 2));
-    assert!(script.again.is_empty() && !text.contains("once more"), "{text}");
+    assert!(script.again.is_empty() && !text.contains("make this script once more"), "{text}");
     let steps = steps(&text);
     assert_eq!(
         steps[..7],
@@ -149,7 +155,24 @@ fn the_head_reads_and_sets_every_knob() {
             Some((family, _)) => &format!("{family}/*"),
             None => &name,
         };
-        let places = HEAD.matches(&format!("        ethtool/*/{pattern}) ")).count();
+        let places = FUNCTIONS.matches(&format!("        ethtool/*/{pattern}) ")).count();
         assert_eq!(places, 2, "{name}: once where it is found, once where it is set");
+    }
+}
+
+/// That it names all of them is tested where scripts run: with nothing else on the PATH.
+#[test]
+fn the_head_names_no_program_that_is_not_called() {
+    let words: Vec<&str> = FUNCTIONS.split(|letter: char| !letter.is_ascii_alphanumeric()).collect();
+    for tool in TOOLS {
+        let name = tool.split(' ').next().unwrap();
+        assert!(words.contains(&name), "{name}");
+    }
+}
+
+#[test]
+fn what_is_printed_is_no_wider_than_the_source() {
+    for line in FUNCTIONS.lines() {
+        assert!(line.chars().count() <= 110, "{line}");
     }
 }
