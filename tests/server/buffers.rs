@@ -1,4 +1,4 @@
-//! With far fewer buffers than bytes under way everything still comes back (hazards 2, 3 and 8).
+//! With far fewer buffers than bytes under way everything still comes back.
 
 use std::net::SocketAddr;
 use std::thread;

@@ -22,7 +22,6 @@ fn take_a_listener(server: &Server) -> Option<Socket> {
         .find(|socket| socket.is_listener().unwrap_or(false))
 }
 
-/// Hazard 16.
 #[test]
 fn a_listener_that_is_gone_ends_the_server_with_its_error_and_the_clients_in_order() {
     let mut server = Server::start(&["--steer", "hash", "--drain-timeout", "600s"]);

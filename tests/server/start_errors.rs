@@ -125,7 +125,7 @@ fn all_cores_are_those_of_the_affinity_of_the_process() {
     assert!(server.ready.contains(&format!(", cores {first},")), "{}", server.ready);
 }
 
-/// Hazard 17. A container's seccomp profile and `kernel.io_uring_disabled` both make io_uring_setup(2) fail with
+/// A container's seccomp profile and `kernel.io_uring_disabled` both make io_uring_setup(2) fail with
 /// EPERM; a kernel built without io_uring, and older profiles, with ENOSYS.
 #[test]
 fn where_io_uring_is_forbidden_or_missing_the_message_says_so() {

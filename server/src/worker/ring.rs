@@ -250,7 +250,7 @@ mod tests {
 
     use super::*;
 
-    /// Hazard 18: a worker makes its ring on its own thread, or nothing would work at all.
+    /// A worker makes its ring on its own thread, or nothing would work at all.
     #[test]
     fn a_ring_serves_only_the_thread_that_made_it() {
         let Ok(mut ring) = create() else { return eprintln!("SKIPPED: no io_uring here") };

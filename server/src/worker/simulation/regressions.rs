@@ -1,4 +1,4 @@
-//! Cases by name: the smallest that show what a property once found, or that a hazard is met.
+//! Cases by name: the smallest that show what a property once found, or that a way in which servers go wrong is not ours.
 
 use super::case::Case;
 use super::peer::Action;
@@ -51,7 +51,6 @@ fn zero_copy_sends_to_a_peer_that_does_not_read_leave_buffers_to_the_others() {
     assert!(outcome.seen.notifications > 0, "{:?}", outcome.seen);
 }
 
-/// Hazard 13.
 #[test]
 fn a_peer_that_does_not_read_has_a_bounded_queue_and_later_gets_every_byte() {
     let in_the_pool = PAUSE_AT..PAUSE_AT + 1024;
