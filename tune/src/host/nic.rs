@@ -102,6 +102,8 @@ pub struct Nic {
     pub lower: Option<BTreeSet<InterfaceName>>,
     /// NUMA node of the device or of the one above it; `None` where the kernel says -1 or nothing.
     pub numa_node: Option<u32>,
+    /// Speed of the link in Mbit/s; `None` where it is down, or the driver does not know it.
+    pub speed: Option<u32>,
     /// How it polls, by those files that the kernel has.
     pub napi: BTreeMap<NapiFile, u64>,
     /// In ascending order of number.
@@ -142,6 +144,7 @@ impl Nic {
             device,
             lower: lowest(files, name)?,
             numa_node,
+            speed: read_speed(files, name)?,
             napi: napi::read(files, name)?,
             rx_queues: rx_queues.collect::<Result<_, _>>()?,
             tx_queues: tx_queues.collect::<Result<_, _>>()?,
@@ -263,6 +266,16 @@ fn read_node(files: &KernelFiles, device: &Device) -> Result<Option<u32>, HostEr
         }
     }
     Ok(None)
+}
+
+/// Reading gives EINVAL while the interface is down or where the driver has no settings of a link, and -1 where the driver
+/// knows no speed (`speed_show()` in `net/core/net-sysfs.c`, `SPEED_UNKNOWN`).
+fn read_speed(files: &KernelFiles, name: &InterfaceName) -> Result<Option<u32>, HostError> {
+    let parse = |text: &str| text.trim().parse::<i64>().map(|speed| u32::try_from(speed).ok());
+    match read_optional_as(files, &format!("{NET}/{name}/speed"), parse) {
+        Err(HostError::File(error)) if error.is_invalid() => Ok(None),
+        speed => Ok(speed?.flatten()),
+    }
 }
 
 /// The RX and TX queues of an interface, each in ascending order; empty without `queues/`.
