@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use hash::{FlowType, HashFields};
 pub use knob::{CoalesceField, Knob, KnobError};
 pub(crate) use knob::{channel_counts, number, ring_counts};
-pub(crate) use rounding::{rings_round_to, rounds_to};
+pub(crate) use rounding::{rings_round_to, rounded, rounds_to};
 pub use rss_table::RssTable;
 pub(crate) use rss_table::is_even;
 
