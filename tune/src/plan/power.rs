@@ -62,15 +62,24 @@ fn plan_napi_of(wishes: &NapiWish, nic: &Nic, desired: &mut Desired) -> Result<(
             }
         }
     }
-    let deferred = wishes.files.get(&NapiFile::DeferHardIrqs).is_some_and(|polls| *polls > 0);
-    if deferred && !wishes.files.contains_key(&NapiFile::GroFlushTimeout) {
-        let timeout = nic.napi.get(&NapiFile::GroFlushTimeout).copied().unwrap_or_default();
-        if timeout == 0 {
-            let reason = "without napi.gro_flush_timeout, which is 0, the kernel defers no interrupt";
-            let wish = format!("napi.napi_defer_hard_irqs of {}", nic.name);
-            desired.settings.remove(&Setting::Napi(nic.name.clone(), NapiFile::DeferHardIrqs));
-            desired.reasons.remove(&Setting::Napi(nic.name.clone(), NapiFile::DeferHardIrqs));
-            cannot(wishes.require, wish, reason.to_owned(), desired)?;
+    for (file, other, alone) in [
+        (NapiFile::DeferHardIrqs, NapiFile::GroFlushTimeout, "the kernel defers no interrupt"),
+        (
+            NapiFile::GroFlushTimeout,
+            NapiFile::DeferHardIrqs,
+            "the kernel defers no interrupt and only holds longer what GRO merges; say napi_defer_hard_irqs = 0 too if \
+             that is meant",
+        ),
+    ] {
+        let asked = wishes.files.get(&file).is_some_and(|value| *value > 0);
+        let of_host = nic.napi.get(&other).copied().unwrap_or_default();
+        if asked && of_host == 0 && !wishes.files.contains_key(&other) {
+            let setting = Setting::Napi(nic.name.clone(), file);
+            desired.settings.remove(&setting);
+            desired.reasons.remove(&setting);
+            let wish = format!("napi.{} of {}", file.name(), nic.name);
+            let reason = format!("without napi.{}, which is 0, {alone}", other.name());
+            cannot(wishes.require, wish, reason, desired)?;
         }
     }
     Ok(())
@@ -157,5 +166,18 @@ mod tests {
         let (set, skipped) = planned("[napi]\nnapi_defer_hard_irqs = 2").unwrap();
         assert_eq!(set, [""; 0]);
         assert!(skipped[0].contains("without napi.gro_flush_timeout"), "{skipped:?}");
+    }
+
+    /// `napi_complete_done()` in `net/core/dev.c`: without a deferred interrupt the timer only holds what GRO has merged.
+    #[test]
+    fn a_timeout_alone_would_only_hold_packets_back() {
+        let (set, skipped) = planned("[napi]\ngro_flush_timeout = 20000").unwrap();
+        assert_eq!(set, [""; 0]);
+        assert!(skipped[0].contains("without napi.napi_defer_hard_irqs, which is 0"), "{skipped:?}");
+        let refused = planned("[napi]\ngro_flush_timeout = 20000\nrequire = true").unwrap_err();
+        assert!(refused.contains("napi.gro_flush_timeout of eth0"), "{refused}");
+        for other in ["gro_flush_timeout = 0", "gro_flush_timeout = 20000\nnapi_defer_hard_irqs = 0"] {
+            assert_eq!(planned(&format!("[napi]\n{other}")).unwrap().1, [""; 0], "{other}");
+        }
     }
 }
