@@ -6,6 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::knob::KnobError;
+
 /// Entries of a table that is still believed; the largest that drivers have is 4096.
 const LONGEST: usize = 1 << 16;
 
@@ -28,12 +30,17 @@ impl RssTable {
         Some(if equal { Self::Equal(queues) } else { Self::Entries(entries.to_vec()) })
     }
 
-    /// The entries of a table of this length; `None` if these entries do not repeat to it.
-    #[must_use]
-    pub fn entries(&self, length: usize) -> Option<Vec<u32>> {
+    /// The entries of a table of this length.
+    ///
+    /// # Errors
+    /// If these are of another length.
+    pub fn entries(&self, length: usize) -> Result<Vec<u32>, KnobError> {
         match self {
-            Self::Equal(queues) => Some(fill(*queues, length).collect()),
-            Self::Entries(entries) => (entries.len() == length).then(|| entries.clone()),
+            Self::Equal(queues) => Ok(fill(*queues, length).collect()),
+            Self::Entries(entries) if entries.len() == length => Ok(entries.clone()),
+            Self::Entries(_) => {
+                Err(KnobError(format!("the table has {length} entries, not as many as \"{self}\"")))
+            }
         }
     }
 }
