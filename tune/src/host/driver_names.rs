@@ -139,6 +139,13 @@ pub(super) fn served_by(device: &Device) -> Option<&'static str> {
     device.path.split('/').any(is_usb_bus).then_some("the interrupt of its USB host controller")
 }
 
+impl Device {
+    /// True if it has no interrupt of its own: what serves it, serves other devices, too.
+    pub(crate) fn is_served_by_another(&self) -> bool {
+        served_by(self).is_some()
+    }
+}
+
 /// The rules for a driver.
 #[derive(Debug)]
 pub(super) enum Rules {

@@ -36,7 +36,7 @@ pub(super) fn plan(
         let laid = lay_out(queues, on, &host.topology, workers, &mut taken, desired)?;
         laid.plan_irqs(queues, desired)?;
         napi_threads::plan(profile, on, &laid.rx, &laid.tx, desired);
-        laid.plan_xps(queues.xps, desired);
+        laid.plan_xps(queues, desired);
         laid.plan_rps(queues, desired)?;
         laid.plan_rps_flow_cnt(queues.rps_flow_cnt, desired);
         note_idle_queues(on, desired);
@@ -141,7 +141,8 @@ impl Laid<'_> {
 
     /// A device with one TX queue has no `xps_cpus`. While `xps_rxqs` is not empty the kernel asks it first
     /// (`get_xps_queue()` in `net/core/dev.c`).
-    fn plan_xps(&self, policy: XpsPolicy, desired: &mut Desired) {
+    fn plan_xps(&self, wishes: &Queues, desired: &mut Desired) {
+        let policy = wishes.xps;
         if policy == XpsPolicy::Keep {
             return;
         }
@@ -151,7 +152,7 @@ impl Laid<'_> {
                 let setting = Setting::XpsCpus(nic.name.clone(), queue.index);
                 let (cpus, reason) = match policy {
                     XpsPolicy::Off => (CpuSet::new(), "queues.xps = \"off\"".to_owned()),
-                    _ => (layout.senders.clone(), self.why_senders(queue.index, layout)),
+                    _ => (layout.senders.clone(), self.why_senders(wishes, queue.index, layout)),
                 };
                 desired.set(setting, Value::Mask(cpus), reason);
             }
@@ -183,9 +184,15 @@ impl Laid<'_> {
         }
     }
 
-    fn why_senders(&self, queue: QueueIndex, layout: &Layout) -> String {
+    fn why_senders(&self, wishes: &Queues, queue: QueueIndex, layout: &Layout) -> String {
         let Layout { senders, group, cpu, .. } = layout;
-        let completes = format!("tx-{queue} completes on CPU {cpu}");
+        let own_irq = self.on.queue_irqs.tx(queue).is_some_and(|row| row.serves != Serves::All);
+        let completes = if own_irq && wishes.irq == IrqPolicy::QueueCpu {
+            format!("tx-{queue} completes on CPU {cpu}")
+        } else {
+            // A virtual interface has no completions, and those of an interrupt that is kept come where it is.
+            format!("tx-{queue} belongs to CPU {cpu}")
+        };
         if senders.len() == 1 {
             format!("{completes}, which sends on it alone")
         } else if senders == group {
