@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use common::{copy_of, profile, run};
+use common::{copy_of, profile, profile_of, run};
 use serde_json::json;
 
 /// The head of `/proc/interrupts` on two CPUs.
@@ -44,13 +44,6 @@ fn host_with(device: &str, driver: &str, interrupts: &str) -> tempfile::TempDir 
     put_interface(tree.path(), "eth0", device, driver);
     write(tree.path(), "proc/interrupts", &format!("{HEAD}{interrupts}"));
     tree
-}
-
-/// A profile in a file.
-fn profile_of(text: &str) -> tempfile::NamedTempFile {
-    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-    fs::write(file.path(), text).unwrap();
-    file
 }
 
 fn keep() -> tempfile::NamedTempFile {

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Run, assert_same_values, canonical, contents, copy_of, held, profile, run, tune};
+use common::{Run, assert_same_values, canonical, contents, copy_of, held, profile, profile_of, run, tune};
 use rustix::io::Errno;
 use tune::cpu_set::CpuSet;
 use tune::kernel_files::{DirectWrite, KernelFiles, KernelWrite};
@@ -61,12 +61,6 @@ impl After {
 
 fn shipped(name: &str) -> String {
     profile(name).to_str().unwrap().to_owned()
-}
-
-fn profile_of(text: &str) -> tempfile::NamedTempFile {
-    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-    fs::write(file.path(), text).unwrap();
-    file
 }
 
 fn planned(host: &str, arguments: &[&str]) -> After {

@@ -8,13 +8,7 @@ use std::fs;
 use std::process::Command;
 
 use common::veth::{NIC, Veth};
-use common::{assert_same_values, contents, copy_of, run};
-
-fn profile_of(text: &str) -> tempfile::NamedTempFile {
-    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-    fs::write(file.path(), text).unwrap();
-    file
-}
+use common::{assert_same_values, contents, copy_of, profile_of, run};
 
 const KEEP: &str = "[queues]\nirq = \"keep\"\nxps = \"keep\"\nrps = \"keep\"\n";
 

@@ -9,17 +9,10 @@ use std::fs;
 use std::sync::mpsc;
 
 use common::veth::{NIC, Veth};
-use common::{Run, link, profile, tune};
+use common::{Run, link, profile, profile_of, tune};
 
 fn lab_toml() -> String {
     profile("lab.toml").to_str().unwrap().to_owned()
-}
-
-/// A profile of this text that lives as long as the value.
-fn profile_of(text: &str) -> tempfile::NamedTempFile {
-    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-    fs::write(file.path(), text).unwrap();
-    file
 }
 
 fn rename(veth: &Veth, from: &str, to: &str) {

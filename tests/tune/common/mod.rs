@@ -10,9 +10,12 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 use tune::cpu_set::CpuSet;
+use tune::kernel_files::{DirectWrite, KernelFiles, KernelWrite};
+use tune::profile::{InterfaceChoice, Profile};
 
 /// The root of the repository.
 pub(crate) fn repository() -> PathBuf {
@@ -35,6 +38,13 @@ pub(crate) fn generated(name: &str, to: &Path) -> PathBuf {
 /// A shipped profile.
 pub(crate) fn profile(name: &str) -> PathBuf {
     repository().join("profiles").join(name)
+}
+
+/// A profile of this text.
+pub(crate) fn profile_of(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    fs::write(file.path(), text).unwrap();
+    file
 }
 
 /// The names of the entries of a directory for which `keep` holds, sorted.
@@ -77,6 +87,13 @@ impl Run {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}{}", self.stdout, self.stderr))
+    }
+
+    /// The changes in its JSON: path, before, after.
+    pub(crate) fn changes(&self) -> Vec<(String, String, String)> {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let changes = self.json()["changes"].as_array().unwrap().clone();
+        changes.iter().map(|c| (text(&c["path"]), text(&c["before"]), text(&c["after"]))).collect()
     }
 
     /// Asserts an error as the contract has it: exit 1, one line `tune: …` on standard error, nothing on
@@ -212,4 +229,19 @@ pub(crate) fn is_root() -> bool {
         println!("SKIPPED: needs root");
     }
     root
+}
+
+/// An apply that ends before its n-th write to a file, counted from 0, as by `kill -9`: nothing is undone. False if it
+/// came to its end.
+pub(crate) fn dies(root: &str, state: &Path, profile_text: &str, interface: &str, number: usize) -> bool {
+    let count = AtomicUsize::new(0);
+    let writer = move |file: &Path, value: &str| {
+        assert!(count.fetch_add(1, Ordering::Relaxed) != number, "killed on purpose");
+        DirectWrite.write(file, value)
+    };
+    let mut profile = Profile::parse(profile_text, "profile").unwrap();
+    profile.interface = InterfaceChoice::Named(interface.parse().unwrap());
+    let files = KernelFiles::with_writer(root, writer).unwrap();
+    let apply = || tune::apply_profile(&files, state, &profile).map(|_| ()).unwrap();
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(apply)).is_err()
 }
