@@ -6,7 +6,7 @@ mod tests;
 
 use drivers::{ADAPTIVE_USECS, ARFS, NTUPLE_HURTS, RSS_LIMIT_X550, RSS_LIMITS, RSS_TABLE_X550};
 
-use super::{Desired, PlanError, Skipped, cpus};
+use super::{Desired, PlanError, cpus};
 use crate::cpu_set::CpuSet;
 use crate::host::ethtool::{
     Channels, CoalesceField, Knob, Limited, NTUPLE, RssTable, is_even, rounded, rounds_to,
@@ -111,12 +111,7 @@ impl Planner<'_> {
 
     /// Skips a wish, or refuses the profile.
     fn cannot(&mut self, require: bool, key: &str, reason: String) -> Result<(), PlanError> {
-        let wish = format!("{key} of {}", self.on.nic.name);
-        if require {
-            return Err(PlanError::Required { wish, reason });
-        }
-        self.desired.skipped.push(Skipped { wish, reason });
-        Ok(())
+        self.desired.cannot(require, format!("{key} of {}", self.on.nic.name), reason)
     }
 
     /// Why something is not known.

@@ -40,6 +40,15 @@ impl Desired {
         self.reasons.insert(setting.clone(), reason.into());
         self.settings.insert(setting, value);
     }
+
+    /// Skips a wish that the host cannot have, or refuses the profile where it requires it.
+    fn cannot(&mut self, require: bool, wish: String, reason: String) -> Result<(), PlanError> {
+        if require {
+            return Err(PlanError::Required { wish, reason });
+        }
+        self.skipped.push(Skipped { wish, reason });
+        Ok(())
+    }
 }
 
 /// A wish that the host cannot have; the rest of the profile can be had without.
@@ -192,12 +201,6 @@ pub enum PlanError {
          refuses that; write \"off\" or \"keep\""
     )]
     IsolatedDefault(CpuSet),
-    /// A sysctl does not exist here.
-    #[error(
-        "sysctl {0} does not exist on this kernel or in this network namespace ({path}); \
-         remove it from the profile", path = .0.path()
-    )]
-    NoSysctl(SysctlName),
     /// A sysctl holds another number of fields, or words where numbers are asked for.
     #[error(
         "sysctl {name} holds \"{found}\" here, to which \"{asked}\" cannot be compared; give a value of that form"

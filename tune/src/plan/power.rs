@@ -1,6 +1,6 @@
 //! The CPU governor and how the interface polls: only what the profile asks for. Pure.
 
-use super::{Desired, PlanError, Skipped};
+use super::{Desired, PlanError};
 use crate::cpu_set::CpuSet;
 use crate::host::{Host, NapiFile, Nic};
 use crate::profile::{NapiWish, Profile};
@@ -33,11 +33,11 @@ pub(super) fn plan_governor(
     let wish = format!("cpu.governor = \"{wanted}\"");
     if !without.is_empty() {
         let reason = format!("CPUs {without} have no cpufreq, as in a virtual machine");
-        cannot(profile.cpu.require, wish.clone(), reason, desired)?;
+        desired.cannot(profile.cpu.require, wish.clone(), reason)?;
     }
     if !lacking.is_empty() {
         let reason = format!("CPUs {lacking} have other governors: {available}");
-        cannot(profile.cpu.require, wish, reason, desired)?;
+        desired.cannot(profile.cpu.require, wish, reason)?;
     }
     Ok(())
 }
@@ -58,7 +58,7 @@ fn plan_napi_of(wishes: &NapiWish, nic: &Nic, desired: &mut Desired) -> Result<(
             None => {
                 let path = file.path(&nic.name);
                 let reason = format!("there is no {path}, which Linux {} brought", file.since());
-                cannot(wishes.require, format!("{key} of {}", nic.name), reason, desired)?;
+                desired.cannot(wishes.require, format!("{key} of {}", nic.name), reason)?;
             }
         }
     }
@@ -79,18 +79,9 @@ fn plan_napi_of(wishes: &NapiWish, nic: &Nic, desired: &mut Desired) -> Result<(
             desired.reasons.remove(&setting);
             let wish = format!("napi.{} of {}", file.name(), nic.name);
             let reason = format!("without napi.{}, which is 0, {alone}", other.name());
-            cannot(wishes.require, wish, reason, desired)?;
+            desired.cannot(wishes.require, wish, reason)?;
         }
     }
-    Ok(())
-}
-
-/// Skips a wish, or refuses the profile.
-fn cannot(require: bool, wish: String, reason: String, desired: &mut Desired) -> Result<(), PlanError> {
-    if require {
-        return Err(PlanError::Required { wish, reason });
-    }
-    desired.skipped.push(Skipped { wish, reason });
     Ok(())
 }
 

@@ -58,6 +58,8 @@ pub struct Profile {
     pub napi: NapiWish,
     /// Sysctls in the order of the file.
     pub sysctls: Vec<SysctlWish>,
+    /// Refuse the profile where the kernel lacks one of them.
+    pub require_sysctls: bool,
     /// What the user says of the queue map; never in the file, which is for more hosts than one.
     pub map: ToldMap,
 }
@@ -120,9 +122,9 @@ impl Profile {
         };
         let cpu = root.section("cpu")?.map(|section| power::parse_cpu(&section)).transpose()?;
         let napi = root.section("napi")?.map(|section| power::parse_napi(&section)).transpose()?;
-        let sysctls = match root.section("sysctl")? {
-            Some(section) => parse_sysctls(&section)?,
-            None => Vec::new(),
+        let (sysctls, require_sysctls) = match root.section("sysctl")? {
+            Some(section) => (parse_sysctls(&section)?, section.flag(REQUIRE)?.unwrap_or(false)),
+            None => (Vec::new(), false),
         };
         Ok(Self {
             interface: parse_interface(&root)?,
@@ -133,6 +135,7 @@ impl Profile {
             cpu: cpu.unwrap_or_default(),
             napi: napi.unwrap_or_default(),
             sysctls,
+            require_sysctls,
             map: ToldMap::default(),
         })
     }
@@ -169,8 +172,11 @@ fn parse<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
 }
 
+/// The one key of `[sysctl]` that is no sysctl, whose names have a dot.
+const REQUIRE: &str = "require";
+
 fn parse_sysctls(section: &Section) -> Result<Vec<SysctlWish>, ProfileError> {
-    let mut entries: Vec<_> = section.table.iter().collect();
+    let mut entries: Vec<_> = section.table.iter().filter(|(key, _)| key.get_ref() != REQUIRE).collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     entries.into_iter().map(|(key, value)| parse_sysctl(section, key.get_ref(), &key.span(), value)).collect()
 }
