@@ -1,4 +1,5 @@
-//! A worker that can't go on is seen: the others end in good order, and the process says what happened and fails.
+//! A worker that can't go on is seen: the others end in good order, and the process says what happened and
+//! fails.
 
 use std::fs;
 use std::net::Shutdown;

@@ -173,7 +173,8 @@ fn out_of_descriptors_clients_wait_and_are_served_when_there_are_some_again() {
     let server =
         Server::start(&["--without", "direct-descriptors", "--max-connections", "20", "--cores", &core]);
     let limit = limit_with_room_for(3, &proc::descriptors(server.pid()));
-    // The limit is that of the moment in which an accept was asked for: these use up the accepts of the start.
+    // The limit is that of the moment in which an accept was asked for: these use up the accepts of the
+    // start.
     let mut first = connect_and_send(&server, 20);
     wait_until("twenty clients served", || count_served(&mut first) == 20);
     server.limit_descriptors(limit);

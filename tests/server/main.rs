@@ -1,11 +1,12 @@
 //! Black-box tests of the `server` binary: every test starts a process of its own on a port the kernel
 //! chooses, talks to it over loopback, and reads what it does from its report and from /proc.
 //!
-//! With `SERVER_WITHOUT=direct-descriptors,receive-credit` in the environment all servers get it as `--without`: what they
-//! then use, kernels from 6.1 on have.
+//! With `SERVER_WITHOUT=direct-descriptors,receive-credit` in the environment all servers get it as
+//! `--without`: what they then use, kernels from 6.1 on have.
 //!
-//! Each way in which io_uring servers are known to go wrong has a test here, against the real kernel, or (S) in `server/src/worker/simulation`, against a simulated
-//! one that comes to every order of completions; most have both:
+//! Each way in which io_uring servers are known to go wrong has a test here, against the real kernel, or (S)
+//! in `server/src/worker/simulation`, against a simulated one that comes to every order of completions; most
+//! have both:
 //!
 //! | what goes wrong | file: test |
 //! |---|---|

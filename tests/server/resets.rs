@@ -8,8 +8,8 @@ use crate::common::client::{CHUNK, fill_all};
 use crate::common::{Client, Server, proc, wait_until};
 use crate::echo::MORE_THAN_FITS;
 
-/// What must be true after any storm: a new client is served, nothing is open, no descriptor is left over, and
-/// the log is as short as before.
+/// What must be true after any storm: a new client is served, nothing is open, no descriptor is left over,
+/// and the log is as short as before.
 fn assert_unharmed(server: Server, descriptors: usize, accepted: u64) {
     let mut client = Client::connect(server.address);
     client.echo(100_000);

@@ -40,7 +40,8 @@ fn two_hundred_stalled_readers_leave_buffers_of_a_small_pool_for_a_healthy_clien
     stall_two_hundred(&Server::start(&["--buffers", "64", "--buffer-size", "1024"]));
 }
 
-/// Clients that write a few bytes at a time and do not read: a write must not cost a buffer, nor memory of its own.
+/// Clients that write a few bytes at a time and do not read: a write must not cost a buffer, nor memory of
+/// its own.
 #[test]
 fn stalled_writers_of_few_bytes_cost_little_memory_and_no_buffers() {
     let server = Server::start(&["--buffers", "64", "--buffer-size", "16384"]);

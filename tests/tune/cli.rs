@@ -124,7 +124,8 @@ fn show_says_why_an_interrupt_map_is_not_used() {
     }
 }
 
-/// A copy of the mlx5 tree in which `bond0` with 16 queues has both functions as ports, and `bond0.7` is a VLAN on it.
+/// A copy of the mlx5 tree in which `bond0` with 16 queues has both functions as ports, and `bond0.7` is a
+/// VLAN on it.
 fn bonded() -> tempfile::TempDir {
     let tree = copy_of("mlx5-48cpu");
     let net = tree.path().join("sys/class/net");

@@ -39,7 +39,8 @@ fn what_a_driver_shows_and_refuses_is_skipped_and_the_rest_goes_on() {
             }
         };
         let files = KernelFiles::with_writer(root.path(), refuses).unwrap();
-        let text = "[rings]\nrx = 1024\n[queues]\nirq = \"keep\"\nrps = \"keep\"\nxps = \"keep\"\n[features]\nntuple = \"on\"\n";
+        let text = "[rings]\nrx = 1024\n[queues]\nirq = \"keep\"\nrps = \"keep\"\nxps = \"keep\"\n\
+                    [features]\nntuple = \"on\"\n";
         let text = format!("{text}[coalesce]\nadaptive_rx = false\nrx_usecs = 8\nrequire = {require}\n");
         let profile = Profile::parse(&text, "profile").unwrap();
         let applied = tune::apply_profile(&files, &root.path().join("state"), &profile);
@@ -137,7 +138,8 @@ fn everything() -> Value {
 }
 
 const ALL: &str = "[channels]\n[rings]\nrx = 2048\ntx = 9999\n[coalesce]\nadaptive_rx = false\nrx_usecs = 8\n\
-                   [rss]\ntable = \"equal\"\nudp4 = \"sdfn\"\n[features]\nntuple = \"on\"\n[queues]\nirq = \"keep\"\nrps = \"keep\"\n\
+                   [rss]\ntable = \"equal\"\nudp4 = \"sdfn\"\n[features]\nntuple = \"on\"\n[queues]\n\
+                   irq = \"keep\"\nrps = \"keep\"\n\
                    xps = \"keep\"\n";
 
 #[test]

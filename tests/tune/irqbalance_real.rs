@@ -1,5 +1,5 @@
-//! The real irqbalance, in a mount namespace where `/run` is its own and `/proc/irq` is read-only, so that it moves none of
-//! the machine's interrupts.
+//! The real irqbalance, in a mount namespace where `/run` is its own and `/proc/irq` is read-only, so that it
+//! moves none of the machine's interrupts.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
@@ -29,7 +29,8 @@ fn irqs(numbers: &[u32]) -> BTreeSet<Irq> {
     numbers.iter().copied().map(Irq).collect()
 }
 
-/// Where irqbalances run that nobody else sees; one test at a time, since a process without a socket is looked for, too.
+/// Where irqbalances run that nobody else sees; one test at a time, since a process without a socket is
+/// looked for, too.
 struct Machine {
     namespace: Namespace,
     _alone: MutexGuard<'static, ()>,
@@ -262,7 +263,8 @@ fn a_socket_of_another_user_is_not_asked() {
         std::os::unix::fs::chown("/run/irqbalance", Some(65534), None).unwrap();
         // The peer's user is that of the process that listens.
         let script = format!(
-            "import os, socket\nos.setuid(65534)\ns = socket.socket(socket.AF_UNIX)\ns.bind('{path}')\ns.listen()\n\
+            "import os, socket\nos.setuid(65534)\ns = socket.socket(socket.AF_UNIX)\ns.bind('{path}')\n\
+             s.listen()\n\
              print('up', flush=True)\nprint(len(s.accept()[0].recv(99)), flush=True)"
         );
         let mut python = Command::new("python3");

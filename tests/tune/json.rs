@@ -1,5 +1,6 @@
-//! Every command but those for a shell and for man has `--json`, and each object of schema 1 has the fields of `json.txt`, of these types, and no others: who
-//! changes one of them changes the schema. (What `watch` prints is in its own tests.)
+//! Every command but those for a shell and for man has `--json`, and each object of schema 1 has the fields
+//! of `json.txt`, of these types, and no others: who changes one of them changes the schema. (What `watch`
+//! prints is in its own tests.)
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 

@@ -69,7 +69,8 @@ fn how_a_veth_polls_is_set_and_given_back() {
     assert_eq!(values(&veth), ["0", "0", "0"]);
 }
 
-/// A veth has NAPI instances while GRO is on; without them the kernel refuses, and what was written before is undone.
+/// A veth has NAPI instances while GRO is on; without them the kernel refuses, and what was written before is
+/// undone.
 #[test]
 fn threads_poll_where_there_is_napi_and_a_refusal_undoes_the_rest() {
     let Some(veth) = Veth::with_queues(2) else { return };

@@ -136,7 +136,8 @@ fn names_from_before_a_rename_do_not_matter_where_netlink_or_the_device_knows() 
     assert!(run(tree.path(), ["plan", &auto()]).refusal().contains("by the name only, which is a guess"));
 }
 
-/// tune-nic.sh finds no queue in the names of gve and mana, and rpk none in those of ena, which it leaves in any order.
+/// tune-nic.sh finds no queue in the names of gve and mana, and rpk none in those of ena, which it leaves in
+/// any order.
 #[test]
 fn names_with_blocks_or_hyphens_and_chips_with_spaces() {
     let ena = shown(&host("ena-8cpu"), &[]);

@@ -139,7 +139,8 @@ fn a_flow_table_size_that_the_kernel_rounds_is_no_difference() {
     assert_eq!(veth.values(), before);
 }
 
-/// The values of the host's own network namespace and of the virtual one are two things, also for the journal.
+/// The values of the host's own network namespace and of the virtual one are two things, also for the
+/// journal.
 #[test]
 fn each_network_namespace_has_its_own_journal() {
     let (Some(one), Some(other)) = (Veth::with_queues(2), Veth::with_queues(2)) else { return };
@@ -216,8 +217,8 @@ fn restore_is_refused_with_a_sys_of_another_network_namespace_and_keeps_the_jour
     assert_eq!(one.values(), before);
 }
 
-/// EINVAL is what the kernel answers for a queue outside of all traffic classes (mqprio) or on a subordinate device. Not
-/// every kernel has mqprio; `clear_refs` answers EINVAL to every reader.
+/// EINVAL is what the kernel answers for a queue outside of all traffic classes (mqprio) or on a subordinate
+/// device. Not every kernel has mqprio; `clear_refs` answers EINVAL to every reader.
 #[test]
 fn a_tx_queue_whose_xps_cannot_be_read_has_none() {
     let Some(veth) = Veth::with_queues(2) else { return };

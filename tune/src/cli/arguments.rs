@@ -17,8 +17,8 @@ pub(super) struct Cli {
     pub(super) command: Command,
 }
 
-const EXIT_STATUS: &str = "Exit status: 0 done or nothing to do, 1 error, 2 usage error; plan: 2 there are changes; \
-                           check: 2 drifted, 1 could not tell; diff: 2 there are differences";
+const EXIT_STATUS: &str = "Exit status: 0 done or nothing to do, 1 error, 2 usage error; plan: 2 there are \
+                           changes; check: 2 drifted, 1 could not tell; diff: 2 there are differences";
 
 /// They stand before or after the subcommand. Which of them it takes is in [`takes`].
 #[derive(clap::Args)]
@@ -48,8 +48,8 @@ pub(super) struct Options {
 
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Print queues, interrupts, CPUs, RPS, XPS, channels, rings and the like of an interface, or of all that have a
-    /// device or several queues
+    /// Print queues, interrupts, CPUs, RPS, XPS, channels, rings and the like of an interface, or of all that
+    /// have a device or several queues
     Show {
         /// The interface
         #[arg(value_name = "IFACE")]
@@ -84,16 +84,18 @@ pub(super) enum Command {
     },
     /// Print a shell script that does what apply would do now, for review and for hosts without this program
     ///
-    /// Where a device's queues change with it, what is set of those comes with a second script, made after the first has run.
+    /// Where a device's queues change with it, what is set of those comes with a second script, made after
+    /// the first has run.
     #[command(after_help = "Exit status of the script: 0 done, 2 done and to be made once more, 1 undone")]
     Script {
         /// TOML, see profiles/README.md
         profile: PathBuf,
     },
-    /// Look again and again, and say in one line each what is not as the profile wants it any more, until SIGTERM
+    /// Look again and again, and say in one line each what is not as the profile wants it any more, until
+    /// SIGTERM
     ///
-    /// A link event leads to a look at once; between them a poll opens few files. A restore ends a watch that repairs. Under
-    /// systemd, Type=notify and WatchdogSec work.
+    /// A link event leads to a look at once; between them a poll opens few files. A restore ends a watch that
+    /// repairs. Under systemd, Type=notify and WatchdogSec work.
     Watch {
         /// TOML, see profiles/README.md
         profile: PathBuf,
@@ -120,7 +122,8 @@ pub(super) enum Command {
         #[arg(long)]
         profile: Option<PathBuf>,
     },
-    /// Print the settings in which two captures (or directories as for --root) differ, or the keys in which two profiles do
+    /// Print the settings in which two captures (or directories as for --root) differ, or the keys in which
+    /// two profiles do
     #[command(after_help = "Exit status: 0 no differences, 2 there are some (and usage errors), 1 error")]
     Diff {
         /// A capture or a profile
@@ -161,8 +164,8 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
     Ok(interval)
 }
 
-/// True if an option, by the name of its field in [`Options`], has a meaning for a subcommand: it is offered there, and
-/// refused elsewhere.
+/// True if an option, by the name of its field in [`Options`], has a meaning for a subcommand: it is offered
+/// there, and refused elsewhere.
 fn takes(subcommand: &str, option: &str) -> bool {
     let applies = ["apply", "watch"].contains(&subcommand);
     let plans = applies || ["plan", "check", "script"].contains(&subcommand);
@@ -198,7 +201,8 @@ pub(super) fn command() -> clap::Command {
     })
 }
 
-/// Where all options stand together: the subcommands that take one, or those that do not, whichever are fewer.
+/// Where all options stand together: the subcommands that take one, or those that do not, whichever are
+/// fewer.
 fn takers(subcommands: &[String], option: &str) -> String {
     let (takers, others): (Vec<&str>, Vec<&str>) =
         subcommands.iter().map(String::as_str).partition(|subcommand| takes(subcommand, option));

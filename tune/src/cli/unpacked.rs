@@ -1,5 +1,6 @@
-//! Where a capture is unpacked: a directory below `TMPDIR` that goes with its value. One that a killed run left goes with
-//! the next run: each is locked as long as its run lives, and the kernel lets go of the lock of a process that is gone.
+//! Where a capture is unpacked: a directory below `TMPDIR` that goes with its value. One that a killed run
+//! left goes with the next run: each is locked as long as its run lives, and the kernel lets go of the lock
+//! of a process that is gone.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

@@ -1,4 +1,5 @@
-//! The edge to the kernel behind `ethtool -l -g -c -x -k -n` and `-L -G -C -X -K -N`: generic netlink, and for RSS an ioctl.
+//! The edge to the kernel behind `ethtool -l -g -c -x -k -n` and `-L -G -C -X -K -N`: generic netlink, and
+//! for RSS an ioctl.
 
 mod error;
 mod ioctl;
@@ -114,7 +115,8 @@ fn set_channels(
             .with(&format!("\"ethtool -X {interface} default\" takes that table back"))
             .into());
     }
-    let given_back = "asked again after the RSS table that was in the way was given back to the kernel; dmesg may have more";
+    let given_back = "asked again after the RSS table that was in the way was given back to the kernel; \
+                      dmesg may have more";
     ask(socket, &request, operation, |_| ()).map(drop).map_err(|error| error.with(given_back).into())
 }
 

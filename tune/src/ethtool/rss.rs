@@ -53,8 +53,9 @@ pub(super) fn set_fields(
     })
 }
 
-/// A table over all RX queues is set by taking back what was set before it: the kernel then fills it by the same rule, and
-/// does not refuse fewer channels later for the sake of a table that somebody has set (`IFF_RXFH_CONFIGURED`).
+/// A table over all RX queues is set by taking back what was set before it: the kernel then fills it by the
+/// same rule, and does not refuse fewer channels later for the sake of a table that somebody has set
+/// (`IFF_RXFH_CONFIGURED`).
 pub(super) fn set_table(
     interface: &InterfaceName,
     table: &RssTable,
@@ -74,8 +75,8 @@ pub(super) fn set_table(
     Ok(put(Some(&entries))?)
 }
 
-/// Gives a table that is even over all RX queues back to the kernel, whose own is so, too; false of any other. `operation`
-/// is what it is in the way of.
+/// Gives a table that is even over all RX queues back to the kernel, whose own is so, too; false of any
+/// other. `operation` is what it is in the way of.
 pub(super) fn give_back(interface: &InterfaceName, operation: &str) -> Result<bool, EthtoolError> {
     let operation = &format!("{operation}: give the RSS table that is in the way back to the kernel");
     let ioctl::Rxfh { table, input_xfrm, .. } = by_ioctl(operation, ioctl::rxfh(interface))?;

@@ -211,8 +211,9 @@ impl Planner<'_> {
         }
     }
 
-    /// Equal over the queues that there will be. A table that is so already, in whatever order, is left; so is one that
-    /// the driver will fill anew for another number of channels: it is looked at again after that.
+    /// Equal over the queues that there will be. A table that is so already, in whatever order, is left; so
+    /// is one that the driver will fill anew for another number of channels: it is looked at again after
+    /// that.
     fn table(&mut self, require: bool, queues: Option<Channels>) -> Result<(), PlanError> {
         const KEY: &str = "rss.table";
         let Some(rss) = self.on.ethtool.rss.as_ref().filter(|rss| !rss.table.is_empty()) else {
@@ -229,7 +230,8 @@ impl Planner<'_> {
             }
         } else if wanted != now && is_even(&rss.table, now) {
             self.desired.notes.push(format!(
-                "rss.table of {}: the driver fills the table anew for {wanted} channels; it is looked at again then",
+                "rss.table of {}: the driver fills the table anew for {wanted} channels; it is looked at \
+                 again then",
                 self.on.nic.name
             ));
         } else {
@@ -268,8 +270,8 @@ impl Planner<'_> {
     }
 }
 
-/// Channels for `rx` receive and `tx` transmit queues, as the driver has them: combined ones where there are any, else of
-/// each kind. (Some drivers refuse a mixture of the two.)
+/// Channels for `rx` receive and `tx` transmit queues, as the driver has them: combined ones where there are
+/// any, else of each kind. (Some drivers refuse a mixture of the two.)
 fn lay(mut channels: Channels, rx: u32, tx: u32) -> Channels {
     let to = |limited: Option<Limited>, number: u32| {
         limited.map(|limited| Limited { now: number.min(limited.max), ..limited })
@@ -285,8 +287,8 @@ fn lay(mut channels: Channels, rx: u32, tx: u32) -> Channels {
     channels
 }
 
-/// The host with as many queues as it will have after the planned channels: the first ones, as they are now. What a new
-/// queue will hold, and which interrupt it gets, is found out when it is there.
+/// The host with as many queues as it will have after the planned channels: the first ones, as they are now.
+/// What a new queue will hold, and which interrupt it gets, is found out when it is there.
 ///
 /// # Errors
 /// If somebody told the interrupts of now: they are not those that the driver will ask for.
@@ -319,8 +321,8 @@ fn resized(on: &NicHost, desired: &mut Desired) -> Option<Channels> {
     let mut ethtool = on.ethtool.clone();
     ethtool.set(Knob::Channels, &after.to_string()).ok()?;
     desired.notes.push(format!(
-        "{} goes from {before} to {after}: its interrupts and queues are discovered and planned again after that; what is \
-         said of them here is of those of now",
+        "{} goes from {before} to {after}: its interrupts and queues are discovered and planned again after \
+         that; what is said of them here is of those of now",
         setting.path()
     ));
     ethtool.channels

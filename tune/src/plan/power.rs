@@ -67,8 +67,8 @@ fn plan_napi_of(wishes: &NapiWish, nic: &Nic, desired: &mut Desired) -> Result<(
         (
             NapiFile::GroFlushTimeout,
             NapiFile::DeferHardIrqs,
-            "the kernel defers no interrupt and only holds longer what GRO merges; say napi_defer_hard_irqs = 0 too if \
-             that is meant",
+            "the kernel defers no interrupt and only holds longer what GRO merges; say napi_defer_hard_irqs \
+             = 0 too if that is meant",
         ),
     ] {
         let asked = wishes.files.get(&file).is_some_and(|value| *value > 0);
@@ -144,9 +144,8 @@ mod tests {
         );
         assert_eq!(
             skipped,
-            [
-                "napi.threaded = true of eth0: there is no /sys/class/net/eth0/threaded, which Linux 5.12 brought"
-            ]
+            ["napi.threaded = true of eth0: there is no /sys/class/net/eth0/threaded, which Linux 5.12 \
+                 brought"]
         );
         assert!(planned("[napi]\nthreaded = true\nrequire = true").unwrap_err().contains("requires it"));
         assert_eq!(planned("[napi]\nthreaded = \"keep\""), Ok((vec![], vec![])));
@@ -159,7 +158,8 @@ mod tests {
         assert!(skipped[0].contains("without napi.gro_flush_timeout"), "{skipped:?}");
     }
 
-    /// `napi_complete_done()` in `net/core/dev.c`: without a deferred interrupt the timer only holds what GRO has merged.
+    /// `napi_complete_done()` in `net/core/dev.c`: without a deferred interrupt the timer only holds what GRO
+    /// has merged.
     #[test]
     fn a_timeout_alone_would_only_hold_packets_back() {
         let (set, skipped) = planned("[napi]\ngro_flush_timeout = 20000").unwrap();

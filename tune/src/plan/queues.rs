@@ -44,8 +44,8 @@ pub(super) fn plan(
     plan_rps_default(queues.rps_default, host, workers, desired)
 }
 
-/// RX and TX queues are laid out each for themselves, except where one interrupt serves both of a number: then they
-/// must agree, the larger number of queues decides, and the fewer queues of the other direction share its CPUs.
+/// RX and TX queues are laid out each for themselves, except where one interrupt serves both of a number: the
+/// larger number of queues then decides, and the fewer queues of the other direction share its CPUs.
 fn lay_out<'a>(
     queues: &Queues,
     on: &'a NicHost,
@@ -126,9 +126,10 @@ impl Laid<'_> {
                     && *affinity != wanted
                 {
                     desired.notes.push(format!(
-                        "{} is to be {wanted} and holds {affinity}, and it is read-only: the kernel manages this interrupt \
-                         ({}), and apply will refuse; leave all of them with queues.irq = \"keep\" and, where there is a \
-                         queue for each CPU, queues.rps set to a fixed choice",
+                        "{} is to be {wanted} and holds {affinity}, and it is read-only: the kernel manages \
+                         this interrupt ({}), and apply will refuse; leave all of them with queues.irq \
+                         = \"keep\" and, where there is a queue for each CPU, queues.rps set to a fixed \
+                         choice",
                         setting.path(),
                         row.name
                     ));
@@ -190,7 +191,7 @@ impl Laid<'_> {
         let completes = if own_irq && wishes.irq == IrqPolicy::QueueCpu {
             format!("tx-{queue} completes on CPU {cpu}")
         } else {
-            // A virtual interface has no completions, and those of an interrupt that is kept come where it is.
+            // A virtual interface has no completions; those of an interrupt that is kept come where it is.
             format!("tx-{queue} belongs to CPU {cpu}")
         };
         if senders.len() == 1 {
@@ -208,8 +209,8 @@ impl Laid<'_> {
         }
     }
 
-    /// The RX queues whose connections send on the TX queue of this position: those of its number, and where one
-    /// direction has fewer queues its numbers go round.
+    /// The RX queues whose connections send on the TX queue of this position: those of its number, and where
+    /// one direction has fewer queues its numbers go round.
     fn received_with(&self, position: usize) -> CpuSet {
         let rx = &self.on.nic.rx_queues;
         let tx = self.tx.len();
@@ -250,7 +251,8 @@ impl Laid<'_> {
             RpsPolicy::Auto if own_irq && self.has_a_queue_for_each_cpu() => (
                 CpuSet::new(),
                 format!(
-                    "{counts}: each has an interrupt on a CPU of its own, and RPS would take new flows away from it"
+                    "{counts}: each has an interrupt on a CPU of its own, and RPS would take new flows away \
+                     from it"
                 ),
             ),
             RpsPolicy::Auto if fires_there && layout.group.len() == 1 => (
@@ -302,16 +304,16 @@ fn note_idle_queues(on: &NicHost, desired: &mut Desired) {
         return;
     }
     desired.notes.push(format!(
-        "RSS of {} spreads new connections over {} of its {} receive queues: the workers on the CPUs of the others get none \
-         where listeners are chosen by CPU; [channels] and [rss] in the profile change that",
+        "RSS of {} spreads new connections over {} of its {} receive queues: the workers on the CPUs of the \
+         others get none where listeners are chosen by CPU; [channels] and [rss] in the profile change that",
         nic.name,
         used.len(),
         nic.rx_queues.len()
     ));
 }
 
-/// What the kernel would refuse is refused here: it parses into the mask that is in force, so that a refused write
-/// leaves it empty (`rps_default_mask_sysctl()` in `net/core/sysctl_net_core.c`).
+/// What the kernel would refuse is refused here: it parses into the mask that is in force, so that a refused
+/// write leaves it empty (`rps_default_mask_sysctl()` in `net/core/sysctl_net_core.c`).
 fn plan_rps_default(
     wish: RpsDefault,
     host: &Host,
@@ -331,7 +333,8 @@ fn plan_rps_default(
         let reason = if topology.prints_whole_mask() {
             "there is no /proc/sys/net/core/rps_default_mask (Linux 6.3 and later have it)".to_owned()
         } else {
-            "with more than 448 possible CPUs the kernel prints only the end of it, so that it could not be restored"
+            "with more than 448 possible CPUs the kernel prints only the end of it, so that it could not be \
+             restored"
                 .to_owned()
         };
         desired.skipped.push(Skipped { wish: "queues.rps_default".to_owned(), reason });

@@ -5,7 +5,8 @@ use crate::host::Host;
 use crate::profile::{Profile, SysctlWish};
 use crate::setting::{Setting, Value};
 
-/// The kernel rounds this one up to a power of two (`rps_sock_flow_sysctl()` in `net/core/sysctl_net_core.c`).
+/// The kernel rounds this one up to a power of two (`rps_sock_flow_sysctl()` in
+/// `net/core/sysctl_net_core.c`).
 const ROUNDED_UP: &str = "net.core.rps_sock_flow_entries";
 
 pub(super) fn plan(profile: &Profile, host: &Host, desired: &mut Desired) -> Result<(), PlanError> {
@@ -123,7 +124,8 @@ mod tests {
     #[test]
     fn what_holds_more_than_is_asked_for_is_listed() {
         let profile = Profile::parse(
-            "[sysctl]\n\"net.core.somaxconn\" = 128\n\"net.core.a\" = { exact = 1 }\n\"net.core.b\" = \"1 9\"\n\
+            "[sysctl]\n\"net.core.somaxconn\" = 128\n\"net.core.a\" = { exact = 1 }\n\"net.core.b\" = \"1 \
+             9\"\n\
              \"net.core.rps_sock_flow_entries\" = 33000",
             "p",
         );

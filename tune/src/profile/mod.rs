@@ -1,7 +1,7 @@
 //! `Profile`: what is asked for, from TOML.
 //!
-//! Every key is checked: an unknown key, a wrong type or a value out of range is refused with the file, the line,
-//! the key's path and what may stand there. `profiles/README.md` explains the keys. Pure.
+//! Every key is checked: an unknown key, a wrong type or a value out of range is refused with the file, the
+//! line, the key's path and what may stand there. `profiles/README.md` explains the keys. Pure.
 
 mod ethtool;
 mod init;
@@ -31,9 +31,9 @@ pub use crate::host::InterfaceChoice;
 use crate::host::{SysctlName, ToldMap};
 use crate::setting::Value;
 
-/// Sysctls that hold a CPU mask. A write that the kernel refuses can leave such a file empty, and on a large host
-/// reading it gives only the end of the mask (`dump_cpumask()` in `net/core/sysctl_net_core.c`): the old value could
-/// neither be kept nor put back.
+/// Sysctls that hold a CPU mask. A write that the kernel refuses can leave such a file empty, and on a large
+/// host reading it gives only the end of the mask (`dump_cpumask()` in `net/core/sysctl_net_core.c`): the old
+/// value could neither be kept nor put back.
 const CPU_MASKS: [&str; 2] = ["net.core.rps_default_mask", "net.core.flow_limit_cpu_bitmap"];
 
 /// Sysctls that hold the two ends of a range, of which neither is an amount that could be raised.
@@ -198,8 +198,9 @@ fn parse_sysctl(
         .parse()
         .map_err(|error: crate::host::SysctlNameError| section.error(key, span, &error.to_string()))?;
     if CPU_MASKS.contains(&name.as_str()) {
-        const MASK: &str = "is a CPU mask, whose old value is lost when the kernel refuses a new one; remove it from \
-                            the profile and write queues.rps_default for rps_default_mask, or set it by hand";
+        const MASK: &str = "is a CPU mask, whose old value is lost when the kernel refuses a new one; remove \
+                            it from the profile and write queues.rps_default for rps_default_mask, or set it \
+                            by hand";
         return Err(section.error(key, span, MASK));
     }
     let (value, exact) = match value.get_ref() {

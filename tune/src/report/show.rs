@@ -28,8 +28,8 @@ struct InterfaceReport {
     device: Option<String>,
     /// PCI function.
     pci: Option<String>,
-    /// For an interface on others, which carry its packets: the lowest of them; `apply` takes those and not this one.
-    /// Null for one that carries them itself.
+    /// For an interface on others, which carry its packets: the lowest of them; `apply` takes those and not
+    /// this one. Null for one that carries them itself.
     lower: Option<BTreeSet<InterfaceName>>,
     /// For a virtual function of SR-IOV, the physical one.
     physical_function: Option<Function>,

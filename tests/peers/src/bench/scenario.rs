@@ -12,7 +12,8 @@ pub(crate) enum Scenario {
     Echo { size: u32, connections: u32, depth: u32 },
     /// Connections made and reset by the client, with one message before if `echo`.
     Connect { echo: bool },
-    /// Messages at a share of the rate that the best of the other contenders reaches in the closed loop, per cent.
+    /// Messages at a share of the rate that the best of the other contenders reaches in the closed loop, per
+    /// cent.
     Open { percent: u32 },
     /// Memory with idle connections.
     Memory,
@@ -45,8 +46,9 @@ impl FromStr for Scenario {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "not echo-SIZExCONNECTIONS (or …xDEPTH, such as echo-4kx50 or echo-64x50x8; size 1 to 1024k, connections 1 to \
-                 10000, depth 1 to 65536), connect-reset, connect-echo, open-PERCENT (1 to 200) or idle-memory; by default {}",
+                "not echo-SIZExCONNECTIONS (or …xDEPTH, such as echo-4kx50 or echo-64x50x8; size 1 to 1024k, \
+                 connections 1 to 10000, depth 1 to 65536), connect-reset, connect-echo, open-PERCENT (1 to \
+                 200) or idle-memory; by default {}",
                 DEFAULT.join(",")
             )
         };

@@ -19,8 +19,8 @@ use crate::setting::Value;
 const CHANNEL_KINDS: [&str; 3] = ["rx", "tx", "combined"];
 const RING_KINDS: [&str; 2] = ["rx", "tx"];
 
-/// A parameter of interrupt coalescing. In the order of writing: where adaptive moderation is on, drivers refuse or
-/// overwrite the rest.
+/// A parameter of interrupt coalescing. In the order of writing: where adaptive moderation is on, drivers
+/// refuse or overwrite the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CoalesceField {
@@ -131,8 +131,8 @@ impl Knob {
         }
     }
 
-    /// True if setting it makes the driver take its queues down and build them anew, with other interrupts perhaps, and
-    /// overwrite XPS.
+    /// True if setting it makes the driver take its queues down and build them anew, with other interrupts
+    /// perhaps, and overwrite XPS.
     #[must_use]
     pub fn rebuilds_queues(self) -> bool {
         matches!(self, Self::Channels | Self::Rings | Self::Ntuple)

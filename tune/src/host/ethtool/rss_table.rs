@@ -1,7 +1,8 @@
 //! The RSS indirection table as text. Pure.
 //!
-//! `equal 8` is what `ethtool -X IF equal 8` makes: entry i holds queue i mod 8, which is also the kernel's default for 8
-//! queues (`ethtool_rxfh_indir_default()`). Any other table is written as runs of the same queue: `table 0*16 1*16`.
+//! `equal 8` is what `ethtool -X IF equal 8` makes: entry i holds queue i mod 8, which is also the kernel's
+//! default for 8 queues (`ethtool_rxfh_indir_default()`). Any other table is written as runs of the same
+//! queue: `table 0*16 1*16`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -49,7 +50,8 @@ fn fill(queues: u32, length: usize) -> impl Iterator<Item = u32> {
     (0..queues).cycle().take(length)
 }
 
-/// True if the entries name each of the queues 0 to `queues` - 1 and no other, each as often as the others or once more.
+/// True if the entries name each of the queues 0 to `queues` - 1 and no other, each as often as the others or
+/// once more.
 pub(crate) fn is_even(entries: &[u32], queues: u32) -> bool {
     let mut counts = vec![0usize; (queues as usize).min(entries.len())];
     for &entry in entries {

@@ -1,11 +1,11 @@
 //! What is known of drivers, as sysfs names them. Pure.
 
-/// The most queues over which RSS spreads, where it is less than the channels that a driver takes (perftune.py,
-/// `__max_rx_queue_count`). More would receive nothing.
+/// The most queues over which RSS spreads, where it is less than the channels that a driver takes
+/// (perftune.py, `__max_rx_queue_count`). More would receive nothing.
 pub(super) const RSS_LIMITS: [(&str, u32); 4] = [("ixgbe", 16), ("ixgbevf", 4), ("i40e", 64), ("iavf", 16)];
 
-/// As ixgbe has it of an X550 or later (`IXGBE_MAX_RSS_INDICES_X550`), which has a table of 512 entries, where those before
-/// have 128 (`ixgbe_rss_indir_tbl_entries()`).
+/// As ixgbe has it of an X550 or later (`IXGBE_MAX_RSS_INDICES_X550`), which has a table of 512 entries,
+/// where those before have 128 (`ixgbe_rss_indir_tbl_entries()`).
 pub(super) const RSS_LIMIT_X550: u32 = 63;
 pub(super) const RSS_TABLE_X550: usize = 512;
 
@@ -28,7 +28,8 @@ pub(super) const ARFS: [&str; 8] =
 pub(super) const NTUPLE_HURTS: [(&str, &str); 2] = [
     (
         "ixgbe",
-        "on ixgbe it switches ATR off and resets the port (ixgbe_set_features), and it has no accelerated RFS",
+        "on ixgbe it switches ATR off and resets the port (ixgbe_set_features), and it has no accelerated \
+         RFS",
     ),
     ("i40e", "on i40e it replaces ATR and resets the port (i40e_set_ntuple), and it has no accelerated RFS"),
 ];

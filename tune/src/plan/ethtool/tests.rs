@@ -123,8 +123,8 @@ fn each_interface_gets_channels_as_its_driver_has_them() {
     assert!(!desired.notes.iter().any(|note| note.contains("eth1/channels")), "{:?}", desired.notes);
 }
 
-/// Each interface gets a queue for every CPU that it is laid on, and not its part of them: any of them may carry all the
-/// connections of a worker.
+/// Each interface gets a queue for every CPU that it is laid on, and not its part of them: any of them may
+/// carry all the connections of a worker.
 #[test]
 fn several_interfaces_get_a_queue_for_each_cpu_of_their_placement() {
     let mut host = host("ice");

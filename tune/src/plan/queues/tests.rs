@@ -285,12 +285,13 @@ fn every_setting_has_a_reason_with_the_facts_that_decide() {
     host.nics[0].nic.numa_node = Some(0);
     assert_eq!(
         reasons(&host, "", "smp_affinity_list")[1],
-        "eth0-TxRx-1 (RX and TX queue 1 of eth0) fires on CPU 1 (thread 0 of core 1, node 0, the NIC's): 4 queues for 4 \
-         CPUs, the NIC's node first, one thread of each core first"
+        "eth0-TxRx-1 (RX and TX queue 1 of eth0) fires on CPU 1 (thread 0 of core 1, node 0, the NIC's): 4 \
+         queues for 4 CPUs, the NIC's node first, one thread of each core first"
     );
     assert_eq!(
         reasons(&host, "", "rps_cpus")[0],
-        "4 RX queues for 4 CPUs: each has an interrupt on a CPU of its own, and RPS would take new flows away from it"
+        "4 RX queues for 4 CPUs: each has an interrupt on a CPU of its own, and RPS would take new flows \
+         away from it"
     );
     assert_eq!(reasons(&host, "", "xps_cpus")[2], "tx-2 completes on CPU 2, which sends on it alone");
     // No completions that the profile places.
