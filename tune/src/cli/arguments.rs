@@ -182,15 +182,28 @@ fn takes(subcommand: &str, option: &str) -> bool {
     }
 }
 
-/// The description of all arguments, for the parser, `--help`, completions and manual pages.
-pub(super) fn command() -> clap::Command {
+/// The description of all arguments, for the parser and `--help`: what a subcommand does not take is hidden
+/// there, to be refused by its name.
+fn command() -> clap::Command {
+    described(|option, is_taken| Some(option.hide(!is_taken)))
+}
+
+/// The same without what is refused, for manual pages and for completions, which offer what is hidden, too.
+pub(super) fn offered() -> clap::Command {
+    described(|option, is_taken| is_taken.then_some(option)).mut_args(|option| option.global(false))
+}
+
+/// Each subcommand has of the options of all what `keep` makes of them; its second argument says whether the
+/// subcommand takes this one.
+fn described(keep: impl Fn(Arg, bool) -> Option<Arg>) -> clap::Command {
     let cli = Cli::command();
     let options: Vec<Arg> = cli.get_arguments().filter(|option| option.is_global_set()).cloned().collect();
     let names: Vec<String> = cli.get_subcommands().map(|command| command.get_name().to_owned()).collect();
     let cli = cli.mut_subcommands(|command| {
-        let takes = |option: &Arg| takes(command.get_name(), option.get_id().as_str());
-        let options: Vec<Arg> = options.iter().map(|option| option.clone().hide(!takes(option))).collect();
-        command.args(options)
+        let is_taken = |option: &Arg| takes(command.get_name(), option.get_id().as_str());
+        let kept = options.iter().filter_map(|option| keep(option.clone(), is_taken(option)));
+        let kept: Vec<Arg> = kept.collect();
+        command.args(kept)
     });
     cli.mut_args(|option| match option.get_help() {
         Some(help) if option.is_global_set() => {
@@ -201,8 +214,7 @@ pub(super) fn command() -> clap::Command {
     })
 }
 
-/// Where all options stand together: the subcommands that take one, or those that do not, whichever are
-/// fewer.
+/// Where all options stand together: the subcommands that take one, or, if they are fewer, those that do not.
 fn takers(subcommands: &[String], option: &str) -> String {
     let (takers, others): (Vec<&str>, Vec<&str>) =
         subcommands.iter().map(String::as_str).partition(|subcommand| takes(subcommand, option));

@@ -32,7 +32,11 @@ impl Unpacked {
         sweep(place);
         loop {
             let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(place)?;
-            let lock = open(directory.path())?;
+            let lock = match open(directory.path()) {
+                // Not locked yet, it was taken for one that was left.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                lock => lock?,
+            };
             rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
             // Before it was locked, another run may have taken it for one that was left.
             let is_there = fs::symlink_metadata(directory.path()).is_ok_and(|there| {
@@ -71,6 +75,15 @@ fn sweep(place: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Each sweeps while the others have made a directory and not locked it yet.
+    #[test]
+    fn runs_that_begin_at_the_same_time_each_get_one() {
+        let place = tempfile::tempdir().unwrap();
+        let run = || (0..500).for_each(|_| drop(Unpacked::make_in(place.path()).unwrap()));
+        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(run))));
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn what_a_killed_run_left_goes_and_what_another_holds_stays() {
