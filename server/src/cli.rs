@@ -23,15 +23,17 @@ use crate::worker_plan::PlannedWorker;
 use crate::workers::{self, Notice};
 use crate::{doctor, host, worker_plan};
 
-/// Serves TCP connections, or UDP datagrams, on one io_uring for each pinned core: echoes them, or does what --mode says.
+/// Serves TCP connections, or UDP datagrams, on one io_uring for each pinned core: echoes them, or does what
+/// --mode says.
 ///
-/// Each core has its own listening socket on the same address (SO_REUSEPORT). With --steer cpu a connection is accepted
-/// and served on the CPU that received its SYN; `tune` arranges for the NIC to deliver it there.
+/// Each core has its own listening socket on the same address (SO_REUSEPORT). With --steer cpu a connection
+/// is accepted and served on the CPU that received its SYN; `tune` arranges for the NIC to deliver it there.
 ///
-/// When connections are accepted, a line "server: listening on ADDR:PORT, …", with all addresses, goes to stderr. SIGINT,
-/// SIGTERM, or SIGHUP unless it is ignored as by nohup: accepts what waits in the accept queues and no more, serves each open connection until it has been quiet for 50
-/// to 100 ms, ends it with a FIN, prints the report and exits with 0. When the drain timeout has passed, busy connections
-/// are ended too, and a second later cut off. A second signal cuts all off at once.
+/// When connections are accepted, a line "server: listening on ADDR:PORT, …", with all addresses, goes to
+/// stderr. SIGINT, SIGTERM, or SIGHUP unless it is ignored as by nohup: accepts what waits in the accept
+/// queues and no more, serves each open connection until it has been quiet for 50 to 100 ms, ends it with a
+/// FIN, prints the report and exits with 0. When the drain timeout has passed, busy connections are ended
+/// too, and a second later cut off. A second signal cuts all off at once.
 #[derive(Debug, Parser)]
 #[command(
     name = "server",
@@ -49,8 +51,8 @@ struct Arguments {
 }
 
 const AFTER_HELP: &str = "\
-A TIME is a number with its unit, such as 500ms, 5s or 1h. A file for --config is TOML and has the options above as \
-keys, without the dashes:
+A TIME is a number with its unit, such as 500ms, 5s or 1h. A file for --config is TOML and has the options \
+above as keys, without the dashes:
 
     listen = [\"0.0.0.0:7000\", \"[::]:7000\"]
     v6only = true
@@ -223,7 +225,8 @@ fn serve(config: &Config, json: bool) -> Result<bool> {
     Ok(!outcome.failed)
 }
 
-/// The cores as `--cores` takes them: short where they are in ascending order, one by one where another order was asked for.
+/// The cores as `--cores` takes them: short where they are in ascending order, one by one where another order
+/// was asked for.
 fn in_order(cpus: &[Cpu]) -> String {
     if cpus.is_sorted() {
         return cpus.iter().copied().collect::<CpuSet>().to_string();

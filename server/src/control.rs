@@ -40,7 +40,8 @@ impl Control {
     pub(crate) fn set(&self, phase: Phase, wakes: &[OwnedFd]) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
         for wake in wakes {
-            // The counter can't overflow: it is written once per signal. A worker that is gone needs no waking.
+            // The counter can't overflow: it is written once per signal. A worker that is gone needs no
+            // waking.
             let _ = rustix::io::write(wake, &1u64.to_ne_bytes());
         }
     }

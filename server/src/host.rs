@@ -9,7 +9,8 @@ use tune::kernel_files::KernelFiles;
 use crate::config::Config;
 use crate::worker_plan::{Offer, OtherFiles};
 
-/// Raises the soft limit of open files to the hard one and reads what the host offers to a server with this configuration.
+/// Raises the soft limit of open files to the hard one and reads what the host offers to a server with this
+/// configuration.
 pub(crate) fn offer(config: &Config) -> Result<Offer> {
     let files = KernelFiles::open("/")?;
     let online = files.read("/sys/devices/system/cpu/online")?;
@@ -38,8 +39,8 @@ fn raise_open_files() -> u32 {
     limit.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(u32::MAX)
 }
 
-/// `net.core.somaxconn` of this network namespace: the kernel cuts the backlog of `listen()` to it. No limit if it can't be
-/// read.
+/// `net.core.somaxconn` of this network namespace: the kernel cuts the backlog of `listen()` to it. No limit
+/// if it can't be read.
 pub(crate) fn somaxconn() -> u32 {
     KernelFiles::open("/")
         .and_then(|files| files.read("/proc/sys/net/core/somaxconn"))

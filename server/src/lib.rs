@@ -5,17 +5,19 @@
 //!                (pure)                    (pure)             └─ worker (CPU b): …                            ┘ stats
 //! ```
 //!
-//! A SYN processed on CPU c is given to the listener of CPU c ([`listener`], [`steering`]); the ring of CPU c accepts it,
-//! receives and sends ([`worker`]). No worker ever touches another's connections. [`skew`] decides when that is no good, and
-//! [`steer_auto`] acts upon it; between binding and the first thread [`privileges`] are given up.
+//! A SYN processed on CPU c is given to the listener of CPU c ([`listener`], [`steering`]); the ring of CPU c
+//! accepts it, receives and sends ([`worker`]). No worker ever touches another's connections. [`skew`]
+//! decides when that is no good, and [`steer_auto`] acts upon it; between binding and the first thread
+//! [`privileges`] are given up.
 //!
-//! With `--udp` the workers are those of [`udp`], which has its own, smaller loop. `server doctor` ([`doctor`]) serves nothing: it
-//! holds what the host has against the same configuration. Small parts of both: [`host`] reads CPUs and limits, [`numa`] binds
-//! a worker's memory to its node, [`pins`] keeps the workers on their CPUs, [`signals`] says when to end, [`control`] is how
-//! the main thread tells the workers to drain or stop.
+//! With `--udp` the workers are those of [`udp`], which has its own, smaller loop. `server doctor`
+//! ([`doctor`]) serves nothing: it holds what the host has against the same configuration. Small parts of
+//! both: [`host`] reads CPUs and limits, [`numa`] binds a worker's memory to its node, [`pins`] keeps the
+//! workers on their CPUs, [`signals`] says when to end, [`control`] is how the main thread tells the workers
+//! to drain or stop.
 //!
-//! What a worker counts ([`stats`]) any thread may read while it runs: the live table and the final [`report`], and the
-//! [`metrics`] endpoint.
+//! What a worker counts ([`stats`]) any thread may read while it runs: the live table and the final
+//! [`report`], and the [`metrics`] endpoint.
 
 pub mod cli;
 pub mod config;

@@ -9,8 +9,8 @@ use tune::kernel_files::KernelFiles;
 /// Bits of the node mask: the kernel's largest `MAX_NUMNODES`.
 const NODES: usize = 1024;
 
-/// Lets the calling thread's memory, its ring's among it, come from the node of this CPU only. No node known: nothing to
-/// bind to.
+/// Lets the calling thread's memory, its ring's among it, come from the node of this CPU only. No node known:
+/// nothing to bind to.
 ///
 /// # Errors
 /// Of `set_mempolicy(2)`: EINVAL if the node has no memory that this process may use.

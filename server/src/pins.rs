@@ -1,8 +1,8 @@
 //! Keeps the workers on their CPUs.
 //!
-//! When a CPU goes offline, the kernel lets the threads that were bound to it run on any other, and leaves it at that when
-//! the CPU comes back (`select_fallback_rq()` in `kernel/sched/core.c`; seen on Linux 7.3). So the main thread looks every
-//! [`TICK`], and binds them again.
+//! When a CPU goes offline, the kernel lets the threads that were bound to it run on any other, and leaves it
+//! at that when the CPU comes back (`select_fallback_rq()` in `kernel/sched/core.c`; seen on Linux 7.3). So
+//! the main thread looks every [`TICK`], and binds them again.
 
 use std::io;
 use std::time::Duration;
@@ -61,7 +61,8 @@ impl Pin {
             Err(error) => {
                 self.away = true;
                 Some(format!(
-                    "core {cpu}: its CPU is offline or not allowed any more ({}): its worker runs elsewhere until it is back",
+                    "core {cpu}: its CPU is offline or not allowed any more ({}): its worker runs elsewhere \
+                     until it is back",
                     describe(&error)
                 ))
             }

@@ -1,8 +1,9 @@
 //! Giving up what the server may do and need not: once its sockets are bound, before it accepts.
 //!
-//! All of it happens before the first thread is started. Capabilities and no_new_privs belong to a thread and go to those
-//! that it starts; user and group the kernel keeps for each thread, too, and only the C library's wrappers change those of
-//! all (nptl(7)), which is why they are called here, through `nix`, and not the system calls.
+//! All of it happens before the first thread is started. Capabilities and no_new_privs belong to a thread and
+//! go to those that it starts; user and group the kernel keeps for each thread, too, and only the C library's
+//! wrappers change those of all (nptl(7)), which is why they are called here, through `nix`, and not the
+//! system calls.
 
 use std::ffi::CString;
 use std::io;
@@ -31,7 +32,8 @@ pub(crate) enum PrivilegeError {
     },
     /// A number that the user database does not know has no group of its own.
     #[error(
-        "--user {0}: this number has no entry in the user database, so its group is not known; give --group, too"
+        "--user {0}: this number has no entry in the user database, so its group is not known; give --group, \
+         too"
     )]
     NoGroup(u32),
     /// The user database can't be read.
@@ -56,8 +58,8 @@ pub(crate) enum PrivilegeError {
     },
     /// The process could become what it was before.
     #[error(
-        "{operation} still succeeds after --user {user}: privileges are not gone; a security module or seccomp filter \
-         interferes"
+        "{operation} still succeeds after --user {user}: privileges are not gone; a security module or \
+         seccomp filter interferes"
     )]
     Regained {
         /// The system call that must fail.
@@ -67,8 +69,8 @@ pub(crate) enum PrivilegeError {
     },
     /// The new user may not use io_uring.
     #[error(
-        "--user {user}: kernel.io_uring_disabled is 1, so that user {user} may not create an io_uring; make one of its \
-         groups the kernel.io_uring_group: sysctl -w kernel.io_uring_group={group}"
+        "--user {user}: kernel.io_uring_disabled is 1, so that user {user} may not create an io_uring; make \
+         one of its groups the kernel.io_uring_group: sysctl -w kernel.io_uring_group={group}"
     )]
     NoRings {
         /// The new user.
@@ -88,8 +90,9 @@ struct Identity {
     gid: Gid,
 }
 
-/// Becomes `--user` and `--group` and makes sure that there is no way back. In any case the process and what it starts
-/// can't gain privileges by execve(2) any more (`PR_SET_NO_NEW_PRIVS`). To be called before there are threads.
+/// Becomes `--user` and `--group` and makes sure that there is no way back. In any case the process and what
+/// it starts can't gain privileges by execve(2) any more (`PR_SET_NO_NEW_PRIVS`). To be called before there
+/// are threads.
 ///
 /// # Errors
 /// If the names are unknown, the process may not become another user, or could become the old one again.
@@ -184,7 +187,8 @@ impl Identity {
         if let Some(uid) = self.uid.filter(|uid| !uid.is_root()) {
             nix::unistd::setresuid(uid, uid, uid)
                 .map_err(|errno| failed("setresuid", uid.to_string(), errno.into()))?;
-            // The kernel takes them away when root becomes somebody else, but not when another user does who has them.
+            // The kernel takes them away when root becomes somebody else, but not when another user does who
+            // has them.
             let none = CapabilitySet::empty();
             let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
             rustix::thread::set_capabilities(None, none)
@@ -195,7 +199,8 @@ impl Identity {
         Ok(())
     }
 
-    /// Whether an unprivileged process has this user and group already, as when a service manager has set them.
+    /// Whether an unprivileged process has this user and group already, as when a service manager has set
+    /// them.
     fn is_ours(&self) -> io::Result<bool> {
         let (uids, gids) = (nix::unistd::getresuid()?, nix::unistd::getresgid()?);
         let users = [uids.real, uids.effective, uids.saved];
@@ -233,7 +238,8 @@ impl Identity {
         Ok(())
     }
 
-    /// The workers make their rings as the new user. Whether this process could, which had more rights, says nothing.
+    /// The workers make their rings as the new user. Whether this process could, which had more rights, says
+    /// nothing.
     fn check_that_there_will_be_rings(&self, uid: Uid) -> Result<(), PrivilegeError> {
         let read = |name| {
             let files = KernelFiles::open("/").ok()?;
@@ -250,18 +256,20 @@ impl Identity {
     }
 }
 
-/// RLIMIT_MEMLOCK, as high as this process may have it. The memory of rings, about 350 KiB for each worker, counts against it
-/// only for those without CAP_IPC_LOCK (`ctx->user` in `io_uring/io_uring.c`), so that the rings of 48 workers do not fit
-/// the usual 8 MiB of a user while those of root do.
+/// RLIMIT_MEMLOCK, as high as this process may have it. The memory of rings, about 350 KiB for each worker,
+/// counts against it only for those without CAP_IPC_LOCK (`ctx->user` in `io_uring/io_uring.c`), so that the
+/// rings of 48 workers do not fit the usual 8 MiB of a user while those of root do.
 fn raise_locked_memory() {
     let maximum = getrlimit(Resource::Memlock).maximum;
     if setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None }).is_err() {
-        // Without CAP_SYS_RESOURCE. If this fails, too, the old limit is what there is; a ring that does not fit says so.
+        // Without CAP_SYS_RESOURCE. If this fails, too, the old limit is what there is; a ring that does not
+        // fit says so.
         let _ = setrlimit(Resource::Memlock, Rlimit { current: maximum, maximum });
     }
 }
 
-/// `io_uring_allowed()` in `io_uring/io_uring.c`, for a process without capabilities; before 6.6 there are no such settings.
+/// `io_uring_allowed()` in `io_uring/io_uring.c`, for a process without capabilities; before 6.6 there are no
+/// such settings.
 fn may_use_io_uring(disabled: Option<i64>, group: Option<i64>, groups: &[u32]) -> bool {
     match disabled {
         None | Some(0) => true,
@@ -277,8 +285,8 @@ fn failed(operation: &'static str, object: String, error: io::Error) -> Privileg
 fn hint(error: &io::Error) -> &'static str {
     match Errno::from_io_error(error) {
         Some(Errno::PERM) => {
-            "; only root, or who has CAP_SETUID and CAP_SETGID, can become another user: start as root, or leave --user \
-             and --group out"
+            "; only root, or who has CAP_SETUID and CAP_SETGID, can become another user: start as root, or \
+             leave --user and --group out"
         }
         Some(Errno::INVAL) => "; in a user namespace only the numbers of its uid_map and gid_map exist",
         _ => "",

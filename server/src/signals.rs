@@ -1,5 +1,5 @@
-//! The signals that end the server: SIGINT, SIGTERM, and SIGHUP, which the kernel sends when a terminal goes, unless whoever
-//! started the server has it ignored, as nohup(1) does.
+//! The signals that end the server: SIGINT, SIGTERM, and SIGHUP, which the kernel sends when a terminal goes,
+//! unless whoever started the server has it ignored, as nohup(1) does.
 
 use std::thread;
 
@@ -10,8 +10,8 @@ use tune::kernel_files::KernelFiles;
 
 use crate::workers::no_thread;
 
-/// From now on each of the signals calls `tell`, on a thread of its own, until that gives false. The server may have been
-/// started with one blocked, which would keep it from ever ending.
+/// From now on each of the signals calls `tell`, on a thread of its own, until that gives false. The server
+/// may have been started with one blocked, which would keep it from ever ending.
 ///
 /// # Errors
 /// If a handler can't be installed or the thread not be started.

@@ -1,16 +1,18 @@
 //! Whether one worker accepts far more connections than its share. Pure.
 //!
-//! Steering by CPU gives a worker the connections whose SYNs its CPU receives. That is a fair share where a NIC spreads
-//! them over all CPUs, and not where they come from a program on this host, or through fewer queues than there are
-//! workers: then workers idle while one is busy.
+//! Steering by CPU gives a worker the connections whose SYNs its CPU receives. That is a fair share where a
+//! NIC spreads them over all CPUs, and not where they come from a program on this host, or through fewer
+//! queues than there are workers: then workers idle while one is busy.
 //!
-//! Skewed is a window of time in which the busiest worker accepted at least [`RATIO`] times its share, so that all together
-//! do at most 57 % of what they could (with two workers: one has 87.5 %), provided that this is no accident:
+//! Skewed is a window of time in which the busiest worker accepted at least [`RATIO`] times its share, so
+//! that all together do at most 57 % of what they could (with two workers: one has 87.5 %), provided that
+//! this is no accident:
 //!
-//! * The window is the shortest of 1 to 10 s that ends now, has at least 256 connections, and half of them at most in one
-//!   tick: a burst is no trend.
-//! * With equal chances for all it would happen less than once in 10^12 windows (Chernoff's bound, for every worker). That
-//!   matters with many workers: 256 connections over 48 make one of them look busy in every other window.
+//! * The window is the shortest of 1 to 10 s that ends now, has at least 256 connections, and half of them at
+//!   most in one tick: a burst is no trend.
+//! * With equal chances for all it would happen less than once in 10^12 windows (Chernoff's bound, for every
+//!   worker). That matters with many workers: 256 connections over 48 make one of them look busy in every
+//!   other window.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -108,8 +110,9 @@ impl Watch {
     }
 }
 
-/// Of workers with this many connections open, and places for this many: the busiest, if it is full and has far more than its
-/// share. Who comes to it waits, is not counted as accepted, and so makes no window skewed, while others have room.
+/// Of workers with this many connections open, and places for this many: the busiest, if it is full and has
+/// far more than its share. Who comes to it waits, is not counted as accepted, and so makes no window skewed,
+/// while others have room.
 pub(crate) fn crowded(open: &[u64], places: &[u64]) -> Option<Skew> {
     let total = open.iter().sum();
     match (total > 0).then(|| judge(open, total, Duration::ZERO)) {
@@ -132,8 +135,8 @@ fn judge(accepted: &[u64], total: u64, time: Duration) -> Verdict {
     }
 }
 
-/// The divergence of Kullback and Leibler between two biased coins: of n throws of the `fair` one, a share of `seen` or more
-/// has a probability of e^(-n * divergence) at most.
+/// The divergence of Kullback and Leibler between two biased coins: of n throws of the `fair` one, a share of
+/// `seen` or more has a probability of e^(-n * divergence) at most.
 fn divergence(seen: f64, fair: f64) -> f64 {
     let part = |seen: f64, fair: f64| if seen > 0.0 { seen * (seen / fair).ln() } else { 0.0 };
     part(seen, fair) + part(1.0 - seen, 1.0 - fair)
@@ -214,7 +217,8 @@ mod tests {
         assert!(watch(48, &vec![tick; 4]).1.is_some());
     }
 
-    /// 256 connections, 9 of which on one of 48: 1.7 times its share is what one of them has in every other window.
+    /// 256 connections, 9 of which on one of 48: 1.7 times its share is what one of them has in every other
+    /// window.
     #[test]
     fn many_workers_need_more_connections_to_be_sure() {
         let tick = |scale: u64| (0..48).map(|w| if w == 0 { 2 * scale } else { scale }).collect::<Vec<u64>>();

@@ -1,9 +1,10 @@
-//! `--steer auto`: a thread that watches how many connections each worker accepts, and lets the hash choose the
-//! listener from the moment that one worker gets far more than its share ([`crate::skew`]), or is full with what it got. (Who waits
-//! in a full worker's accept queue then, waits on: the kernel moves nobody to another listener's.)
+//! `--steer auto`: a thread that watches how many connections each worker accepts, and lets the hash choose
+//! the listener from the moment that one worker gets far more than its share ([`crate::skew`]), or is full
+//! with what it got. (Who waits in a full worker's accept queue then, waits on: the kernel moves nobody to
+//! another listener's.)
 //!
-//! Only new SYNs are steered otherwise: a connection in the making stays with the listener that its SYN was given to
-//! (`rsk_listener` in `tcp_v4_rcv()`), and a SYN cookie is good for every listener of the group.
+//! Only new SYNs are steered otherwise: a connection in the making stays with the listener that its SYN was
+//! given to (`rsk_listener` in `tcp_v4_rcv()`), and a SYN cookie is good for every listener of the group.
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -16,8 +17,8 @@ use crate::listener::Listeners;
 use crate::skew::{self, Skew, TICK, Verdict, Watch};
 use crate::stats::LiveCore;
 
-/// The running watch. It holds the listeners: while it lives they stay open, so it has to be dropped before the workers
-/// close theirs.
+/// The running watch. It holds the listeners: while it lives they stay open, so it has to be dropped before
+/// the workers close theirs.
 pub(crate) struct SteerAuto {
     /// Nothing is ever sent: the thread ends when this is dropped.
     stop: Option<Sender<()>>,
@@ -25,8 +26,8 @@ pub(crate) struct SteerAuto {
 }
 
 impl SteerAuto {
-    /// Starts to watch these cores, which take `what`, connections or datagrams, from `listeners`. `tell` gets one line when
-    /// the watch has decided.
+    /// Starts to watch these cores, which take `what`, connections or datagrams, from `listeners`. `tell`
+    /// gets one line when the watch has decided.
     ///
     /// # Errors
     /// If the thread can't be started.

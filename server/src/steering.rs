@@ -1,7 +1,7 @@
 //! The classic BPF program that picks the listener of the CPU on which a SYN is processed. Pure.
 //!
-//! The program returns an index into the reuseport group, which is in `listen()` order; an index beyond the group makes
-//! the kernel fall back to the hash (`reuseport_select_sock` in `net/core/sock_reuseport.c`).
+//! The program returns an index into the reuseport group, which is in `listen()` order; an index beyond the
+//! group makes the kernel fall back to the hash (`reuseport_select_sock` in `net/core/sock_reuseport.c`).
 
 use tune::cpu_set::Cpu;
 
@@ -39,7 +39,8 @@ const CPU_NUMBER: u32 = 0xffff_f000 + 36;
 /// An index that no group has: the kernel uses the hash.
 const USE_HASH: u32 = u32::MAX;
 
-/// Neighbouring CPUs whose listeners are neighbours too: CPU `first + i` has listener `index + i`, `i < length`.
+/// Neighbouring CPUs whose listeners are neighbours too: CPU `first + i` has listener `index + i`, `i <
+/// length`.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     first: Cpu,
@@ -47,7 +48,8 @@ struct Run {
     index: u32,
 }
 
-/// The program for listeners of these CPUs, in the order in which they listen. A CPU without a listener uses the hash.
+/// The program for listeners of these CPUs, in the order in which they listen. A CPU without a listener uses
+/// the hash.
 pub(crate) fn program(cpus: &[Cpu]) -> Vec<Instruction> {
     let mut program = vec![instruction(LOAD, CPU_NUMBER)];
     emit(&runs(cpus), &mut program);

@@ -53,8 +53,8 @@ pub enum PlanError {
     },
     /// More connections than there can be descriptors for.
     #[error(
-        "--max-connections {asked}: with a limit of {files} open files {workers} cores can have at most {most}; give no \
-         more, or raise the limit (ulimit -n, LimitNOFILE=)"
+        "--max-connections {asked}: with a limit of {files} open files {workers} cores can have at most \
+         {most}; give no more, or raise the limit (ulimit -n, LimitNOFILE=)"
     )]
     TooManyConnections {
         /// `--max-connections`
@@ -103,8 +103,9 @@ pub(crate) struct OtherFiles {
 }
 
 impl OtherFiles {
-    /// What a server with this configuration has: what it inherits, pipes for signals, the metrics endpoint with its clients;
-    /// of each worker the ring, the eventfd, and for each address a listener, the last two also in the main thread's hands.
+    /// What a server with this configuration has: what it inherits, pipes for signals, the metrics endpoint
+    /// with its clients; of each worker the ring, the eventfd, and for each address a listener, the last two
+    /// also in the main thread's hands.
     pub(crate) fn of(config: &Config) -> Self {
         let addresses = u32::try_from(config.listen.len()).unwrap_or(u32::MAX);
         let endpoint = if config.metrics.is_some() { metrics::MOST_FILES } else { 0 };
@@ -124,8 +125,8 @@ impl OtherFiles {
 /// Connections of a worker when `--max-connections` is not given, if the limit of open files allows as many.
 pub(crate) const DEFAULT_SLOTS: u32 = 65_536;
 
-/// The most connections that each of `workers` can have. The direct descriptor table of each ring may have as many
-/// entries as the process may have files; with plain descriptors all connections share that limit.
+/// The most connections that each of `workers` can have. The direct descriptor table of each ring may have as
+/// many entries as the process may have files; with plain descriptors all connections share that limit.
 fn most_connections(others: OtherFiles, direct_descriptors: bool, workers: u32, files: u32) -> u32 {
     if direct_descriptors {
         return files.min(MAX_SLOTS).saturating_sub(others.reserve);
@@ -143,7 +144,8 @@ pub(crate) fn files_for(others: OtherFiles, direct_descriptors: bool, workers: u
     others.total(workers).saturating_add(of_each.saturating_mul(workers))
 }
 
-/// The workers for `cores` (all that are offered if `None`), in that order, with `max_connections` split evenly.
+/// The workers for `cores` (all that are offered if `None`), in that order, with `max_connections` split
+/// evenly.
 pub(crate) fn plan(
     cores: Option<&[Cpu]>,
     max_connections: Option<u32>,
@@ -240,7 +242,8 @@ mod tests {
         assert_eq!(of(1, false, Overload::Reset).reserve, 64);
     }
 
-    /// A ring's table of direct descriptors has no more than [`MAX_SLOTS`] entries, those of the reserve among them.
+    /// A ring's table of direct descriptors has no more than [`MAX_SLOTS`] entries, those of the reserve
+    /// among them.
     #[test]
     fn a_table_of_direct_descriptors_has_room_for_the_reserve() {
         let config = Config { overload: Overload::Reset, ..Config::default() };

@@ -102,7 +102,8 @@ struct Server<N> {
     live_table: Option<LiveTable>,
 }
 
-/// Runs the server until a signal or the failure of a worker ends it. `notify` is told of what happens meanwhile.
+/// Runs the server until a signal or the failure of a worker ends it. `notify` is told of what happens
+/// meanwhile.
 ///
 /// # Errors
 /// If privileges can't be given up, a thread can't be started or the listeners can't listen.
@@ -168,7 +169,8 @@ pub(crate) fn run(
     server.notify(Notice::Listening);
     listener::advice(&config).into_iter().for_each(|advice| server.notify(Notice::Note(advice)));
     server.show(&config, plan, endpoint)?;
-    // Each worker's `ready` returns. A signal that has come meanwhile makes it drain, not give up: there may be clients.
+    // Each worker's `ready` returns. A signal that has come meanwhile makes it drain, not give up: there may
+    // be clients.
     waiting.iter().for_each(|worker| _ = worker.send(()));
     while server.workers > 0 && server.control.phase() == Phase::Run {
         server.next_event();
@@ -293,8 +295,8 @@ impl<N: FnMut(Notice)> Server<N> {
         (self.control.phase() == Phase::Run).then_some(waiting)
     }
 
-    /// Takes one event, or looks after the workers' threads if none comes. Gives the worker that is ready, if that is what
-    /// happened.
+    /// Takes one event, or looks after the workers' threads if none comes. Gives the worker that is ready, if
+    /// that is what happened.
     fn next_event(&mut self) -> Option<SyncSender<()>> {
         match self.events.recv_timeout(pins::TICK) {
             Err(RecvTimeoutError::Disconnected) => unreachable!("the signal thread keeps a sender"),

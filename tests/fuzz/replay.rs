@@ -1,5 +1,5 @@
-//! Gives a target every file of its corpus, and damaged ones, without a fuzzer. Taken in by `tests/tune/fuzz_corpus.rs` and
-//! `tests/server/fuzz_corpus.rs`.
+//! Gives a target every file of its corpus, and damaged ones, without a fuzzer. Taken in by
+//! `tests/tune/fuzz_corpus.rs` and `tests/server/fuzz_corpus.rs`.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -75,6 +75,18 @@ def interrupts(tree, cpus, rows, node):
     tree.write("/proc/interrupts", "\n".join(lines))
 
 
+# Mbit/s in /sys/class/net/IF/speed; -1 is not known. Of other drivers the file cannot be read, as while a link is down.
+SPEED = {
+    "bnxt_en": 25_000,
+    "i40e": 40_000,
+    "ice": 100_000,
+    "igb": 1000,
+    "ixgbe": 10_000,
+    "mlx5_core": 100_000,
+    "virtio_net": -1,
+}
+
+
 def interface(tree, name, pci, driver, node, vectors, queues):
     """`pci`: path of the function below /sys/devices; `queues`: (rps_cpus, rps_flow_cnt, xps_cpus) each."""
     device = f"/sys/devices/{pci}"
@@ -84,6 +96,8 @@ def interface(tree, name, pci, driver, node, vectors, queues):
     tree.link(f"{device}/driver", f"{up}bus/pci/drivers/{driver}")
     tree.link(f"{net}/device", f"../../../{pci.rsplit('/', 1)[1]}")
     tree.write(f"{device}/numa_node", node)
+    if driver in SPEED:
+        tree.write(f"{net}/speed", SPEED[driver])
     for irq in vectors:
         tree.write(f"{device}/msi_irqs/{irq}", "msix")
     for queue, (rps_cpus, rps_flow_cnt, xps_cpus) in enumerate(queues):

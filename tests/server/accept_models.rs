@@ -52,7 +52,8 @@ fn with_single_the_connection_limit_holds_for_every_core() {
     assert!(report.core(first).accepted >= 2 && report.core(second).accepted >= 2, "{report:?}");
 }
 
-/// Those in the accept queue, and those on their way from one core to the other, are served before the server ends.
+/// Those in the accept queue, and those on their way from one core to the other, are served before the server
+/// ends.
 #[test]
 fn with_single_a_drain_loses_nobody() {
     for _ in 0..10 {

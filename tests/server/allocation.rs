@@ -1,5 +1,5 @@
-//! Once a server runs, it allocates nothing for what its clients do: neither for bytes nor for connections that come and
-//! go. Counted by the allocator of this process, in which the server runs.
+//! Once a server runs, it allocates nothing for what its clients do: neither for bytes nor for connections
+//! that come and go. Counted by the allocator of this process, in which the server runs.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -19,8 +19,8 @@ thread_local! {
 
 struct Counting;
 
-// SAFETY: every call goes to the system's allocator unchanged; counting neither allocates nor unwinds (the cell is
-// const-initialised and has no destructor).
+// SAFETY: every call goes to the system's allocator unchanged; counting neither allocates nor unwinds (the
+// cell is const-initialised and has no destructor).
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if !UNCOUNTED.get() {

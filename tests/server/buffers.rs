@@ -1,4 +1,4 @@
-//! With far fewer buffers than bytes under way everything still comes back (hazards 2, 3 and 8).
+//! With far fewer buffers than bytes under way everything still comes back.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -8,8 +8,8 @@ use rustix::process::Signal;
 use crate::common::pattern::Numbers;
 use crate::common::{Client, Server};
 
-/// 40 connections whose small messages are all there at once, then 40 with random messages, written and read independently.
-/// Returns how often a receive found no buffer.
+/// 40 connections whose small messages are all there at once, then 40 with random messages, written and read
+/// independently. Returns how often a receive found no buffer.
 fn echo_with(buffers: &str, size: &str) -> u64 {
     let server = Server::start(&["--buffers", buffers, "--buffer-size", size]);
     let address = server.address;

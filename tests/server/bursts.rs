@@ -2,7 +2,7 @@
 
 use crate::common::{Client, Server, cpus, sandbox, skipped};
 
-/// Hazards 4 and 14: more connections in the accept queue than one turn of a completion queue need hold.
+/// More connections in the accept queue than one turn of a completion queue need hold.
 #[test]
 fn fifteen_hundred_connections_waiting_at_once_are_all_accepted_and_served() {
     if !sandbox::allow_descriptors(4_000) || somaxconn() < 2_000 {
@@ -18,7 +18,7 @@ fn fifteen_hundred_connections_waiting_at_once_are_all_accepted_and_served() {
     server.stop_when_nothing_is_open().assert_exactly(1_500, 150_000);
 }
 
-/// Hazards 3, 4 and 15: every connection has bytes at the same moment, many times what the buffers hold.
+/// Every connection has bytes at the same moment, many times what the buffers hold.
 #[test]
 fn a_thousand_messages_waiting_at_once_are_all_echoed() {
     if !sandbox::allow_descriptors(2_000) {
@@ -35,7 +35,7 @@ fn a_thousand_messages_waiting_at_once_are_all_echoed() {
     server.stop_when_nothing_is_open().assert_exactly(1_000, 10_001_000);
 }
 
-/// Hazards 4 and 15: more bytes in small pieces than a completion queue has entries, and more answers than a submission
+/// More bytes in small pieces than a completion queue has entries, and more answers than a submission
 /// queue has.
 #[test]
 fn three_thousand_messages_in_pieces_waiting_at_once_on_one_core_are_all_echoed() {
@@ -54,7 +54,7 @@ fn three_thousand_messages_in_pieces_waiting_at_once_on_one_core_are_all_echoed(
     server.stop_when_nothing_is_open().assert_exactly(3_000, 3_000 * 2_501);
 }
 
-/// Hazards 1 and 2: in one turn the old connections' last bytes and resets, and new connections in their slots.
+/// In one turn the old connections' last bytes and resets, and new connections in their slots.
 #[test]
 fn new_connections_in_the_slots_of_reset_ones_get_their_own_bytes_only() {
     // A core's share of the limit is less where there are more cores, and all clients may come in on one.

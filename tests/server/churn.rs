@@ -1,4 +1,4 @@
-//! Connections come and go so fast that every slot is used again and again (hazards 1, 2 and 7).
+//! Connections come and go so fast that every slot is used again and again.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -50,7 +50,6 @@ fn connections_that_break_off_leave_nothing_for_the_next_in_their_slot() {
     assert_eq!((report.total.accepted, report.total.open), (THREADS * ROUNDS, 0));
 }
 
-/// Hazard 19.
 #[test]
 fn memory_does_not_grow_with_the_number_of_connections_served() {
     // A small pool, so that its pages are all in use after the first round.

@@ -31,7 +31,7 @@ fn a_thousand_connections_are_echoed_exactly() {
     server.stop_when_nothing_is_open().assert_exactly(1_000, 1_000 * 20 * 5_000);
 }
 
-/// Hazard 19: and the memory that this takes is not what it would be if each connection had a buffer of its own.
+/// The memory that this takes is not what it would be if each connection had a buffer of its own.
 #[test]
 fn ten_thousand_connections_are_echoed_exactly_and_cost_little_memory() {
     // The other tests' connections are open in this process at the same time.

@@ -37,7 +37,7 @@ fn a_stream_of_64_mib_written_and_read_independently_comes_back_exactly() {
     server.stop_when_nothing_is_open().assert_exactly(1, 64 * MIB);
 }
 
-/// Hazard 8: nothing is read until the server's own socket has taken all it can, so that it meets partial sends.
+/// Nothing is read until the server's own socket has taken all it can, so that it meets partial sends.
 #[test]
 fn pipelined_messages_of_random_sizes_survive_full_sockets() {
     let server = Server::start(&[]);

@@ -1,4 +1,5 @@
-//! A worker that can't go on is seen: the others end in good order, and the process says what happened and fails.
+//! A worker that can't go on is seen: the others end in good order, and the process says what happened and
+//! fails.
 
 use std::fs;
 use std::net::Shutdown;
@@ -22,7 +23,6 @@ fn take_a_listener(server: &Server) -> Option<Socket> {
         .find(|socket| socket.is_listener().unwrap_or(false))
 }
 
-/// Hazard 16.
 #[test]
 fn a_listener_that_is_gone_ends_the_server_with_its_error_and_the_clients_in_order() {
     let mut server = Server::start(&["--steer", "hash", "--drain-timeout", "600s"]);

@@ -1,4 +1,4 @@
-//! A client that has said its last word still gets the whole answer (hazards 7, 9 and 10).
+//! A client that has said its last word still gets the whole answer.
 
 use std::thread;
 

@@ -62,8 +62,8 @@ fn one_that_does_not_read_is_closed() {
     assert_eq!(server.stop().total.idle_closed, 1);
 }
 
-/// A peer that takes longer than the timeout for what the kernel holds for it, of a send that waits or of one that is over, is
-/// not idle while it takes it.
+/// A peer that takes longer than the timeout for what the kernel holds for it, of a send that waits or of one
+/// that is over, is not idle while it takes it.
 #[test]
 fn one_that_reads_slowly_gets_everything() {
     for response in ["400000", "3000000"] {

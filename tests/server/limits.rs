@@ -32,7 +32,7 @@ fn serve_in_waves(mut clients: Vec<Client>, limit: usize) {
 }
 
 /// # Panics
-/// If the server spends much CPU time while it can do nothing (hazard 6: it accepts, fails, accepts, fails).
+/// If the server spends much CPU time while it can do nothing (it accepts, fails, accepts, fails).
 fn assert_does_not_spin(server: &Server) {
     let before = server.cpu_time();
     holds_for_a_while("the server runs", || server.stderr().len() < 100);
@@ -40,7 +40,6 @@ fn assert_does_not_spin(server: &Server) {
     assert!(spent < WATCH / 5, "{spent:?} of CPU time in {WATCH:?} while nothing could be done");
 }
 
-/// Hazard 5.
 #[test]
 fn beyond_max_connections_clients_wait_unharmed_and_are_served_as_others_leave() {
     let core = cpus::first().to_string();
@@ -126,7 +125,7 @@ fn clients_that_give_up_in_the_accept_queue_do_not_block_those_behind_them() {
     assert_eq!((report.total.accepted, report.total.open), (23, 0));
 }
 
-/// Hazard 5: bursts that reach the limit while the server accepts whatever comes.
+/// Bursts that reach the limit while the server accepts whatever comes.
 #[test]
 fn bursts_up_to_the_limit_and_beyond_lose_nobody() {
     let core = cpus::first().to_string();
@@ -151,7 +150,6 @@ fn bursts_up_to_the_limit_and_beyond_lose_nobody() {
     server.stop().assert_exactly(640, 640 * MESSAGE as u64);
 }
 
-/// Hazards 5 and 6.
 #[test]
 fn with_fewer_descriptors_than_clients_nobody_is_lost_and_nothing_spins() {
     let server = Launch::new(&[]).descriptors(64).start();
@@ -168,14 +166,15 @@ fn limit_with_room_for(count: usize, open: &[u64]) -> u64 {
     (0..).filter(|number| !open.contains(number)).nth(count).expect("numbers do not end")
 }
 
-/// Hazard 6: EMFILE. The connections stay in the accept queue, and accepting rests instead of failing again and again.
+/// EMFILE. The connections stay in the accept queue, and accepting rests instead of failing again and again.
 #[test]
 fn out_of_descriptors_clients_wait_and_are_served_when_there_are_some_again() {
     let core = cpus::first().to_string();
     let server =
         Server::start(&["--without", "direct-descriptors", "--max-connections", "20", "--cores", &core]);
     let limit = limit_with_room_for(3, &proc::descriptors(server.pid()));
-    // The limit is that of the moment in which an accept was asked for: these use up the accepts of the start.
+    // The limit is that of the moment in which an accept was asked for: these use up the accepts of the
+    // start.
     let mut first = connect_and_send(&server, 20);
     wait_until("twenty clients served", || count_served(&mut first) == 20);
     server.limit_descriptors(limit);

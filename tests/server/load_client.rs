@@ -1,4 +1,5 @@
-//! Every mode of `load` against this server: no byte lost, and nothing that it does is an error of the server's.
+//! Every mode of `load` against this server: no byte lost, and nothing that it does is an error of the
+//! server's.
 
 use std::time::Duration;
 

@@ -1,35 +1,35 @@
 //! Black-box tests of the `server` binary: every test starts a process of its own on a port the kernel
 //! chooses, talks to it over loopback, and reads what it does from its report and from /proc.
 //!
-//! With `SERVER_WITHOUT=direct-descriptors,receive-credit` in the environment all servers get it as `--without`: what they
-//! then use, kernels from 6.1 on have.
+//! With `SERVER_WITHOUT=direct-descriptors,receive-credit` in the environment all servers get it as
+//! `--without`: what they then use, kernels from 6.1 on have.
 //!
-//! "Hazard N" in a comment is the numbered way in which io_uring servers are known to go wrong that the test
-//! guards against. Each has a test here, against the real kernel, or (S) in `server/src/worker/simulation`, against a simulated
-//! one that comes to every order of completions; most have both:
+//! Each way in which io_uring servers are known to go wrong has a test here, against the real kernel, or (S)
+//! in `server/src/worker/simulation`, against a simulated one that comes to every order of completions; most
+//! have both:
 //!
-//! | hazard | what goes wrong | file: test |
-//! |---|---|---|
-//! | 1 | a late completion of a closed connection is taken for the next one in its slot | bursts: `new_connections_in_the_slots_of_reset_ones_get_their_own_bytes_only`; S: `bursts_around_the_limit_are_survived` |
-//! | 2 | a buffer is given back that was not taken: one client's bytes reach another | resets: `storms_of_resets_do_not_touch_a_healthy_client`; S: `every_order_of_completions_is_survived` |
-//! | 3 | "no buffer free" is taken for the end of the stream | bursts: `a_thousand_messages_waiting_at_once_are_all_echoed`; S: `every_order_of_completions_is_survived` |
-//! | 4 | a multishot operation ends and nobody arms it again | bursts: `fifteen_hundred_connections_waiting_at_once_are_all_accepted_and_served`; S: `bursts_around_the_limit_are_survived` |
-//! | 5 | a full table of direct descriptors closes clients | limits: `bursts_up_to_the_limit_and_beyond_lose_nobody`; S: `bursts_around_the_limit_are_survived` |
-//! | 6 | out of descriptors, accepting spins | limits: `out_of_descriptors_clients_wait_and_are_served_when_there_are_some_again` |
-//! | 7 | a close without a cancel: the client never sees the end | shutdown: `idle_connections_are_ended_while_another_still_drains`; S: `every_order_of_completions_is_survived` |
-//! | 8 | two sends in flight, or a short one, lose or reorder bytes | echo: `pipelined_messages_of_random_sizes_survive_full_sockets`; S: `every_order_of_completions_is_survived` |
-//! | 9 | a cancel loses what had been received already, or misses | slow_readers: `a_reader_that_stops_stops_being_read_from_and_later_gets_every_byte`; S: `every_order_of_completions_is_survived` |
-//! | 10 | the end of a client's stream cuts off the answer | shutdown: `a_client_that_ends_its_stream_while_the_server_drains_gets_everything`; S: `every_order_of_completions_is_survived` |
-//! | 11 | a listener is closed with connections in its queue | shutdown: `clients_in_the_accept_queue_are_served_before_the_end`; S: `every_order_of_completions_is_survived` |
-//! | 12 | the cores of one address are counted under one key | report: `each_core_of_one_address_has_its_own_counts` |
-//! | 13 | a reader that does not read hoards the shared buffers | slow_readers: `two_hundred_stalled_readers_leave_buffers_of_a_small_pool_for_a_healthy_client`; S: `a_peer_that_does_not_read_has_a_bounded_queue_and_later_gets_every_byte` |
-//! | 14 | a burst of accepts starves the connections that are there | bursts: `fifteen_hundred_connections_waiting_at_once_are_all_accepted_and_served` |
-//! | 15 | submissions that did not fit are forgotten | bursts: `three_thousand_messages_in_pieces_waiting_at_once_on_one_core_are_all_echoed`; S: `every_order_of_completions_is_survived` |
-//! | 16 | a listener that is gone makes the worker spin | failures: `a_listener_that_is_gone_ends_the_server_with_its_error_and_the_clients_in_order` |
-//! | 17 | io_uring is forbidden here | start_errors: `where_io_uring_is_forbidden_or_missing_the_message_says_so` |
-//! | 18 | a ring is used by another thread than the one that made it | `server/src/worker/ring.rs`: `a_ring_serves_only_the_thread_that_made_it` |
-//! | 19 | memory grows with the number of connections | churn: `memory_does_not_grow_with_the_number_of_connections_served`; crowds: `ten_thousand_connections_are_echoed_exactly_and_cost_little_memory` |
-//! | 20 | a reset is logged as if it were an error | resets: `storms_of_resets_do_not_touch_a_healthy_client` |
+//! | what goes wrong | file: test |
+//! |---|---|
+//! | a late completion of a closed connection is taken for the next one in its slot | bursts: `new_connections_in_the_slots_of_reset_ones_get_their_own_bytes_only`; S: `bursts_around_the_limit_are_survived` |
+//! | a buffer is given back that was not taken: one client's bytes reach another | resets: `storms_of_resets_do_not_touch_a_healthy_client`; S: `every_order_of_completions_is_survived` |
+//! | "no buffer free" is taken for the end of the stream | bursts: `a_thousand_messages_waiting_at_once_are_all_echoed`; S: `every_order_of_completions_is_survived` |
+//! | a multishot operation ends and nobody arms it again | bursts: `fifteen_hundred_connections_waiting_at_once_are_all_accepted_and_served`; S: `bursts_around_the_limit_are_survived` |
+//! | a full table of direct descriptors closes clients | limits: `bursts_up_to_the_limit_and_beyond_lose_nobody`; S: `bursts_around_the_limit_are_survived` |
+//! | out of descriptors, accepting spins | limits: `out_of_descriptors_clients_wait_and_are_served_when_there_are_some_again` |
+//! | a close without a cancel: the client never sees the end | shutdown: `idle_connections_are_ended_while_another_still_drains`; S: `every_order_of_completions_is_survived` |
+//! | two sends in flight, or a short one, lose or reorder bytes | echo: `pipelined_messages_of_random_sizes_survive_full_sockets`; S: `every_order_of_completions_is_survived` |
+//! | a cancel loses what had been received already, or misses | slow_readers: `a_reader_that_stops_stops_being_read_from_and_later_gets_every_byte`; S: `every_order_of_completions_is_survived` |
+//! | the end of a client's stream cuts off the answer | shutdown: `a_client_that_ends_its_stream_while_the_server_drains_gets_everything`; S: `every_order_of_completions_is_survived` |
+//! | a listener is closed with connections in its queue | shutdown: `clients_in_the_accept_queue_are_served_before_the_end`; S: `every_order_of_completions_is_survived` |
+//! | the cores of one address are counted under one key | report: `each_core_of_one_address_has_its_own_counts` |
+//! | a reader that does not read hoards the shared buffers | slow_readers: `two_hundred_stalled_readers_leave_buffers_of_a_small_pool_for_a_healthy_client`; S: `a_peer_that_does_not_read_has_a_bounded_queue_and_later_gets_every_byte` |
+//! | a burst of accepts starves the connections that are there | bursts: `fifteen_hundred_connections_waiting_at_once_are_all_accepted_and_served` |
+//! | submissions that did not fit are forgotten | bursts: `three_thousand_messages_in_pieces_waiting_at_once_on_one_core_are_all_echoed`; S: `every_order_of_completions_is_survived` |
+//! | a listener that is gone makes the worker spin | failures: `a_listener_that_is_gone_ends_the_server_with_its_error_and_the_clients_in_order` |
+//! | io_uring is forbidden here | start_errors: `where_io_uring_is_forbidden_or_missing_the_message_says_so` |
+//! | a ring is used by another thread than the one that made it | `server/src/worker/ring.rs`: `a_ring_serves_only_the_thread_that_made_it` |
+//! | memory grows with the number of connections | churn: `memory_does_not_grow_with_the_number_of_connections_served`; crowds: `ten_thousand_connections_are_echoed_exactly_and_cost_little_memory` |
+//! | a reset is logged as if it were an error | resets: `storms_of_resets_do_not_touch_a_healthy_client` |
 
 mod common;
 

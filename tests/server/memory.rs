@@ -4,8 +4,8 @@ use crate::common::{Client, Server, cpus, proc, sandbox, skipped};
 
 const CONNECTIONS: u64 = 5_000;
 
-/// At most 1 KiB for each connection that is idle, after an echo, beyond the pool of 4 MiB and what the server is without
-/// connections.
+/// At most 1 KiB for each connection that is idle, after an echo, beyond the pool of 4 MiB and what the
+/// server is without connections.
 #[test]
 fn an_idle_connection_costs_less_than_a_kibibyte() {
     if !sandbox::allow_descriptors(CONNECTIONS + 200) {

@@ -83,7 +83,8 @@ fn the_counters_are_open_metrics_and_what_the_clients_did() {
     server.stop().assert_exactly(5, 5_000);
 }
 
-/// With the hash, a client's connections are accepted on all cores, and each core's samples say where they came from.
+/// With the hash, a client's connections are accepted on all cores, and each core's samples say where they
+/// came from.
 #[test]
 fn samples_are_counted_by_the_cpu_that_received_the_segment() {
     let Some((first, second)) = cpus::two() else { return skipped("needs 2 CPUs") };

@@ -105,7 +105,6 @@ fn the_first_line_says_where_it_listens_on_which_cores_and_how_clients_are_steer
     assert!(server.ready.ends_with(&format!(", cores {}, steer cpu", cores())), "{}", server.ready);
 }
 
-/// Hazard 12.
 #[test]
 fn each_core_of_one_address_has_its_own_counts() {
     if cpus::allowed().len() == 1 {

@@ -8,8 +8,8 @@ use crate::common::client::{CHUNK, fill_all};
 use crate::common::{Client, Server, proc, wait_until};
 use crate::echo::MORE_THAN_FITS;
 
-/// What must be true after any storm: a new client is served, nothing is open, no descriptor is left over, and
-/// the log is as short as before (hazard 20).
+/// What must be true after any storm: a new client is served, nothing is open, no descriptor is left over,
+/// and the log is as short as before.
 fn assert_unharmed(server: Server, descriptors: usize, accepted: u64) {
     let mut client = Client::connect(server.address);
     client.echo(100_000);
@@ -40,7 +40,7 @@ fn a_reset_in_the_middle_of_a_message_ends_that_connection_only() {
     assert_unharmed(server, descriptors, 5);
 }
 
-/// Hazard 8: the reset meets a send that waits for room.
+/// The reset meets a send that waits for room.
 #[test]
 fn a_reset_while_the_server_waits_to_send_frees_the_connection() {
     let server = Server::start(&[]);
@@ -53,7 +53,7 @@ fn a_reset_while_the_server_waits_to_send_frees_the_connection() {
     assert_unharmed(server, descriptors, 3);
 }
 
-/// Hazards 2 and 13: what stalled connections have taken from the pool is given back when they are reset.
+/// What stalled connections have taken from the pool is given back when they are reset.
 #[test]
 fn buffers_of_reset_connections_come_back() {
     let server = Server::start(&["--buffers", "16", "--buffer-size", "1024"]);
@@ -90,7 +90,6 @@ fn a_thousand_connections_reset_at_once_leave_nothing_behind() {
     assert_unharmed(server, descriptors, 1_000);
 }
 
-/// Hazards 1, 2 and 20.
 #[test]
 fn storms_of_resets_do_not_touch_a_healthy_client() {
     let server = Server::start(&[]);

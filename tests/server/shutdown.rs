@@ -59,7 +59,7 @@ fn both_signals_end_a_server_that_was_started_with_them_blocked() {
     }
 }
 
-/// Hazard 7: the clients see the end of the stream, not a reset.
+/// The clients see the end of the stream, not a reset.
 #[test]
 fn idle_connections_are_ended_at_once_and_in_order() {
     let server = Server::start(LONG);
@@ -71,7 +71,7 @@ fn idle_connections_are_ended_at_once_and_in_order() {
     assert_eq!((total.accepted, total.bytes_out, total.cut_off), (50, 50_000, 0));
 }
 
-/// Hazard 7: an idle connection ends while another still drains, not only with the process.
+/// An idle connection ends while another still drains, not only with the process.
 #[test]
 fn idle_connections_are_ended_while_another_still_drains() {
     let server = Server::start(LONG);
@@ -107,8 +107,8 @@ fn assert_all_sent_back(server: Server, bytes: u64) {
     assert_eq!((total.open, total.bytes_in, total.bytes_out), (0, bytes, bytes), "{report:?}");
 }
 
-/// The signal and the bytes reach the server in the same moment; it takes longer to answer all than a connection may be
-/// quiet.
+/// The signal and the bytes reach the server in the same moment; it takes longer to answer all than a
+/// connection may be quiet.
 #[test]
 fn requests_that_arrive_together_with_the_signal_are_answered() {
     const CLIENTS: u64 = 1_500;
@@ -126,8 +126,8 @@ fn requests_that_arrive_together_with_the_signal_are_answered() {
     server.wait_for_end().report().assert_exactly(CLIENTS, CLIENTS * 20_100);
 }
 
-/// The server has sent everything and its FIN, the client has not got it all yet, and one more byte of it is under way:
-/// closing now would make the kernel throw away what is still to be delivered.
+/// The server has sent everything and its FIN, the client has not got it all yet, and one more byte of it is
+/// under way: closing now would make the kernel throw away what is still to be delivered.
 #[test]
 fn what_the_client_has_not_got_yet_survives_a_byte_that_crosses_the_fin() {
     let server = Server::start(LONG);
@@ -159,7 +159,7 @@ fn lasts(condition: impl Fn() -> bool) -> bool {
     false
 }
 
-/// Hazard 10: the end of the client's stream comes while the server drains.
+/// The end of the client's stream comes while the server drains.
 #[test]
 fn a_client_that_ends_its_stream_while_the_server_drains_gets_everything() {
     let server = Server::start(LONG);
@@ -173,8 +173,8 @@ fn a_client_that_ends_its_stream_while_the_server_drains_gets_everything() {
     assert_all_sent_back(server, sent);
 }
 
-/// Clients that each send the next message as soon as they have the answer to the last never see a reset, and nobody's
-/// answer is cut off: they go on until the server sends its FIN.
+/// Clients that each send the next message as soon as they have the answer to the last never see a reset, and
+/// nobody's answer is cut off: they go on until the server sends its FIN.
 #[test]
 fn two_thousand_busy_clients_see_the_end_of_the_stream_and_no_reset() {
     const THREADS: usize = 8;
@@ -208,7 +208,7 @@ fn two_thousand_busy_clients_see_the_end_of_the_stream_and_no_reset() {
     assert_eq!((total.accepted, total.bytes_in, total.bytes_out), (2_000, received, received));
 }
 
-/// Hazard 11: those who wait to be accepted at the limit are still served after the signal, as others leave.
+/// Those who wait to be accepted at the limit are still served after the signal, as others leave.
 #[test]
 fn clients_in_the_accept_queue_are_served_before_the_end() {
     let core = cpus::first().to_string();

@@ -7,7 +7,6 @@ use crate::echo::MORE_THAN_FITS;
 
 const MIB_IN_KIB: u64 = 1024;
 
-/// Hazards 3, 8, 9 and 13.
 #[test]
 fn a_reader_that_stops_stops_being_read_from_and_later_gets_every_byte() {
     let server = Server::start(&[]);
@@ -30,19 +29,19 @@ fn a_reader_that_stops_stops_being_read_from_and_later_gets_every_byte() {
     server.stop_when_nothing_is_open().assert_exactly(11, sent + 10_000 + others);
 }
 
-/// Hazard 13.
 #[test]
 fn two_hundred_stalled_readers_leave_room_for_a_healthy_client() {
     stall_two_hundred(&Server::start(&[]));
 }
 
-/// Hazards 3 and 13: the stalled connections together have far more bytes than there are buffers.
+/// The stalled connections together have far more bytes than there are buffers.
 #[test]
 fn two_hundred_stalled_readers_leave_buffers_of_a_small_pool_for_a_healthy_client() {
     stall_two_hundred(&Server::start(&["--buffers", "64", "--buffer-size", "1024"]));
 }
 
-/// Clients that write a few bytes at a time and do not read: a write must not cost a buffer, nor memory of its own.
+/// Clients that write a few bytes at a time and do not read: a write must not cost a buffer, nor memory of
+/// its own.
 #[test]
 fn stalled_writers_of_few_bytes_cost_little_memory_and_no_buffers() {
     let server = Server::start(&["--buffers", "64", "--buffer-size", "16384"]);

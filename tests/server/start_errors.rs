@@ -125,7 +125,7 @@ fn all_cores_are_those_of_the_affinity_of_the_process() {
     assert!(server.ready.contains(&format!(", cores {first},")), "{}", server.ready);
 }
 
-/// Hazard 17. A container's seccomp profile and `kernel.io_uring_disabled` both make io_uring_setup(2) fail with
+/// A container's seccomp profile and `kernel.io_uring_disabled` both make io_uring_setup(2) fail with
 /// EPERM; a kernel built without io_uring, and older profiles, with ENOSYS.
 #[test]
 fn where_io_uring_is_forbidden_or_missing_the_message_says_so() {
@@ -147,7 +147,8 @@ fn too_few_descriptors_to_start_with_are_reported() {
     Launch::new(&[]).descriptors(6).refused().error_line();
 }
 
-/// All that a worker needs it has before the first client can come: from then on no limit of memory ends the process.
+/// All that a worker needs it has before the first client can come: from then on no limit of memory ends the
+/// process.
 #[test]
 fn a_server_with_too_little_memory_does_not_begin_to_listen() {
     let mut listened = 0;
@@ -204,7 +205,8 @@ fn options_that_make_no_sense_are_refused() {
     }
 }
 
-/// Until the kernel has taken the rings of a server apart, a while after its end, they count as locked memory of its user.
+/// Until the kernel has taken the rings of a server apart, a while after its end, they count as locked memory
+/// of its user.
 #[test]
 fn a_server_starts_in_the_place_of_one_that_was_killed() {
     if !rustix::process::getuid().is_root() {

@@ -1,5 +1,5 @@
-//! `--steer auto`: by CPU, until one core gets far more connections than its share. On loopback a SYN is processed on the
-//! CPU of the client that sends it.
+//! `--steer auto`: by CPU, until one core gets far more connections than its share. On loopback a SYN is
+//! processed on the CPU of the client that sends it.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -47,8 +47,8 @@ fn watches(server: &Server) -> bool {
     proc::threads(server.pid()).iter().any(|thread| thread.name == "steer-auto")
 }
 
-/// One client on one CPU would keep one worker busy and the other idle. From the message on both get their share, nobody is
-/// lost meanwhile, connections that were there stay, and it is said once.
+/// One client on one CPU would keep one worker busy and the other idle. From the message on both get their
+/// share, nobody is lost meanwhile, connections that were there stay, and it is said once.
 #[test]
 fn a_client_on_one_cpu_is_spread_over_all_cores_from_the_message_on() {
     let Some((first, second)) = cpus::two() else { return skipped("needs 2 CPUs") };
@@ -65,7 +65,8 @@ fn a_client_on_one_cpu_is_spread_over_all_cores_from_the_message_on() {
     let report = ended.report();
     let connections = 20 + before + 1_000;
     report.assert_exactly(connections, (connections + 20) * MESSAGE as u64);
-    // By hash fewer than 300 of 1000 come to one of two cores once in 10^37 runs; 20 may have come there before.
+    // By hash fewer than 300 of 1000 come to one of two cores once in 10^37 runs; 20 may have come there
+    // before.
     assert!(report.core(second).accepted >= 300, "{report:?}");
     let [_, message] = ended.stderr.as_slice() else { panic!("not one message: {:?}", ended.stderr) };
     let said = format!("server: steer auto: core {first} took ");
@@ -94,8 +95,8 @@ fn clients_on_all_cpus_are_steered_by_cpu_for_good() {
     assert_eq!(report.total.accept_local, Some(1.0), "{report:?}");
 }
 
-/// The watch has descriptors of the listeners: if it kept them, clients would be let in while the server drains, and be
-/// reset at its end.
+/// The watch has descriptors of the listeners: if it kept them, clients would be let in while the server
+/// drains, and be reset at its end.
 #[test]
 fn a_draining_server_refuses_new_connections_though_it_was_watching() {
     let Some((first, second)) = cpus::two() else { return skipped("needs 2 CPUs") };

@@ -1,5 +1,5 @@
-//! Which core serves which connection, and that the report says so truthfully. On loopback a SYN is processed on
-//! the CPU of the client that sends it.
+//! Which core serves which connection, and that the report says so truthfully. On loopback a SYN is processed
+//! on the CPU of the client that sends it.
 
 use tune::cpu_set::Cpu;
 

@@ -74,7 +74,8 @@ fn idle_connections_cost_no_cpu_time() {
     assert!(spent < WATCH / 5, "{spent:?} of CPU time in {WATCH:?} with idle connections");
 }
 
-/// The ring polls the NIC's queues (`napi_busy_poll_dt` of the ring's fdinfo, in nanoseconds), for datagrams too.
+/// The ring polls the NIC's queues (`napi_busy_poll_dt` of the ring's fdinfo, in nanoseconds), for datagrams
+/// too.
 #[test]
 fn busy_polling_is_the_rings() {
     let rings = |options: &[&str]| -> Option<Vec<String>> {

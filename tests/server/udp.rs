@@ -92,7 +92,8 @@ fn many_clients_at_once_get_their_own_datagrams() {
     assert_echoed(&server.stop(), CLIENTS * 10, bytes);
 }
 
-/// The one buffer is with the kernel, or full, or being sent from; receives end for want of it again and again.
+/// The one buffer is with the kernel, or full, or being sent from; receives end for want of it again and
+/// again.
 #[test]
 fn a_pool_of_one_buffer_is_enough() {
     let core = cpus::first().to_string();
@@ -209,8 +210,8 @@ fn clients_that_are_gone_do_no_harm() {
 fn a_datagram_from_the_servers_own_port_is_not_answered() {
     let server = start_on("0.0.0.0:0");
     let port = server.address.port();
-    // The wildcard address takes 127.0.0.1 for every other socket that does not share it: a second server of the same
-    // user shares it.
+    // The wildcard address takes 127.0.0.1 for every other socket that does not share it: a second server of
+    // the same user shares it.
     let other = launch(&[]).listen(&format!("127.0.0.9:{port}")).refused();
     assert!(other.error_line().contains("EADDRINUSE"), "{other:?}");
     drop(server);

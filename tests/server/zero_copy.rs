@@ -46,7 +46,8 @@ fn a_drain_cuts_off_a_peer_that_never_reads() {
     assert_eq!(server.stop().total.open, 1);
 }
 
-/// What zero-copy sends pin counts as locked memory of the user. Where the limit leaves none, bytes are copied; nobody is reset.
+/// What zero-copy sends pin counts as locked memory of the user. Where the limit leaves none, bytes are
+/// copied; nobody is reset.
 #[test]
 fn without_locked_memory_bytes_are_copied() {
     if !rustix::process::getuid().is_root() {

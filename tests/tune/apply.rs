@@ -1,5 +1,5 @@
-//! `apply` and `restore` on a copy of a host tree: what is written, that a second run writes nothing, that restore
-//! gives every byte back, and who may run at the same time.
+//! `apply` and `restore` on a copy of a host tree: what is written, that a second run writes nothing, that
+//! restore gives every byte back, and who may run at the same time.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 

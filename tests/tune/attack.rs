@@ -1,5 +1,6 @@
-//! The transaction under attack: a full or read-only state directory, an interface that is renamed in the middle, queues
-//! that go, runs that die while they take back. Nothing may be left behind that no journal knows of.
+//! The transaction under attack: a full or read-only state directory, an interface that is renamed in the
+//! middle, queues that go, runs that die while they take back. Nothing may be left behind that no journal
+//! knows of.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
@@ -74,7 +75,8 @@ fn where_a_longer_journal_has_no_room_the_first_one_stays() {
     let small = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
     fs::write(
         small.path(),
-        "[queues]\nirq = \"keep\"\nxps = \"keep\"\nrps = \"keep\"\n[sysctl]\n\"net.ipv4.tcp_migrate_req\" = 1\n",
+        "[queues]\nirq = \"keep\"\nxps = \"keep\"\nrps = \"keep\"\n\
+         [sysctl]\n\"net.ipv4.tcp_migrate_req\" = 1\n",
     )
     .unwrap();
     on_small_disk(&disk, tree.path(), &["apply", small.path().to_str().unwrap()]).expect(0);
@@ -218,8 +220,8 @@ fn a_file_that_refuses_in_the_middle_undoes_the_others() {
     assert!(veth.tune(&["restore"]).expect(0).stdout.starts_with("nothing to restore"));
 }
 
-/// A restore that loses the interface on the way keeps the journal for the next one. The first value that is put back is a
-/// sysctl: with the name gone after that, every file of the interface looks as if it were gone.
+/// A restore that loses the interface on the way keeps the journal for the next one. The first value that is
+/// put back is a sysctl: with the name gone after that, every file of the interface looks as if it were gone.
 #[test]
 fn an_interface_that_is_renamed_in_the_middle_of_a_restore_gets_its_values_back_from_the_next() {
     for (number, after) in [(0, true), (3, false)] {

@@ -1,5 +1,5 @@
-//! `capture`, `--root FILE` and `diff`: a plan from a capture is the plan of the host, nothing secret is in it, and what is
-//! no capture is refused.
+//! `capture`, `--root FILE` and `diff`: a plan from a capture is the plan of the host, nothing secret is in
+//! it, and what is no capture is refused.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 

@@ -124,7 +124,8 @@ fn show_says_why_an_interrupt_map_is_not_used() {
     }
 }
 
-/// A copy of the mlx5 tree in which `bond0` with 16 queues has both functions as ports, and `bond0.7` is a VLAN on it.
+/// A copy of the mlx5 tree in which `bond0` with 16 queues has both functions as ports, and `bond0.7` is a
+/// VLAN on it.
 fn bonded() -> tempfile::TempDir {
     let tree = copy_of("mlx5-48cpu");
     let net = tree.path().join("sys/class/net");
@@ -196,21 +197,77 @@ fn an_option_that_a_subcommand_does_not_take_is_refused_wherever_it_stands() {
     let cpus = ["--cpus", "0"];
     let interface = ["--interface", "eth0"];
     let state_dir = ["--state-dir", "x"];
+    let root = ["--root", "/"];
     for (subcommand, option) in [
         (&["show"][..], cpus),
         (&["show"], state_dir),
+        (&["explain", "eth0"], cpus),
+        (&["diff", &auto, &auto], root),
+        (&["completions", "bash"], root),
         (&["plan", &auto], state_dir),
         (&["restore"], cpus),
         (&["restore"], interface),
     ] {
         for arguments in [[subcommand, &option].concat(), [&option, subcommand].concat()] {
-            let result = run(tree.path(), arguments);
+            let of_tree = (option != root).then_some(["--root", tree.path().to_str().unwrap()]);
+            let result: common::Run =
+                tune().args(of_tree.into_iter().flatten()).args(arguments).output().unwrap().into();
             assert_eq!((result.code, result.stdout.as_str()), (Some(2), ""));
             let expected = format!("{} does not take {}", subcommand[0], option[0]);
             assert!(result.stderr.contains(&expected), "{}", result.stderr);
         }
     }
     assert_eq!(contents(tree.path()), before);
+}
+
+/// The lines of a subcommand's `--help`, or of the program's, that begin with a long option.
+fn offered(subcommand: &[&str]) -> Vec<String> {
+    let help = common::Run::from(tune().args(subcommand).arg("--help").output().unwrap()).expect(0).stdout;
+    let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with("--"));
+    lines.map(|line| line.split_once(' ').map_or(line, |(option, _)| option).to_owned()).collect()
+}
+
+#[test]
+fn a_subcommand_offers_the_options_of_all_that_it_takes_and_no_others() {
+    let of_all = offered(&[]);
+    assert!(of_all.contains(&"--state-dir".to_owned()) && of_all.len() >= 7, "{of_all:?}");
+    for subcommand in [
+        &["show"][..],
+        &["explain", "eth0", "--profile", "/no/profile"],
+        &["plan", "/no/profile"],
+        &["apply", "/no/profile"],
+        &["restore"],
+        &["check", "/no/profile"],
+        &["script", "/no/profile"],
+        &["watch", "/no/profile"],
+        &["profile", "init", "no-such-link"],
+        &["capture", "/no/directory/x.tar"],
+        &["diff", "/no/a", "/no/b"],
+        &["completions", "bash"],
+        &["man", "/no/directory"],
+    ] {
+        let offers = offered(subcommand);
+        for option in &of_all {
+            let value = (option != "--json").then_some("/no/such").into_iter();
+            let result = common::Run::from(tune().args(subcommand).arg(option).args(value).output().unwrap());
+            let says_no = result.stderr.contains(&format!("does not take {option}"));
+            assert_ne!(says_no, offers.contains(option), "{subcommand:?} {option}: {}", result.stderr);
+        }
+    }
+}
+
+#[test]
+fn show_has_the_speed_of_the_link_where_it_is_known() {
+    for (name, json, text) in [
+        ("i40e-48cpu", 40_000.into(), ", 40 Gbit/s, 48 RX queues"),
+        ("virtio-8cpu", serde_json::Value::Null, ", link speed not known, 4 RX queues"),
+        ("ena-8cpu", serde_json::Value::Null, ", link speed not known, 8 RX queues"),
+    ] {
+        let show = run(&host(name), ["show", "--json", "eth0"]).expect(0).json();
+        assert_eq!(show["interfaces"][0]["speed_mbit"], json, "{name}");
+        let shown = run(&host(name), ["show", "eth0"]).expect(0).stdout;
+        assert!(shown.contains(text), "{shown}");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Channels of a veth pair as the real kernel has them, and the rest of ethtool's settings in captured trees.
+//! What ethtool sets, in captured trees.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
@@ -6,163 +6,11 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::veth::{NIC, Veth};
-use common::{assert_same_values, contents, copy_of, run};
+use common::{assert_same_values, contents, copy_of, dies, profile_of, run};
 use serde_json::{Value, json};
 use tune::kernel_files::{DirectWrite, KernelFiles, KernelWrite};
-use tune::profile::{InterfaceChoice, Profile};
-
-fn profile(text: &str) -> tempfile::NamedTempFile {
-    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-    fs::write(file.path(), text).unwrap();
-    file
-}
-
-/// The RX and TX channels of now, as ethtool(8) prints them; `None` without that program.
-fn by_ethtool(veth: &Veth) -> Option<(u32, u32)> {
-    let mut command = Command::new("ethtool");
-    command.args(["-l", NIC]);
-    if command.output().is_err() {
-        println!("SKIPPED: no program ethtool to compare with");
-        return None;
-    }
-    let text = veth.output(&mut command).expect(0).stdout;
-    let now = text.split("Current hardware settings:").nth(1).unwrap();
-    let number = |kind: &str| {
-        let line = now.lines().find(|line| line.starts_with(kind)).unwrap();
-        line.split_whitespace().last().unwrap().parse().unwrap()
-    };
-    Some((number("RX:"), number("TX:")))
-}
-
-fn queues(veth: &Veth) -> Vec<String> {
-    veth.inside(|| common::names(Path::new(&format!("/sys/class/net/{NIC}/queues")), |_| true))
-}
-
-fn changes(run: &common::Run) -> Vec<(String, String, String)> {
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let changes = run.json()["changes"].as_array().unwrap().clone();
-    changes.iter().map(|c| (text(&c["path"]), text(&c["before"]), text(&c["after"]))).collect()
-}
-
-#[test]
-fn fewer_channels_are_set_planned_on_and_given_back_with_all_that_went_with_them() {
-    let Some(veth) = Veth::with_queues(8) else { return };
-    let set = |file: &str, mask: &str| {
-        veth.inside(|| fs::write(format!("/sys/class/net/{NIC}/queues/{file}"), mask).unwrap());
-    };
-    // What the queues that go hold is lost with them, unless somebody kept it.
-    set("tx-7/xps_cpus", "1");
-    set("rx-6/rps_cpus", "1");
-    set("rx-5/rps_flow_cnt", "64");
-    let before = veth.values();
-    let file = profile("[channels]\ncount = 4\nrequire = true\n[queues]\nrps = \"queue-cpu\"\n");
-    let profile = file.path().to_str().unwrap();
-
-    let plan = veth.tune(&["plan", "--json", profile]).expect(2);
-    let channels = |a: &str, b: &str| ("ethtool/nic0/channels".to_owned(), a.to_owned(), b.to_owned());
-    assert_eq!(changes(&plan)[0], channels("rx 8 tx 8", "rx 4 tx 4"));
-    assert!(changes(&plan).iter().all(|(path, ..)| !path.contains("x-4/")), "queues that will be gone");
-    let note = plan.json()["notes"][0].as_str().unwrap().to_owned();
-    assert!(note.contains("discovered and planned again"), "{note}");
-    assert_eq!(veth.values(), before, "a plan writes nothing");
-
-    let applied = veth.tune(&["apply", "--json", profile]).expect(0);
-    assert_eq!(changes(&applied)[0], channels("rx 8 tx 8", "rx 4 tx 4"));
-    assert_eq!(queues(&veth), ["rx-0", "rx-1", "rx-2", "rx-3", "tx-0", "tx-1", "tx-2", "tx-3"]);
-    if let Some(found) = by_ethtool(&veth) {
-        assert_eq!(found, (4, 4));
-    }
-    assert!(veth.tune(&["apply", profile]).expect(0).stdout.contains("nothing to do"));
-
-    veth.tune(&["restore"]).expect(0);
-    if let Some(found) = by_ethtool(&veth) {
-        assert_eq!(found, (8, 8));
-    }
-    assert_eq!(veth.values(), before);
-}
-
-#[test]
-fn a_failure_after_the_channels_gives_them_back() {
-    let Some(veth) = Veth::with_queues(4) else { return };
-    veth.inside(|| fs::write(format!("/sys/class/net/{NIC}/queues/rx-3/rps_cpus"), "1").unwrap());
-    let before = veth.values();
-    let file = profile("[channels]\ncount = 2\n[sysctl]\n\"net.ipv4.tcp_migrate_req\" = { exact = 7 }\n");
-    let result = veth.tune(&["apply", file.path().to_str().unwrap()]);
-    let message = result.refusal();
-    assert!(message.contains("tcp_migrate_req: EINVAL") && message.contains("; undone, "), "{message}");
-    assert_eq!(veth.values(), before);
-    if let Some(found) = by_ethtool(&veth) {
-        assert_eq!(found, (4, 4));
-    }
-    assert!(veth.tune(&["restore"]).expect(0).stdout.contains("nothing to restore"));
-}
-
-/// Somebody else changed the channels by ethtool(8): that is what is there, and what a restore goes back to.
-#[test]
-fn channels_that_another_program_set_are_seen() {
-    let Some(veth) = Veth::with_queues(6) else { return };
-    if by_ethtool(&veth).is_none() {
-        return;
-    }
-    veth.output(Command::new("ethtool").args(["-L", NIC, "rx", "3", "tx", "2"])).expect(0);
-    let file = profile("[channels]\ncount = 6\n");
-    let profile = file.path().to_str().unwrap();
-    let plan = veth.tune(&["plan", "--json", profile]).expect(2);
-    assert_eq!(
-        changes(&plan)[0],
-        ("ethtool/nic0/channels".to_owned(), "rx 3 tx 2".to_owned(), "rx 6 tx 6".to_owned())
-    );
-    veth.tune(&["apply", profile]).expect(0);
-    assert_eq!(by_ethtool(&veth), Some((6, 6)));
-    veth.tune(&["restore"]).expect(0);
-    assert_eq!(by_ethtool(&veth), Some((3, 2)));
-}
-
-/// An apply that ends before its n-th write to a file, counted from 0, as by `kill -9`: nothing is undone. False if it
-/// came to its end.
-fn dies(root: &str, state: &Path, profile_text: &str, interface: &str, number: usize) -> bool {
-    let count = AtomicUsize::new(0);
-    let writer = move |file: &Path, value: &str| {
-        assert!(count.fetch_add(1, Ordering::Relaxed) != number, "killed on purpose");
-        DirectWrite.write(file, value)
-    };
-    let mut profile = Profile::parse(profile_text, "profile").unwrap();
-    profile.interface = InterfaceChoice::Named(interface.parse().unwrap());
-    let files = KernelFiles::with_writer(root, writer).unwrap();
-    let apply = || tune::apply_profile(&files, state, &profile).map(|_| ()).unwrap();
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(apply)).is_err()
-}
-
-/// The first file is written when the channels are set already.
-#[test]
-fn a_kill_after_the_channels_leaves_a_journal_that_gives_everything_back() {
-    let Some(veth) = Veth::with_queues(8) else { return };
-    veth.inside(|| {
-        for (file, value) in [("rx-7/rps_cpus", "1"), ("tx-6/xps_cpus", "2"), ("rx-1/rps_flow_cnt", "32")] {
-            fs::write(format!("/sys/class/net/{NIC}/queues/{file}"), value).unwrap();
-        }
-    });
-    let before = veth.values();
-    let state = tempfile::tempdir().unwrap();
-    let text = "[channels]\ncount = 3\n[queues]\nrps = \"queue-cpu\"\n";
-    let state_dir = state.path().to_str().unwrap();
-    for number in [0, 2, 4] {
-        assert!(veth.inside(|| dies("/", state.path(), text, NIC, number)), "dies at {number}");
-        assert_eq!(queues(&veth).len(), 6);
-        // The same apply again goes on from there, and the values of before are still those of the first.
-        if number == 4 {
-            let file = profile(text);
-            veth.tune(&["apply", "--state-dir", state_dir, file.path().to_str().unwrap()]).expect(0);
-        }
-        veth.tune(&["restore", "--state-dir", state_dir]).expect(0);
-        assert_eq!(veth.values(), before, "killed at {number}");
-        assert_eq!(queues(&veth).len(), 16);
-    }
-}
+use tune::profile::Profile;
 
 #[test]
 fn a_kill_at_any_write_in_a_tree_leaves_a_journal_that_gives_everything_back() {
@@ -191,7 +39,8 @@ fn what_a_driver_shows_and_refuses_is_skipped_and_the_rest_goes_on() {
             }
         };
         let files = KernelFiles::with_writer(root.path(), refuses).unwrap();
-        let text = "[rings]\nrx = 1024\n[queues]\nirq = \"keep\"\nrps = \"keep\"\nxps = \"keep\"\n[features]\nntuple = \"on\"\n";
+        let text = "[rings]\nrx = 1024\n[queues]\nirq = \"keep\"\nrps = \"keep\"\nxps = \"keep\"\n\
+                    [features]\nntuple = \"on\"\n";
         let text = format!("{text}[coalesce]\nadaptive_rx = false\nrx_usecs = 8\nrequire = {require}\n");
         let profile = Profile::parse(&text, "profile").unwrap();
         let applied = tune::apply_profile(&files, &root.path().join("state"), &profile);
@@ -224,7 +73,7 @@ fn what_a_driver_rounds_is_done_said_and_no_drift() {
         "[rings]\nrx = 1000\n[rss]\n[queues]\nirq = \"keep\"\nrps = \"keep\"\nxps = \"keep\"\n";
     let root = host("mlx5_core", &everything());
     let state = root.path().join("run/corelocal");
-    let profile_file = profile(ROUNDED);
+    let profile_file = profile_of(ROUNDED);
     let path = profile_file.path().to_str().unwrap();
     let rounded = Profile::parse(ROUNDED, "profile").unwrap();
     let applied = tune::apply_profile(&rounding_to(root.path(), 1024), &state, &rounded).unwrap();
@@ -258,30 +107,6 @@ fn show_has_what_ethtool_says() {
     assert_eq!(json["interfaces"][0]["ethtool"], everything());
 }
 
-#[test]
-fn what_a_veth_does_not_have_is_skipped_or_refused_where_it_is_required() {
-    let Some(veth) = Veth::with_queues(2) else { return };
-    let wishes =
-        "[rings]\nrx = 512\n[coalesce]\nrx_usecs = 8\n[rss]\ntcp4 = \"sd\"\n[features]\nntuple = \"on\"\n";
-    let file = profile(wishes);
-    let plan = veth.tune(&["plan", "--json", file.path().to_str().unwrap()]).expect(2).json();
-    let skipped: Vec<&str> =
-        plan["skipped"].as_array().unwrap().iter().map(|one| one["wish"].as_str().unwrap()).collect();
-    let expected = ["rings.rx", "rss.table", "rss.tcp4", "coalesce.rx_usecs", "features.ntuple = \"on\""];
-    assert_eq!(skipped, expected.map(|key| format!("{key} of nic0")));
-    for section in [
-        "[channels]\ncount = 3",
-        "[rings]\nrx = 1",
-        "[rss]",
-        "[rss]\ntable = \"keep\"\nudp6 = \"sd\"",
-        "[features]\nntuple = \"on\"",
-    ] {
-        let file = profile(&format!("{section}\nrequire = true\n"));
-        let run = veth.tune(&["plan", file.path().to_str().unwrap()]);
-        assert!(run.refusal().contains("; the profile requires it"), "{section}");
-    }
-}
-
 /// An i40e host with this driver's name and what ethtool says there.
 fn host(driver: &str, ethtool: &Value) -> tempfile::TempDir {
     let root = copy_of("i40e-48cpu");
@@ -313,14 +138,15 @@ fn everything() -> Value {
 }
 
 const ALL: &str = "[channels]\n[rings]\nrx = 2048\ntx = 9999\n[coalesce]\nadaptive_rx = false\nrx_usecs = 8\n\
-                   [rss]\ntable = \"equal\"\nudp4 = \"sdfn\"\n[features]\nntuple = \"on\"\n[queues]\nirq = \"keep\"\nrps = \"keep\"\n\
+                   [rss]\ntable = \"equal\"\nudp4 = \"sdfn\"\n[features]\nntuple = \"on\"\n[queues]\n\
+                   irq = \"keep\"\nrps = \"keep\"\n\
                    xps = \"keep\"\n";
 
 #[test]
 fn a_captured_tree_is_planned_applied_and_restored() {
     let root = host("ice", &everything());
     let before = contents(root.path());
-    let file = profile(ALL);
+    let file = profile_of(ALL);
     let path = file.path().to_str().unwrap();
     let plan = run(root.path(), ["plan", "--json", path]).expect(2);
     let expected = [
@@ -331,7 +157,7 @@ fn a_captured_tree_is_planned_applied_and_restored() {
         ("ethtool/eth0/coalesce/rx_usecs", "50", "8"),
         ("ethtool/eth0/ntuple", "off", "on"),
     ];
-    let found = changes(&plan);
+    let found = plan.changes();
     let found: Vec<(&str, &str, &str)> = found
         .iter()
         .map(|(path, before, after)| {
@@ -369,9 +195,9 @@ fn the_rss_limit_of_the_driver_bounds_the_channels() {
     ] {
         let root = host(driver, &everything());
         let file =
-            profile(&format!("[queues]\nirq = \"keep\"\nrps = \"off\"\n[channels]\ncount = {count}\n"));
+            profile_of(&format!("[queues]\nirq = \"keep\"\nrps = \"off\"\n[channels]\ncount = {count}\n"));
         let run = run(root.path(), ["plan", "--json", file.path().to_str().unwrap()]);
-        let planned = changes(&run).into_iter().find(|(path, ..)| path.ends_with("/channels"));
+        let planned = run.changes().into_iter().find(|(path, ..)| path.ends_with("/channels"));
         let after = planned.map_or_else(|| "combined 48".to_owned(), |(.., after)| after);
         assert_eq!(after, format!("combined {expected}"), "{driver} {count}");
         let skipped = run.json()["skipped"].as_array().unwrap().len();
@@ -391,11 +217,11 @@ fn ntuple_is_left_where_it_hurts_or_serves_nothing() {
     ] {
         let root = host(driver, &json!({ "features": { "rx-ntuple-filter": feature } }));
         let section = format!("[queues]\nirq = \"keep\"\nrps = \"off\"\n[features]\nntuple = \"{word}\"\n");
-        let file = profile(&section);
+        let file = profile_of(&section);
         let plan = run(root.path(), ["plan", "--json", file.path().to_str().unwrap()]);
         let reason = plan.json()["skipped"][0]["reason"].as_str().unwrap().to_owned();
         assert!(reason.contains(said), "{driver}: {reason}");
-        let file = profile(&format!("{section}require = true\n"));
+        let file = profile_of(&format!("{section}require = true\n"));
         let refused = run(root.path(), ["plan", file.path().to_str().unwrap()]);
         assert!(refused.refusal().contains(said), "{}", refused.stderr);
     }
@@ -405,7 +231,7 @@ fn ntuple_is_left_where_it_hurts_or_serves_nothing() {
 fn a_tree_without_ethtool_data_is_unknown_and_one_that_is_not_understood_refused() {
     let root = copy_of("i40e-48cpu");
     fs::remove_file(root.path().join("corelocal/ethtool/eth0.json")).unwrap();
-    let file = profile(ALL);
+    let file = profile_of(ALL);
     let path = file.path().to_str().unwrap();
     let plan = run(root.path(), ["plan", "--json", path]).expect(0).json();
     assert!(plan["skipped"].as_array().unwrap().len() >= 7, "{plan}");

@@ -1,5 +1,5 @@
-//! Failures of the kernel in the middle of an apply, put in by a writer that fails on purpose: everything that was
-//! written is undone, in reverse order, and the message says what failed, where and why.
+//! Failures of the kernel in the middle of an apply, put in by a writer that fails on purpose: everything
+//! that was written is undone, in reverse order, and the message says what failed, where and why.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 

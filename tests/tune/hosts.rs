@@ -1,5 +1,5 @@
-//! Hosts that are not a PCI NIC with a vector for each queue: what `show` and `plan` find there, and what they say
-//! where they can do nothing.
+//! Hosts that are not a PCI NIC with a vector for each queue: what `show` and `plan` find there, and what
+//! they say where they can do nothing.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use common::{copy_of, profile, run};
+use common::{copy_of, profile, profile_of, run};
 use serde_json::json;
 
 /// The head of `/proc/interrupts` on two CPUs.
@@ -44,13 +44,6 @@ fn host_with(device: &str, driver: &str, interrupts: &str) -> tempfile::TempDir 
     put_interface(tree.path(), "eth0", device, driver);
     write(tree.path(), "proc/interrupts", &format!("{HEAD}{interrupts}"));
     tree
-}
-
-/// A profile in a file.
-fn profile_of(text: &str) -> tempfile::NamedTempFile {
-    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-    fs::write(file.path(), text).unwrap();
-    file
 }
 
 fn keep() -> tempfile::NamedTempFile {
@@ -235,7 +228,8 @@ fn a_sysctl_that_is_kept_above_the_profile_is_said_beside_the_differences() {
     assert_eq!(text.stdout, "/sys/class/net/eth0/queues/rx-0/rps_cpus: 0 -> 3\n");
     let kept = |name: &str, value: &str, asked: &str| {
         format!(
-            "tune: kept /proc/sys/{name}: {value}: the profile asks for less; write {{ exact = {asked} }} to lower it"
+            "tune: kept /proc/sys/{name}: {value}: the profile asks for less; write {{ exact = {asked} }} to \
+             lower it"
         )
     };
     let expected = [

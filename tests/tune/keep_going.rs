@@ -77,7 +77,8 @@ fn json_has_what_failed_and_without_a_failure_it_is_an_apply() {
     assert!(json["failed"][0].as_str().unwrap().contains("/proc/irq/38/smp_affinity_list: EPERM"), "{json}");
 }
 
-/// Applies with a writer that fails for these interrupts, after it has left another value there; the old value it writes.
+/// Applies with a writer that fails for these interrupts, after it has left another value there; the old
+/// value it writes.
 fn with_failures(tree: &Path, failing: &[&'static str]) -> (Vec<String>, Vec<String>) {
     let failing = failing.to_vec();
     let writer = move |file: &Path, value: &str| {
@@ -113,12 +114,15 @@ fn whichever_writes_fail_the_others_are_kept_and_all_of_them_named() {
     }
 }
 
-/// What ethtool sets is written first, each for itself: one that fails leaves the others and what comes after.
+/// What ethtool sets is written first, each for itself: one that fails leaves the others and what comes
+/// after.
 #[test]
 fn of_what_ethtool_sets_the_rest_is_kept_too() {
     const RINGS: &str = "ethtool/eth0/rings";
-    let text = "cpus = \"0-7\"\nirqbalance = \"coexist\"\n[rings]\nrx = 2048\n[coalesce]\nadaptive_rx = false\nrx_usecs = 8\n\
-                tx_usecs = 9\n[rss]\ntable = \"keep\"\nudp4 = \"sdfn\"\n[features]\nntuple = \"off\"\n[queues]\nirq = \"keep\"\n\
+    let text = "cpus = \"0-7\"\nirqbalance = \"coexist\"\n[rings]\nrx = 2048\n[coalesce]\n\
+                adaptive_rx = false\nrx_usecs = 8\n\
+                tx_usecs = 9\n[rss]\ntable = \"keep\"\nudp4 = \"sdfn\"\n[features]\nntuple = \"off\"\n\
+                [queues]\nirq = \"keep\"\n\
                 rps = \"keep\"\n";
     let profile = Profile::parse(text, "profile").unwrap();
     let everything = ["rings", "rss/udp4", "coalesce/adaptive_rx", "coalesce/rx_usecs", "coalesce/tx_usecs"];
@@ -169,7 +173,8 @@ fn channels_of_a_veth_stay_when_a_sysctl_fails() {
     let Some(veth) = Veth::with_queues(4) else { return };
     let before = veth.values();
     let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-    let text = "[channels]\ncount = 2\n[queues]\nrps = \"queue-cpu\"\n[sysctl]\n\"net.ipv4.tcp_migrate_req\" = { exact = 7 }\n";
+    let text = "[channels]\ncount = 2\n[queues]\nrps = \"queue-cpu\"\n\
+                [sysctl]\n\"net.ipv4.tcp_migrate_req\" = { exact = 7 }\n";
     fs::write(file.path(), text).unwrap();
     let path = file.path().to_str().unwrap();
     let kept = veth.tune(&["apply", "--keep-going", "--json", path]).expect(1).json();

@@ -1,5 +1,5 @@
-//! `kill -9` in the middle of an apply, at every write and at any moment: what was there before comes back with
-//! `tune restore`, or with another apply and a restore.
+//! `kill -9` in the middle of an apply, at every write and at any moment: what was there before comes back
+//! with `tune restore`, or with another apply and a restore.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
@@ -209,8 +209,9 @@ struct Interrupted {
     all: usize,
 }
 
-/// Applies `40g.toml` by the program itself, which gets `signal` at moments spread over the time that an apply takes
-/// and, every other time, as soon as the first value is written. `hit` must be true of three runs at least.
+/// Applies `40g.toml` by the program itself, which gets `signal` at moments spread over the time that an
+/// apply takes and, every other time, as soon as the first value is written. `hit` must be true of three runs
+/// at least.
 fn interrupt_at_any_moment(signal: Signal, hit: impl Fn(&Interrupted) -> bool) {
     const MOMENTS: u32 = 20;
     const FIRST: &str = "proc/irq/121/smp_affinity_list";

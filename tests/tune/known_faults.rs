@@ -1,5 +1,5 @@
-//! The faults of the tools that exist, each with a test that `tune` does it right. Which tool and where it was read is in the
-//! name and the comment of each; what needs ethtool, a bond or another driver is tested beside that.
+//! The faults of the tools that exist, each with a test that `tune` does it right. The tool is in the name of
+//! each, where it was read in the comment; what needs ethtool, a bond or another driver is tested there.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Run, assert_same_values, canonical, contents, copy_of, held, profile, run, tune};
+use common::{Run, assert_same_values, canonical, contents, copy_of, held, profile, profile_of, run, tune};
 use rustix::io::Errno;
 use tune::cpu_set::CpuSet;
 use tune::kernel_files::{DirectWrite, KernelFiles, KernelWrite};
@@ -63,12 +63,6 @@ fn shipped(name: &str) -> String {
     profile(name).to_str().unwrap().to_owned()
 }
 
-fn profile_of(text: &str) -> tempfile::NamedTempFile {
-    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-    fs::write(file.path(), text).unwrap();
-    file
-}
-
 fn planned(host: &str, arguments: &[&str]) -> After {
     let tree = copy_of(host);
     let after = After::of(tree.path(), arguments);
@@ -80,7 +74,7 @@ fn planned(host: &str, arguments: &[&str]) -> After {
 const I40E: u32 = 121;
 const MLX5: u32 = 101;
 
-/// `__setup_xps` takes the queues as `glob` gives them and any mask; rpk sorts them as text (tx-1, tx-10, tx-2).
+/// `__setup_xps` takes the queues as `glob` gives them and any mask; rpk sorts them as text: tx-1, tx-10.
 #[test]
 fn perftune_and_rpk_xps_has_nothing_to_do_with_where_the_interrupts_fire() {
     for (host, first) in [("i40e-48cpu", I40E), ("mlx5-48cpu", MLX5)] {
@@ -157,7 +151,7 @@ fn perftune_needs_other_programs() {
     applied.expect(0);
 }
 
-/// `MasksEqual` compares the number of groups, so that `check` fails for ever on a host with more than 32 CPUs.
+/// `MasksEqual` compares the number of groups, so that `check` fails for ever with more than 32 CPUs.
 #[test]
 fn rpk_a_mask_with_other_padding_is_taken_for_another_one() {
     let tree = copy_of("i40e-48cpu");
@@ -172,8 +166,8 @@ fn rpk_a_mask_with_other_padding_is_taken_for_another_one() {
     assert_eq!(run(tree.path(), ["plan", &shipped("40g.toml")]).expect(0).stdout, "");
 }
 
-/// autorps gives CPUs 0-3 of 8 as `f0` and has no commas; GCE's guest agent repeats the lower half (#72), so that CPU 32 is
-/// `1,00000001`.
+/// autorps gives CPUs 0-3 of 8 as `f0` and has no commas; GCE's guest agent repeats the lower half (#72), so
+/// that CPU 32 is `1,00000001`.
 #[test]
 fn autorps_and_guest_agent_masks_are_reversed_or_repeated() {
     for (cpus, mask) in [("0-3", "f"), ("4-7", "f0"), ("32", "1,00000000"), ("0,32-33", "3,00000001")] {
@@ -344,8 +338,8 @@ fn mlnx_sysctls_that_harm_or_have_no_effect_are_in_no_shipped_profile() {
         path.extension().is_some_and(|extension| extension == "toml")
     });
     assert!(profiles.len() >= 3);
-    const HARMFUL: &str = "tcp_timestamps tcp_sack tcp_low_latency tcp_tw_recycle tcp_fack tcp_mem tcp_fin_timeout \
-                           rmem_default wmem_default netdev_max_backlog";
+    const HARMFUL: &str = "tcp_timestamps tcp_sack tcp_low_latency tcp_tw_recycle tcp_fack tcp_mem \
+                           tcp_fin_timeout rmem_default wmem_default netdev_max_backlog";
     for name in profiles {
         let parsed = Profile::parse(&fs::read_to_string(profile(&name)).unwrap(), &name).unwrap();
         for sysctl in parsed.sysctl_names() {

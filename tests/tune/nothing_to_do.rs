@@ -1,5 +1,5 @@
-//! An `apply` with nothing to do opens no file for writing and changes no directory, nor does one of a user who lacks a
-//! capability: strace sees every call that names a file.
+//! An `apply` with nothing to do opens no file for writing and changes no directory, nor does one of a user
+//! who lacks a capability: strace sees every call that names a file.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 

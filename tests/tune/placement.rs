@@ -1,6 +1,6 @@
-//! What a plan must say, read from the host tree and the planned changes alone: one queue, one interrupt, one CPU
-//! per worker; CPUs of the NIC's node first; XPS one to one; RPS off; nothing else touched. Independent of the
-//! expected plans in `tests/plans`, so that a wrong expectation is found as well.
+//! What a plan must say, read from the host tree and the planned changes alone: one queue, one interrupt, one
+//! CPU per worker; CPUs of the NIC's node first; XPS one to one; RPS off; nothing else touched. Independent
+//! of the expected plans in `tests/plans`, so that a wrong expectation is found as well.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
@@ -21,7 +21,8 @@ struct Planned {
 }
 
 impl Planned {
-    /// Plans, and checks what holds for every change: the file exists, `before` is what it holds, `after` differs.
+    /// Plans, and checks what holds for every change: the file exists, `before` is what it holds, `after`
+    /// differs.
     fn new(host_name: &str, profile_name: &str, options: &[&str]) -> Self {
         let root = host(host_name);
         let profile = profile(profile_name);
@@ -68,8 +69,8 @@ impl Planned {
         self.value(&format!("/proc/sys/{}", name.replace('.', "/")))
     }
 
-    /// Asserts that only these interrupts, this interface and sysctls are written, and that of irqbalance, which leaves IRQ 24
-    /// alone where it runs, the same interrupts are asked for.
+    /// Asserts that only these interrupts, this interface and sysctls are written, and that of irqbalance,
+    /// which leaves IRQ 24 alone where it runs, the same interrupts are asked for.
     fn assert_touches_only(&self, irqs: &[u32]) {
         let queues = format!("/sys/class/net/{}/queues/", self.interface);
         if let Some(banned) = self.after.get("irqbalance/banned_irqs") {

@@ -1,8 +1,9 @@
 //! Every shipped profile on every host tree: either the plan or the refusal that `tests/plans` holds.
 //!
-//! `tests/plans/PROFILE@HOST.plan` is what `tune plan --json` says, a line for each thing, with CPU masks as lists, so that it
-//! can be read; `PROFILE@HOST.refused` is the line that says why there is no plan. `UPDATE_PLANS=1 cargo test -p tune --test
-//! plans` writes them anew; what they must say whatever is written there is asserted in `placement.rs`.
+//! `tests/plans/PROFILE@HOST.plan` is what `tune plan --json` says, a line for each thing, with CPU masks as
+//! lists, so that it can be read; `PROFILE@HOST.refused` is the line that says why there is no plan.
+//! `UPDATE_PLANS=1 cargo test -p tune --test plans` writes them anew; what they must say whatever is written
+//! there is asserted in `placement.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 

@@ -1,6 +1,6 @@
-//! The modules that decide are pure: outside their tests they open no file and no socket, make no system call and
-//! read no clock. What they need comes in as arguments, so that every decision can be tested as data. Which modules
-//! these are is listed here, and every file whose head says "Pure." is one of them.
+//! The modules that decide are pure: outside their tests they open no file and no socket, make no system call
+//! and read no clock. What they need comes in as arguments, so that every decision can be tested as data.
+//! Which modules these are is listed here, and every file whose head says "Pure." is one of them.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
@@ -19,8 +19,8 @@ const PURE: [(&str, &[&str]); 2] = [
 /// Where every file says for itself in its head whether it is pure.
 const SOURCES: [&str; 4] = ["tune/src", "server/src", "tests/load/src", "tests/lab/src"];
 
-/// What does something. Addresses, error numbers and points in time are data. `KernelFiles` is how the files of `/proc`
-/// and `/sys` are read.
+/// What does something. Addresses, error numbers and points in time are data. `KernelFiles` is how the files
+/// of `/proc` and `/sys` are read.
 const FORBIDDEN: [&str; 17] = [
     "std::env",
     "std::fs",
@@ -126,7 +126,8 @@ fn forbidden_lines(text: &str) -> Vec<(usize, &'static str)> {
     lines_with(&FORBIDDEN, &text.replace("use rustix::io::Errno;", ""))
 }
 
-/// The lines, counted from 1, that mention one of these words; comments and what follows `#[cfg(test)]` are left out.
+/// The lines, counted from 1, that mention one of these words; comments and what follows `#[cfg(test)]` are
+/// left out.
 fn lines_with(words: &[&'static str], text: &str) -> Vec<(usize, &'static str)> {
     let code = text.lines().take_while(|line| line.trim() != "#[cfg(test)]");
     let mut found = Vec::new();

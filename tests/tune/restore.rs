@@ -1,5 +1,5 @@
-//! Restore after the world has changed: interfaces renamed and removed, values that the kernel writes in another way, other
-//! network namespaces, and what the whole host has once. On a veth pair: the real kernel.
+//! Restore after the world has changed: interfaces renamed and removed, values that the kernel writes in
+//! another way, other network namespaces, and what the whole host has once. On a veth pair: the real kernel.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
@@ -9,19 +9,12 @@ use std::fs;
 use std::sync::mpsc;
 
 use common::veth::{NIC, Veth};
-use common::{Run, link, profile, tune};
+use common::{Run, link, profile, profile_of, tune};
 use tune::journal::{Loaded, State};
 use tune::kernel_files::KernelFiles;
 
 fn lab_toml() -> String {
     profile("lab.toml").to_str().unwrap().to_owned()
-}
-
-/// A profile of this text that lives as long as the value.
-fn profile_of(text: &str) -> tempfile::NamedTempFile {
-    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-    fs::write(file.path(), text).unwrap();
-    file
 }
 
 fn rename(veth: &Veth, from: &str, to: &str) {
@@ -97,7 +90,8 @@ fn an_interface_that_is_gone_is_named_and_the_rest_restored() {
     assert_nothing_is_left(&veth);
 }
 
-/// The list is empty at first, which a write of no bytes would not restore, and reads back in the kernel's own form.
+/// The list is empty at first, which a write of no bytes would not restore, and reads back in the kernel's
+/// own form.
 #[test]
 fn a_list_of_ports_is_compared_as_the_kernel_prints_it_and_emptied_again() {
     let Some(veth) = Veth::with_queues(2) else { return };
@@ -105,7 +99,8 @@ fn a_list_of_ports_is_compared_as_the_kernel_prints_it_and_emptied_again() {
     assert_eq!(ports(), "\n");
     for (asked, held) in [("\"8002,8000,8001,9000\"", "8000-8002,9000\n"), ("8000", "8000\n")] {
         let text = format!(
-            "[queues]\nirq = \"keep\"\n[sysctl]\n\"net.ipv4.ip_local_reserved_ports\" = {{ exact = {asked} }}\n"
+            "[queues]\nirq = \"keep\"\n[sysctl]\n\"net.ipv4.ip_local_reserved_ports\" = {{ exact = {asked} \
+             }}\n"
         );
         let file = profile_of(&text);
         let path = file.path().to_str().unwrap();
@@ -138,8 +133,8 @@ fn what_the_whole_host_has_once_is_not_set_from_a_child_namespace() {
     veth.tune(&["apply", same.path().to_str().unwrap()]).expect(0); // nothing of the host to write
 }
 
-/// A journal that somebody has changed together with its checksum. The value is the one of now, so that nothing happens even
-/// if it were followed.
+/// A journal that somebody has changed together with its checksum. The value is the one of now, so that
+/// nothing happens even if it were followed.
 #[test]
 fn what_the_whole_host_has_once_is_not_restored_in_a_child_namespace() {
     const SWAPPINESS: &str = "/proc/sys/vm/swappiness";

@@ -14,8 +14,8 @@ use tune::kernel_files::KernelFiles;
 use tune::profile::Profile;
 use tune::setting::Setting;
 
-/// A host of `nodes` nodes of `caches` caches of `cores` cores of two threads, with `nics` ixgbe interfaces of `queues`
-/// queues, on the nodes in turn. Thread t of core c is CPU c + t * cores of the host.
+/// A host of `nodes` nodes of `caches` caches of `cores` cores of two threads, with `nics` ixgbe interfaces
+/// of `queues` queues, on the nodes in turn. Thread t of core c is CPU c + t * cores of the host.
 #[derive(Debug, Clone, Copy)]
 struct Machine {
     nodes: u32,
@@ -117,7 +117,8 @@ impl Machine {
     }
 }
 
-/// What a plan makes of the files of one interface: the CPU of each queue, the CPUs that send, and those of RPS.
+/// What a plan makes of the files of one interface: the CPU of each queue, the CPUs that send, and those of
+/// RPS.
 struct Placed {
     own: Vec<Cpu>,
     xps: Vec<CpuSet>,
@@ -150,8 +151,8 @@ fn union(sets: &[CpuSet]) -> CpuSet {
     sets.iter().flat_map(|set| set.iter().collect::<Vec<_>>()).collect()
 }
 
-/// What holds for every policy: no CPU outside of `cpus` has an interrupt or RPS, each interface reaches all of them, all
-/// workers send, and the interfaces share the CPUs.
+/// What holds for every policy: no CPU outside of `cpus` has an interrupt or RPS, each interface reaches all
+/// of them, all workers send, and the interfaces share the CPUs.
 fn check(machine: Machine, placed: &[Placed], cpus_of: impl Fn(u32) -> CpuSet, workers: &CpuSet) {
     for (nic, Placed { own, xps, rps }) in (0..).zip(placed) {
         let cpus = cpus_of(nic);

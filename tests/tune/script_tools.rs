@@ -154,7 +154,8 @@ const ALL: &str = "irqbalance = \"coexist\"\n[channels]\n[rings]\nrx = 2048\n\
                    [coalesce]\nadaptive_rx = false\nrx_usecs = 8\n[rss]\n[features]\nntuple = \"on\"\n\
                    [queues]\nirq = \"keep\"\nrps = \"keep\"\nxps = \"keep\"\n";
 
-/// The script of a profile for a tree, and what it did there, by the last of the shells; what is run again is by the first.
+/// The script of a profile for a tree, and what it did there, by the last of the shells; what is run again is
+/// by the first.
 fn run_all(tree: &Path, profile: &str) -> (String, Run) {
     let profile = file_of(tree, "profile.toml", profile);
     let text = run(tree, ["script", profile.to_str().unwrap()]).expect(0).stdout;

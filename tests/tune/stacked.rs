@@ -9,15 +9,9 @@ use std::fs;
 use std::process::Command;
 
 use common::veth::{NIC, Veth};
-use common::{assert_same_values, contents, copy_of, host, profile, run, tune};
+use common::{assert_same_values, contents, copy_of, host, profile, profile_of, run, tune};
 use serde_json::json;
 use tune::cpu_set::{Cpu, CpuSet};
-
-fn profile_of(text: &str) -> tempfile::NamedTempFile {
-    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-    fs::write(file.path(), text).unwrap();
-    file
-}
 
 fn auto() -> String {
     profile("auto.toml").to_str().unwrap().to_owned()

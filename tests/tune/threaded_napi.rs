@@ -23,7 +23,8 @@ fn lab_toml() -> String {
 fn set_gro(veth: &Veth, on: bool) {
     let nic = std::ffi::CString::new(NIC).unwrap();
     let mut request = ethtool::Request::new().op_features_set_do();
-    // ETHTOOL_MSG_FEATURES_SET in include/uapi/linux/ethtool_netlink_generated.h; netlink-bindings 0.3.5 says 16.
+    // ETHTOOL_MSG_FEATURES_SET in include/uapi/linux/ethtool_netlink_generated.h; netlink-bindings 0.3.5 says
+    // 16.
     request.header_mut().cmd = 12;
     let bit = request.encode().nested_header().push_dev_name(&nic).end_nested();
     let bit = bit.nested_wanted().nested_bits().nested_bit().push_name(c"rx-gro");

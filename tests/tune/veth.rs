@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 
 use common::veth::{NIC, Veth, of_nic};
-use common::{Run, profile, tune};
+use common::{Run, profile, profile_of, tune};
 use lab::namespace::Namespace;
 use tune::cpu_set::{Cpu, CpuSet};
 
@@ -96,8 +96,7 @@ fn a_value_that_the_kernel_refuses_undoes_everything_before_it() {
     let text = fs::read_to_string(profile("lab.toml")).unwrap();
     let text =
         text.replace("\"net.ipv4.tcp_migrate_req\" = 1", "\"net.ipv4.tcp_migrate_req\" = { exact = 7 }");
-    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-    fs::write(file.path(), text).unwrap();
+    let file = profile_of(&text);
     let result = veth.tune(&["apply", file.path().to_str().unwrap()]);
     let message = result.refusal();
     assert!(message.contains("write \"7\" to /proc/sys/net/ipv4/tcp_migrate_req: EINVAL"), "{message}");
@@ -108,19 +107,20 @@ fn a_value_that_the_kernel_refuses_undoes_everything_before_it() {
 
 /// `/proc/sys/net` of a child namespace lacks most of the initial one's files.
 #[test]
-fn a_sysctl_that_a_child_namespace_lacks_is_refused_before_anything_is_written() {
+fn a_sysctl_that_a_child_namespace_lacks_is_skipped_or_refused_before_anything_is_written() {
     let Some(veth) = Veth::with_queues(2) else { return };
     let before = veth.values();
-    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-    fs::write(
-        file.path(),
-        "[queues]\nirq = \"keep\"\n[sysctl]\n\"net.core.rps_sock_flow_entries\" = 32768\n",
-    )
-    .unwrap();
-    let result = veth.tune(&["apply", file.path().to_str().unwrap()]);
-    let message = result.refusal();
-    assert!(message.contains("net.core.rps_sock_flow_entries does not exist"), "{message}");
+    let wish = "\"net.core.rps_sock_flow_entries\" = 32768\n";
+    let tune = |command: &str, require: &str| {
+        let file = profile_of(&format!("[queues]\nirq = \"keep\"\n[sysctl]\n{require}{wish}"));
+        veth.tune(&[command, file.path().to_str().unwrap()])
+    };
+    let absent = "/proc/sys/net/core/rps_sock_flow_entries does not exist";
+    let refused = tune("apply", "require = true\n");
+    assert!(refused.refusal().contains(absent), "{}", refused.stderr);
     assert_eq!(veth.values(), before);
+    let plan = tune("plan", "").expect(2);
+    assert!(plan.stderr.contains(absent) && !plan.stdout.contains("rps_sock_flow"), "{}", plan.stderr);
 }
 
 /// The kernel rounds RFS tables up to a power of two; the plan must not find a difference in that for ever.
@@ -128,8 +128,7 @@ fn a_sysctl_that_a_child_namespace_lacks_is_refused_before_anything_is_written()
 fn a_flow_table_size_that_the_kernel_rounds_is_no_difference() {
     let Some(veth) = Veth::with_queues(2) else { return };
     let before = veth.values();
-    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-    fs::write(file.path(), "[queues]\nirq = \"keep\"\nrps_flow_cnt = 100\n").unwrap();
+    let file = profile_of("[queues]\nirq = \"keep\"\nrps_flow_cnt = 100\n");
     let profile = file.path().to_str().unwrap();
     veth.tune(&["apply", profile]).expect(0);
     let path = format!("/sys/class/net/{NIC}/queues/rx-0/rps_flow_cnt");
@@ -139,7 +138,8 @@ fn a_flow_table_size_that_the_kernel_rounds_is_no_difference() {
     assert_eq!(veth.values(), before);
 }
 
-/// The values of the host's own network namespace and of the virtual one are two things, also for the journal.
+/// The values of the host's own network namespace and of the virtual one are two things, also for the
+/// journal.
 #[test]
 fn each_network_namespace_has_its_own_journal() {
     let (Some(one), Some(other)) = (Veth::with_queues(2), Veth::with_queues(2)) else { return };
@@ -216,8 +216,8 @@ fn restore_is_refused_with_a_sys_of_another_network_namespace_and_keeps_the_jour
     assert_eq!(one.values(), before);
 }
 
-/// EINVAL is what the kernel answers for a queue outside of all traffic classes (mqprio) or on a subordinate device. Not
-/// every kernel has mqprio; `clear_refs` answers EINVAL to every reader.
+/// EINVAL is what the kernel answers for a queue outside of all traffic classes (mqprio) or on a subordinate
+/// device. Not every kernel has mqprio; `clear_refs` answers EINVAL to every reader.
 #[test]
 fn a_tx_queue_whose_xps_cannot_be_read_has_none() {
     let Some(veth) = Veth::with_queues(2) else { return };

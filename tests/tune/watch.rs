@@ -1,5 +1,5 @@
-//! `watch` on a veth pair in namespaces of its own: what somebody writes is named and repaired, a link that goes down, comes
-//! up or is deleted is said, and SIGTERM ends it cleanly.
+//! `watch` on a veth pair in namespaces of its own: what somebody writes is named and repaired, a link that
+//! goes down, comes up or is deleted is said, and SIGTERM ends it cleanly.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 

@@ -1,8 +1,8 @@
 //! On which CPUs a thread may run, and setting them.
 //!
-//! The masks of rustix and of the C library end at CPU 1023: on a host with more, their `sched_getaffinity(2)` is
-//! EINVAL and no thread can be pinned to the others. So the two system calls stand here, with a mask that is as large as
-//! any kernel's.
+//! The masks of rustix and of the C library end at CPU 1023: on a host with more, their
+//! `sched_getaffinity(2)` is EINVAL and no thread can be pinned to the others. So the two system calls stand
+//! here, with a mask that is as large as any kernel's.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -53,8 +53,9 @@ pub fn pin(cpu: Cpu) -> io::Result<()> {
 /// Sets the CPUs on which a thread may run; 0 is the calling thread.
 ///
 /// # Errors
-/// EINVAL if none of the CPUs exists, is online and is allowed (cpuset cgroup), or the kernel lets nobody move this
-/// thread; ESRCH if there is no such thread; EPERM for the thread of another user without CAP_SYS_NICE.
+/// EINVAL if none of the CPUs exists, is online and is allowed (cpuset cgroup), or the kernel lets nobody
+/// move this thread; ESRCH if there is no such thread; EPERM for the thread of another user without
+/// CAP_SYS_NICE.
 pub fn set_of(thread: u32, cpus: &CpuSet) -> io::Result<()> {
     let thread = number(thread)?;
     let mut mask = NO_CPU;

@@ -1,8 +1,8 @@
 //! `apply`: changes -> kernel, as a transaction.
 //!
-//! Preflight (every file exists and can be written, every value is possible), journal, then the writes in the order
-//! of [`Setting`], each read back, then a last look at the whole. The first failure undoes what was written, in
-//! reverse order, and the error tells what could not be undone.
+//! Preflight (every file exists and can be written, every value is possible), journal, then the writes in the
+//! order of [`Setting`], each read back, then a last look at the whole. The first failure undoes what was
+//! written, in reverse order, and the error tells what could not be undone.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -94,8 +94,8 @@ pub(crate) struct Step<'a> {
     entry: Entry,
 }
 
-/// Changes that are made and undone together, in one stage or in several: what is set by ethtool first, and the rest when
-/// it is known what became of queues and interrupts.
+/// Changes that are made and undone together, in one stage or in several: what is set by ethtool first, and
+/// the rest when it is known what became of queues and interrupts.
 pub struct Transaction<'a> {
     files: &'a KernelFiles,
     state: &'a State,
@@ -128,9 +128,9 @@ impl<'a> Transaction<'a> {
         Ok(Self { files, state, previous, journal, replaced_journal, tried, written, unsupported })
     }
 
-    /// Writes changes that were planned on `host`, in this order, and keeps beside their old values those of what the
-    /// driver may overwrite. A driver may say that it has a thing and refuse to set it (EOPNOTSUPP): what is not
-    /// `required` is then noted in `unsupported`, and the rest goes on.
+    /// Writes changes that were planned on `host`, in this order, and keeps beside their old values those of
+    /// what the driver may overwrite. A driver may say that it has a thing and refuse to set it (EOPNOTSUPP):
+    /// what is not `required` is then noted in `unsupported`, and the rest goes on.
     ///
     /// # Errors
     /// If anything fails; this stage and those before it are then undone as far as the kernel allows.
@@ -215,7 +215,8 @@ pub(crate) fn preflight<'a>(
     }
 }
 
-/// What the journal must hold of settings that a driver may overwrite. What cannot be read cannot be put back either.
+/// What the journal must hold of settings that a driver may overwrite. What cannot be read cannot be put back
+/// either.
 pub(crate) fn entries_of(
     files: &KernelFiles,
     host: &Host,

@@ -26,8 +26,8 @@ impl Checked {
     }
 }
 
-/// Reads the host, plans the profile on it and compares. Other than a plan it is made from every network namespace, for
-/// what belongs to the whole host, too: looking does no harm.
+/// Reads the host, plans the profile on it and compares. Other than a plan it is made from every network
+/// namespace, for what belongs to the whole host, too: looking does no harm.
 ///
 /// # Errors
 /// If the host cannot be read or cannot have what the profile asks for: then nobody can tell.

@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn profiles_are_compared_key_by_key_whatever_their_order_and_spelling() {
-        let a = "cpus = \"0-3\"\n[queues]\nirq = \"keep\"\nrps_flow_cnt = 0x10\n[sysctl]\n\"net.core.somaxconn\" = { exact = 4096 }\n";
+        let a = "cpus = \"0-3\"\n[queues]\nirq = \"keep\"\nrps_flow_cnt = 0x10\n\
+                 [sysctl]\n\"net.core.somaxconn\" = { exact = 4096 }\n";
         let b = "[sysctl]\n\"net.core.somaxconn\".exact = 128\n[queues]\nrps_flow_cnt = 16\nxps = \"off\"\n";
         assert_eq!(
             lines(&profiles(a, b).unwrap()),

@@ -52,7 +52,8 @@ pub enum CpuSetError {
         text: String,
     },
     /// A CPU number that no Linux kernel can have.
-    #[error("CPU {cpu} in \"{text}\" is beyond {max}, the largest CPU number a Linux kernel can have", max = MAX_CPUS - 1)]
+    #[error("CPU {cpu} in \"{text}\" is beyond {max}, the largest CPU number a Linux kernel can \
+             have", max = MAX_CPUS - 1)]
     TooLarge {
         /// The number as written.
         cpu: String,
@@ -110,8 +111,8 @@ impl CpuSet {
         Ok(Self::parse_ordered(text)?.into_iter().collect())
     }
 
-    /// Reads the kernel's hexadecimal mask form. Like the kernel it takes a group of fewer than 8 digits, empty
-    /// groups at either end and white space around it, and refuses `0x`.
+    /// Reads the kernel's hexadecimal mask form. Like the kernel it takes a group of fewer than 8 digits,
+    /// empty groups at either end and white space around it, and refuses `0x`.
     ///
     /// # Errors
     /// If a group is longer than 8 hex digits or holds anything else, or if there is no digit at all.

@@ -1,11 +1,13 @@
-//! `diff(&Host, &Desired) -> Vec<Change>`: what differs, in the order of writing. Pure; empty is nothing to do.
+//! `diff(&Host, &Desired) -> Vec<Change>`: what differs, in the order of writing. Pure; empty is nothing to
+//! do.
 
 use crate::host::Host;
 use crate::plan::Desired;
 use crate::setting::Change;
 
-/// The settings whose value on the host is not the desired one. CPUs are compared as sets and numbers as numbers,
-/// never as text. A setting that the host does not have is left out: the plan only names settings it saw there.
+/// The settings whose value on the host is not the desired one. CPUs are compared as sets and numbers as
+/// numbers, never as text. A setting that the host does not have is left out: the plan only names settings it
+/// saw there.
 #[must_use]
 pub fn diff(host: &Host, desired: &Desired) -> Vec<Change> {
     let changed = desired.settings.iter().filter_map(|(setting, after)| {

@@ -4,7 +4,8 @@ use std::io;
 
 use rustix::io::Errno;
 
-/// An error as its errno's name and text: `EACCES: permission denied`; the text alone where there is no errno.
+/// An error as its errno's name and text: `EACCES: permission denied`; the text alone where there is no
+/// errno.
 #[must_use]
 pub fn describe(error: &io::Error) -> String {
     match name(error) {
@@ -21,7 +22,8 @@ fn plain_text(error: &io::Error) -> String {
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
-/// The symbolic name of an error's errno (`ENOENT`); `None` if it has none, or one that files and sockets do not give.
+/// The symbolic name of an error's errno (`ENOENT`); `None` if it has none, or one that files and sockets do
+/// not give.
 #[must_use]
 pub fn name(error: &io::Error) -> Option<&'static str> {
     const NAMES: &[(Errno, &str)] = &[

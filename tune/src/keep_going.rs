@@ -1,8 +1,8 @@
 //! `apply --keep-going`: what fails is reported and the rest is kept.
 //!
-//! Each setting is looked at, kept in the journal and written for itself: what ethtool sets first, and the rest when that is
-//! done. Then the host is planned again, since a driver makes its queues anew when one of its settings changes, until
-//! nothing is left to do but what failed.
+//! Each setting is looked at, kept in the journal and written for itself: what ethtool sets first, and the
+//! rest when that is done. Then the host is planned again, since a driver makes its queues anew when one of
+//! its settings changes, until nothing is left to do but what failed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,8 +21,8 @@ use crate::{Applied, Error, Planned, plan_profile, stages};
 /// How often the host is planned again: queues that come and go for ever are not waited for.
 const ROUNDS: usize = 6;
 
-/// As [`crate::apply_profile`], but what fails, be it before the first write or after, is in [`Applied::failed`], and all
-/// else is kept. Its old values are in the journal all the same.
+/// As [`crate::apply_profile`], but what fails, be it before the first write or after, is in
+/// [`Applied::failed`], and all else is kept. Its old values are in the journal all the same.
 ///
 /// # Errors
 /// If the host cannot be read or planned, or the journal not be written: then nothing was.

@@ -9,9 +9,9 @@
 //!                                                             └──────────── verify ◄── host::Host ◄──────┘
 //! ```
 //!
-//! What is asked for ([`profile::Profile`]), what is there ([`host::Host`]), what shall be ([`plan::Desired`]) and
-//! what is to be written ([`setting::Change`]) are separate values, and everything between reading the host and
-//! writing it is pure. The modules, in the order in which data flows:
+//! What is asked for ([`profile::Profile`]), what is there ([`host::Host`]), what shall be
+//! ([`plan::Desired`]) and what is to be written ([`setting::Change`]) are separate values, and everything
+//! between reading the host and writing it is pure. The modules, in the order in which data flows:
 
 pub mod errno;
 pub mod ethtool;
@@ -77,11 +77,11 @@ pub enum Error {
     /// The profile cannot be had on this host.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// A setting that the host has once would be changed from a network namespace that is not the first one. Two of them
-    /// would each journal what the other had set.
+    /// A setting that the host has once would be changed from a network namespace that is not the first one.
+    /// Two of them would each journal what the other had set.
     #[error(
-        "{0} belongs to the whole host, and this is not its first network namespace: run tune there, or leave it out of \
-         the profile (irq = \"keep\" for interrupts)"
+        "{0} belongs to the whole host, and this is not its first network namespace: run tune there, or \
+         leave it out of the profile (irq = \"keep\" for interrupts)"
     )]
     HostWide(String),
     /// The state directory.
@@ -172,8 +172,8 @@ fn with_wishes(files: &KernelFiles, host: Host, profile: &Profile) -> Result<Hos
     if profile.cpu.governor.is_some() { host.with_governors(files) } else { Ok(host) }
 }
 
-/// Plans the profile, writes the differences as a transaction with its journal in `state_directory`, reads the host
-/// again and verifies it.
+/// Plans the profile, writes the differences as a transaction with its journal in `state_directory`, reads
+/// the host again and verifies it.
 ///
 /// # Errors
 /// As [`plan_profile`], and if anything fails while writing; what was written is then undone.
@@ -194,8 +194,9 @@ fn apply_locked(
 ) -> Result<Applied, Error> {
     let mut planned = plan_profile(files, profile)?;
     if state.is_none() && !planned.changes.is_empty() {
-        // The first apply. What is refused is refused before the directory is made, unless another run has made it
-        // meanwhile and is changing what was looked at. What was planned without the lock is planned again with it.
+        // The first apply. What is refused is refused before the directory is made, unless another run has
+        // made it meanwhile and is changing what was looked at. What was planned without the lock is planned
+        // again with it.
         state = Some(match apply::preflight(files, &planned.host, &planned.changes) {
             Ok(_) => State::open(state_directory, files)?,
             Err(refused) => State::open_existing(state_directory, files)?.ok_or(refused)?,
@@ -209,7 +210,8 @@ fn apply_locked(
 /// Puts back what the journal in `state_directory` holds for this network namespace.
 ///
 /// # Errors
-/// If there is a journal that cannot be used. Single values that could not be put back are in [`Restored::failed`].
+/// If there is a journal that cannot be used. Single values that could not be put back are in
+/// [`Restored::failed`].
 pub fn restore(files: &KernelFiles, state_directory: &Path) -> Result<Restored, Error> {
     match State::open_existing(state_directory, files)? {
         Some(state) => Ok(restore::restore(files, &state)?),

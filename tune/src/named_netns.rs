@@ -44,9 +44,10 @@ fn failed<E: Into<io::Error>>(operation: impl Into<String>) -> impl FnOnce(E) ->
     |error| EnterError::System { operation: operation.into(), error: error.into() }
 }
 
-/// Moves this process, which must have one thread, into the namespace for good, and gives it mounts of its own in which
-/// `/sys` shows that namespace: a sysfs mount belongs to the network namespace of whoever mounted it. All other files,
-/// `/run` with the journals among them, stay the host's, and so does what lies below `/sys/fs/cgroup`.
+/// Moves this process, which must have one thread, into the namespace for good, and gives it mounts of its
+/// own in which `/sys` shows that namespace: a sysfs mount belongs to the network namespace of whoever
+/// mounted it. All other files, `/run` with the journals among them, stay the host's, and so does what lies
+/// below `/sys/fs/cgroup`.
 ///
 /// # Errors
 /// If there is no such namespace, or the caller lacks CAP_SYS_ADMIN.

@@ -1,8 +1,8 @@
 //! The identity of the caller's network namespace, and whether `/sys` shows the same one.
 //!
-//! `/proc/sys/net` and `/proc/net` follow the process. A sysfs mount shows for ever the network namespace of whoever
-//! mounted it: after setns(2) or `nsenter --net` without a new mount, `/sys/class/net/eth0` is an interface of another
-//! namespace.
+//! `/proc/sys/net` and `/proc/net` follow the process. A sysfs mount shows for ever the network namespace of
+//! whoever mounted it: after setns(2) or `nsenter --net` without a new mount, `/sys/class/net/eth0` is an
+//! interface of another namespace.
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -42,19 +42,20 @@ pub fn cookie() -> io::Result<u64> {
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
-/// True in the first network namespace, and in a captured tree. Only the first one has all of `net.core`: what the kernel
-/// has once and not once for each namespace (`sysctl_core_init()` in `net/core/sysctl_net_core.c`). Its cookie is no
-/// sign: it is 1 on older kernels, and on newer ones namespaces of other kinds are counted, too.
+/// True in the first network namespace, and in a captured tree. Only the first one has all of `net.core`:
+/// what the kernel has once and not once for each namespace (`sysctl_core_init()` in
+/// `net/core/sysctl_net_core.c`). Its cookie is no sign: it is 1 on older kernels, and on newer ones
+/// namespaces of other kinds are counted, too.
 #[must_use]
 pub fn is_first(files: &KernelFiles) -> bool {
     !files.is_live() || files.exists("/proc/sys/net/core/netdev_max_backlog")
 }
 
-/// Checks that `/sys` has, under this name, the interface that this process's network namespace has under it, or that
-/// neither has one. A captured tree has no namespace to compare with.
+/// Checks that `/sys` has, under this name, the interface that this process's network namespace has under it,
+/// or that neither has one. A captured tree has no namespace to compare with.
 ///
-/// What is compared is index and hardware address: two interfaces that agree in both, as every `lo` does, cannot be
-/// told apart.
+/// What is compared is index and hardware address: two interfaces that agree in both, as every `lo` does,
+/// cannot be told apart.
 ///
 /// # Errors
 /// [`HostError::OtherNamespace`] if they differ or only one of them has it.
@@ -67,8 +68,8 @@ pub fn check_sysfs(files: &KernelFiles, name: &InterfaceName) -> Result<(), Host
     if sysfs_link(files, name)? == own { Ok(()) } else { Err(HostError::OtherNamespace(name.clone())) }
 }
 
-/// The name of the interface that has `name` as an alternative one (`ip link property add dev … altname …`) in this
-/// process's network namespace.
+/// The name of the interface that has `name` as an alternative one (`ip link property add dev … altname …`)
+/// in this process's network namespace.
 ///
 /// # Errors
 /// If the kernel cannot be asked.
@@ -83,7 +84,8 @@ fn ask(name: &InterfaceName) -> Result<Option<(InterfaceName, Link)>, HostError>
     own_link(name).map_err(|error| HostError::Link { name: name.clone(), reason: describe(&error) })
 }
 
-/// What tells an interface from one of the same name in another network namespace, and stays when it is renamed.
+/// What tells an interface from one of the same name in another network namespace, and stays when it is
+/// renamed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     /// `ifindex`: no other interface of the network namespace has it at the same time.
@@ -113,8 +115,9 @@ pub fn links(files: &KernelFiles) -> Result<Links, HostError> {
     Ok(links)
 }
 
-/// The name under which an interface is found that had this name and link. Two of name, index and address must agree: a
-/// name is changed by hand, an address when a bond takes the interface, an index when its driver is loaded again.
+/// The name under which an interface is found that had this name and link. Two of name, index and address
+/// must agree: a name is changed by hand, an address when a bond takes the interface, an index when its
+/// driver is loaded again.
 #[must_use]
 pub fn find<'a>(links: &'a Links, name: &InterfaceName, link: &Link) -> Option<&'a InterfaceName> {
     let same_address = |other: &Link| other.address == link.address;
@@ -157,8 +160,8 @@ fn link(index: i32, address: &[u8]) -> Link {
     Link { index: index.unsigned_abs(), address: address.join(":") }
 }
 
-/// The interface that has this name, also as an alternative one, in the network namespace of this process, and its own
-/// name, by `RTM_GETLINK`.
+/// The interface that has this name, also as an alternative one, in the network namespace of this process,
+/// and its own name, by `RTM_GETLINK`.
 fn own_link(name: &InterfaceName) -> io::Result<Option<(InterfaceName, Link)>> {
     let name = CString::new(name.as_str())?;
     let mut request = rt_link::Request::new().op_getlink_do(&Ifinfomsg::new());

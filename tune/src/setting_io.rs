@@ -1,5 +1,6 @@
-//! How a [`Setting`] is read, written, journalled and put back, be it a kernel file, the CPUs of a thread, irqbalance's
-//! list, or what ethtool sets (in a captured tree, in its JSON). The texts are those that [`Setting::parse`] takes.
+//! How a [`Setting`] is read, written, journalled and put back, be it a kernel file, the CPUs of a thread,
+//! irqbalance's list, or what ethtool sets (in a captured tree, in its JSON). The texts are those that
+//! [`Setting::parse`] takes.
 
 use std::time::{Duration, Instant};
 
@@ -184,8 +185,8 @@ fn write_ethtool(
     }
 }
 
-/// What the journal holds of a change, for a restore: the text that was read, and of irqbalance's list, which others change,
-/// too, only what is added to it.
+/// What the journal holds of a change, for a restore: the text that was read, and of irqbalance's list, which
+/// others change, too, only what is added to it.
 pub(crate) fn journal_text(
     files: &KernelFiles,
     change: &Change,
@@ -229,7 +230,8 @@ pub(crate) enum PutBack {
     Gone(String),
 }
 
-/// Gives irqbalance back what [`journal_text`] says that it was told to leave alone, whatever else it was told.
+/// Gives irqbalance back what [`journal_text`] says that it was told to leave alone, whatever else it was
+/// told.
 pub(crate) fn give_back(files: &KernelFiles, text: &str) -> Result<PutBack, AccessError> {
     let ours = message::parse_additions(text).ok_or_else(|| not_ours(&Setting::IrqbalanceBan, text))?;
     let value = |irqs| Value::from_irqs(&irqs).to_string();

@@ -1,7 +1,8 @@
 //! An apply in stages: what ethtool sets, a new look at the host, the rest.
 //!
-//! A driver makes its queues and interrupts anew when the number of channels or the size of rings changes, and may
-//! overwrite XPS and the RSS table. What was planned for the queues of before is then planned again on those of now.
+//! A driver makes its queues and interrupts anew when the number of channels or the size of rings changes,
+//! and may overwrite XPS and the RSS table. What was planned for the queues of before is then planned again
+//! on those of now.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -16,7 +17,8 @@ use crate::profile::Profile;
 use crate::setting::{Change, Setting};
 use crate::{Applied, Error, Planned, plan_host, read_again, verify};
 
-/// How often what ethtool sets is planned and set, since a driver may overwrite one thing when another is set.
+/// How often what ethtool sets is planned and set, since a driver may overwrite one thing when another is
+/// set.
 const ROUNDS: usize = 3;
 
 /// How long a driver may take to make its queues anew, and how often it is looked at meanwhile.
@@ -110,8 +112,8 @@ fn is_rebuild(setting: &Setting) -> bool {
     matches!(setting, Setting::Ethtool(_, knob) if knob.rebuilds_queues())
 }
 
-/// The changes that ethtool makes, in the order in which the kernel takes them: channels first, except that a table
-/// that names a channel that goes must be set before (`ethnl_set_channels()` refuses it else).
+/// The changes that ethtool makes, in the order in which the kernel takes them: channels first, except that a
+/// table that names a channel that goes must be set before (`ethnl_set_channels()` refuses it else).
 pub(crate) fn of_ethtool(changes: &[Change]) -> Vec<Change> {
     let mut ethtool: Vec<Change> =
         changes.iter().filter(|change| matches!(change.setting, Setting::Ethtool(..))).cloned().collect();
@@ -151,8 +153,8 @@ pub(crate) fn overwritten(host: &Host, changes: &[Change]) -> Vec<Setting> {
     host.nics.iter().filter(|on| rebuilt(&on.nic.name)).flat_map(NicHost::queue_settings).collect()
 }
 
-/// Plans again after these changes. After queues were made anew it waits until two looks in a row see the same queues and
-/// interrupts: some drivers do it in the background.
+/// Plans again after these changes. After queues were made anew it waits until two looks in a row see the
+/// same queues and interrupts: some drivers do it in the background.
 pub(crate) fn settle(
     files: &KernelFiles,
     profile: &Profile,

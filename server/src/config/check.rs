@@ -7,7 +7,8 @@ use super::values::{Checked, ListenAddress};
 use super::{AcceptModel, Config, Mode, Options, Steer};
 use crate::udp;
 
-/// Bytes of the smallest huge page of any architecture the server runs on (x86-64, and arm64 with 4 KiB pages).
+/// Bytes of the smallest huge page of any architecture the server runs on (x86-64, and arm64 with 4 KiB
+/// pages).
 const HUGE_PAGE: u64 = 2 << 20;
 
 /// Why options do not go together, and what to do.
@@ -161,7 +162,8 @@ impl Options {
         for size in ["request-size", "response-size"] {
             if self.says(size) && config.mode != Mode::SinkSource {
                 let text = format!(
-                    "--{size} has no effect without --mode sink-source: give --mode sink-source, or leave --{size} out"
+                    "--{size} has no effect without --mode sink-source: give --mode sink-source, or leave \
+                     --{size} out"
                 );
                 return Err(Contradiction::new(&[size, "mode"], text));
             }
@@ -192,8 +194,8 @@ fn check_accept(config: &Config) -> Result<(), Contradiction> {
     }
     let steer = config.steer.name();
     let text = format!(
-        "--accept {model} and --steer {steer} contradict each other: with one listening socket there is nothing to \
-         steer; leave --steer out, or give --accept per-core"
+        "--accept {model} and --steer {steer} contradict each other: with one listening socket there is \
+         nothing to steer; leave --steer out, or give --accept per-core"
     );
     Err(Contradiction::new(&["accept", "steer"], text))
 }
@@ -210,8 +212,8 @@ fn check_listen(config: &Config) -> Result<(), Contradiction> {
         }
     }
     if config.v6only && !config.listen.iter().any(SocketAddr::is_ipv6) {
-        let text = "--v6only has no effect without an IPv6 address: give one, such as --listen [::]:7000, or leave \
-                    --v6only out";
+        let text = "--v6only has no effect without an IPv6 address: give one, such as --listen [::]:7000, or \
+                    leave --v6only out";
         return Err(Contradiction::new(&["v6only", "listen"], text.to_owned()));
     }
     // A datagram's answer comes from the address of the socket, which makes a difference.
@@ -260,8 +262,8 @@ fn check_huge_pages(config: &Config) -> Result<(), Contradiction> {
         return Ok(());
     }
     let text = format!(
-        "--huge-pages needs {HUGE_PAGE} bytes of receive buffers or more, and --buffers {} times --buffer-size {} is \
-         {bytes}: raise one of the two, or leave --huge-pages out",
+        "--huge-pages needs {HUGE_PAGE} bytes of receive buffers or more, and --buffers {} times \
+         --buffer-size {} is {bytes}: raise one of the two, or leave --huge-pages out",
         config.buffers, config.buffer_size
     );
     Err(Contradiction::new(&["huge-pages", "buffers", "buffer-size"], text))

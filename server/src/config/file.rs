@@ -1,4 +1,5 @@
-//! The configuration file: TOML, a key for each option. Every error is one line: `FILE:LINE:COLUMN: KEY: what is wrong`. Pure.
+//! The configuration file: TOML, a key for each option. Every error is one line: `FILE:LINE:COLUMN: KEY: what
+//! is wrong`. Pure.
 
 use std::ops::Range;
 
@@ -60,7 +61,8 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
-/// The key whose value lies there; none if the place is the key itself, which the message names, or nothing is there.
+/// The key whose value lies there; none if the place is the key itself, which the message names, or nothing
+/// is there.
 fn key_at(text: &str, span: &Range<usize>) -> Option<String> {
     let (table, _) = DeTable::parse_recoverable(text);
     let holds = |value: Range<usize>| value.start <= span.start && span.start < value.end;
@@ -99,7 +101,8 @@ mod tests {
             ("backlog = 4294967296", "server.toml:1:11: backlog: must be a whole number from 1 to 65535"),
             (
                 "idle-timeout = 5",
-                "server.toml:1:16: idle-timeout: must be a time from 1ms to 1day, such as 5s or 500ms, or off",
+                "server.toml:1:16: idle-timeout: must be a time from 1ms to 1day, such as 5s or 500ms, or \
+                 off",
             ),
             (
                 "listen = [\n  \"127.0.0.1:1\",\n  \"::1\",\n]",
@@ -112,7 +115,8 @@ mod tests {
             ("udp = \"yes\"", "server.toml:1:7: udp: invalid type: string \"yes\", expected a boolean"),
             (
                 "listen = 80",
-                "server.toml:1:10: listen: invalid type: integer `80`, expected a string or a list of strings",
+                "server.toml:1:10: listen: invalid type: integer `80`, expected a string or a list of \
+                 strings",
             ),
             (
                 "nodelay = 1.5",
@@ -120,7 +124,8 @@ mod tests {
             ),
             (
                 "buffers = true",
-                "server.toml:1:11: buffers: invalid type: boolean `true`, expected a string or a whole number",
+                "server.toml:1:11: buffers: invalid type: boolean `true`, expected a string or a whole \
+                 number",
             ),
             ("# nothing\nbaklog = 1", "server.toml:2:1: unknown field `baklog`, expected one of `listen`, "),
             ("config = \"other.toml\"", "server.toml:1:1: unknown field `config`"),
@@ -145,7 +150,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused_in_one_line(text in "([a-z-]{0,12} ?= ?[^\u{0}]{0,12}\n?){0,3}|.{0,40}") {
+        fn any_text_is_read_or_refused_in_one_line(text in "([a-z-]{0,12} ?= ?[^\u{0}]{0,12}\n\
+                                                            ?){0,3}|.{0,40}") {
             if let Err(error) = ConfigFile::parse(&text, "f") {
                 let error = error.to_string();
                 prop_assert!(!error.chars().any(char::is_control), "{error:?}");

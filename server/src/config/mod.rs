@@ -6,8 +6,8 @@
 //! file ─ toml ─ file ───┘  (values)          (contradictions)
 //! ```
 //!
-//! The values of [`Options`] ([`values`]) refuse what is out of range while they are read, so that clap names the option and
-//! [`mod@file`] the line; [`Options::check`] refuses what does not go together.
+//! The values of [`Options`] ([`values`]) refuse what is out of range while they are read, so that clap names
+//! the option and [`mod@file`] the line; [`Options::check`] refuses what does not go together.
 
 mod check;
 pub mod file;
@@ -31,7 +31,8 @@ pub use options::Options;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Steer {
-    /// By the CPU that processes the SYN: its connection is accepted there. A CPU outside --cores uses the hash.
+    /// By the CPU that processes the SYN: its connection is accepted there. A CPU outside --cores uses the
+    /// hash.
     Cpu,
     /// By the hash of addresses and ports, as the kernel does for plain SO_REUSEPORT.
     Hash,
@@ -100,11 +101,11 @@ pub enum Keepalive {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Feature {
-    /// Connections are entries of a table of each core's ring, not of the process's table of open files, so that accepting
-    /// and closing take no lock that the cores share. Linux 6.13 and later.
+    /// Connections are entries of a table of each core's ring, not of the process's table of open files, so
+    /// that accepting and closing take no lock that the cores share. Linux 6.13 and later.
     DirectDescriptors,
-    /// A receive ends after 256 KiB, so that a peer that does not read can have no more than that on its way in. Linux 6.17
-    /// and later.
+    /// A receive ends after 256 KiB, so that a peer that does not read can have no more than that on its way
+    /// in. Linux 6.17 and later.
     ReceiveCredit,
 }
 
@@ -190,7 +191,8 @@ pub struct Config {
     pub nodelay: bool,
     /// TCP keepalive of connections.
     pub keepalive: Keepalive,
-    /// `TCP_DEFER_ACCEPT`: a connection is accepted when its first bytes are here, for at most this long (whole seconds).
+    /// `TCP_DEFER_ACCEPT`: a connection is accepted when its first bytes are here, for at most this long
+    /// (whole seconds).
     pub defer_accept: Option<Duration>,
     /// `TCP_FASTOPEN`: length of the queue of connections whose SYN brought data. 1 to 65535.
     pub fastopen: Option<u16>,
@@ -215,7 +217,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// What the workers do without: what was asked, and direct descriptors where connections go from ring to ring.
+    /// What the workers do without: what was asked, and direct descriptors where connections go from ring to
+    /// ring.
     pub(crate) fn features_not_used(&self) -> Vec<Feature> {
         let single = (self.accept == AcceptModel::Single).then_some(Feature::DirectDescriptors);
         self.without.iter().copied().chain(single).collect()

@@ -1,5 +1,5 @@
-//! What is asked of the server: each option once, with its text in `--help`, as an option of the command line and as a key
-//! of the file.
+//! What is asked of the server: each option once, with its text in `--help`, as an option of the command line
+//! and as a key of the file.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,8 @@ use super::{AcceptModel, Cores, Feature, Keepalive, Mode, Overload, Steer};
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Options {
-    /// Address to listen on, IPv4 or IPv6; several times for several. Port 0: the kernel chooses [default: 127.0.0.1:7000]
+    /// Address to listen on, IPv4 or IPv6; several times for several. Port 0: the kernel chooses [default:
+    /// 127.0.0.1:7000]
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Listening")]
     #[serde(default, deserialize_with = "one_or_more", skip_serializing_if = "Option::is_none")]
     pub listen: Option<Vec<ListenAddress>>,
@@ -33,18 +34,18 @@ pub struct Options {
     )]
     pub v6only: Option<bool>,
 
-    /// Connections that may wait to be accepted, for each listener: 1 to 65535. The kernel caps it at net.core.somaxconn
-    /// [default: 4096]
+    /// Connections that may wait to be accepted, for each listener: 1 to 65535. The kernel caps it at
+    /// net.core.somaxconn [default: 4096]
     #[arg(long, value_name = "N", help_heading = "Listening")]
     pub backlog: Option<QueueLength>,
 
-    /// Accept a connection when its first bytes are here, or after this time (TCP_DEFER_ACCEPT): 1s to 3600s, whole seconds,
-    /// which the kernel rounds up to one of its retransmissions [default: off]
+    /// Accept a connection when its first bytes are here, or after this time (TCP_DEFER_ACCEPT): 1s to 3600s,
+    /// whole seconds, which the kernel rounds up to one of its retransmissions [default: off]
     #[arg(long, value_name = "TIME|off", help_heading = "Listening")]
     pub defer_accept: Option<OrOff<DeferAccept>>,
 
-    /// Take data with the SYN (TCP_FASTOPEN) from this many connections at a time, for each listener: 1 to 65535. Needs
-    /// net.ipv4.tcp_fastopen to be 2 or 3 [default: off]
+    /// Take data with the SYN (TCP_FASTOPEN) from this many connections at a time, for each listener: 1 to
+    /// 65535. Needs net.ipv4.tcp_fastopen to be 2 or 3 [default: off]
     #[arg(long, value_name = "N|off", help_heading = "Listening")]
     pub fastopen: Option<OrOff<QueueLength>>,
 
@@ -56,8 +57,8 @@ pub struct Options {
     #[arg(long, value_name = "GROUP", help_heading = "Privileges")]
     pub group: Option<Account>,
 
-    /// Cores to run on, a worker on each: a list as in taskset -c, such as 0-47 or 3,0-1; the order counts. "all": every CPU
-    /// that this process may run on [default: all]
+    /// Cores to run on, a worker on each: a list as in taskset -c, such as 0-47 or 3,0-1; the order counts.
+    /// "all": every CPU that this process may run on [default: all]
     #[arg(long, value_name = "LIST", help_heading = "Cores")]
     pub cores: Option<Cores>,
 
@@ -105,8 +106,8 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", help_heading = "Service")]
     pub response_size: Option<MessageSize<0>>,
 
-    /// Most connections open at a time in the whole process, split evenly over the cores: 1 to 4294967295 [default: 65536 for
-    /// each core, or what the limit of open files allows]
+    /// Most connections open at a time in the whole process, split evenly over the cores: 1 to 4294967295
+    /// [default: 65536 for each core, or what the limit of open files allows]
     #[arg(long, value_name = "N", help_heading = "Connections")]
     pub max_connections: Option<Number<u32, 1, { u32::MAX }>>,
 
@@ -127,8 +128,8 @@ pub struct Options {
     #[arg(long, value_name = "true|false", help_heading = "Connections", hide_possible_values = true)]
     pub nodelay: Option<bool>,
 
-    /// Send without a copy (IORING_OP_SEND_ZC) from this many bytes on: 1 to 1073741824. Worth it on a real NIC only, from
-    /// 16384 or so; on loopback it costs [default: off]
+    /// Send without a copy (IORING_OP_SEND_ZC) from this many bytes on: 1 to 1073741824. Worth it on a real
+    /// NIC only, from 16384 or so; on loopback it costs [default: off]
     #[arg(long, value_name = "BYTES|off", help_heading = "Connections")]
     pub zerocopy_threshold: Option<OrOff<MessageSize<1>>>,
 
@@ -140,7 +141,8 @@ pub struct Options {
     #[arg(long, value_name = "N", help_heading = "Memory")]
     pub buffers: Option<BufferCount>,
 
-    /// Bytes of a receive buffer: 64 to 1048576 (1 MiB). 65527, the longest datagram, with --udp unless said [default: 16384]
+    /// Bytes of a receive buffer: 64 to 1048576 (1 MiB). 65527, the longest datagram, with --udp unless said
+    /// [default: 16384]
     #[arg(long, value_name = "BYTES", help_heading = "Memory")]
     pub buffer_size: Option<Number<u32, 64, { 1 << 20 }>>,
 
@@ -157,18 +159,18 @@ pub struct Options {
     )]
     pub huge_pages: Option<bool>,
 
-    /// Poll the NIC's queue instead of waiting for its interrupt (SO_BUSY_POLL, NAPI busy polling), for this long: 0 to
-    /// 1000000 microseconds, or a time such as 50us; 0: not at all [default: 0]
+    /// Poll the NIC's queue instead of waiting for its interrupt (SO_BUSY_POLL, NAPI busy polling), for this
+    /// long: 0 to 1000000 microseconds, or a time such as 50us; 0: not at all [default: 0]
     #[arg(long, value_name = "US|TIME", help_heading = "Latency")]
     pub busy_poll: Option<Microseconds>,
 
-    /// Look for completions this many microseconds before sleeping: 0 to 1000000; 0: not at all. Takes the CPU's whole time
-    /// [default: 0]
+    /// Look for completions this many microseconds before sleeping: 0 to 1000000; 0: not at all. Takes the
+    /// CPU's whole time [default: 0]
     #[arg(long, value_name = "N", help_heading = "Latency")]
     pub spin_us: Option<Number<u32, 0, 1_000_000>>,
 
-    /// Serve the counters at /metrics (OpenMetrics) and /healthz. A port alone, such as 9100, is one of 127.0.0.1: who is to
-    /// see them from outside needs an address here [default: off]
+    /// Serve the counters at /metrics (OpenMetrics) and /healthz. A port alone, such as 9100, is one of
+    /// 127.0.0.1: who is to see them from outside needs an address here [default: off]
     #[arg(long, value_name = "[ADDR:]PORT|off", help_heading = "Reports")]
     pub metrics: Option<OrOff<MetricsAddress>>,
 
@@ -188,8 +190,8 @@ pub struct Options {
     )]
     pub json: Option<bool>,
 
-    /// Do without a feature of the kernel, as on an older one; several times, or with commas, for several. Which there are is
-    /// tried out at the start [default: none]
+    /// Do without a feature of the kernel, as on an older one; several times, or with commas, for several.
+    /// Which there are is tried out at the start [default: none]
     #[arg(long, value_name = "FEATURE", value_enum, value_delimiter = ',', help_heading = "Kernel")]
     #[serde(default, deserialize_with = "one_or_more", skip_serializing_if = "Option::is_none")]
     pub without: Option<Vec<Feature>>,

@@ -1,5 +1,5 @@
-//! Values as text. Each type has one grammar, `FromStr` and `Display`, on the command line and in a file: a file may say
-//! `buffers = 256` or `buffers = "256"`.
+//! Values as text. Each type has one grammar, `FromStr` and `Display`, on the command line and in a file: a
+//! file may say `buffers = 256` or `buffers = "256"`.
 
 use std::fmt::{self, Display};
 use std::marker::PhantomData;

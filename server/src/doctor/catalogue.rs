@@ -1,4 +1,5 @@
-//! Every feature of io_uring that the doctor knows: which Linux brought it, why it matters, who uses it. Pure.
+//! Every feature of io_uring that the doctor knows: which Linux brought it, why it matters, who uses it.
+//! Pure.
 
 use super::finding::{FeatureFinding, FeatureState, Finding, Group, Mark};
 use crate::config::{AcceptModel, Config, Feature};

@@ -32,7 +32,8 @@ pub(super) struct Facts {
     pub(super) memory: Option<u64>,
     /// Huge pages of the default size.
     pub(super) huge_pages: Option<HugePages>,
-    /// Whether the process may become `--user` and `--group`, and why not, in the words of the server's own start.
+    /// Whether the process may become `--user` and `--group`, and why not, in the words of the server's own
+    /// start.
     pub(super) privileges: Result<(), String>,
     /// Sysctls that exist, by name.
     pub(super) sysctls: BTreeMap<&'static str, String>,

@@ -1,5 +1,6 @@
-//! `server doctor`: would the server start here as configured, what does it use of this kernel, and does the host let it
-//! do its best? It changes nothing, and tells the next step with everything that is not as it should be.
+//! `server doctor`: would the server start here as configured, what does it use of this kernel, and does the
+//! host let it do its best? It changes nothing, and tells the next step with everything that is not as it
+//! should be.
 //!
 //! ```text
 //! kernel, /proc, /sys, rtnetlink ── gather ──► Facts ──┐
@@ -7,8 +8,8 @@
 //!                                    config::Config ───┘        (pure)                    └─ json
 //! ```
 //!
-//! [`gather`] is the edge: it reads files, makes rings for a moment and binds addresses without listening. All that
-//! decides is pure and takes [`facts`].
+//! [`gather`] is the edge: it reads files, makes rings for a moment and binds addresses without listening.
+//! All that decides is pure and takes [`facts`].
 
 mod catalogue;
 mod facts;
@@ -29,15 +30,17 @@ use finding::{Mark, worst};
 use text::Head;
 
 /// What `server doctor --help` ends with.
-pub const EXIT_STATUS: &str = "Exit status: 0 the server would start and there is no warning, 2 it would start and there are \
-warnings (2 is wrong usage, too, which prints nothing on stdout), 1 it would not start: the last line says why.";
+pub const EXIT_STATUS: &str = "Exit status: 0 the server would start and there is no warning, 2 it would \
+                               start and there are warnings (2 is wrong usage, too, which prints nothing on \
+                               stdout), 1 it would not start: the last line says why.";
 
-/// Looks at this host for a server with this configuration and prints what it finds on stdout, as one JSON object if asked.
+/// Looks at this host for a server with this configuration and prints what it finds on stdout, as one JSON
+/// object if asked.
 ///
-/// The exit code is 0 if the server would start and there is no warning (notes do not count), 2 if it would start and there
-/// are warnings, 1 if it would not start; the last line says why. So `server doctor && server` starts only where all is
-/// well, and a provisioning script that takes 2 for good refuses only what cannot work. 2 is also what wrong usage gives;
-/// that prints nothing on stdout.
+/// The exit code is 0 if the server would start and there is no warning (notes do not count), 2 if it would
+/// start and there are warnings, 1 if it would not start; the last line says why. So `server doctor &&
+/// server` starts only where all is well, and a provisioning script that takes 2 for good refuses only what
+/// cannot work. 2 is also what wrong usage gives; that prints nothing on stdout.
 ///
 /// # Errors
 /// If the CPUs can't be read or stdout can't be written.

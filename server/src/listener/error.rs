@@ -21,8 +21,8 @@ pub enum ListenError {
     },
     /// An IPv6 address takes the IPv4 connections of another one, too.
     #[error(
-        "--listen {wide} takes IPv4 connections, too, and so those of --listen {narrow}; give --v6only, or leave out \
-         {narrow}"
+        "--listen {wide} takes IPv4 connections, too, and so those of --listen {narrow}; give --v6only, or \
+         leave out {narrow}"
     )]
     Overlap {
         /// The IPv6 address.
@@ -53,13 +53,15 @@ fn hint(operation: &str, address: SocketAddr, error: &io::Error) -> String {
         Some(Errno::ADDRNOTAVAIL) => "; no interface here has this address: see `ip address`".to_owned(),
         Some(Errno::AFNOSUPPORT) => "; this kernel has no IPv6, or it was disabled at boot".to_owned(),
         Some(Errno::PERM) if operation.contains("SO_BUSY_POLL") => {
-            "; on this kernel more than net.core.busy_read needs CAP_NET_ADMIN: start as root (--user gives it up \
-             afterwards), or ask for less"
+            "; on this kernel more than net.core.busy_read needs CAP_NET_ADMIN: start as root (--user gives \
+             it up afterwards), or ask for less"
                 .to_owned()
         }
         Some(Errno::MFILE) => "; raise the limit of open files (ulimit -n, LimitNOFILE=)".to_owned(),
         Some(Errno::INVAL) if is_mapped(address) => {
-            "; with --v6only an IPv4 address is to be written as one: 127.0.0.1, not ::ffff:127.0.0.1".to_owned()
+            "; with --v6only an IPv4 address is to be written as one: 127.0.0.1, not \
+             ::ffff:127.0.0.1"
+                .to_owned()
         }
         _ => String::new(),
     }

@@ -1,4 +1,5 @@
-//! The sockets that the server listens on: a group for each address, which one worker, or each, has a part in.
+//! The sockets that the server listens on: a group for each address, which one worker, or each, has a part
+//! in.
 //!
 //! | `--accept` | sockets of an address | who has them |
 //! |---|---|---|
@@ -26,8 +27,9 @@ use crate::steering;
 pub use error::ListenError;
 pub(crate) use options::advice;
 
-/// How long a taken address may be that of a server which was killed: the kernel takes its rings apart, and with them the
-/// listening sockets that accept requests hold, only after the process has ended (`io_ring_exit_work()`). Most often some ms.
+/// How long a taken address may be that of a server which was killed: the kernel takes its rings apart, and
+/// with them the listening sockets that accept requests hold, only after the process has ended
+/// (`io_ring_exit_work()`). Most often some ms.
 const AFTERLIFE: Duration = Duration::from_millis(500);
 
 /// How often such an address is tried again.
@@ -46,13 +48,14 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    /// Binds the sockets of all addresses, for a worker on each of `cpus`; port 0 lets the kernel choose one for all
-    /// sockets of the address. Accepted connections inherit their options from these sockets.
+    /// Binds the sockets of all addresses, for a worker on each of `cpus`; port 0 lets the kernel choose one
+    /// for all sockets of the address. Accepted connections inherit their options from these sockets.
     ///
     /// # Errors
-    /// EADDRINUSE if anybody has the address, the same user's programs included: without that check the kernel would let
-    /// two servers of one user share the port and split the connections between them. [`ListenError::Overlap`] if two
-    /// addresses would get the same connections. And whatever socket options can fail with.
+    /// EADDRINUSE if anybody has the address, the same user's programs included: without that check the
+    /// kernel would let two servers of one user share the port and split the connections between them.
+    /// [`ListenError::Overlap`] if two addresses would get the same connections. And whatever socket options
+    /// can fail with.
     pub(crate) fn bind(config: &Config, cpus: &[Cpu]) -> Result<Self, ListenError> {
         overlap::check(&config.listen, config.v6only)?;
         let wanted: Vec<SocketAddr> =
@@ -74,8 +77,8 @@ impl Listeners {
         &self.addresses
     }
 
-    /// Another descriptor of each socket for each worker that has it: the workers in their order, of each the addresses in
-    /// theirs.
+    /// Another descriptor of each socket for each worker that has it: the workers in their order, of each the
+    /// addresses in theirs.
     ///
     /// # Errors
     /// EMFILE if the process has no more descriptors.
@@ -97,8 +100,8 @@ impl Listeners {
         self.addresses.iter().copied().zip(&self.groups).map(duplicate).collect()
     }
 
-    /// Starts to listen, in order: that is the order of the reuseport groups, which the steering programs count on.
-    /// (Datagram sockets are in their groups, in order, since they were bound.)
+    /// Starts to listen, in order: that is the order of the reuseport groups, which the steering programs
+    /// count on. (Datagram sockets are in their groups, in order, since they were bound.)
     ///
     /// # Errors
     /// EADDRINUSE if another server has begun to listen in the same moment.
@@ -109,8 +112,8 @@ impl Listeners {
         self.each(|socket| socket.listen(backlog.into()), "listen on")
     }
 
-    /// Lets the kernel choose the socket by the hash of addresses and ports from now on. Connections that are there, or are
-    /// being made, stay with the socket that they have.
+    /// Lets the kernel choose the socket by the hash of addresses and ports from now on. Connections that are
+    /// there, or are being made, stay with the socket that they have.
     ///
     /// # Errors
     /// ENOENT if they were not steered by CPU. Some may be steered by CPU still.
@@ -134,9 +137,10 @@ impl Listeners {
     }
 }
 
-/// Checks that nobody has this address. Gives the address to bind to, which is another one only with port 0 and UDP: as
-/// port of a socket with SO_REUSEPORT the kernel may choose one that another such socket of the same user has
-/// (`udp_lib_lport_inuse()` in `net/ipv4/udp.c`; TCP does not), so it chooses one for a socket without.
+/// Checks that nobody has this address. Gives the address to bind to, which is another one only with port 0
+/// and UDP: as port of a socket with SO_REUSEPORT the kernel may choose one that another such socket of the
+/// same user has (`udp_lib_lport_inuse()` in `net/ipv4/udp.c`; TCP does not), so it chooses one for a socket
+/// without.
 fn probe(config: &Config, address: SocketAddr) -> Result<SocketAddr, ListenError> {
     if address.port() == 0 && !config.udp {
         return Ok(address);
@@ -207,8 +211,8 @@ fn socket(config: &Config, address: SocketAddr) -> Result<Socket, ListenError> {
         socket.set_only_v6(config.v6only).map_err(ListenError::of("set IPV6_V6ONLY for", address))?;
     }
     if !config.udp {
-        // Connections of a former server in TIME_WAIT do not keep the port. (Datagram sockets with this option would share
-        // it with those of others.)
+        // Connections of a former server in TIME_WAIT do not keep the port. (Datagram sockets with this
+        // option would share it with those of others.)
         socket.set_reuse_address(true).map_err(ListenError::of("set SO_REUSEADDR for", address))?;
     }
     Ok(socket)

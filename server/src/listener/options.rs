@@ -1,4 +1,5 @@
-//! The options that listening sockets have and connections inherit: set once here, not once for each connection.
+//! The options that listening sockets have and connections inherit: set once here, not once for each
+//! connection.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -76,7 +77,8 @@ fn fastopen_advice(setting: &str) -> Option<String> {
     let bits: u32 = setting.trim().parse().ok()?;
     (bits & 2 == 0).then(|| {
         format!(
-            "--fastopen has no effect while net.ipv4.tcp_fastopen is {bits}: sysctl -w net.ipv4.tcp_fastopen={}",
+            "--fastopen has no effect while net.ipv4.tcp_fastopen is {bits}: sysctl -w \
+             net.ipv4.tcp_fastopen={}",
             bits | 2
         )
     })

@@ -1,14 +1,14 @@
 //! Whether two addresses would get the same connections. Pure.
 //!
-//! The kernel would not say so: the sockets of one user share a port when all have `SO_REUSEPORT`, and it prefers IPv4
-//! sockets for IPv4 connections.
+//! The kernel would not say so: the sockets of one user share a port when all have `SO_REUSEPORT`, and it
+//! prefers IPv4 sockets for IPv4 connections.
 
 use std::net::SocketAddr;
 
 use super::ListenError;
 
-/// Refuses an IPv6 wildcard that takes IPv4 connections, too, beside an IPv4 address with the same port. An IPv4
-/// wildcard beside an address of this host is no mistake: the address has connections of its own.
+/// Refuses an IPv6 wildcard that takes IPv4 connections, too, beside an IPv4 address with the same port. An
+/// IPv4 wildcard beside an address of this host is no mistake: the address has connections of its own.
 pub(super) fn check(addresses: &[SocketAddr], v6only: bool) -> Result<(), ListenError> {
     let dual = |address: &&SocketAddr| !v6only && address.is_ipv6() && address.ip().is_unspecified();
     for &wide in addresses.iter().filter(dual) {
@@ -53,8 +53,8 @@ mod tests {
         let message = check(&addresses, false).unwrap_err().to_string();
         assert_eq!(
             message,
-            "--listen [::]:80 takes IPv4 connections, too, and so those of --listen 0.0.0.0:80; give --v6only, or leave \
-             out 0.0.0.0:80"
+            "--listen [::]:80 takes IPv4 connections, too, and so those of --listen 0.0.0.0:80; give \
+             --v6only, or leave out 0.0.0.0:80"
         );
     }
 }

@@ -1,5 +1,6 @@
-//! Which socket of a reuseport group gets a connection: the group's program first, then the CPU of each socket, then the
-//! hash (`inet_lookup_listener()` in `net/ipv4/inet_hashtables.c`, `udp4_lib_lookup2()` in `net/ipv4/udp.c`).
+//! Which socket of a reuseport group gets a connection: the group's program first, then the CPU of each
+//! socket, then the hash (`inet_lookup_listener()` in `net/ipv4/inet_hashtables.c`, `udp4_lib_lookup2()` in
+//! `net/ipv4/udp.c`).
 #![allow(unsafe_code)]
 
 use std::io;
@@ -28,8 +29,8 @@ pub(super) fn attach(socket: &Socket, program: &[Instruction]) -> io::Result<()>
         .collect();
     let length = u16::try_from(filter.len()).map_err(|_| io::Error::from(Errno::INVAL))?;
     let program = libc::sock_fprog { len: length, filter: filter.as_mut_ptr() };
-    // SAFETY: the option takes a `struct sock_fprog`; it and the filter it points to live until the call returns, and the
-    // kernel copies both.
+    // SAFETY: the option takes a `struct sock_fprog`; it and the filter it points to live until the call
+    // returns, and the kernel copies both.
     unsafe { set_option(socket, libc::SO_ATTACH_REUSEPORT_CBPF, &program) }
 }
 

@@ -60,8 +60,8 @@ impl Endpoint {
         self.address
     }
 
-    /// Serves on a thread of its own until what is returned is dropped. The server is healthy as long as `control` is in
-    /// the first phase.
+    /// Serves on a thread of its own until what is returned is dropped. The server is healthy as long as
+    /// `control` is in the first phase.
     ///
     /// # Errors
     /// If the thread can't be started.
@@ -135,7 +135,8 @@ impl Service {
         }
     }
 
-    /// Waits for something to do: whether there is somebody to accept, and which clients' sockets are ready. `None`: end.
+    /// Waits for something to do: whether there is somebody to accept, and which clients' sockets are ready.
+    /// `None`: end.
     fn wait(&self, clients: &[Exchange], rest_until: Option<Instant>) -> Option<(bool, Vec<bool>)> {
         let accept = if rest_until.is_some() { PollFlags::empty() } else { PollFlags::IN };
         let mut fds = vec![PollFd::new(&self.until, PollFlags::IN), PollFd::new(&self.listener, accept)];
@@ -155,8 +156,8 @@ impl Service {
         (!ready[0]).then(|| (ready[1], ready[2..].to_vec()))
     }
 
-    /// Accepts who waits. The oldest client makes room: one that sends its request at once is served however many there are
-    /// that do not.
+    /// Accepts who waits. The oldest client makes room: one that sends its request at once is served however
+    /// many there are that do not.
     fn accept(&self, clients: &mut Vec<Exchange>, now: Instant) -> io::Result<()> {
         for _ in 0..MOST_CLIENTS {
             match self.listener.accept() {

@@ -158,7 +158,8 @@ mod tests {
         assert_eq!(run(&mut exchange, b""), Progress::Over);
     }
 
-    /// Closing with bytes unread would reset the connection: a client that is still sending would never see the response.
+    /// Closing with bytes unread would reset the connection: a client that is still sending would never see
+    /// the response.
     #[test]
     fn what_a_client_sends_after_its_request_is_read_until_it_closes() {
         let (mut client, mut exchange) = pair();

@@ -145,10 +145,13 @@ mod tests {
         let exposition = Exposition::new(cores, Arc::new(Control::new()));
         let text = exposition.text();
         for expected in [
-            "# HELP corelocal_server_received_bytes Bytes received.\n# TYPE corelocal_server_received_bytes counter\n\
-             # UNIT corelocal_server_received_bytes bytes\ncorelocal_server_received_bytes_total{core=\"3\"} 700\n\
+            "# HELP corelocal_server_received_bytes Bytes received.\n\
+             # TYPE corelocal_server_received_bytes counter\n\
+             # UNIT corelocal_server_received_bytes bytes\ncorelocal_server_received_bytes_total{core=\"3\"} \
+             700\n\
              corelocal_server_received_bytes_total{core=\"0\"} 0\n",
-            "# TYPE corelocal_server_open_connections gauge\ncorelocal_server_open_connections{core=\"3\"} 0\n\
+            "# TYPE corelocal_server_open_connections gauge\ncorelocal_server_open_connections{core=\"3\"} \
+             0\n\
              corelocal_server_open_connections{core=\"0\"} 5\n",
             "corelocal_server_connection_limit{core=\"3\"} 13\n",
             "corelocal_server_accept_source_samples_total{core=\"3\",cpu=\"2\"} 1\n\

@@ -1,7 +1,7 @@
 //! Which counter is published under which name. Pure.
 //!
-//! Names follow Prometheus: what is counted in the plural, the unit last; the encoder adds the prefix `corelocal_server_` and
-//! the suffix `_total`.
+//! Names follow Prometheus: what is counted in the plural, the unit last; the encoder adds the prefix
+//! `corelocal_server_` and the suffix `_total`.
 
 use prometheus_client::registry::Unit;
 

@@ -1,7 +1,7 @@
 //! The head of an HTTP/1 request, from bytes. Pure.
 //!
-//! The syntax is [`httparse`]'s, which hyper uses: no dependencies, no allocation, fuzzed for years. What of it the endpoint
-//! takes is decided here.
+//! The syntax is [`httparse`]'s, which hyper uses: no dependencies, no allocation, fuzzed for years. What of
+//! it the endpoint takes is decided here.
 
 use super::MOST_REQUEST_BYTES;
 use super::response::Status;
@@ -155,7 +155,8 @@ mod tests {
         /// Near to a request there is more to go wrong than in noise.
         #[test]
         fn no_damage_makes_it_panic(
-            start in "(GET|HEAD|POST) (http://h)?/(metrics|healthz)?(\\?x)? HTTP/1\\.[01]\r\n(Host: h\r\n){0,2}(A:b\r\n){0,70}\r\n",
+            start in "(GET|HEAD|POST) (http://h)?/(metrics|healthz)?(\\?x)? HTTP/1\\.[01]\r\n(Host: h\r\n\
+                      ){0,2}(A:b\r\n){0,70}\r\n",
             damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         ) {
             let mut bytes = start.into_bytes();

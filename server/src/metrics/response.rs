@@ -39,7 +39,8 @@ pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
 pub(super) fn response(status: Status, content_type: &str, body: &str, head_only: bool) -> Vec<u8> {
     let allow = if status == Status::MethodNotAllowed { "Allow: GET, HEAD\r\n" } else { "" };
     let head = format!(
-        "HTTP/1.1 {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n{allow}Cache-Control: no-store\r\n\
+        "HTTP/1.1 {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
+         {allow}Cache-Control: no-store\r\n\
          Connection: close\r\n\r\n",
         status.line(),
         body.len(),

@@ -1,4 +1,5 @@
-//! Against the real kernel: each in a process of its own, which is this test program again, because there is no way back.
+//! Against the real kernel: each in a process of its own, which is this test program again, because there is
+//! no way back.
 
 use std::process::Command;
 
@@ -156,7 +157,8 @@ fn a_group_alone_leaves_the_user() {
     });
 }
 
-/// Changing from one user to another does not take capabilities away: without the capset there would be a way back.
+/// Changing from one user to another does not take capabilities away: without the capset there would be a way
+/// back.
 #[test]
 fn a_user_with_capabilities_loses_them() {
     let name = "a_user_with_capabilities_loses_them";

@@ -1,4 +1,5 @@
-//! What the server did and does: the final report ([`table`] for people, [`json`] for programs) and the [`live`] table.
+//! What the server did and does: the final report ([`table`] for people, [`json`] for programs) and the
+//! [`live`] table.
 
 mod grid;
 mod json;
@@ -41,7 +42,8 @@ impl CoreReport {
 /// What the server was to do, beside what it did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct InForce {
-    /// Every option, with the addresses that were bound, the cores and the limit of connections that there are.
+    /// Every option, with the addresses that were bound, the cores and the limit of connections that there
+    /// are.
     pub options: Options,
     /// What is used of the kernel.
     pub features: Features,
@@ -63,18 +65,18 @@ impl Report {
         Self { total, cores }
     }
 
-    /// How unevenly the accepted connections are spread over the cores: the most that one has, divided by the mean; `None`
-    /// if there are none.
+    /// How unevenly the accepted connections are spread over the cores: the most that one has, divided by the
+    /// mean; `None` if there are none.
     #[must_use]
     pub fn accepted_spread(&self) -> Option<f64> {
         stats::spread(self.cores.iter().map(|core| core.counters.accepted))
     }
 
-    /// Writes one JSON object: `schema`, `options` with the keys of a file of `--config`, `features`, `total`, `cores[]`.
-    /// What is asked of no option is null. Shares are 0 to 1, null without samples; bytes are counted in
-    /// user space. `accept_from` and `request_from` say how many samples were received on which CPU, as in
-    /// `{"0": 41, "3": 12, "unknown": 1}`, the core's own CPU included. `total` alone has `accepted_spread`
-    /// ([`Report::accepted_spread`]).
+    /// Writes one JSON object: `schema`, `options` with the keys of a file of `--config`, `features`,
+    /// `total`, `cores[]`. What is asked of no option is null. Shares are 0 to 1, null without samples; bytes
+    /// are counted in user space. `accept_from` and `request_from` say how many samples were received on
+    /// which CPU, as in `{"0": 41, "3": 12, "unknown": 1}`, the core's own CPU included. `total` alone has
+    /// `accepted_spread` ([`Report::accepted_spread`]).
     ///
     /// # Errors
     /// If writing fails.
@@ -82,8 +84,8 @@ impl Report {
         json::write(self, in_force, out)
     }
 
-    /// Writes the table, one row for each core in the order of `--cores`, then the total; what happened at limits, if
-    /// anything did; and where what was not local came from.
+    /// Writes the table, one row for each core in the order of `--cores`, then the total; what happened at
+    /// limits, if anything did; and where what was not local came from.
     ///
     /// # Errors
     /// If writing fails.

@@ -1,7 +1,7 @@
 //! What a worker counts, and the shares computed from it. Pure.
 //!
-//! Each worker writes its own [`LiveCounters`], which any thread may [`read`](LiveCounters::read) at any time: the final
-//! report, the live table, the metrics.
+//! Each worker writes its own [`LiveCounters`], which any thread may [`read`](LiveCounters::read) at any
+//! time: the final report, the live table, the metrics.
 
 mod sources;
 
@@ -56,8 +56,8 @@ macro_rules! counters {
         }
 
         impl LiveCounters {
-            /// Reads them all. While the worker runs, they may be some of before and some of after one of its steps; what
-            /// it sends last before it sleeps is in `bytes_out` only when it wakes up.
+            /// Reads them all. While the worker runs, they may be some of before and some of after one of its
+            /// steps; what it sends last before it sleeps is in `bytes_out` only when it wakes up.
             pub(crate) fn read(&self) -> Counters {
                 Counters { $($field: self.$field.get(),)* }
             }
@@ -70,7 +70,8 @@ macro_rules! counters {
         }
 
         impl Counters {
-            /// What was counted since `earlier`. [`open`](Self::open) is no count of events and stays what it is now.
+            /// What was counted since `earlier`. [`open`](Self::open) is no count of events and stays what it
+            /// is now.
             #[must_use]
             pub fn since(&self, earlier: &Self) -> Self {
                 let counted = Self { $($field: self.$field.saturating_sub(earlier.$field),)* };
@@ -117,13 +118,13 @@ counters! {
     refused,
     /// Times that accepting stopped because the core had as many connections as it may have.
     queue_waits,
-    /// What the kernel dropped at the listeners, mostly SYNs, and last ACKs of handshakes, that found the accept queue full:
-    /// their clients try again. Read every 64 turns of the loop, and at the end.
+    /// What the kernel dropped at the listeners, mostly SYNs, and last ACKs of handshakes, that found the
+    /// accept queue full: their clients try again. Read every 64 turns of the loop, and at the end.
     listen_drops,
     /// Connections that were closed because nothing came or went for the idle timeout.
     idle_closed,
-    /// Connections that the server closed before it knew that the peer has everything: a second after the drain timeout, or
-    /// at a second signal.
+    /// Connections that the server closed before it knew that the peer has everything: a second after the
+    /// drain timeout, or at a second signal.
     cut_off,
     /// Times that a receive found the buffer pool empty and waited for a buffer.
     starved,
@@ -151,7 +152,8 @@ counters! {
     datagrams_dropped,
     /// Datagrams that were longer than a receive buffer: their ends were lost.
     datagrams_truncated,
-    /// Datagrams that the kernel threw away because the socket's receive queue was full; not among those received.
+    /// Datagrams that the kernel threw away because the socket's receive queue was full; not among those
+    /// received.
     datagrams_overrun,
 }
 
@@ -161,13 +163,15 @@ impl Counters {
         self.datagrams_in > 0 && self.accepted == 0
     }
 
-    /// Share of the sampled connections that were accepted on the CPU that received them, 0 to 1; `None` without samples.
+    /// Share of the sampled connections that were accepted on the CPU that received them, 0 to 1; `None`
+    /// without samples.
     #[must_use]
     pub fn accept_local(&self) -> Option<f64> {
         share(self.accept_local_samples, self.accept_samples)
     }
 
-    /// Share of the sampled receives whose segment was received on the worker's CPU, 0 to 1; `None` without samples.
+    /// Share of the sampled receives whose segment was received on the worker's CPU, 0 to 1; `None` without
+    /// samples.
     #[must_use]
     pub fn request_local(&self) -> Option<f64> {
         share(self.request_local_samples, self.request_samples)
@@ -210,8 +214,8 @@ pub(crate) fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part.min(whole) as f64 / whole as f64)
 }
 
-/// How unevenly something is spread over cores: the most that one has, divided by the mean. 1: all have the same; the number
-/// of cores: one has all. `None` if there is nothing.
+/// How unevenly something is spread over cores: the most that one has, divided by the mean. 1: all have the
+/// same; the number of cores: one has all. `None` if there is nothing.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than 52 bits")]
 pub fn spread(counts: impl Iterator<Item = u64> + Clone) -> Option<f64> {
@@ -219,8 +223,8 @@ pub fn spread(counts: impl Iterator<Item = u64> + Clone) -> Option<f64> {
     (all > 0).then(|| most as f64 * counts.count() as f64 / all as f64)
 }
 
-/// Whether to sample the `n`th accept (from 1) of a worker: all of the first 4096, then every 16th. A sample costs one
-/// more request.
+/// Whether to sample the `n`th accept (from 1) of a worker: all of the first 4096, then every 16th. A sample
+/// costs one more request.
 pub(crate) fn samples_accept(n: u64) -> bool {
     n <= 4096 || n.is_multiple_of(16)
 }

@@ -64,8 +64,8 @@ impl fmt::Display for Source {
     }
 }
 
-/// How many samples came from where, the worker's own CPU included: their sum is the number of samples. What nothing came
-/// from is not in it.
+/// How many samples came from where, the worker's own CPU included: their sum is the number of samples. What
+/// nothing came from is not in it.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Sources {
     counts: BTreeMap<Source, u64>,

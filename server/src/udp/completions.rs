@@ -51,7 +51,8 @@ impl Worker<'_> {
     }
 
     fn take_receive(&mut self, index: usize, completion: &Completion) -> Result<(), UdpError> {
-        // The buffer first: it is the worker's whatever else the completion says, and nobody's if it is not named.
+        // The buffer first: it is the worker's whatever else the completion says, and nobody's if it is not
+        // named.
         let buffer = match completion.buffer {
             None => None,
             Some(buffer) => Some(self.buffers.take(buffer).ok_or_else(|| unexpected(completion))?),
@@ -106,8 +107,8 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// A send has failed. A train that the kernel does not take apart (EINVAL, EIO, EMSGSIZE: `udp_send_skb` in its
-    /// `net/ipv4/udp.c`) is taken apart here.
+    /// A send has failed. A train that the kernel does not take apart (EINVAL, EIO, EMSGSIZE: `udp_send_skb`
+    /// in its `net/ipv4/udp.c`) is taken apart here.
     fn take_send(&mut self, buffer: BufferId, request: u32, completion: &Completion) -> Result<(), UdpError> {
         let Err(errno) = completion.result else { return Ok(()) };
         let echo = self.sends.failed(buffer, request).ok_or_else(|| unexpected(completion))?;

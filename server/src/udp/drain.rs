@@ -1,5 +1,5 @@
-//! What a worker does after the server was told to stop: it answers what is in the sockets' queues, until nothing comes for a
-//! sweep or the time is up.
+//! What a worker does after the server was told to stop: it answers what is in the sockets' queues, until
+//! nothing comes for a sweep or the time is up.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,8 @@ use crate::control::Phase;
 /// How often a draining worker looks whether datagrams still come.
 const SWEEP: Duration = Duration::from_millis(50);
 
-/// What an enter waits for that is to run everything that is ready, and does not sleep: half of the completion queue.
+/// What an enter waits for that is to run everything that is ready, and does not sleep: half of the
+/// completion queue.
 pub(super) const CATCH_UP: (u32, Option<Duration>) = (8 * 1024, Some(Duration::ZERO));
 
 /// The state of a drain.
@@ -34,8 +35,8 @@ impl Worker<'_> {
         drain.is_over |= self.control.phase() == Phase::Stop;
     }
 
-    /// Ends the drain if nothing came since the last sweep, or if the time is up. Whether something came is known only if
-    /// the enter before has `caught_up`: else it is tried again in the next turn.
+    /// Ends the drain if nothing came since the last sweep, or if the time is up. Whether something came is
+    /// known only if the enter before has `caught_up`: else it is tried again in the next turn.
     pub(super) fn sweep(&mut self, caught_up: bool) {
         let Some(drain) = &mut self.drain else { return };
         let now = Instant::now();

@@ -1,9 +1,9 @@
 //! What is in flight: the receive of each socket, and the buffers whose datagrams are on their way out. Pure.
 //!
-//! A buffer comes with a datagram, waits for room in the submission queue, is sent from, and is given back when the kernel
-//! has taken the send. Sends succeed without a completion (`IOSQE_CQE_SKIP_SUCCESS`); one that fails has a completion,
-//! which is there right after the enter that submitted it: with `MSG_DONTWAIT` the kernel sends, which for a datagram
-//! means it copies, or gives up before that system call returns.
+//! A buffer comes with a datagram, waits for room in the submission queue, is sent from, and is given back
+//! when the kernel has taken the send. Sends succeed without a completion (`IOSQE_CQE_SKIP_SUCCESS`); one
+//! that fails has a completion, which is there right after the enter that submitted it: with `MSG_DONTWAIT`
+//! the kernel sends, which for a datagram means it copies, or gives up before that system call returns.
 
 use std::collections::VecDeque;
 
@@ -44,8 +44,8 @@ impl Receiver {
         Self { state: Receiving::Idle, has_failed: false }
     }
 
-    /// True if it is to be armed, with `free` buffers of `count` in the kernel's hands. Without one it would end at once;
-    /// a starved receive waits for half of them, so that it lasts.
+    /// True if it is to be armed, with `free` buffers of `count` in the kernel's hands. Without one it would
+    /// end at once; a starved receive waits for half of them, so that it lasts.
     pub(super) fn is_to_be_armed(&self, free: usize, count: usize) -> bool {
         match self.state {
             Receiving::Idle => free > 0,
@@ -64,8 +64,8 @@ impl Receiver {
         self.has_failed = false;
     }
 
-    /// It ended. True if it has to rest: it has failed twice with nothing received in between, and armed again at once it
-    /// might fail for ever.
+    /// It ended. True if it has to rest: it has failed twice with nothing received in between, and armed
+    /// again at once it might fail for ever.
     pub(super) fn ended(&mut self, end: ReceiveEnd) -> bool {
         self.state = match end {
             ReceiveEnd::Stopped => Receiving::Idle,
@@ -152,8 +152,8 @@ impl Sends {
         }
     }
 
-    /// A completion says that a send has failed: gives what it sent. `None` if no such send is in flight. `request` is the
-    /// low 32 bits of its number.
+    /// A completion says that a send has failed: gives what it sent. `None` if no such send is in flight.
+    /// `request` is the low 32 bits of its number.
     pub(super) fn failed(&mut self, buffer: BufferId, request: u32) -> Option<Echo> {
         match self.slots.get_mut(usize::from(buffer))? {
             Slot::Sending { echo, request: expected, failed: failed @ false }
@@ -166,8 +166,8 @@ impl Sends {
         }
     }
 
-    /// The next send that has ended, given that the kernel has taken all requests up to `consumed` and that the completions
-    /// of those that failed were taken. The buffer is free.
+    /// The next send that has ended, given that the kernel has taken all requests up to `consumed` and that
+    /// the completions of those that failed were taken. The buffer is free.
     pub(super) fn end_of_send(&mut self, consumed: u64) -> Option<(BufferId, Message, Sent)> {
         let &buffer = self.sending.front()?;
         let slot = &mut self.slots[usize::from(buffer)];
@@ -251,8 +251,8 @@ mod tests {
     }
 
     proptest! {
-        /// Buffers come in any order, the kernel takes some of the requests, some fail: each buffer is given back exactly
-        /// once, never before the kernel has taken its request, and its failure is known then.
+        /// Buffers come in any order, the kernel takes some of the requests, some fail: each buffer is given
+        /// back exactly once, never before the kernel has taken its request, and its failure is known then.
         #[test]
         fn every_buffer_comes_back_once(
             turns in prop::collection::vec((0..6usize, 0..6usize, 0..6u64, any::<u16>()), 1..80)

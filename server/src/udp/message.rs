@@ -23,7 +23,8 @@ pub(crate) const HEAD: usize = OUT + NAME_ROOM + CONTROL_ROOM;
 /// Where the peer's name is in a buffer.
 pub(super) const NAME_AT: usize = OUT;
 
-/// The longest payload of a datagram: the 16-bit length of a UDP header, less its 8 bytes. IPv4 carries 20 bytes less.
+/// The longest payload of a datagram: the 16-bit length of a UDP header, less its 8 bytes. IPv4 carries 20
+/// bytes less.
 pub(super) const LARGEST_PAYLOAD: u32 = 65_527;
 
 /// `struct io_uring_recvmsg_out`: the lengths of name, control messages and payload, and the flags.
@@ -125,8 +126,8 @@ impl Message {
         (HEAD..last).step_by(step).map(move |start| start..end.min(start + step))
     }
 
-    /// The control messages of the answer: which address it comes from and, if `in_segments`, into how long datagrams the
-    /// kernel is to cut it (GSO).
+    /// The control messages of the answer: which address it comes from and, if `in_segments`, into how long
+    /// datagrams the kernel is to cut it (GSO).
     pub(super) fn answer(&self, in_segments: bool) -> Control {
         let mut control = Control { bytes: [0; CONTROL_ROOM], length: 0 };
         match self.to.filter(|to| to.is_a_source()) {
@@ -187,8 +188,8 @@ fn ancillary(mut control: &[u8]) -> (Option<LocalAddress>, Option<NonZeroU16>) {
         let Some(data) = control.get(CMSG_HEADER..length) else { break };
         match (word(kind, 0).cast_signed(), word(kind, 4).cast_signed()) {
             IP_PKTINFO if data.len() >= 12 => {
-                // The address of this host; not known of a datagram that came before the socket was asked to tell. Then
-                // the one in the datagram's header is.
+                // The address of this host; not known of a datagram that came before the socket was asked to
+                // tell. Then the one in the datagram's header is.
                 let known = if data[4..8] == [0; 4] { &data[8..12] } else { &data[4..8] };
                 to = Some(LocalAddress::V4(known.try_into().expect("4 bytes")));
             }

@@ -1,25 +1,27 @@
-//! The worker for datagrams: a pinned thread, its ring, its socket on each address. Each datagram goes back to its sender.
+//! The worker for datagrams: a pinned thread, its ring, its socket on each address. Each datagram goes back
+//! to its sender.
 //!
 //! ```text
 //! socket ─ multishot recvmsg ─> buffer ─ [message] ─> [flight] ─ send or sendmsg from the same buffer ─> socket
 //!                                  ^─────────────── given back when the kernel has taken the send ──┘
 //! ```
 //!
-//! [`Worker::run`] is the loop: arm the receives, ask for the sends, enter the kernel once, take the completions.
+//! [`Worker::run`] is the loop: arm the receives, ask for the sends, enter the kernel once, take the
+//! completions.
 //!
-//! * Nothing is waited for. A datagram that can't be sent at once, because the socket's send queue is full or the kernel
-//!   refuses it, is dropped and counted, as is one that the kernel had no room for on the way in.
-//! * A train of datagrams that the kernel has put together (GRO) goes back as one send that it takes apart again (GSO), or
-//!   one by one where it refuses that.
-//! * A datagram from a port that is the server's own gets no answer: two echo servers would send it to and fro for ever
-//!   (CVE-2024-2169).
-//! * There is no `request-local` share. For a socket that is not connected the kernel does not keep `SO_INCOMING_CPU`
-//!   (`__udp_queue_rcv_skb` in its `net/ipv4/udp.c`): it reads as -1, or as what it was set to for steering. Which core a
-//!   datagram came to is known from the cores' counters.
+//! * Nothing is waited for. A datagram that can't be sent at once, because the socket's send queue is full or
+//!   the kernel refuses it, is dropped and counted, as is one that the kernel had no room for on the way in.
+//! * A train of datagrams that the kernel has put together (GRO) goes back as one send that it takes apart
+//!   again (GSO), or one by one where it refuses that.
+//! * A datagram from a port that is the server's own gets no answer: two echo servers would send it to and
+//!   fro for ever (CVE-2024-2169).
+//! * There is no `request-local` share. For a socket that is not connected the kernel does not keep
+//!   `SO_INCOMING_CPU` (`__udp_queue_rcv_skb` in its `net/ipv4/udp.c`): it reads as -1, or as what it was set
+//!   to for steering. Which core a datagram came to is known from the cores' counters.
 //!
-//! The pool is `buffers` times [`HEAD`] + `buffer_size` bytes for each core, touched on first use: 4 MiB by default. Nothing is
-//! allocated after the start. That a send succeeded is known after the enter that asks for it, which may sleep until the
-//! next datagram comes: so long its counters lag behind.
+//! The pool is `buffers` times [`HEAD`] + `buffer_size` bytes for each core, touched on first use: 4 MiB by
+//! default. Nothing is allocated after the start. That a send succeeded is known after the enter that asks
+//! for it, which may sleep until the next datagram comes: so long its counters lag behind.
 
 mod completions;
 mod drain;
@@ -47,12 +49,12 @@ use message::LARGEST_PAYLOAD;
 use operations::Ring;
 use socket::Socket;
 
-/// Bytes of payload that a buffer has room for unless told otherwise: any datagram. With less, longer datagrams are not
-/// answered, and GRO is not used.
+/// Bytes of payload that a buffer has room for unless told otherwise: any datagram. With less, longer
+/// datagrams are not answered, and GRO is not used.
 pub(crate) const DEFAULT_BUFFER_SIZE: u32 = LARGEST_PAYLOAD;
 
-/// Buffers of a core unless told otherwise. Two bursts of a multishot receive (32 messages); what more would take is cache:
-/// the kernel goes through all of them in turn.
+/// Buffers of a core unless told otherwise. Two bursts of a multishot receive (32 messages); what more would
+/// take is cache: the kernel goes through all of them in turn.
 pub(crate) const DEFAULT_BUFFERS: u16 = 64;
 
 /// How long a receive rests that keeps failing.
@@ -114,8 +116,8 @@ struct Worker<'r> {
     counters: &'r LiveCounters,
 }
 
-/// Runs a worker on the calling thread, which is already pinned, on bound sockets, one for each address. `ready` is called
-/// when all is set up; it returns false if the server gives up.
+/// Runs a worker on the calling thread, which is already pinned, on bound sockets, one for each address.
+/// `ready` is called when all is set up; it returns false if the server gives up.
 ///
 /// # Errors
 /// If the set-up fails or the ring or a socket break. What a peer or the network does is never an error.
@@ -181,8 +183,8 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Queues the requests that the sockets and the datagrams on their way out want, as far as the submission queue has
-    /// room.
+    /// Queues the requests that the sockets and the datagrams on their way out want, as far as the submission
+    /// queue has room.
     fn ask(&mut self) {
         if !self.awaits_wake && self.ring.has_room() {
             self.ring.poll_wake(self.wake);
@@ -207,8 +209,8 @@ impl Worker<'_> {
 
     /// For how many completions the next enter waits, and how long at most.
     ///
-    /// Buffers that are sent from come back only after the enter: with few left it does not sleep, or receives would fail
-    /// for want of one.
+    /// Buffers that are sent from come back only after the enter: with few left it does not sleep, or
+    /// receives would fail for want of one.
     fn how_long(&self) -> (u32, Option<Duration>) {
         let is_over = self.drain.as_ref().is_some_and(|drain| drain.is_over);
         let hurry = self.sends.are_queued()
@@ -237,8 +239,8 @@ impl Worker<'_> {
         self.ring.enter(want, timeout)
     }
 
-    /// Gives the buffers of sends back that the kernel has taken. Those that failed were among the completions just taken,
-    /// unless some of these are still in the kernel.
+    /// Gives the buffers of sends back that the kernel has taken. Those that failed were among the
+    /// completions just taken, unless some of these are still in the kernel.
     fn end_sends(&mut self) {
         if self.ring.has_overflowed() {
             return;

@@ -48,7 +48,8 @@ impl SendSlot {
         Self { header: empty_header(), vector, control: Control { bytes: [0; CONTROL_ROOM], length: 0 } }
     }
 
-    /// A header that sends `payload` to the peer of `name`. Valid while the slot, and what the slices are of, stay.
+    /// A header that sends `payload` to the peer of `name`. Valid while the slot, and what the slices are of,
+    /// stay.
     fn fill(&mut self, name: &[u8], payload: &[u8], control: Control) -> *const libc::msghdr {
         self.control = control;
         self.vector.iov_base = payload.as_ptr().cast_mut().cast();
@@ -128,9 +129,10 @@ impl<'r> Ring<'r> {
         !self.completions.is_empty()
     }
 
-    /// True if requests are ready that the next [`Ring::enter`] runs. It may stay true when there are none: a flag that the
-    /// kernel sets for a request which it then runs in the same turn is not cleared before the next one that is ready
-    /// (`io_req_local_work_add` and `__io_run_local_work` in its `io_uring/io_uring.c`).
+    /// True if requests are ready that the next [`Ring::enter`] runs. It may stay true when there are none: a
+    /// flag that the kernel sets for a request which it then runs in the same turn is not cleared before the
+    /// next one that is ready (`io_req_local_work_add` and `__io_run_local_work` in its
+    /// `io_uring/io_uring.c`).
     pub(super) fn may_run_more(&self) -> bool {
         self.submissions.taskrun()
     }
@@ -155,16 +157,17 @@ impl<'r> Ring<'r> {
         let entry =
             opcode::RecvMsgMulti::new(Fd(socket), &raw const *self.receive_header, Group::Small as u16)
                 .build();
-        // SAFETY: the header, which the kernel copies when it takes the request, lives as long as the ring; the request
-        // names a buffer group, whose pool outlives the ring.
+        // SAFETY: the header, which the kernel copies when it takes the request, lives as long as the ring;
+        // the request names a buffer group, whose pool outlives the ring.
         unsafe { self.push(&entry.user_data(Token::Receive(index).encode())) };
     }
 
-    /// Sends what a buffer holds back to where it came from, in as many datagrams as it came in (GSO). Needs room. Gives
-    /// the request's number.
+    /// Sends what a buffer holds back to where it came from, in as many datagrams as it came in (GSO). Needs
+    /// room. Gives the request's number.
     ///
-    /// The kernel sends while it takes the request: with `MSG_DONTWAIT` nothing is tried again later (`REQ_F_NOWAIT`), and
-    /// a UDP socket copies what it sends. A datagram is sent whole or not at all, so a success has nothing to tell.
+    /// The kernel sends while it takes the request: with `MSG_DONTWAIT` nothing is tried again later
+    /// (`REQ_F_NOWAIT`), and a UDP socket copies what it sends. A datagram is sent whole or not at all, so a
+    /// success has nothing to tell.
     pub(super) fn send(
         &mut self,
         socket: RawFd,
@@ -189,8 +192,8 @@ impl<'r> Ring<'r> {
         };
         let request = self.queued + 1;
         let token = Token::send(buffer, request);
-        // SAFETY: `Sends` keeps the buffer held, and so its slot unused, until the kernel has taken the request; it reads
-        // name, header, control messages and payload only while it takes it.
+        // SAFETY: `Sends` keeps the buffer held, and so its slot unused, until the kernel has taken the
+        // request; it reads name, header, control messages and payload only while it takes it.
         unsafe { self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(token.encode())) };
         request
     }
@@ -203,8 +206,8 @@ impl<'r> Ring<'r> {
         enter(&self.submitter, &mut self.submissions, self.enter_flags, want, timeout)
     }
 
-    /// Ends the receives of so many sockets now. An armed receive would keep its socket, and the port, until some time after
-    /// the end of the process.
+    /// Ends the receives of so many sockets now. An armed receive would keep its socket, and the port, until
+    /// some time after the end of the process.
     pub(super) fn end_receives(&mut self, sockets: usize) {
         for socket in 0..sockets {
             let receive = CancelBuilder::user_data(Token::Receive(socket).encode());
@@ -215,7 +218,8 @@ impl<'r> Ring<'r> {
         let _ = self.enter(0, None);
     }
 
-    /// Makes the completions that the kernel has posted visible to [`Ring::next`], and gives back the room of those taken.
+    /// Makes the completions that the kernel has posted visible to [`Ring::next`], and gives back the room of
+    /// those taken.
     pub(super) fn sync_completions(&mut self) {
         self.completions.sync();
     }
@@ -241,7 +245,8 @@ impl Drop for Ring<'_> {
     }
 }
 
-/// Sends the segments of a message one by one, now. Gives how many datagrams and bytes of them the kernel took.
+/// Sends the segments of a message one by one, now. Gives how many datagrams and bytes of them the kernel
+/// took.
 pub(super) fn send_segments(socket: RawFd, bytes: &[u8], message: &Message) -> (u64, u64) {
     let name = &bytes[NAME_AT..NAME_AT + message.name_length];
     let control = message.answer(false);

@@ -10,8 +10,8 @@ use super::message::LARGEST_PAYLOAD;
 use super::operations;
 use crate::worker::descriptors::drops;
 
-/// Bytes asked for each socket's queues; the kernel cuts them to `net.core.rmem_max` and `net.core.wmem_max`. What a burst
-/// brings beyond the receive queue is lost.
+/// Bytes asked for each socket's queues; the kernel cuts them to `net.core.rmem_max` and `net.core.wmem_max`.
+/// What a burst brings beyond the receive queue is lost.
 const QUEUE: usize = 4 << 20;
 
 /// One of a worker's sockets.
@@ -27,9 +27,9 @@ pub(super) struct Socket {
 impl Socket {
     /// Sets a bound socket up. `payload` is what a buffer has room for.
     ///
-    /// On a wildcard address it has the kernel tell where each datagram was sent to: a client that has connected its socket
-    /// takes an answer from no other address. GRO is used only where a buffer has room for the longest train that the
-    /// kernel makes: a train that is cut off is lost.
+    /// On a wildcard address it has the kernel tell where each datagram was sent to: a client that has
+    /// connected its socket takes an answer from no other address. GRO is used only where a buffer has room
+    /// for the longest train that the kernel makes: a train that is cut off is lost.
     pub(super) fn new(descriptor: OwnedFd, payload: u32) -> io::Result<Self> {
         let address = std::net::SocketAddr::try_from(getsockname(&descriptor)?)
             .map_err(|_| io::Error::from(rustix::io::Errno::AFNOSUPPORT))?;

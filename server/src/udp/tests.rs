@@ -31,8 +31,8 @@ fn v4() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 0).into()
 }
 
-/// Runs a worker on this socket while `client` talks to it, drains it, and gives what it has counted. `None` if there is
-/// no io_uring here.
+/// Runs a worker on this socket while `client` talks to it, drains it, and gives what it has counted. `None`
+/// if there is no io_uring here.
 fn serve(
     settings: Settings,
     socket: UdpSocket,
@@ -65,7 +65,8 @@ fn serve_all(
     Some(counters.read())
 }
 
-/// A client that sends `payload` as one train of `segment` bytes each (GSO), and takes the datagrams that come back.
+/// A client that sends `payload` as one train of `segment` bytes each (GSO), and takes the datagrams that
+/// come back.
 fn send_train(server: SocketAddr, segment: u16, payload: &[u8]) -> Vec<Vec<u8>> {
     let socket = match server {
         SocketAddr::V4(_) => bind(v4()),
@@ -196,7 +197,8 @@ fn answers_that_the_kernel_refuses_are_dropped_and_counted() {
     let (shut, open) = (bind(v4()), bind(v4()));
     let open_address = open.local_addr().unwrap();
     let refusing = shut.try_clone().unwrap();
-    // A send to another address family than the socket's peer fails; here: after shutdown(SHUT_WR) with EPIPE.
+    // A send to another address family than the socket's peer fails; here: after shutdown(SHUT_WR) with
+    // EPIPE.
     refusing.connect(open_address).unwrap();
     rustix::net::shutdown(&refusing, rustix::net::Shutdown::Write).unwrap();
     let counted = serve(SETTINGS, shut, |server| {
@@ -210,8 +212,8 @@ fn answers_that_the_kernel_refuses_are_dropped_and_counted() {
     }
 }
 
-/// A connected socket gets the ICMP messages that its answers bring about as errors: of a receive, which they end, or of
-/// the next send.
+/// A connected socket gets the ICMP messages that its answers bring about as errors: of a receive, which they
+/// end, or of the next send.
 #[test]
 fn errors_that_icmp_brings_are_counted_and_end_nothing() {
     let (socket, peer) = (bind(v4()), bind(v4()));

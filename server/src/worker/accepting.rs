@@ -58,8 +58,9 @@ impl<K: Kernel> Worker<'_, K> {
             self.count_drops();
         }
         let free = self.free_slots();
-        // Each listener gets its part of the last slots, one at least, or one to which nobody comes would keep them from the
-        // others' clients. So there may be as many connections beyond the limit as there are other listeners.
+        // Each listener gets its part of the last slots, one at least, or one to which nobody comes would
+        // keep them from the others' clients. So there may be as many connections beyond the limit as there
+        // are other listeners.
         let others = self.listeners.len().saturating_sub(1);
         let share = free.div_ceil(others + 1);
         let mut reserved: usize = self.listeners.iter().map(|listening| listening.acceptor.reserved()).sum();
@@ -120,7 +121,8 @@ impl<K: Kernel> Worker<'_, K> {
         let accepted = match completion.result {
             Ok(descriptor) => Accepted::Connection(descriptor),
             Err(Errno::CANCELED | Errno::AGAIN | Errno::INTR) => Accepted::Nothing,
-            // What the peer or the network did to a connection still in the queue: accept(2), "Error handling".
+            // What the peer or the network did to a connection still in the queue: accept(2), "Error
+            // handling".
             Err(
                 Errno::CONNABORTED
                 | Errno::PROTO
@@ -230,8 +232,8 @@ impl<K: Kernel> Worker<'_, K> {
         self.counters.taken_over.add(1);
     }
 
-    /// Of a draining worker: once no accept is in flight, accepts what is left in the accept queues, as far as slots are
-    /// free, and closes the listeners when they are empty, or when the time is up.
+    /// Of a draining worker: once no accept is in flight, accepts what is left in the accept queues, as far
+    /// as slots are free, and closes the listeners when they are empty, or when the time is up.
     fn empty_accept_queues(&mut self) {
         if self.drain.is_none() {
             return;

@@ -1,13 +1,14 @@
 //! When to accept, and how many at a time. Pure.
 //!
-//! One trigger of a multishot accept takes the whole accept queue, and with direct descriptors a connection that finds no
-//! free one is accepted and closed at once (ENFILE): lost. So multishot is armed only while the free slots exceed what
-//! the accept queue can hold; nearer the limit no more accepts of one connection each are in flight than slots are free,
-//! and at the limit connections wait in the accept queue.
+//! One trigger of a multishot accept takes the whole accept queue, and with direct descriptors a connection
+//! that finds no free one is accepted and closed at once (ENFILE): lost. So multishot is armed only while the
+//! free slots exceed what the accept queue can hold; nearer the limit no more accepts of one connection each
+//! are in flight than slots are free, and at the limit connections wait in the accept queue.
 
 use std::time::Duration;
 
-/// How long accepting rests after the system ran out of descriptors or memory. Connections wait in the accept queue.
+/// How long accepting rests after the system ran out of descriptors or memory. Connections wait in the accept
+/// queue.
 pub(crate) const BACKOFF: Duration = Duration::from_millis(100);
 
 /// Most accepts of one connection each in flight.
@@ -48,16 +49,16 @@ pub(crate) struct Acceptor {
     stopped: bool,
     /// The most connections that one trigger of a multishot accept may bring.
     burst: usize,
-    /// The listener is other workers' too, and multishot would take all of its connections: the kernel wakes the one that
-    /// waits longest, and a multishot accept waits for ever.
+    /// The listener is other workers' too, and multishot would take all of its connections: the kernel wakes
+    /// the one that waits longest, and a multishot accept waits for ever.
     shared: bool,
 }
 
 impl Acceptor {
     /// For a listener whose accept queue holds `backlog` connections, `shared` with other workers or not.
     pub(crate) fn new(backlog: usize, shared: bool) -> Self {
-        // The kernel lets a queue of length `backlog` hold one more (`sk_acceptq_is_full`), and more may come while it
-        // is being emptied.
+        // The kernel lets a queue of length `backlog` hold one more (`sk_acceptq_is_full`), and more may come
+        // while it is being emptied.
         let burst = backlog.saturating_add(backlog / 8).saturating_add(16);
         Self {
             multishot: false,
@@ -70,8 +71,8 @@ impl Acceptor {
         }
     }
 
-    /// What to do with `free` free slots, of which accepts of one connection may take `share`; taken as done. To be called
-    /// before each `io_uring_enter` until it gives `None`.
+    /// What to do with `free` free slots, of which accepts of one connection may take `share`; taken as done.
+    /// To be called before each `io_uring_enter` until it gives `None`.
     pub(crate) fn next_step(&mut self, free: usize, share: usize) -> Option<AcceptStep> {
         // The margin keeps it from changing to and fro.
         let ample =
@@ -104,7 +105,8 @@ impl Acceptor {
         self.multishot || self.singles > 0
     }
 
-    /// A multishot accept completed; `more` says that it stays armed. Gives true if accepting is to rest from now on.
+    /// A multishot accept completed; `more` says that it stays armed. Gives true if accepting is to rest from
+    /// now on.
     pub(crate) fn multishot_completed(&mut self, accepted: Accepted, more: bool) -> bool {
         self.multishot = more;
         !more && self.rests(accepted)
@@ -219,8 +221,8 @@ mod tests {
     }
 
     impl Listener {
-        /// The worker asks and enters the kernel. `runs`: the kernel comes to the accepts that are armed; on a busy
-        /// worker it may not.
+        /// The worker asks and enters the kernel. `runs`: the kernel comes to the accepts that are armed; on
+        /// a busy worker it may not.
         fn turn(&mut self, runs: bool) -> Result<(), TestCaseError> {
             while let Some(step) = self.acceptor.next_step(self.slots - self.open, self.slots - self.open) {
                 match step {
@@ -259,8 +261,8 @@ mod tests {
     }
 
     proptest! {
-        /// A listener with a queue of `backlog`, `slots` slots, arrivals and departures in any order: no connection ever
-        /// finds no free slot, none waits while there is one, and stopping ends every accept.
+        /// A listener with a queue of `backlog`, `slots` slots, arrivals and departures in any order: no
+        /// connection ever finds no free slot, none waits while there is one, and stopping ends every accept.
         #[test]
         fn no_connection_is_lost(
             backlog in 1..40usize,

@@ -12,8 +12,8 @@ use super::{SilentSend, Worker};
 const MOST_STEPS: usize = 4;
 
 impl<K: Kernel> Worker<'_, K> {
-    /// Queues the requests that the listeners and the listed connections want, as far as there is room; the rest in the next
-    /// turn, which then comes without sleeping.
+    /// Queues the requests that the listeners and the listed connections want, as far as there is room; the
+    /// rest in the next turn, which then comes without sleeping.
     pub(super) fn ask(&mut self) {
         let overflowed = self.kernel.has_overflowed();
         self.counters.cq_overflows.add(overflowed.into());
@@ -39,17 +39,18 @@ impl<K: Kernel> Worker<'_, K> {
         self.listed = listed;
         for group in Group::ALL {
             let buffers = self.memory.buffers(group);
-            // Copying for peers that do not read has freed buffers meanwhile. With none free, the completion of what has
-            // them wakes the worker up.
+            // Copying for peers that do not read has freed buffers meanwhile. With none free, the completion
+            // of what has them wakes the worker up.
             self.hurry |= !self.starved[group as usize].is_empty() && buffers.free() > 0;
-            // Buffers of silent sends come back only after the enter; with few left, receives would fail for want of one.
+            // Buffers of silent sends come back only after the enter; with few left, receives would fail for
+            // want of one.
             self.hurry |= !self.silent_sends.is_empty() && buffers.few_left();
         }
         self.hurry |= !self.listed.is_empty();
     }
 
-    /// Lets as many starved connections receive again as there are buffers for, before those who have had theirs ask for
-    /// their next: else a few that stream would take every buffer again and again.
+    /// Lets as many starved connections receive again as there are buffers for, before those who have had
+    /// theirs ask for their next: else a few that stream would take every buffer again and again.
     fn feed_starved(&mut self) {
         for group in Group::ALL {
             let mut free = self.memory.buffers(group).free();
@@ -94,7 +95,8 @@ impl<K: Kernel> Worker<'_, K> {
     fn send(&mut self, id: ConnectionId, manner: Manner) {
         let Some(connection) = self.connections.get(id) else { return };
         let spans = connection.queue().spans(MOST_PIECES, self.memory);
-        // Its buffers come back when the peer has the bytes: only while enough are left for those who read faster.
+        // Its buffers come back when the peer has the bytes: only while enough are left for those who read
+        // faster.
         let few_left = self.memory.buffers(Group::Small).few_left();
         let manner = match self.settings.config.zerocopy_threshold {
             Some(threshold)

@@ -1,10 +1,12 @@
-//! The worker's receive buffers: a provided-buffer ring, from which the kernel takes a buffer for each receive.
+//! The worker's receive buffers: a provided-buffer ring, from which the kernel takes a buffer for each
+//! receive.
 //!
-//! A buffer is the kernel's from [`Buffers::publish`] until a completion with `IORING_CQE_F_BUFFER` names it; then it is the
-//! worker's until it gives it back. Source: `io_uring_register_buf_ring(3)`.
+//! A buffer is the kernel's from [`Buffers::publish`] until a completion with `IORING_CQE_F_BUFFER` names it;
+//! then it is the worker's until it gives it back. Source: `io_uring_register_buf_ring(3)`.
 //!
-//! The kernel takes buffers in the order in which they were offered, so all that are offered go through the cache in turn.
-//! Of buffers that are well filled only as many are offered at a time as the cache keeps ([`HOT`]), those given back last first.
+//! The kernel takes buffers in the order in which they were offered, so all that are offered go through the
+//! cache in turn. Of buffers that are well filled only as many are offered at a time as the cache keeps
+//! ([`HOT`]), those given back last first.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -24,8 +26,8 @@ use crate::config::Config;
 pub(crate) enum Group {
     /// The pool, for all.
     Small,
-    /// One large buffer, for those that send large messages, one after the other: so that their bytes are still in the cache
-    /// when they are sent.
+    /// One large buffer, for those that send large messages, one after the other: so that their bytes are
+    /// still in the cache when they are sent.
     Large,
 }
 
@@ -36,12 +38,12 @@ impl Group {
 /// The largest number of buffers: `IORING_REGISTER_PBUF_RING` takes at most 32768 entries.
 pub(crate) const MAX_BUFFERS: u32 = 1 << 15;
 
-/// Bytes of the buffers that are offered at a time, as far as they are filled: what a core's second-level cache keeps beside
-/// the sockets' own memory. Measured: see server/README.md.
+/// Bytes of the buffers that are offered at a time, as far as they are filled: what a core's second-level
+/// cache keeps beside the sockets' own memory. Measured: see server/README.md.
 const HOT: usize = 256 * 1024;
 
-/// No fewer buffers are offered, if there are as many: an enter runs about 20 requests, and one that finds no buffer is to
-/// be armed again.
+/// No fewer buffers are offered, if there are as many: an enter runs about 20 requests, and one that finds no
+/// buffer is to be armed again.
 const LEAST_OFFERED: u16 = 16;
 
 /// What memory is made of.
@@ -64,7 +66,8 @@ impl Pages {
         match self {
             Self::Small => "; take fewer --buffers or a smaller --buffer-size",
             Self::Huge => {
-                "; set huge pages aside with `sysctl vm.nr_hugepages=N`, see /proc/meminfo, or leave --huge-pages out"
+                "; set huge pages aside with `sysctl vm.nr_hugepages=N`, see /proc/meminfo, or leave \
+                 --huge-pages out"
             }
         }
     }
@@ -73,8 +76,8 @@ impl Pages {
 /// Length of a huge page of the usual default size, to which the kernel rounds such a mapping's length.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Anonymous memory, page-aligned and zeroed, given back on drop. Pages that a zero-copy send still has then are the kernel's
-/// alone: nobody gets to write to them, as he would to memory given back to the heap.
+/// Anonymous memory, page-aligned and zeroed, given back on drop. Pages that a zero-copy send still has then
+/// are the kernel's alone: nobody gets to write to them, as he would to memory given back to the heap.
 pub(super) struct Mapping {
     start: NonNull<u8>,
     length: usize,
@@ -96,8 +99,8 @@ impl Mapping {
 
     /// All of it. Not for memory that the kernel writes to.
     pub(super) fn bytes(&self) -> &[u8] {
-        // SAFETY: `length` bytes from `start` are mapped and initialised (anonymous memory is zeroed) as long as `self` lives,
-        // and written only through `bytes_mut`, which borrows it mutably.
+        // SAFETY: `length` bytes from `start` are mapped and initialised (anonymous memory is zeroed) as long
+        // as `self` lives, and written only through `bytes_mut`, which borrows it mutably.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
     }
 
@@ -110,10 +113,10 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the range was mapped by `new` and is not used after this, by the kernel neither: it writes to a buffer
-        // only while the worker's thread is inside `io_uring_enter` (DEFER_TASKRUN), which it no longer calls, and
-        // holds the pages of the buffer ring itself until the ring is gone. Sends that read from it were ended before, but for
-        // zero-copy ones, which keep the pages.
+        // SAFETY: the range was mapped by `new` and is not used after this, by the kernel neither: it writes
+        // to a buffer only while the worker's thread is inside `io_uring_enter` (DEFER_TASKRUN), which it no
+        // longer calls, and holds the pages of the buffer ring itself until the ring is gone. Sends that read
+        // from it were ended before, but for zero-copy ones, which keep the pages.
         let result = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
         debug_assert!(result.is_ok());
     }
@@ -151,7 +154,8 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
-    /// Maps `count` buffers (a power of two, at most [`MAX_BUFFERS`]) of `size` bytes. Pages are touched on first use.
+    /// Maps `count` buffers (a power of two, at most [`MAX_BUFFERS`]) of `size` bytes. Pages are touched on
+    /// first use.
     ///
     /// # Errors
     /// ENOMEM without memory, or without as many huge pages.
@@ -182,7 +186,8 @@ impl Buffers {
     pub(crate) fn register(&self, group: Group, submitter: &Submitter<'_>) -> io::Result<()> {
         let address = self.ring.start.as_ptr() as u64;
         with_patience(|| {
-            // SAFETY: the mapping is page-aligned and holds `count` entries. The kernel keeps its pages until the ring is gone.
+            // SAFETY: the mapping is page-aligned and holds `count` entries. The kernel keeps its pages until
+            // the ring is gone.
             unsafe { submitter.register_buf_ring_with_flags(address, self.count, group as u16, 0) }
         })
     }
@@ -212,8 +217,8 @@ impl Buffers {
         self.held > self.count / 2
     }
 
-    /// A completion named this buffer: it is the worker's now. `None` if there is no such buffer, or the kernel did not
-    /// have it.
+    /// A completion named this buffer: it is the worker's now. `None` if there is no such buffer, or the
+    /// kernel did not have it.
     pub(crate) fn take(&mut self, id: BufferId) -> Option<BufferId> {
         let holder = self.holders.get_mut(usize::from(id)).filter(|holder| **holder == Holder::Kernel)?;
         *holder = Holder::Worker;
@@ -238,8 +243,8 @@ impl Buffers {
         assert!(self.holders[usize::from(id)] == Holder::Worker && start <= end && end <= self.size);
         // SAFETY: the offset lies inside the mapping by the check above.
         let first = unsafe { self.memory.start.add(usize::from(id) * self.size + start) };
-        // SAFETY: `end - start` bytes from `first` are inside the mapping, initialised (anonymous memory is zeroed), and
-        // not written by the kernel while the worker holds the buffer.
+        // SAFETY: `end - start` bytes from `first` are inside the mapping, initialised (anonymous memory is
+        // zeroed), and not written by the kernel while the worker holds the buffer.
         unsafe { std::slice::from_raw_parts(first.as_ptr(), end - start) }
     }
 
@@ -249,12 +254,13 @@ impl Buffers {
         assert!(bytes.len() <= self.size);
         // SAFETY: the offset lies inside the mapping.
         let first = unsafe { self.memory.start.add(usize::from(id) * self.size) };
-        // SAFETY: the buffer's bytes are inside the mapping, and no reference to them lives: `bytes` borrows the pool.
+        // SAFETY: the buffer's bytes are inside the mapping, and no reference to them lives: `bytes` borrows
+        // the pool.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), first.as_ptr(), bytes.len()) };
     }
 
-    /// What the kernel does when it receives: takes the buffer that the ring's entry `head` names, if that is published,
-    /// and writes to it.
+    /// What the kernel does when it receives: takes the buffer that the ring's entry `head` names, if that is
+    /// published, and writes to it.
     #[cfg(test)]
     pub(crate) fn receive(&mut self, head: u16, bytes: &[u8]) -> Option<BufferId> {
         if head == self.published {
@@ -296,9 +302,10 @@ impl Buffers {
         let entry = unsafe { self.ring.start.cast::<BufRingEntry>().add(slot) };
         // SAFETY: the offset of buffer `id` lies inside the mapping.
         let address = unsafe { self.memory.start.add(usize::from(id) * self.size) }.as_ptr() as u64;
-        // SAFETY: the entry is valid for writes; between the published tail and the kernel's head the worker alone uses
-        // it: `count` buffers exist, and this one, which was not offered, has no entry there, so that one is free. `set_*` write `addr`,
-        // `len` and `bid` and leave `resv` of entry 0, which is the ring's tail, alone.
+        // SAFETY: the entry is valid for writes; between the published tail and the kernel's head the worker
+        // alone uses it: `count` buffers exist, and this one, which was not offered, has no entry there, so
+        // that one is free. `set_*` write `addr`, `len` and `bid` and leave `resv` of entry 0, which is the
+        // ring's tail, alone.
         let entry = unsafe { &mut *entry.as_ptr() };
         entry.set_addr(address);
         entry.set_len(u32::try_from(self.size).expect("sizes are given as u32"));
@@ -319,8 +326,8 @@ impl Buffers {
         }
         // SAFETY: the pointer is the first entry of the ring, as `tail` requires.
         let tail = unsafe { BufRingEntry::tail(self.ring.start.as_ptr().cast()) };
-        // SAFETY: the tail is 2-byte aligned, inside the mapping, written by this thread alone and read by the kernel,
-        // for which the store releases the entries written before.
+        // SAFETY: the tail is 2-byte aligned, inside the mapping, written by this thread alone and read by
+        // the kernel, for which the store releases the entries written before.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
         tail.store(self.tail, Ordering::Release);
         self.published = self.tail;

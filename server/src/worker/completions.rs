@@ -103,8 +103,8 @@ impl<K: Kernel> Worker<'_, K> {
         Ok(())
     }
 
-    /// Where a connection whose receive brought so many bytes takes its next buffer from. Zero-copy sends keep theirs until the
-    /// peer has the bytes, which may be long.
+    /// Where a connection whose receive brought so many bytes takes its next buffer from. Zero-copy sends
+    /// keep theirs until the peer has the bytes, which may be long.
     fn choose_group(&mut self, id: ConnectionId, from: Group, length: u32, left_some: bool) {
         let Some(connection) = self.connections.get(id) else { return };
         let size = self.memory.buffers(Group::Small).size();
@@ -192,8 +192,8 @@ impl<K: Kernel> Worker<'_, K> {
             }
             Err(Errno::AGAIN) => connection.sent(0, tick, self.memory),
             Err(Errno::INTR | Errno::CANCELED) => connection.send_stopped(self.memory),
-            // The pages that zero-copy sends pin count as locked memory of the user (`io_notif_account_mem` in the kernel's
-            // `io_uring/notif.h`), and their notifications as option memory of the socket.
+            // The pages that zero-copy sends pin count as locked memory of the user (`io_notif_account_mem`
+            // in the kernel's `io_uring/notif.h`), and their notifications as option memory of the socket.
             Err(Errno::NOMEM | Errno::NOBUFS)
                 if self.settings.config.zerocopy_threshold.is_some() && !connection.must_copy() =>
             {
@@ -209,8 +209,8 @@ impl<K: Kernel> Worker<'_, K> {
         self.list(id);
     }
 
-    /// Ends the silent sends that succeeded: the kernel has taken the request, and a failure would have been among the
-    /// completions just taken.
+    /// Ends the silent sends that succeeded: the kernel has taken the request, and a failure would have been
+    /// among the completions just taken.
     pub(super) fn confirm_silent_sends(&mut self) {
         if self.kernel.has_overflowed() {
             return;
@@ -232,8 +232,8 @@ impl<K: Kernel> Worker<'_, K> {
         self.silent_sends.drain(..taken);
     }
 
-    /// Reads `SO_INCOMING_CPU` of a connection: through the ring if only the ring knows its descriptor, and then only if
-    /// there is room.
+    /// Reads `SO_INCOMING_CPU` of a connection: through the ring if only the ring knows its descriptor, and
+    /// then only if there is room.
     pub(super) fn sample(&mut self, id: ConnectionId, sample: Sample) {
         let Some(connection) = self.connections.get(id) else { return };
         match connection.descriptor() {

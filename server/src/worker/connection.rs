@@ -1,16 +1,16 @@
 //! One connection: what is queued for its peer, what the kernel holds, what to ask for next. Pure.
 //!
-//! The worker tells a [`Connection`] what completed; [`Connection::next_step`] says what to ask the kernel for.
-//! The rules that this file keeps:
+//! The worker tells a [`Connection`] what completed; [`Connection::next_step`] says what to ask the kernel
+//! for. The rules that this file keeps:
 //!
-//! * bytes go back in the order in which they came, each once: one send in flight, the queue advances only by what
-//!   the kernel says it took;
+//! * bytes go back in the order in which they came, each once: one send in flight, the queue advances only by
+//!   what the kernel says it took;
 //! * a buffer that the kernel reads from stays where it is until that send has completed;
-//! * a peer that does not read stops being read from: at most [`PAUSE_AT`] bytes plus what one armed receive may still
-//!   bring ([`super::operations::RECEIVE_CREDIT`] where the kernel has it) are queued, in few pieces however small the
-//!   peer's writes are;
-//! * the large buffer is had by one at a time, for as long as one send that does not wait takes: who is to receive into it
-//!   has nothing queued;
+//! * a peer that does not read stops being read from: at most [`PAUSE_AT`] bytes plus what one armed receive
+//!   may still bring ([`super::operations::RECEIVE_CREDIT`] where the kernel has it) are queued, in few
+//!   pieces however small the peer's writes are;
+//! * the large buffer is had by one at a time, for as long as one send that does not wait takes: who is to
+//!   receive into it has nothing queued;
 //! * requests end before the descriptor is closed, and the slot is free only when nothing is in flight.
 
 mod next_step;
@@ -53,7 +53,8 @@ pub(crate) struct Connection {
     reset_wanted: bool,
     /// The unsent bytes are to be counted.
     count_wanted: bool,
-    /// What the last count gave; `None` if there was none since bytes last came or went to or from the worker.
+    /// What the last count gave; `None` if there was none since bytes last came or went to or from the
+    /// worker.
     unsent: Option<u32>,
     /// Waits in the worker's list of connections to look at. Kept by the worker.
     pub(crate) listed: bool,
@@ -112,7 +113,8 @@ impl Connection {
         *self = Self { state: State::Open, descriptor, heard: true, listed: self.listed, ..Self::free() };
     }
 
-    /// The connection was accepted, at this tick of the worker. `sampled`: the locality of its receives is sampled.
+    /// The connection was accepted, at this tick of the worker. `sampled`: the locality of its receives is
+    /// sampled.
     pub(crate) fn accepted(&mut self, sampled: bool, tick: u32) {
         self.sampled = sampled;
         self.active = tick;
@@ -142,8 +144,8 @@ impl Connection {
         !matches!(self.state, State::Free | State::Closing | State::Closed)
     }
 
-    /// True if nothing is queued or being sent, and an armed receive would have told if bytes waited in the socket: they
-    /// may while it was paused or found no buffer.
+    /// True if nothing is queued or being sent, and an armed receive would have told if bytes waited in the
+    /// socket: they may while it was paused or found no buffer.
     pub(crate) fn is_quiet(&self) -> bool {
         self.queue.is_empty() && !self.in_flight.send && self.in_flight.receive.is_some()
     }
@@ -182,8 +184,8 @@ impl Connection {
         self.needless = false;
     }
 
-    /// A receive into the large buffer has brought what would fit into one of the pool, or more. The end of a large message
-    /// may be short: two in a row are not.
+    /// A receive into the large buffer has brought what would fit into one of the pool, or more. The end of a
+    /// large message may be short: two in a row are not.
     pub(crate) fn had_the_large_buffer(&mut self, needlessly: bool) {
         if needlessly && self.needless {
             self.group = Group::Small;
@@ -208,14 +210,15 @@ impl Connection {
         self.unsent = None;
     }
 
-    /// True if the peer may be taking bytes unknown to the worker: those that the kernel still has to send, of a send in
-    /// flight or of one that is over.
+    /// True if the peer may be taking bytes unknown to the worker: those that the kernel still has to send,
+    /// of a send in flight or of one that is over.
     pub(crate) fn may_be_read(&self) -> bool {
         self.in_flight.send || self.unsent != Some(0)
     }
 
-    /// The peer had not acknowledged so many bytes at this tick. If that is another number than at the last count, bytes
-    /// have gone: acknowledged, or sent in the place of those. At the first count they may have gone since the worker sent.
+    /// The peer had not acknowledged so many bytes at this tick. If that is another number than at the last
+    /// count, bytes have gone: acknowledged, or sent in the place of those. At the first count they may have
+    /// gone since the worker sent.
     pub(crate) fn unsent_counted(&mut self, unsent: u32, tick: u32) {
         if self.unsent.unwrap_or(0) != unsent {
             self.active = tick;
@@ -245,7 +248,8 @@ impl Connection {
         &self.queue
     }
 
-    /// The first `spans` spans of the queue were given to the kernel to send, as its request number `request`.
+    /// The first `spans` spans of the queue were given to the kernel to send, as its request number
+    /// `request`.
     pub(crate) fn send_started(&mut self, spans: usize, request: u64, memory: &Memory) {
         debug_assert!(!self.in_flight.send);
         self.in_flight.send = true;
@@ -343,8 +347,8 @@ impl Connection {
         self.reset_wanted = !options_reset;
     }
 
-    /// The server drains: no more is to be received, and the connection to be ended with a FIN behind what is queued. The
-    /// worker aborts it once the peer has acknowledged all, or does not within a while.
+    /// The server drains: no more is to be received, and the connection to be ended with a FIN behind what is
+    /// queued. The worker aborts it once the peer has acknowledged all, or does not within a while.
     pub(crate) fn end_stream(&mut self) {
         if self.state == State::Open {
             self.state = State::Ending;
@@ -371,8 +375,8 @@ impl Connection {
         self.count_wanted = true;
     }
 
-    /// The socket is to be looked at through the ring; false if a look is in flight already or the connection is about to
-    /// close.
+    /// The socket is to be looked at through the ring; false if a look is in flight already or the connection
+    /// is about to close.
     pub(crate) fn look_started(&mut self) -> bool {
         let closes = matches!(self.state, State::Free | State::Aborting | State::Closing | State::Closed);
         let may = !self.in_flight.look && !self.in_flight.shutdown && !closes;
@@ -385,15 +389,15 @@ impl Connection {
         self.in_flight.look = false;
     }
 
-    /// The cancel was answered. The requests that it hit complete on their own. `escaped`: it hit none; what does not end
-    /// on its own is cancelled again.
+    /// The cancel was answered. The requests that it hit complete on their own. `escaped`: it hit none; what
+    /// does not end on its own is cancelled again.
     pub(crate) fn cancel_ended(&mut self, escaped: bool) {
         self.in_flight.cancel = false;
         self.cancel_asked &= !escaped;
     }
 
-    /// The slot's descriptor is closed. True if the slot is free now; else the kernel still reads from what was sent, and
-    /// [`Connection::notified`] follows.
+    /// The slot's descriptor is closed. True if the slot is free now; else the kernel still reads from what
+    /// was sent, and [`Connection::notified`] follows.
     pub(crate) fn closed(&mut self) -> bool {
         debug_assert!(!self.in_flight.any_on_descriptor());
         self.state = State::Closed;

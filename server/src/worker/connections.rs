@@ -10,7 +10,8 @@ struct Entry {
     connection: Connection,
 }
 
-/// What an idle connection costs, beside 4 bytes in each of two lists and, with direct descriptors, 4 for its CPU.
+/// What an idle connection costs, beside 4 bytes in each of two lists and, with direct descriptors, 4 for its
+/// CPU.
 const _: () = assert!(size_of::<Entry>() <= 120);
 
 /// Entries are made on a slot's first use. The slot freed last is used next: its entry is in the cache.
@@ -31,8 +32,8 @@ impl Connections {
         Ok(Self { entries: list(capacity)?, free: list(capacity)?, capacity })
     }
 
-    /// A connection with this descriptor was accepted. It gets a slot even beyond the capacity, which the acceptor keeps
-    /// to: it is there and must be served.
+    /// A connection with this descriptor was accepted. It gets a slot even beyond the capacity, which the
+    /// acceptor keeps to: it is there and must be served.
     pub(crate) fn open(&mut self, descriptor: Descriptor) -> ConnectionId {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.entries.push(Entry { generation: 0, connection: Connection::free() });
@@ -56,14 +57,16 @@ impl Connections {
         (entry.generation == id.generation && !entry.connection.is_free()).then_some(&mut entry.connection)
     }
 
-    /// The connection's descriptor is closed. Its slot is free for the next generation, unless a notification follows.
+    /// The connection's descriptor is closed. Its slot is free for the next generation, unless a notification
+    /// follows.
     pub(crate) fn closed(&mut self, id: ConnectionId) {
         if self.get(id).is_some_and(Connection::closed) {
             self.release(id);
         }
     }
 
-    /// The kernel reads no more from what the connection has sent. Frees the slot if its descriptor is closed.
+    /// The kernel reads no more from what the connection has sent. Frees the slot if its descriptor is
+    /// closed.
     pub(crate) fn notified(&mut self, id: ConnectionId) {
         if self.get(id).is_some_and(Connection::is_over) {
             self.release(id);

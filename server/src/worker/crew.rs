@@ -1,5 +1,5 @@
-//! `--accept single`: one worker accepts and hands connections to all in turn. What the workers of such a server know of
-//! each other.
+//! `--accept single`: one worker accepts and hands connections to all in turn. What the workers of such a
+//! server know of each other.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -68,8 +68,8 @@ impl Crew {
     /// A connection is handed to this member; `None` if it has no ring.
     pub(super) fn hand_to(&self, member: usize) -> Option<RawFd> {
         let Member { ring, handed, .. } = &self.members[member];
-        // Counted first: a member that takes its ring away and then looks for what is under way sees this one, or else its
-        // ring was not seen here.
+        // Counted first: a member that takes its ring away and then looks for what is under way sees this
+        // one, or else its ring was not seen here.
         handed.fetch_add(1, Ordering::SeqCst);
         let ring = ring.load(Ordering::SeqCst);
         if ring < 0 {

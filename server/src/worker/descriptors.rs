@@ -9,7 +9,8 @@ use rustix::net::{SocketFlags, sockopt};
 
 use super::token::Descriptor;
 
-/// `SO_MEMINFO` of `asm-generic/socket.h`, and how many values it gives (`SK_MEMINFO_VARS` of `linux/sock_diag.h`).
+/// `SO_MEMINFO` of `asm-generic/socket.h`, and how many values it gives (`SK_MEMINFO_VARS` of
+/// `linux/sock_diag.h`).
 const SO_MEMINFO: libc::c_int = 55;
 const SK_MEMINFO_VARS: usize = 9;
 
@@ -25,16 +26,16 @@ fn plain(socket: OwnedFd) -> Descriptor {
 
 /// A connection's socket, for one call.
 fn socket(number: u32) -> BorrowedFd<'static> {
-    // SAFETY: the worker asks for a connection that it owns and has not closed, so the descriptor is open during the call
-    // that each function here makes with it; none keeps it.
+    // SAFETY: the worker asks for a connection that it owns and has not closed, so the descriptor is open
+    // during the call that each function here makes with it; none keeps it.
     unsafe { BorrowedFd::borrow_raw(raw(number)) }
 }
 
 /// As [`super::kernel::Kernel::close_now`].
 pub(super) fn close_now(descriptor: Descriptor) {
     if let Descriptor::Plain(number) = descriptor {
-        // SAFETY: the worker that accepted the socket, or was given it, owns it, and calls this once, when it asks for
-        // nothing more.
+        // SAFETY: the worker that accepted the socket, or was given it, owns it, and calls this once, when it
+        // asks for nothing more.
         drop(unsafe { OwnedFd::from_raw_fd(raw(number)) });
     }
 }
@@ -64,8 +65,8 @@ pub(super) fn accept_now(listener: BorrowedFd<'_>) -> Result<Descriptor, Errno> 
     rustix::net::accept_with(listener, SocketFlags::CLOEXEC).map(plain)
 }
 
-/// What the kernel has thrown away instead of queueing it on the socket, modulo 2^32 (`SK_MEMINFO_DROPS`): datagrams, or what
-/// would have made a connection of a listener's. `None` on a kernel that does not say.
+/// What the kernel has thrown away instead of queueing it on the socket, modulo 2^32 (`SK_MEMINFO_DROPS`):
+/// datagrams, or what would have made a connection of a listener's. `None` on a kernel that does not say.
 pub(crate) fn drops(socket: BorrowedFd<'_>) -> Option<u32> {
     let mut values = [0u32; SK_MEMINFO_VARS];
     let mut size = libc::socklen_t::try_from(size_of_val(&values)).expect("36 bytes");

@@ -1,5 +1,6 @@
-//! What a worker does after the server was told to stop: it accepts those who wait already, serves every connection until it
-//! has gone quiet or the time is up, ends it with a FIN, and closes it when the peer has everything.
+//! What a worker does after the server was told to stop: it accepts those who wait already, serves every
+//! connection until it has gone quiet or the time is up, ends it with a FIN, and closes it when the peer has
+//! everything.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -13,8 +14,8 @@ use super::ring::COMPLETIONS;
 use super::token::ConnectionId;
 use crate::control::Phase;
 
-/// How often a draining worker looks for connections that have gone quiet. A connection gets a FIN once it has been quiet
-/// for one to two of these.
+/// How often a draining worker looks for connections that have gone quiet. A connection gets a FIN once it
+/// has been quiet for one to two of these.
 const SWEEP: Duration = Duration::from_millis(50);
 
 /// How long the connections that the drain timeout ends may take to get what is queued for them.
@@ -39,15 +40,16 @@ impl Drain {
 }
 
 impl<K: Kernel> Worker<'_, K> {
-    /// The main thread has called: stop accepting, let the connections come to their end; the second time, at once.
+    /// The main thread has called: stop accepting, let the connections come to their end; the second time, at
+    /// once.
     pub(super) fn start_to_drain(&mut self) {
         let now = self.kernel.now();
         if self.drain.is_none() {
             // What is dropped from now on was not to be taken.
             self.count_drops();
             for listening in &mut self.listeners {
-                // What waits in the accept queue is still accepted; a queue of length 0 keeps most of those who come now
-                // out of it, and they are refused when the listener is closed.
+                // What waits in the accept queue is still accepted; a queue of length 0 keeps most of those
+                // who come now out of it, and they are refused when the listener is closed.
                 self.kernel.stop_queueing(listening.socket().as_fd());
                 listening.acceptor.stop();
             }
@@ -67,10 +69,11 @@ impl<K: Kernel> Worker<'_, K> {
         self.drain.as_ref().is_some_and(|drain| drain.next_sweep <= self.kernel.now())
     }
 
-    /// Ends the connections that have gone quiet and closes those that the peer has everything of. When the time is up all
-    /// are ended; after a second signal all are cut off.
+    /// Ends the connections that have gone quiet and closes those that the peer has everything of. When the
+    /// time is up all are ended; after a second signal all are cut off.
     ///
-    /// Who is quiet is known only if the enter before has `caught_up`: else it is tried again in the next turn.
+    /// Who is quiet is known only if the enter before has `caught_up`: else it is tried again in the next
+    /// turn.
     pub(super) fn sweep(&mut self, caught_up: bool) {
         let Some(drain) = &mut self.drain else { return };
         let now = self.kernel.now();
@@ -103,8 +106,8 @@ impl<K: Kernel> Worker<'_, K> {
         }
     }
 
-    /// The bytes were counted that a peer has not acknowledged: a sign of life. Closes a lingering connection if its peer's
-    /// kernel has acknowledged all, the FIN too.
+    /// The bytes were counted that a peer has not acknowledged: a sign of life. Closes a lingering connection
+    /// if its peer's kernel has acknowledged all, the FIN too.
     pub(super) fn take_unsent(&mut self, id: ConnectionId, unsent: Result<u32, Errno>) {
         let tick = self.tick();
         let Some(connection) = self.connections.get(id) else { return };

@@ -61,8 +61,8 @@ impl<K: Kernel> Worker<'_, K> {
 }
 
 impl<K: Kernel> Drop for Worker<'_, K> {
-    /// Ends what uses memory of the connections, and closes what the worker leaves open: because it failed, or because of
-    /// peers that do not read.
+    /// Ends what uses memory of the connections, and closes what the worker leaves open: because it failed,
+    /// or because of peers that do not read.
     fn drop(&mut self) {
         if let Some((crew, member)) = &self.settings.crew {
             crew.set_ring(*member, -1);

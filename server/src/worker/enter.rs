@@ -8,12 +8,12 @@ use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, SubmissionQueue, Submitter};
 use rustix::io::Errno;
 
-/// Submits what is queued, runs requests that are ready, and sleeps until there are `want` completions or `timeout` has
-/// passed. `flags` has `IORING_ENTER_GETEVENTS`.
+/// Submits what is queued, runs requests that are ready, and sleeps until there are `want` completions or
+/// `timeout` has passed. `flags` has `IORING_ENTER_GETEVENTS`.
 ///
 /// # Errors
-/// Any but those that a later call mends: EINTR, ETIME, EAGAIN (out of request memory), EBUSY (completions have to be
-/// taken first).
+/// Any but those that a later call mends: EINTR, ETIME, EAGAIN (out of request memory), EBUSY (completions
+/// have to be taken first).
 pub(crate) fn enter(
     submitter: &Submitter<'_>,
     submissions: &mut SubmissionQueue<'_>,
@@ -49,7 +49,7 @@ fn enter_once(
     };
     let arguments = SubmitArgs::new().timespec(timespec);
     let flags = flags | EnterFlags::EXT_ARG;
-    // SAFETY: with EXT_ARG the argument is `struct io_uring_getevents_arg`, which `SubmitArgs` is, and the timespec
-    // that it points to lives until the call returns.
+    // SAFETY: with EXT_ARG the argument is `struct io_uring_getevents_arg`, which `SubmitArgs` is, and the
+    // timespec that it points to lives until the call returns.
     unsafe { submitter.enter(length, want, flags.bits(), Some(&arguments)) }
 }

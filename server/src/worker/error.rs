@@ -18,7 +18,8 @@ pub enum WorkerError {
     Start(&'static str, io::Error, &'static str),
     /// There is no memory for as many connections as there may be.
     #[error(
-        "allocate the table of connections: {0}; give a lower --max-connections, or raise the limit of memory (ulimit -v)"
+        "allocate the table of connections: {0}; give a lower --max-connections, or raise the limit of \
+         memory (ulimit -v)"
     )]
     NoMemory(TryReserveError),
     /// The ring itself failed.

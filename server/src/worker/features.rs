@@ -1,5 +1,5 @@
-//! What this kernel's io_uring can do, found out by trying it once, on a ring of its own, before anything listens.
-//! Versions are no guide: distributions take features back into older kernels.
+//! What this kernel's io_uring can do, found out by trying it once, on a ring of its own, before anything
+//! listens. Versions are no guide: distributions take features back into older kernels.
 #![allow(unsafe_code)]
 
 mod capabilities;
@@ -23,8 +23,8 @@ pub(crate) use capabilities::{Capability, capabilities, try_rings};
 /// What the workers use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Features {
-    /// Connections are direct descriptors: entries of a table of the worker's own ring. Else they are entries of the
-    /// process's table of open files, which all workers lock for every accept and close.
+    /// Connections are direct descriptors: entries of a table of the worker's own ring. Else they are entries
+    /// of the process's table of open files, which all workers lock for every accept and close.
     pub direct_descriptors: bool,
     /// A multishot receive takes a byte credit (6.17 and later).
     pub receive_credit: bool,
@@ -60,9 +60,10 @@ fn trying_failed(error: io::Error) -> SetupError {
     SetupError::failed("try io_uring out", error)
 }
 
-/// Whether a direct descriptor's file is let go when it is closed, though requests on others are in flight. Before 6.13
-/// all requests of a ring share one reference to its table, and a closed file, with its FIN, waits for the oldest of them
-/// (`io_rsrc_node` in the kernel's `io_uring/rsrc.c`): for as long as a receive is armed on any other connection.
+/// Whether a direct descriptor's file is let go when it is closed, though requests on others are in flight.
+/// Before 6.13 all requests of a ring share one reference to its table, and a closed file, with its FIN,
+/// waits for the oldest of them (`io_rsrc_node` in the kernel's `io_uring/rsrc.c`): for as long as a receive
+/// is armed on any other connection.
 fn closes_direct_descriptors(ring: &mut IoUring) -> io::Result<bool> {
     let (armed, _peer) = UnixStream::pair()?;
     let (closed, mut peer) = UnixStream::pair()?;
@@ -85,14 +86,16 @@ fn takes_receive_credit(ring: &mut IoUring) -> io::Result<bool> {
     drop(peer);
     let mut receive = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), Group::Small as u16).build();
     set_receive_credit(&mut receive);
-    // There is no buffer group, and nothing to receive: a kernel that takes the credit says ENOBUFS or end of file.
+    // There is no buffer group, and nothing to receive: a kernel that takes the credit says ENOBUFS or end of
+    // file.
     Ok(answer(ring, &[receive])? != Err(Errno::INVAL))
 }
 
 /// Submits requests of which one completes, and returns its result.
 fn answer(ring: &mut IoUring, requests: &[Entry]) -> io::Result<Result<u32, Errno>> {
-    // SAFETY: the requests of this module and its child point to no memory or to memory of their caller, which is there
-    // until this returns; none of those is still in flight then, since it is the one that completes.
+    // SAFETY: the requests of this module and its child point to no memory or to memory of their caller,
+    // which is there until this returns; none of those is still in flight then, since it is the one that
+    // completes.
     unsafe { ring.submission().push_multiple(requests) }.map_err(|_| Errno::NOBUFS)?;
     ring.submit_and_wait(1)?;
     let completion = ring.completion().next().ok_or(Errno::NODATA)?;

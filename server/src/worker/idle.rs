@@ -1,11 +1,12 @@
 //! `--idle-timeout`: a coarse clock by which connections are found on which nothing came or went. Pure.
 //!
-//! A connection notes the tick of its last bytes. A tick is an eighth of the timeout; one that is more than eight ticks
-//! old is idle: for the timeout at least, and an eighth longer at most.
+//! A connection notes the tick of its last bytes. A tick is an eighth of the timeout; one that is more than
+//! eight ticks old is idle: for the timeout at least, and an eighth longer at most.
 //!
-//! What goes to a peer goes mostly unseen by the worker, from the socket's buffer and from a send that waits. So at each tick
-//! the bytes are counted that the peer has not acknowledged ([`super::kernel::Request::LookForUnsent`]), until there are none:
-//! as long as their number changes, bytes go. A peer that takes none of them is noticed an eighth of the timeout later.
+//! What goes to a peer goes mostly unseen by the worker, from the socket's buffer and from a send that waits.
+//! So at each tick the bytes are counted that the peer has not acknowledged
+//! ([`super::kernel::Request::LookForUnsent`]), until there are none: as long as their number changes, bytes
+//! go. A peer that takes none of them is noticed an eighth of the timeout later.
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,8 @@ impl Idle {
         comes
     }
 
-    /// True for a connection whose last bytes came or went at tick `active`, if it has been idle for the timeout.
+    /// True for a connection whose last bytes came or went at tick `active`, if it has been idle for the
+    /// timeout.
     pub(super) fn is_over(&self, active: u32) -> bool {
         self.tick.wrapping_sub(active) > TICKS
     }

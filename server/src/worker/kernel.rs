@@ -1,4 +1,5 @@
-//! What a worker asks of the kernel: the narrow interface behind which the ring is, or, in tests, a simulated kernel.
+//! What a worker asks of the kernel: the narrow interface behind which the ring is, or, in tests, a simulated
+//! kernel.
 
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -12,7 +13,8 @@ use super::token::{BufferId, ConnectionId, Descriptor, Token};
 /// A request without data of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// Accept connections of the listener until it is cancelled. Accepted sockets inherit the listener's options.
+    /// Accept connections of the listener until it is cancelled. Accepted sockets inherit the listener's
+    /// options.
     AcceptMultishot(Listener),
     /// Accept one connection.
     AcceptOne(Listener),
@@ -30,12 +32,13 @@ pub(crate) enum Request {
     Shutdown(ConnectionId, Descriptor),
     /// Make the close of this direct descriptor a reset: `SO_LINGER` of 0 s.
     ResetOnClose(ConnectionId, u32),
-    /// Close the descriptor. Only when nothing else is in flight for it: an armed receive would keep the socket, and its
-    /// FIN, back.
+    /// Close the descriptor. Only when nothing else is in flight for it: an armed receive would keep the
+    /// socket, and its FIN, back.
     Close(ConnectionId, Descriptor),
     /// Read `SO_INCOMING_CPU` of this direct descriptor; after the completion [`Kernel::sampled_cpu`] has it.
     LookForCpu(Sample, ConnectionId, u32),
-    /// Count the bytes that this direct descriptor's peer has not acknowledged (`SIOCOUTQ`); the result has it.
+    /// Count the bytes that this direct descriptor's peer has not acknowledged (`SIOCOUTQ`); the result has
+    /// it.
     LookForUnsent(ConnectionId, u32),
     /// Give this plain descriptor to the member of the crew that has this ring.
     HandOver {
@@ -78,13 +81,13 @@ pub(crate) enum Sample {
 /// How a send ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
-    /// It sends what the socket has room for. Nothing completes when that is all, else a completion says how much,
-    /// EAGAIN if nothing.
+    /// It sends what the socket has room for. Nothing completes when that is all, else a completion says how
+    /// much, EAGAIN if nothing.
     Silent,
     /// The kernel waits for the peer and completes when all is sent, or with the error.
     Waiting,
-    /// As `Waiting`, and the kernel reads from the pieces until the peer has acknowledged them: a second completion,
-    /// [`Completion::notification`], follows a first one that has [`Completion::more`].
+    /// As `Waiting`, and the kernel reads from the pieces until the peer has acknowledged them: a second
+    /// completion, [`Completion::notification`], follows a first one that has [`Completion::more`].
     ZeroCopy,
 }
 
@@ -97,7 +100,8 @@ pub(crate) struct Completion {
     pub(crate) result: Result<u32, Errno>,
     /// More completions of the request follow (`IORING_CQE_F_MORE`).
     pub(crate) more: bool,
-    /// The buffer that holds the bytes (`IORING_CQE_F_BUFFER`). It is the worker's now, whatever the result is.
+    /// The buffer that holds the bytes (`IORING_CQE_F_BUFFER`). It is the worker's now, whatever the result
+    /// is.
     pub(crate) buffer: Option<BufferId>,
     /// A receive left bytes in the socket (`IORING_CQE_F_SOCK_NONEMPTY`).
     pub(crate) left_some: bool,
@@ -113,8 +117,8 @@ pub(crate) trait Kernel {
     /// Queues a request, which has [room](Kernel::room). The kernel gets it with the next [`Kernel::enter`].
     fn ask(&mut self, request: Request);
 
-    /// Queues a send of these spans, which stay where they are until it has ended; at most [`MOST_PIECES`]. Returns how
-    /// many of them it took, at least one.
+    /// Queues a send of these spans, which stay where they are until it has ended; at most [`MOST_PIECES`].
+    /// Returns how many of them it took, at least one.
     fn send(
         &mut self,
         id: ConnectionId,
@@ -127,24 +131,26 @@ pub(crate) trait Kernel {
     /// Requests queued so far. A request's number is the value just after it was queued.
     fn queued(&self) -> u64;
 
-    /// Requests that the kernel has taken, of those queued so far, in order. Right after an [`Kernel::enter`].
+    /// Requests that the kernel has taken, of those queued so far, in order. Right after an
+    /// [`Kernel::enter`].
     fn consumed(&self) -> u64;
 
     /// True while completions wait in the kernel because the completion queue was full.
     fn has_overflowed(&self) -> bool;
 
-    /// True if, right after an [`Kernel::enter`] that did not sleep, nothing that is ready is left in the kernel.
+    /// True if, right after an [`Kernel::enter`] that did not sleep, nothing that is ready is left in the
+    /// kernel.
     fn has_caught_up(&mut self) -> bool;
 
-    /// Makes the free buffers known, submits what is queued, runs requests that are ready, and sleeps until there are
-    /// `want` completions or `timeout` has passed.
+    /// Makes the free buffers known, submits what is queued, runs requests that are ready, and sleeps until
+    /// there are `want` completions or `timeout` has passed.
     ///
     /// # Errors
     /// Any but those that a later call mends.
     fn enter(&mut self, memory: &mut Memory, want: u32, timeout: Option<Duration>) -> io::Result<()>;
 
-    /// Makes the completions that the kernel has posted visible to [`Kernel::next`], and gives back the room of those
-    /// taken. Returns how many there are.
+    /// Makes the completions that the kernel has posted visible to [`Kernel::next`], and gives back the room
+    /// of those taken. Returns how many there are.
     fn sync_completions(&mut self) -> usize;
 
     /// The next completion, oldest first.
@@ -159,12 +165,12 @@ pub(crate) trait Kernel {
     /// What the last completed look at this direct descriptor read; `None` if the kernel knows no CPU.
     fn sampled_cpu(&self, number: u32) -> Option<u32>;
 
-    /// Reads `SO_INCOMING_CPU`, the CPU on which the connection's last segment was received (`socket(7)`), of a plain
-    /// descriptor; `None` if the kernel knows no CPU.
+    /// Reads `SO_INCOMING_CPU`, the CPU on which the connection's last segment was received (`socket(7)`), of
+    /// a plain descriptor; `None` if the kernel knows no CPU.
     fn incoming_cpu(&self, number: u32) -> Option<u32>;
 
-    /// Bytes that were sent on a plain descriptor and that the peer has not acknowledged, its FIN counted as one:
-    /// `SIOCOUTQ` (`tcp(7)`).
+    /// Bytes that were sent on a plain descriptor and that the peer has not acknowledged, its FIN counted as
+    /// one: `SIOCOUTQ` (`tcp(7)`).
     fn unsent_bytes(&self, number: u32) -> Result<u32, Errno>;
 
     /// Makes the close of a plain descriptor a reset.

@@ -1,9 +1,9 @@
-//! Where received bytes lie until they have gone back: in receive buffers, or, for a peer that does not read, in the spill.
-//! Pure but for the buffers themselves.
+//! Where received bytes lie until they have gone back: in receive buffers, or, for a peer that does not read,
+//! in the spill. Pure but for the buffers themselves.
 //!
-//! A connection's queue is a list of pieces, linked by their numbers in one table. A piece is a whole receive buffer
-//! that the worker holds, or a piece of the spill, so that queueing never allocates: each place in the table stands for
-//! memory that is there.
+//! A connection's queue is a list of pieces, linked by their numbers in one table. A piece is a whole receive
+//! buffer that the worker holds, or a piece of the spill, so that queueing never allocates: each place in the
+//! table stands for memory that is there.
 
 use std::io;
 
@@ -12,7 +12,8 @@ use io_uring::Submitter;
 use super::buffers::{Buffers, Group, Mapping, Pages};
 use super::token::BufferId;
 
-/// A place in the table of pieces: first the buffers of the pool, then the large one, from there on pieces of the spill.
+/// A place in the table of pieces: first the buffers of the pool, then the large one, from there on pieces of
+/// the spill.
 pub(crate) type PieceId = u32;
 
 /// The end of a list of pieces.
@@ -27,8 +28,8 @@ pub(crate) const SPILL_PIECE: usize = 16 * 1024;
 /// Pieces by which the spill grows: 1 MiB.
 const SLAB_PIECES: usize = 64;
 
-/// The bytes that a connection of `--mode sink-source` gets repeat after this many: the byte at offset `i` of the stream is
-/// `i % 251`.
+/// The bytes that a connection of `--mode sink-source` gets repeat after this many: the byte at offset `i` of
+/// the stream is `i % 251`.
 pub(crate) const SOURCE_PERIOD: usize = 251;
 
 /// Bytes of the source that one send takes at most.
@@ -67,8 +68,8 @@ struct Piece {
 
 const UNUSED: Piece = Piece { next: NO_PIECE, start: 0, end: 0 };
 
-/// Bytes of the large buffer: with the sockets' own memory, what a core's second-level cache keeps. Measured: see
-/// server/README.md.
+/// Bytes of the large buffer: with the sockets' own memory, what a core's second-level cache keeps. Measured:
+/// see server/README.md.
 const LARGE: u32 = 256 * 1024;
 
 /// The memory of one worker for bytes on their way.
@@ -83,8 +84,8 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// `count` buffers of `size` bytes as the pool, the large buffer, an empty spill, and with `source` the bytes of
-    /// `--mode sink-source`.
+    /// `count` buffers of `size` bytes as the pool, the large buffer, an empty spill, and with `source` the
+    /// bytes of `--mode sink-source`.
     ///
     /// # Errors
     /// As [`Buffers::map`].
@@ -196,7 +197,8 @@ impl Memory {
         }
     }
 
-    /// An empty piece of the spill, which grows if it has none: the one place where a worker allocates after its start.
+    /// An empty piece of the spill, which grows if it has none: the one place where a worker allocates after
+    /// its start.
     pub(super) fn spill_piece(&mut self) -> PieceId {
         if self.free.is_empty() {
             let first = self.pieces.len();
@@ -232,8 +234,9 @@ impl Memory {
         self.pieces[piece as usize].end += from.end - from.start;
     }
 
-    /// Whether what is left in a piece is to be copied out of it, for a peer that does not read: so that such peers can't
-    /// keep the buffers from those that read, and that no peer can hold one for a few bytes. They never hold the large one.
+    /// Whether what is left in a piece is to be copied out of it, for a peer that does not read: so that such
+    /// peers can't keep the buffers from those that read, and that no peer can hold one for a few bytes. They
+    /// never hold the large one.
     pub(super) fn is_to_be_copied(&self, piece: PieceId) -> bool {
         match self.place(piece) {
             Place::Buffer(group, _) => {

@@ -1,8 +1,9 @@
 //! One worker: a pinned thread, its ring, its listeners, its connections.
 //!
-//! [`Worker::run`] is the loop: ask for what the connections want, enter the kernel once, take the completions.
-//! [`asking`] is the first, [`completions`] the last; [`connection`] decides what a connection wants; behind [`kernel`] is
-//! the [`ring`], or, in tests, a simulation of it. [`drain`] is how it comes to an end, [`ending`] what it does last.
+//! [`Worker::run`] is the loop: ask for what the connections want, enter the kernel once, take the
+//! completions. [`asking`] is the first, [`completions`] the last; [`connection`] decides what a connection
+//! wants; behind [`kernel`] is the [`ring`], or, in tests, a simulation of it. [`drain`] is how it comes to
+//! an end, [`ending`] what it does last.
 
 mod accepting;
 mod acceptor;
@@ -93,7 +94,8 @@ pub(crate) struct Worker<'r, K: Kernel> {
     listeners: Vec<Listening>,
     /// When a rest of the acceptors ends.
     rest_until: Option<Instant>,
-    /// Connections at the limit are waited for: the limit was reached and [counted](LiveCounters::queue_waits).
+    /// Connections at the limit are waited for: the limit was reached and
+    /// [counted](LiveCounters::queue_waits).
     full: bool,
     /// Turns of the loop, to count the listeners' drops now and then.
     turns: u32,
@@ -116,8 +118,8 @@ pub(crate) struct Worker<'r, K: Kernel> {
     counters: &'r LiveCounters,
 }
 
-/// Runs a worker on the calling thread, which is already pinned. `ready` is called when all is set up and returns when
-/// the listeners listen, false if the server gives up.
+/// Runs a worker on the calling thread, which is already pinned. `ready` is called when all is set up and
+/// returns when the listeners listen, false if the server gives up.
 ///
 /// # Errors
 /// If the set-up fails or the ring or a listener break. What a peer does is never an error.

@@ -14,11 +14,12 @@ use super::memory::{Memory, Span};
 use super::ring::Ring;
 use super::token::{Descriptor, Token};
 
-/// Bytes that one armed multishot receive may bring before it ends (Linux 6.17 and later), so that a peer that writes
-/// and does not read can have no more than this queued beyond [`super::connection::PAUSE_AT`].
+/// Bytes that one armed multishot receive may bring before it ends (Linux 6.17 and later), so that a peer
+/// that writes and does not read can have no more than this queued beyond [`super::connection::PAUSE_AT`].
 pub(crate) const RECEIVE_CREDIT: u32 = 256 * 1024;
 
-/// Offset in `struct io_uring_sqe` of `optlen`: the byte credit of a multishot receive, the length of a socket option.
+/// Offset in `struct io_uring_sqe` of `optlen`: the byte credit of a multishot receive, the length of a
+/// socket option.
 const SQE_OPTLEN: usize = 44;
 
 /// Offset in `struct io_uring_sqe` of `ioprio`.
@@ -27,7 +28,8 @@ const SQE_IOPRIO: usize = 2;
 /// `IORING_RECVSEND_POLL_FIRST` of `linux/io_uring.h` (since 5.19).
 const RECVSEND_POLL_FIRST: u16 = 1 << 0;
 
-/// `IORING_SEND_ZC_REPORT_USAGE` of `linux/io_uring.h` (since 6.2): the notification says whether the bytes were copied.
+/// `IORING_SEND_ZC_REPORT_USAGE` of `linux/io_uring.h` (since 6.2): the notification says whether the bytes
+/// were copied.
 const SEND_ZC_REPORT_USAGE: u16 = 1 << 3;
 
 /// Offset in `struct io_uring_sqe` of `cmd_op`.
@@ -64,8 +66,8 @@ impl VectorArena {
         self.headers.len() < Self::HEADERS && self.vectors.len() + MOST_PIECES <= Self::VECTORS
     }
 
-    /// A header of these pieces, and how many they are; its address stays valid until [`VectorArena::clear`], since the lists never grow past
-    /// the capacity that they were made with.
+    /// A header of these pieces, and how many they are; its address stays valid until [`VectorArena::clear`],
+    /// since the lists never grow past the capacity that they were made with.
     fn header(&mut self, pieces: impl Iterator<Item = (*const u8, usize)>) -> (*const libc::msghdr, usize) {
         let first = self.vectors.len();
         self.vectors.extend(
@@ -90,7 +92,8 @@ pub(super) fn patch<T: Copy>(entry: &mut Entry, offset: usize, value: T) {
     assert!(offset + size_of::<T>() <= size_of::<Entry>());
     // SAFETY: the offset lies inside the entry by the check above.
     let field = unsafe { std::ptr::from_mut(entry).cast::<u8>().add(offset) };
-    // SAFETY: `Entry` is `repr(C)` over the 64-byte `struct io_uring_sqe`, in which every bit pattern is a value.
+    // SAFETY: `Entry` is `repr(C)` over the 64-byte `struct io_uring_sqe`, in which every bit pattern is a
+    // value.
     unsafe { field.cast::<T>().write_unaligned(value) };
 }
 
@@ -134,7 +137,8 @@ impl Ring<'_> {
             Request::ReceiveLarge(id, descriptor, when) => {
                 (receive_large(descriptor, when), Token::Receive(id))
             }
-            // By `user_data`, for which the kernel has a hash; by descriptor it would go through all that is armed.
+            // By `user_data`, for which the kernel has a hash; by descriptor it would go through all that is
+            // armed.
             Request::Cancel(id, request) => {
                 let all = CancelBuilder::user_data(request.encode()).all();
                 (opcode::AsyncCancel2::new(all).build(), Token::Cancel(id))
@@ -211,9 +215,9 @@ impl Ring<'_> {
 
     /// A send of these spans, and how many of them it takes.
     ///
-    /// A silent one completes only if it is short or fails: `MSG_DONTWAIT` sets `REQ_F_NOWAIT`, and `MSG_WAITALL` makes a
-    /// short send a failure, which `IOSQE_CQE_SKIP_SUCCESS` does not hide (`io_send` and `io_sendrecv_fail` in the kernel's
-    /// `io_uring/net.c`).
+    /// A silent one completes only if it is short or fails: `MSG_DONTWAIT` sets `REQ_F_NOWAIT`, and
+    /// `MSG_WAITALL` makes a short send a failure, which `IOSQE_CQE_SKIP_SUCCESS` does not hide (`io_send`
+    /// and `io_sendrecv_fail` in the kernel's `io_uring/net.c`).
     pub(super) fn send_entry(
         &mut self,
         descriptor: Descriptor,

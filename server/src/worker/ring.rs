@@ -1,6 +1,7 @@
 //! The worker's io_uring: submission, waiting, completions. How it is made is in [`setup`].
 //!
-//! What is asked of the kernel is in [`super::operations`]; here is how it gets there and how answers come back.
+//! What is asked of the kernel is in [`super::operations`]; here is how it gets there and how answers come
+//! back.
 #![allow(unsafe_code)]
 
 mod setup;
@@ -46,8 +47,9 @@ pub(crate) struct Ring<'r> {
 }
 
 impl<'r> Ring<'r> {
-    /// Takes a ring of [`create`] into use. Registers the ring's own descriptor, which spares each `io_uring_enter` the
-    /// look-up (since 5.18), and, if they are used, a table of `slots` direct descriptors.
+    /// Takes a ring of [`create`] into use. Registers the ring's own descriptor, which spares each
+    /// `io_uring_enter` the look-up (since 5.18), and, if they are used, a table of `slots` direct
+    /// descriptors.
     ///
     /// # Errors
     /// If registering fails: EMFILE when `slots` is above RLIMIT_NOFILE.
@@ -86,8 +88,9 @@ impl<'r> Ring<'r> {
     /// Queues a request.
     ///
     /// # Safety
-    /// What the request points to must stay valid, and for a receive unused, until the kernel is done with it: until
-    /// [`Kernel::consumed`] covers it for what the kernel copies at submission, until its completion for all else.
+    /// What the request points to must stay valid, and for a receive unused, until the kernel is done with
+    /// it: until [`Kernel::consumed`] covers it for what the kernel copies at submission, until its
+    /// completion for all else.
     unsafe fn push(&mut self, entry: &Entry) {
         self.queued += 1;
         // SAFETY: the caller's promise is the one that `push` asks for.
@@ -108,8 +111,8 @@ impl Kernel for Ring<'_> {
 
     fn ask(&mut self, request: Request) {
         let entry = self.entry(request);
-        // SAFETY: these requests point to no memory, or to the ring's own, which lives as long as it does and is not read
-        // before the completion; a receive names a buffer group, whose pool outlives the ring.
+        // SAFETY: these requests point to no memory, or to the ring's own, which lives as long as it does and
+        // is not read before the completion; a receive names a buffer group, whose pool outlives the ring.
         unsafe { self.push(&entry) };
     }
 
@@ -122,9 +125,10 @@ impl Kernel for Ring<'_> {
         manner: Manner,
     ) -> usize {
         let (entry, count) = self.send_entry(descriptor, spans, memory, manner);
-        // SAFETY: the connection keeps these spans where they are, and their buffers held, until the worker reports the
-        // send as ended; it does so on its last completion or, for a silent one, when the kernel has taken it and no
-        // completion came. The message header stays until the request is taken: `enter` clears the arena only then.
+        // SAFETY: the connection keeps these spans where they are, and their buffers held, until the worker
+        // reports the send as ended; it does so on its last completion or, for a silent one, when the kernel
+        // has taken it and no completion came. The message header stays until the request is taken: `enter`
+        // clears the arena only then.
         unsafe { self.push(&entry.user_data(Token::Send(id).encode())) };
         count
     }
@@ -141,16 +145,17 @@ impl Kernel for Ring<'_> {
         self.submissions.cq_overflow()
     }
 
-    /// An enter that waits for one completion runs at most 20 requests that are ready (`IO_LOCAL_TW_DEFAULT_MAX` in the
-    /// kernel's `io_uring/io_uring.c`, since 6.13). `IORING_SQ_TASKRUN` says that there are more, and sometimes says so
-    /// when there are none: `__io_run_local_work` clears it once, before it runs also what came meanwhile. So an enter
-    /// that brought nothing had nothing to run.
+    /// An enter that waits for one completion runs at most 20 requests that are ready
+    /// (`IO_LOCAL_TW_DEFAULT_MAX` in the kernel's `io_uring/io_uring.c`, since 6.13). `IORING_SQ_TASKRUN`
+    /// says that there are more, and sometimes says so when there are none: `__io_run_local_work` clears it
+    /// once, before it runs also what came meanwhile. So an enter that brought nothing had nothing to run.
     fn has_caught_up(&mut self) -> bool {
         let ran_all = !self.submissions.taskrun() || self.sync_completions() == 0;
         ran_all && !self.has_overflowed() && !self.has_unsubmitted()
     }
 
-    /// One system call, so that what the worker decided on, such as how many connections to accept, is not outrun.
+    /// One system call, so that what the worker decided on, such as how many connections to accept, is not
+    /// outrun.
     ///
     /// # Errors
     /// Any but EINTR, ETIME, EAGAIN (out of request memory) and EBUSY (completions have to be taken first).
@@ -250,7 +255,7 @@ mod tests {
 
     use super::*;
 
-    /// Hazard 18: a worker makes its ring on its own thread, or nothing would work at all.
+    /// A worker makes its ring on its own thread, or nothing would work at all.
     #[test]
     fn a_ring_serves_only_the_thread_that_made_it() {
         let Ok(mut ring) = create() else { return eprintln!("SKIPPED: no io_uring here") };

@@ -92,8 +92,8 @@ impl SendQueue {
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// As [`SendQueue::push`], but copies the bytes out of their buffer if they are [to be](Memory::is_to_be_copied), behind
-    /// those copied last. Returns the number of bytes copied.
+    /// As [`SendQueue::push`], but copies the bytes out of their buffer if they are [to
+    /// be](Memory::is_to_be_copied), behind those copied last. Returns the number of bytes copied.
     pub(crate) fn push_sparing(&mut self, piece: PieceId, memory: &mut Memory) -> u64 {
         if !memory.is_to_be_copied(piece) {
             self.push(piece, memory);
@@ -103,8 +103,8 @@ impl SendQueue {
         self.copy(piece, memory)
     }
 
-    /// Copies the queue out of its buffers, as far as it is [to be](Memory::is_to_be_copied). Returns the number of bytes
-    /// copied. Only without a send in flight.
+    /// Copies the queue out of its buffers, as far as it is [to be](Memory::is_to_be_copied). Returns the
+    /// number of bytes copied. Only without a send in flight.
     pub(crate) fn spare_buffers(&mut self, memory: &mut Memory) -> u64 {
         debug_assert_eq!(self.sending, 0);
         let mut at = self.first;

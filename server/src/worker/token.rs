@@ -1,7 +1,7 @@
 //! `user_data` of every request: what was asked, for which connection, of which generation. Pure.
 //!
-//! A slot of the connection table is used again as soon as it is free. The generation tells a late completion of the
-//! slot's former connection from one of its present connection.
+//! A slot of the connection table is used again as soon as it is free. The generation tells a late completion
+//! of the slot's former connection from one of its present connection.
 
 /// A connection's index in the worker's connection table.
 pub(crate) type Slot = u32;
@@ -42,7 +42,8 @@ pub(crate) enum Descriptor {
 /// What a completion answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Token {
-    /// A connection was accepted by the multishot accept of the worker's listener of this index, or that ended.
+    /// A connection was accepted by the multishot accept of the worker's listener of this index, or that
+    /// ended.
     Accept(u32),
     /// A connection was accepted, or not, by an accept of one.
     AcceptOne(u32),

@@ -40,11 +40,14 @@ const FILES: [&str; 16] = [
 ];
 
 /// What asks for everything that depends on what is found.
-const WISHES: &str = "[queues]\nirq = \"queue-cpu\"\nxps = \"rx-queue\"\nrps_flow_cnt = 100\n[channels]\n[rss]\n[rings]\nrx = 1024\n\
-                      [coalesce]\nadaptive_rx = true\ntx_usecs = 9\n[features]\nntuple = \"on\"\n[napi]\nthreaded = true\n\
+const WISHES: &str = "[queues]\nirq = \"queue-cpu\"\nxps = \"rx-queue\"\nrps_flow_cnt = 100\n[channels]\n\
+                      [rss]\n[rings]\nrx = 1024\n\
+                      [coalesce]\nadaptive_rx = true\ntx_usecs = 9\n[features]\nntuple = \"on\"\n[napi]\n\
+                      threaded = true\n\
                       [sysctl]\n\"net.core.somaxconn\" = 4096\n";
 
-/// A profile: refused in one line, or planned, the same each time, and every setting and value can be read back.
+/// A profile: refused in one line, or planned, the same each time, and every setting and value can be read
+/// back.
 pub fn profile(bytes: &[u8]) {
     static READ: OnceLock<Vec<Host>> = OnceLock::new();
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -145,7 +148,8 @@ pub fn captured(bytes: &[u8]) {
     });
 }
 
-/// A capture: refused, or unpacked without anything that lies or leads outside of the directory, and then a host or none.
+/// A capture: refused, or unpacked without anything that lies or leads outside of the directory, and then a
+/// host or none.
 pub fn archive(bytes: &[u8]) {
     let mut bytes = bytes.to_vec();
     mend_checksums(&mut bytes);
@@ -195,7 +199,8 @@ fn mend_checksums(archive: &mut [u8]) {
     }
 }
 
-/// A plan comes out the same each time; its settings and values are those that their texts mean, with a reason each.
+/// A plan comes out the same each time; its settings and values are those that their texts mean, with a
+/// reason each.
 fn check_plan(profile: &Profile, host: &Host) {
     let desired = plan::plan(profile, host);
     assert_eq!(desired, plan::plan(profile, host));

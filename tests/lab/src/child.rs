@@ -35,8 +35,8 @@ struct KilledOnDrop(Process);
 
 impl Child {
     /// Starts this executable as `program` (`server`, `tune` or `load`) in a namespace. It waits for
-    /// [`Child::go`] before it runs the program's own code. To be called on a thread that lives as long as the lab:
-    /// the kernel kills the child when the thread that started it ends.
+    /// [`Child::go`] before it runs the program's own code. To be called on a thread that lives as long as
+    /// the lab: the kernel kills the child when the thread that started it ends.
     pub(crate) fn start(
         program: &'static str,
         args: &[String],
@@ -52,8 +52,8 @@ impl Child {
         Self::spawn(program, command, interrupt)
     }
 
-    /// Starts a command, which is called `program` in errors. The caller's thread lives as long as the child should, if the
-    /// command is a role: see [`role::die_with_parent`].
+    /// Starts a command, which is called `program` in errors. The caller's thread lives as long as the child
+    /// should, if the command is a role: see [`role::die_with_parent`].
     ///
     /// # Errors
     /// If it cannot be started.
@@ -164,7 +164,8 @@ impl Child {
         }
     }
 
-    /// The cause of an error of somebody who uses this program: its own failure if it has ended, else `error`.
+    /// The cause of an error of somebody who uses this program: its own failure if it has ended, else
+    /// `error`.
     pub fn cause_of(&mut self, error: anyhow::Error) -> anyhow::Error {
         match self.process.0.try_wait() {
             Ok(Some(status)) => self.failure(status),
@@ -191,8 +192,8 @@ impl Drop for KilledOnDrop {
 }
 
 fn forward_lines(reader: impl BufRead, lines: &Sender<String>) {
-    // The receiver is gone when nobody wants the lines any more; then the rest is read for nothing, so that the
-    // writer does not block.
+    // The receiver is gone when nobody wants the lines any more; then the rest is read for nothing, so that
+    // the writer does not block.
     let texts = reader.split(b'\n').map_while(Result::ok);
     texts.for_each(|line| drop(lines.send(String::from_utf8_lossy(&line).into_owned())));
 }

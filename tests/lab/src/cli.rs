@@ -18,21 +18,21 @@ use crate::measurement::Workload;
 use crate::report::Results;
 use crate::run::run as run_rounds;
 
-/// Rounds of a run and of a quick one. Even, so that before and after come first equally often, and at least 6, so that
-/// the test can tell a difference.
+/// Rounds of a run and of a quick one. Even, so that before and after come first equally often, and at least
+/// 6, so that the test can tell a difference.
 const ROUNDS: [u32; 2] = [8, 6];
 
-/// Ports from which a new network namespace lets one client address connect (`ip_local_port_range`, 32768 to 60999), less
-/// those that the connections before the exchange may still hold.
+/// Ports from which a new network namespace lets one client address connect (`ip_local_port_range`, 32768 to
+/// 60999), less those that the connections before the exchange may still hold.
 const PORTS: i64 = 28_000;
 
-/// The main job before and after on an embedded multi-queue NIC: a veth pair between two network namespaces with a
-/// queue per CPU.
+/// The main job before and after on an embedded multi-queue NIC: a veth pair between two network namespaces
+/// with a queue per CPU.
 ///
-/// A round measures `server` with listeners chosen by hash on the interface as the kernel made it (before), and with
-/// listeners chosen by CPU after `tune apply` of profiles/lab.toml (after), which `tune restore` then undoes; by turns
-/// before or after comes first. In each, connections are made and closed for 0.7 s and messages exchanged for 2 s (with
-/// --quick 0.2 s and 0.6 s). A table of both goes to standard output.
+/// A round measures `server` with listeners chosen by hash on the interface as the kernel made it (before),
+/// and with listeners chosen by CPU after `tune apply` of profiles/lab.toml (after), which `tune restore`
+/// then undoes; by turns before or after comes first. In each, connections are made and closed for 0.7 s and
+/// messages exchanged for 2 s (with --quick 0.2 s and 0.6 s). A table of both goes to standard output.
 ///
 /// Needs root and at least 2 CPUs; changes nothing outside its own namespaces and leaves nothing behind.
 ///
@@ -40,7 +40,8 @@ const PORTS: i64 = 28_000;
 #[derive(Debug, Parser)]
 #[command(name = "lab", version)]
 struct Cli {
-    /// Rounds of before and after, 1 to 200; fewer than 6 cannot tell a difference [default: 8, with --quick 6].
+    /// Rounds of before and after, 1 to 200; fewer than 6 cannot tell a difference [default: 8, with --quick
+    /// 6].
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=200))]
     rounds: Option<u32>,
     /// Short rounds: by default the whole run takes less than 20 s instead of about 45 s.
@@ -98,7 +99,8 @@ fn execute(cli: &Cli) -> anyhow::Result<()> {
     let results = run_rounds(cpus, rounds, workload, &interrupt);
     // What fails after a signal fails because of it.
     let results = results.map_err(|error| interrupt.check().map_or_else(Into::into, |()| error))?;
-    // The file first: standard output may be a pipe whose reader is gone. And if the file fails, the table is not lost.
+    // The file first: standard output may be a pipe whose reader is gone. And if the file fails, the table is
+    // not lost.
     let written = json.map_or(Ok(()), |file| write_json(file, &results));
     let mut out = std::io::stdout().lock();
     let printed = results.print(&mut out).and_then(|()| out.flush());
@@ -109,7 +111,8 @@ fn execute(cli: &Cli) -> anyhow::Result<()> {
 fn check_machine() -> anyhow::Result<CpuSet> {
     if !rustix::process::geteuid().is_root() {
         bail!(
-            "needs root to make network namespaces; run sudo -E cargo lab, or the built target/release/lab as root"
+            "needs root to make network namespaces; run sudo -E cargo lab, or the built target/release/lab \
+             as root"
         );
     }
     let cpus = affinity::allowed().context("sched_getaffinity")?;

@@ -1,6 +1,6 @@
 //! SIGINT, SIGTERM and SIGHUP: the children are killed, so that whatever waits for one of them goes on, and
-//! everything is given up on the way out. A second signal does not wait for that: it ends the process, and the kernel
-//! gives up for it what it holds.
+//! everything is given up on the way out. A second signal does not wait for that: it ends the process, and
+//! the kernel gives up for it what it holds.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -26,7 +26,8 @@ enum Target {
 
 /// Why the results cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} {} for {option}: {}; give a file in a directory that exists", path.display(), describe(error))]
+#[error("{operation} {} for {option}: {}; give a file in a directory that \
+         exists", path.display(), describe(error))]
 pub struct JsonFileError {
     operation: &'static str,
     path: PathBuf,
@@ -35,8 +36,8 @@ pub struct JsonFileError {
 }
 
 impl JsonFile {
-    /// Makes sure that the file can be written. What it holds stays until [`JsonFile::write`]; where there is none, none
-    /// is left. `option` is the one that asked for it.
+    /// Makes sure that the file can be written. What it holds stays until [`JsonFile::write`]; where there is
+    /// none, none is left. `option` is the one that asked for it.
     ///
     /// # Errors
     /// If the path is a directory, or no file can be made or changed there.

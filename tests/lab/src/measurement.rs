@@ -41,8 +41,8 @@ pub(crate) enum Steer {
     Cpu,
 }
 
-/// What one measurement gives. Everything but `connect` and the server's counts is of the exchange alone, including
-/// the opening and closing of its connections.
+/// What one measurement gives. Everything but `connect` and the server's counts is of the exchange alone,
+/// including the opening and closing of its connections.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Measurement {
     /// What the server says of all its connections, those of `connect` included.

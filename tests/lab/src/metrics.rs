@@ -1,7 +1,7 @@
 //! The rows of the table: what each is, and how a measurement gives it. Pure.
 //!
-//! A row that starts with `server:` or `client:` is of that process, one with `machine:` of everything that ran on
-//! the machine at the time.
+//! A row that starts with `server:` or `client:` is of that process, one with `machine:` of everything that
+//! ran on the machine at the time.
 
 use tune::cpu_set::{Cpu, CpuSet};
 use tune::measure::perf_events::PerfReading;
@@ -9,7 +9,8 @@ use tune::measure::softnet::SoftnetStat;
 
 use crate::measurement::Measurement;
 
-/// Up to so many CPUs, each one's share of the softirqs is a row; beyond, only the least and the greatest share.
+/// Up to so many CPUs, each one's share of the softirqs is a row; beyond, only the least and the greatest
+/// share.
 const CPUS_SHOWN: usize = 8;
 
 /// How a value is printed.

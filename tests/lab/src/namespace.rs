@@ -1,11 +1,11 @@
 //! Network namespaces that nobody has to clean up.
 //!
-//! A [`Namespace`] is held by file descriptors and never bound to a name: when the process that holds it and the
-//! processes in it are gone, for whatever reason, SIGKILL included, the kernel takes it apart, with its
+//! A [`Namespace`] is held by file descriptors and never bound to a name: when the process that holds it and
+//! the processes in it are gone, for whatever reason, SIGKILL included, the kernel takes it apart, with its
 //! interfaces, its sysctls and its mounts.
 //!
-//! The one `unsafe` is `unshare(2)`, which rustix marks so because `CLONE_FILES` would take descriptors away from
-//! other threads.
+//! The one `unsafe` is `unshare(2)`, which rustix marks so because `CLONE_FILES` would take descriptors away
+//! from other threads.
 
 #![allow(unsafe_code)]
 
@@ -57,9 +57,10 @@ impl NamespaceError {
     }
 }
 
-/// A network namespace together with a mount namespace in which `/sys` shows that network (a sysfs mount belongs to
-/// the network namespace of whoever mounted it, see sysfs_init_fs_context() in fs/sysfs/mount.c) and `/run` is an
-/// empty tmpfs. Everything else is the file tree of the host; no mount propagates back to it.
+/// A network namespace together with a mount namespace in which `/sys` shows that network (a sysfs mount
+/// belongs to the network namespace of whoever mounted it, see sysfs_init_fs_context() in fs/sysfs/mount.c)
+/// and `/run` is an empty tmpfs. Everything else is the file tree of the host; no mount propagates back to
+/// it.
 #[derive(Debug)]
 pub struct Namespace {
     network: File,
@@ -93,8 +94,8 @@ impl Namespace {
         Ok(Self { network: open(network)?, mount: open(mount)? })
     }
 
-    /// The paths below `/proc` by which another process of the same user can [open](Namespace::open) the network
-    /// and the mount namespace, as long as this one holds them.
+    /// The paths below `/proc` by which another process of the same user can [open](Namespace::open) the
+    /// network and the mount namespace, as long as this one holds them.
     #[must_use]
     pub fn paths(&self) -> (String, String) {
         let path = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
@@ -107,8 +108,8 @@ impl Namespace {
         self.network.as_fd()
     }
 
-    /// Moves the calling thread into both namespaces for good; threads that it starts are there too. Its working
-    /// directory becomes `/`.
+    /// Moves the calling thread into both namespaces for good; threads that it starts are there too. Its
+    /// working directory becomes `/`.
     ///
     /// # Errors
     /// If the caller lacks CAP_SYS_ADMIN.

@@ -15,13 +15,19 @@ const SCHEMA: u32 = 2;
 
 /// What stands under the table: what its words mean, and what it does not show. The same at length: lib.rs.
 const NOTES: &str = "\
-after / before: of the two halves of each round. p: exact signed-rank test over the rounds, two-sided. \"no difference\":
-p above 0.05; of 20 rows without one, 1 is expected to be below. \"too few rounds\": with fewer than 6 no p can be below.
-accept-local, request-local: share of the connections accepted, and of the receives, whose last segment the kernel
+after / before: of the two halves of each round. p: exact signed-rank test over the rounds, two-sided. \"no \
+difference\":
+p above 0.05; of 20 rows without one, 1 is expected to be below. \"too few rounds\": with fewer than 6 no p \
+can be below.
+accept-local, request-local: share of the connections accepted, and of the receives, whose last segment the \
+kernel
 processed on the CPU of the worker that serves them.
-This is no real NIC. Before, a veth without RPS processes a packet on the CPU that sent it, so a SYN's CPU is its client's;
-after, RPS stands in for an interrupt per queue. The shares show what chooses the worker, as on a NIC. The rates do not
-carry over: client and server share CPUs, RPS adds inter-processor interrupts, and there are no interrupts and no DMA.
+This is no real NIC. Before, a veth without RPS processes a packet on the CPU that sent it, so a SYN's CPU \
+is its client's;
+after, RPS stands in for an interrupt per queue. The shares show what chooses the worker, as on a NIC. The \
+rates do not
+carry over: client and server share CPUs, RPS adds inter-processor interrupts, and there are no interrupts \
+and no DMA.
 ";
 
 /// Everything a run has measured.
@@ -84,8 +90,8 @@ impl Results {
         writeln!(out, "Linux {}, {}, CPUs {}", machine.kernel, machine.cpu_model, machine.cpus)?;
         writeln!(
             out,
-            "before: listeners chosen by hash, the interface as the kernel made it; after: profiles/lab.toml applied, \
-             listeners chosen by CPU"
+            "before: listeners chosen by hash, the interface as the kernel made it; after: profiles/lab.toml \
+             applied, listeners chosen by CPU"
         )?;
         let rounds = match self.rounds.len() {
             1 => "1 round, which says nothing of the spread".to_owned(),

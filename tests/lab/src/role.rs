@@ -1,8 +1,9 @@
 //! What a child of the lab does: enter a namespace, wait for the word, be `server`, `tune` or `load`.
 //!
-//! `lab role PARENT NETWORK MOUNT PROGRAM ARGS…` is started by the lab only. PARENT is the lab's process number,
-//! NETWORK and MOUNT are [`Namespace::paths`]. All that concerns the process as a whole is done here, in a process
-//! that has one thread, before the program's own code starts threads; so none of it needs code between fork and exec.
+//! `lab role PARENT NETWORK MOUNT PROGRAM ARGS…` is started by the lab only. PARENT is the lab's process
+//! number, NETWORK and MOUNT are [`Namespace::paths`]. All that concerns the process as a whole is done here,
+//! in a process that has one thread, before the program's own code starts threads; so none of it needs code
+//! between fork and exec.
 
 use std::ffi::OsString;
 use std::io::{self, Read};

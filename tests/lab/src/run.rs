@@ -1,5 +1,5 @@
-//! The rounds: before; `tune apply`, after, `tune restore` and the check that everything is as it was; by turns one or the
-//! other first.
+//! The rounds: before; `tune apply`, after, `tune restore` and the check that everything is as it was; by
+//! turns one or the other first.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -45,8 +45,8 @@ struct Lab<'a> {
 }
 
 impl Lab<'_> {
-    /// One round. A machine that gets slower or faster from one half of a round to the next does so to the gain of before
-    /// in one round and of after in the other.
+    /// One round. A machine that gets slower or faster from one half of a round to the next does so to the
+    /// gain of before in one round and of after in the other.
     fn round(&mut self, first: Side) -> anyhow::Result<Round> {
         self.progress.next_round();
         let (before, (applied, after)) = match first {

@@ -11,7 +11,8 @@ use crate::namespace::Namespace;
 /// Files below `/proc/sys/net` that count instead of set.
 const COUNTERS: [&str; 1] = ["/proc/sys/net/netfilter/nf_conntrack_count"];
 
-/// The queue files of an interface (RPS, RFS, XPS) and all sysctls below `net`, as one network namespace shows them.
+/// The queue files of an interface (RPS, RFS, XPS) and all sysctls below `net`, as one network namespace
+/// shows them.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Settings(BTreeMap<String, String>);
 
@@ -63,8 +64,8 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Adds a file, or all files below a directory. Files that cannot be read (write-only sysctls, XPS files of a kernel
-/// without XPS) cannot be compared and are left out.
+/// Adds a file, or all files below a directory. Files that cannot be read (write-only sysctls, XPS files of a
+/// kernel without XPS) cannot be compared and are left out.
 fn collect(
     files: &KernelFiles,
     path: &str,

@@ -1,17 +1,19 @@
 //! Whether pairs of values differ: an exact test. Pure.
 //!
-//! Wilcoxon's signed-rank test (F. Wilcoxon, *Individual comparisons by ranking methods*, Biometrics Bulletin 1, 1945),
-//! which is the sign-flip permutation test on ranks: chosen because it uses the pairing of the rounds, needs no
-//! distribution of the values, is exact for few rounds, and one disturbed round counts no more than its rank.
+//! Wilcoxon's signed-rank test (F. Wilcoxon, *Individual comparisons by ranking methods*, Biometrics Bulletin
+//! 1, 1945), which is the sign-flip permutation test on ranks: chosen because it uses the pairing of the
+//! rounds, needs no distribution of the values, is exact for few rounds, and one disturbed round counts no
+//! more than its rank.
 //!
-//! What it takes for granted is that, if before and after do not differ, each half of a round is as likely to be the
-//! greater one. The lab therefore changes their order from round to round.
+//! What it takes for granted is that, if before and after do not differ, each half of a round is as likely to
+//! be the greater one. The lab therefore changes their order from round to round.
 
-/// Two-sided probability that, if neither of a pair tends to be greater, the ranks of the pairs are as one-sided as these
-/// or more: 1 if nothing differs, 2^(1-n) if all of n do in one direction.
+/// Two-sided probability that, if neither of a pair tends to be greater, the ranks of the pairs are as
+/// one-sided as these or more: 1 if nothing differs, 2^(1-n) if all of n do in one direction.
 ///
-/// Pairs are ranked by their relative difference, so that a round in which the whole machine was slower counts as much
-/// as any other, and 0 is a value like all. Pairs without a difference are left out; of ties each has the mean rank.
+/// Pairs are ranked by their relative difference, so that a round in which the whole machine was slower
+/// counts as much as any other, and 0 is a value like all. Pairs without a difference are left out; of ties
+/// each has the mean rank.
 pub(crate) fn p_value(pairs: &[(f64, f64)]) -> f64 {
     let mut differences: Vec<f64> =
         pairs.iter().map(|&pair| relative_difference(pair)).filter(|difference| *difference != 0.0).collect();

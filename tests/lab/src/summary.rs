@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::signed_rank::{least_p_value, p_value};
 
-/// Up to this p-value before and after are said to differ. It is the share of rows without any difference for which that
-/// is said all the same: of twenty rows, one.
+/// Up to this p-value before and after are said to differ. It is the share of rows without any difference for
+/// which that is said all the same: of twenty rows, one.
 pub const ALPHA: f64 = 0.05;
 
 /// Median and extremes of a metric over the rounds.
@@ -61,8 +61,8 @@ pub enum Verdict {
 }
 
 impl Comparison {
-    /// Of the pairs (before, after) of all rounds. None without a round, or if one has no value: the machine does not give
-    /// the metric.
+    /// Of the pairs (before, after) of all rounds. None without a round, or if one has no value: the machine
+    /// does not give the metric.
     pub fn of(rounds: &[(Option<f64>, Option<f64>)]) -> Option<Self> {
         let pairs: Vec<(f64, f64)> =
             rounds.iter().map(|&(before, after)| before.zip(after)).collect::<Option<_>>()?;

@@ -1,16 +1,17 @@
 //! A veth pair between two namespaces, through rtnetlink.
 //!
-//! `netlink-bindings` writes the messages and `netlink-socket2`, its companion, carries them. The kernel's YAML
-//! specification from which the bindings are made does not describe a veth's peer, so that one attribute is written
-//! here (`VETH_INFO_PEER` in include/uapi/linux/veth.h).
+//! `netlink-bindings` writes the messages and `netlink-socket2`, its companion, carries them. The kernel's
+//! YAML specification from which the bindings are made does not describe a veth's peer, so that one attribute
+//! is written here (`VETH_INFO_PEER` in include/uapi/linux/veth.h).
 //!
 //! # Which RX queue a packet is on
 //!
 //! A veth has no hardware that writes the RX queue into a packet. The sender's choice of a TX queue is
-//! `skb->queue_mapping`, `veth_xmit()` leaves it there (since Linux 5.17, commit 710ad98c363a), and on the receiving
-//! side `skb_get_rx_queue()` reads the same field as RX queue + 1, with 0 for "none recorded", which
-//! `get_rps_cpu()` takes as RX queue 0. So what leaves one end on TX queue t is for RPS on RX queue t - 1 of the
-//! other end, and TX queues 0 and 1 are both its RX queue 0. [`spread_flows_over_peer_queues`] makes use of that.
+//! `skb->queue_mapping`, `veth_xmit()` leaves it there (since Linux 5.17, commit 710ad98c363a), and on the
+//! receiving side `skb_get_rx_queue()` reads the same field as RX queue + 1, with 0 for "none recorded",
+//! which `get_rps_cpu()` takes as RX queue 0. So what leaves one end on TX queue t is for RPS on RX queue t -
+//! 1 of the other end, and TX queues 0 and 1 are both its RX queue 0. [`spread_flows_over_peer_queues`] makes
+//! use of that.
 
 use std::ffi::CString;
 use std::io;
@@ -48,8 +49,8 @@ pub struct VethEnd<'a> {
     pub rx_queues: u32,
 }
 
-/// Makes a veth pair with its two ends in two namespaces, gives them addresses of a /24, and brings them and the
-/// loopback interfaces up.
+/// Makes a veth pair with its two ends in two namespaces, gives them addresses of a /24, and brings them and
+/// the loopback interfaces up.
 ///
 /// # Errors
 /// If the kernel has no veth driver, a name is taken or impossible, or the caller lacks CAP_NET_ADMIN.
@@ -65,9 +66,9 @@ pub fn create_veth_pair(one: &VethEnd<'_>, other: &VethEnd<'_>) -> Result<(), Na
     Ok(())
 }
 
-/// Makes every flow that leaves `end` take one of the TX queues 1 to `tx_queues - 1` by its hash, whatever CPU it is
-/// sent from: what RSS does on a NIC. The flows are then spread evenly over the first `tx_queues - 1` RX queues of
-/// the other end, TX queue t being its RX queue t - 1.
+/// Makes every flow that leaves `end` take one of the TX queues 1 to `tx_queues - 1` by its hash, whatever
+/// CPU it is sent from: what RSS does on a NIC. The flows are then spread evenly over the first `tx_queues -
+/// 1` RX queues of the other end, TX queue t being its RX queue t - 1.
 ///
 /// Through XPS: the CPUs of `cpus` have all these queues in their map, and of several queues in the map
 /// `__get_xps_queue_idx()` takes one by `skb_get_hash()`, which for TCP is a random number of the connection

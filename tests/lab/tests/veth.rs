@@ -44,9 +44,9 @@ fn cpus() -> Vec<Cpu> {
     tune::affinity::allowed().expect("sched_getaffinity").iter().collect()
 }
 
-/// Opens `count` connections and gives how many of them were accepted with which CPU as SO_INCOMING_CPU. One more before
-/// them does not count: its packets may wait for the link and for the neighbour's address, and go out from a timer, on
-/// the timer's CPU.
+/// Opens `count` connections and gives how many of them were accepted with which CPU as SO_INCOMING_CPU. One
+/// more before them does not count: its packets may wait for the link and for the neighbour's address, and go
+/// out from a timer, on the timer's CPU.
 fn incoming_cpus(server: &Namespace, client: &Namespace, count: u32) -> BTreeMap<usize, u32> {
     let listener = server.run(|| TcpListener::bind((SERVER, 0)).expect("bind")).expect("enter");
     let address: SocketAddr = listener.local_addr().expect("address");
@@ -137,8 +137,8 @@ fn rps_sees_the_senders_queue_minus_one() {
     }
 }
 
-/// Without RPS a flow is received where it was sent; with one CPU per queue it is received where its hash says, and
-/// all CPUs get their share.
+/// Without RPS a flow is received where it was sent; with one CPU per queue it is received where its hash
+/// says, and all CPUs get their share.
 #[test]
 fn flows_are_spread_over_all_queues_by_hash() {
     let Some((server, client)) = namespaces() else { return };

@@ -13,7 +13,8 @@ pub enum Spacing {
     /// At equal distances.
     #[default]
     Uniform,
-    /// As independent users would come: the distances are random, exponentially distributed. The same in each run.
+    /// As independent users would come: the distances are random, exponentially distributed. The same in each
+    /// run.
     Poisson,
 }
 
@@ -143,8 +144,8 @@ mod tests {
         assert!(arrivals.take(arrivals.start + day).is_some() && arrivals.peek().is_none());
     }
 
-    /// Distances of a Poisson process: their mean and their standard deviation are the same, and they do not depend on one
-    /// another.
+    /// Distances of a Poisson process: their mean and their standard deviation are the same, and they do not
+    /// depend on one another.
     #[test]
     fn random_distances_are_exponential() {
         let plan = plan(1_000_000, Spacing::Poisson, 2, 100 * MS);

@@ -1,7 +1,9 @@
-//! The receive buffers of one thread's ring: a provided-buffer ring, from which the kernel takes a buffer for each receive.
+//! The receive buffers of one thread's ring: a provided-buffer ring, from which the kernel takes a buffer for
+//! each receive.
 //!
-//! A buffer is the kernel's from [`Buffers::publish`] until a completion names it; then it is the thread's until it gives it
-//! back, which it does as soon as it has checked the bytes. Source: `io_uring_register_buf_ring(3)`.
+//! A buffer is the kernel's from [`Buffers::publish`] until a completion names it; then it is the thread's
+//! until it gives it back, which it does as soon as it has checked the bytes. Source:
+//! `io_uring_register_buf_ring(3)`.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -18,8 +20,8 @@ pub(crate) const GROUP: u16 = 0;
 /// Bytes of all buffers of a ring. The kernel takes them in turn, so that all of them go through the cache.
 const MEMORY: usize = 512 * 1024;
 
-/// Bytes of a buffer: at least, so that there are no more of them than one turn of the loop fills, and at most, unless a
-/// datagram needs more.
+/// Bytes of a buffer: at least, so that there are no more of them than one turn of the loop fills, and at
+/// most, unless a datagram needs more.
 const SIZE: (usize, usize) = (2048, 32 * 1024);
 
 /// Anonymous memory, page-aligned and zeroed, given back on drop.
@@ -40,8 +42,9 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the range was mapped by `new` and is not used after this; by the kernel neither, which writes to a buffer only
-        // while the thread is inside `io_uring_enter` (DEFER_TASKRUN), and holds the pages of the buffer ring itself.
+        // SAFETY: the range was mapped by `new` and is not used after this; by the kernel neither, which
+        // writes to a buffer only while the thread is inside `io_uring_enter` (DEFER_TASKRUN), and holds the
+        // pages of the buffer ring itself.
         let result = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
         debug_assert!(result.is_ok());
     }
@@ -81,7 +84,8 @@ impl Buffers {
     /// Makes the buffers known to the ring as group [`GROUP`].
     pub(crate) fn register(&self, submitter: &Submitter<'_>) -> io::Result<()> {
         let address = self.ring.start.as_ptr() as u64;
-        // SAFETY: the mapping is page-aligned and holds `count` entries. The kernel keeps its pages until the ring is gone.
+        // SAFETY: the mapping is page-aligned and holds `count` entries. The kernel keeps its pages until the
+        // ring is gone.
         unsafe { submitter.register_buf_ring_with_flags(address, self.count, GROUP, 0) }
     }
 
@@ -95,8 +99,9 @@ impl Buffers {
     pub(crate) fn bytes(&self, filled: &Filled) -> &[u8] {
         // SAFETY: `take` has checked that the offset lies inside the mapping.
         let first = unsafe { self.memory.start.add(usize::from(filled.id) * self.size) };
-        // SAFETY: `length` bytes from `first` are inside the mapping by the check in `take`, initialised (anonymous memory is
-        // zeroed), and not written by the kernel before the buffer is given back, which consumes `filled`.
+        // SAFETY: `length` bytes from `first` are inside the mapping by the check in `take`, initialised
+        // (anonymous memory is zeroed), and not written by the kernel before the buffer is given back, which
+        // consumes `filled`.
         unsafe { std::slice::from_raw_parts(first.as_ptr(), filled.length) }
     }
 
@@ -112,8 +117,9 @@ impl Buffers {
         let entry = unsafe { self.ring.start.cast::<BufRingEntry>().add(slot) };
         // SAFETY: the offset of buffer `id` lies inside the mapping.
         let address = unsafe { self.memory.start.add(usize::from(id) * self.size) }.as_ptr() as u64;
-        // SAFETY: the entry is valid for writes; `count` buffers exist, and the one that is not offered has no entry, so this
-        // one is free. The setters leave `resv` of entry 0, which is the ring's tail, alone.
+        // SAFETY: the entry is valid for writes; `count` buffers exist, and the one that is not offered has
+        // no entry, so this one is free. The setters leave `resv` of entry 0, which is the ring's tail,
+        // alone.
         let entry = unsafe { &mut *entry.as_ptr() };
         entry.set_addr(address);
         entry.set_len(u32::try_from(self.size).expect("a power of two near SIZE"));
@@ -125,8 +131,8 @@ impl Buffers {
     pub(crate) fn publish(&self) {
         // SAFETY: the pointer is the first entry of the ring, as `tail` requires.
         let tail = unsafe { BufRingEntry::tail(self.ring.start.as_ptr().cast()) };
-        // SAFETY: the tail is 2-byte aligned, inside the mapping, written by this thread alone and read by the kernel, for which
-        // the store releases the entries written before.
+        // SAFETY: the tail is 2-byte aligned, inside the mapping, written by this thread alone and read by
+        // the kernel, for which the store releases the entries written before.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
         tail.store(self.tail, Ordering::Release);
     }

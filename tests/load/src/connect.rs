@@ -1,7 +1,7 @@
 //! `load connect`: connections per second.
 //!
-//! Every thread keeps a few connections opening. One that is established (and, with `echo`, has got one message
-//! back) is closed, and the next one is started.
+//! Every thread keeps a few connections opening. One that is established (and, with `echo`, has got one
+//! message back) is closed, and the next one is started.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -34,8 +34,8 @@ pub struct ConnectOptions {
     pub echo: bool,
     /// How to close.
     pub close: Close,
-    /// Where the connections come from, in turn. None: where the kernel chooses; but from all of 127.0.0.0/8 if the server is in
-    /// it and connections are closed by FIN.
+    /// Where the connections come from, in turn. None: where the kernel chooses; but from all of 127.0.0.0/8
+    /// if the server is in it and connections are closed by FIN.
     pub sources: Option<Sources>,
     /// The threads ask for events until there are some, instead of sleeping.
     pub spin: bool,
@@ -87,8 +87,8 @@ impl ConnectOptions {
 /// Makes and closes connections until the limit. Blocks until it is over.
 ///
 /// # Errors
-/// If an option is out of its range, a thread cannot be pinned, or io_uring fails. What goes wrong on a connection
-/// is in the report: see [`Report::failure`].
+/// If an option is out of its range, a thread cannot be pinned, or io_uring fails. What goes wrong on a
+/// connection is in the report: see [`Report::failure`].
 pub fn run(options: &ConnectOptions) -> Result<Report, Error> {
     run_observed(options, &|_| {})
 }

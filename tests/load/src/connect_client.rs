@@ -110,8 +110,9 @@ impl<'a> ConnectClient<'a> {
         Ok(self.stats)
     }
 
-    /// Starts a connection in a free slot, unless enough were started; with `socket`, which was used before, or a new one. One that
-    /// fails at once (no free port, no descriptor) ends the thread's run: trying again without waiting would only fail again.
+    /// Starts a connection in a free slot, unless enough were started; with `socket`, which was used before,
+    /// or a new one. One that fails at once (no free port, no descriptor) ends the thread's run: trying again
+    /// without waiting would only fail again.
     fn start(&mut self, slot: usize, socket: Option<Socket>) -> Result<(), Error> {
         if self.left == Some(0) {
             return match socket {
@@ -257,8 +258,9 @@ impl<'a> ConnectClient<'a> {
     }
 }
 
-/// Whether the connection was made. One that the server has reset already was, as by a server that accepts and closes: before
-/// that a reset is ECONNREFUSED (`tcp_reset` in the kernel's `net/ipv4/tcp_input.c`). It counts unless a message is to follow.
+/// Whether the connection was made. One that the server has reset already was, as by a server that accepts
+/// and closes: before that a reset is ECONNREFUSED (`tcp_reset` in the kernel's `net/ipv4/tcp_input.c`). It
+/// counts unless a message is to follow.
 fn made(result: Result<usize, Errno>, echo: bool) -> bool {
     match result {
         Ok(_) => true,

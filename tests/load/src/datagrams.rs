@@ -1,7 +1,7 @@
 //! A UDP socket's datagrams: each a message of its own, which may be lost, repeated or overtaken. Pure.
 //!
-//! Datagram `k` holds the bytes of the pattern from `k * size` on. Which one came back is told by its bytes: those of the
-//! datagrams under way differ.
+//! Datagram `k` holds the bytes of the pattern from `k * size` on. Which one came back is told by its bytes:
+//! those of the datagrams under way differ.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -10,7 +10,8 @@ use crate::flow::{Flow, Shape};
 use crate::messages::Messages;
 use crate::stats::ThreadStats;
 
-/// Datagrams that are remembered after they came back or were given up, to know one that comes again, or too late.
+/// Datagrams that are remembered after they came back or were given up, to know one that comes again, or too
+/// late.
 const REMEMBERED: usize = 256;
 
 /// One socket's datagrams.
@@ -22,7 +23,8 @@ pub(crate) struct Datagrams {
     given: u64,
     /// Bytes are on their way to the kernel.
     sending: bool,
-    /// Numbers of those under way, oldest first; as long as `messages` has under way, or shorter by what is still to be sent.
+    /// Numbers of those under way, oldest first; as long as `messages` has under way, or shorter by what is
+    /// still to be sent.
     awaited: VecDeque<u64>,
     /// Numbers of the last that are not awaited any more.
     past: VecDeque<u64>,

@@ -1,9 +1,10 @@
 //! `load echo` and `load udp`: messages to and fro, with verification.
 //!
-//! Closed loop: every connection keeps `depth` messages under way and starts the next one when one came back. Open loop
-//! ([`EchoOptions::rate`]): the messages start at times that were fixed before, and that do not depend on what came back.
-//! The connections are dealt out to the threads one by one and opened by their thread, so that on a network with
-//! flow-to-CPU steering each CPU opens its share. The clock starts when all connections are open.
+//! Closed loop: every connection keeps `depth` messages under way and starts the next one when one came back.
+//! Open loop ([`EchoOptions::rate`]): the messages start at times that were fixed before, and that do not
+//! depend on what came back. The connections are dealt out to the threads one by one and opened by their
+//! thread, so that on a network with flow-to-CPU steering each CPU opens its share. The clock starts when all
+//! connections are open.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -28,7 +29,8 @@ pub enum Transport {
     /// A stream for each connection.
     #[default]
     Tcp,
-    /// A datagram for each message, from a socket for each "connection". One that is not back within the timeout is lost.
+    /// A datagram for each message, from a socket for each "connection". One that is not back within the
+    /// timeout is lost.
     Udp,
 }
 
@@ -45,22 +47,23 @@ pub struct EchoOptions {
     pub size: u32,
     /// Messages under way at once on each connection; [`limits::DEPTH`].
     pub depth: u32,
-    /// Open loop: this many messages per second in all, in turn on the connections. One whose connection has `depth` messages
-    /// under way starts late, when one of them came back, and its time counts from when it should have started.
-    /// [`limits::RATE`]; only with a limit of duration.
+    /// Open loop: this many messages per second in all, in turn on the connections. One whose connection has
+    /// `depth` messages under way starts late, when one of them came back, and its time counts from when it
+    /// should have started. [`limits::RATE`]; only with a limit of duration.
     pub rate: Option<u32>,
     /// Open loop: how the starts are spread.
     pub arrivals: Spacing,
     /// Where the connections come from, in turn; none: where the kernel chooses.
     pub sources: Option<Sources>,
-    /// The threads ask for events until there are some, instead of sleeping, so that their waking up is in no time.
+    /// The threads ask for events until there are some, instead of sleeping, so that their waking up is in no
+    /// time.
     pub spin: bool,
     /// When to end.
     pub limit: Limit,
     /// CPUs to which the threads are pinned, one each; empty: every CPU this process may use.
     pub cores: Vec<Cpu>,
-    /// A run in which nothing happens for this long ends; what has not come back by then is lost. UDP: how long a datagram is
-    /// waited for. [`limits::TIME`], as a duration in `limit`.
+    /// A run in which nothing happens for this long ends; what has not come back by then is lost. UDP: how
+    /// long a datagram is waited for. [`limits::TIME`], as a duration in `limit`.
     pub timeout: Duration,
     /// A line on standard error says how far the run is.
     pub progress: bool,
@@ -105,8 +108,8 @@ impl EchoOptions {
 /// Opens the connections, exchanges messages until the limit, closes. Blocks until it is over.
 ///
 /// # Errors
-/// If an option is out of its range, a thread cannot be pinned, or io_uring fails. What goes wrong on a connection
-/// is in the report: see [`Report::failure`].
+/// If an option is out of its range, a thread cannot be pinned, or io_uring fails. What goes wrong on a
+/// connection is in the report: see [`Report::failure`].
 pub fn run(options: &EchoOptions) -> Result<Report, Error> {
     run_observed(options, &|_| {})
 }

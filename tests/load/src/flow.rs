@@ -1,4 +1,5 @@
-//! What a connection of the echo mode sends and how it checks what comes back: a stream of bytes, or datagrams. Pure.
+//! What a connection of the echo mode sends and how it checks what comes back: a stream of bytes, or
+//! datagrams. Pure.
 
 use std::time::Instant;
 

@@ -3,19 +3,19 @@
 //! The modules in the order in which a run passes through them:
 //!
 //! * [`cli`] reads the command line into options;
-//! * [`echo`] (TCP and UDP), [`connect`], [`replay`] and [`chaos`] hold the options of the modes and their `run`, which can
-//!   also be called in-process: `load::echo::run(&EchoOptions::new(address))`;
+//! * [`echo`] (TCP and UDP), [`connect`], [`replay`] and [`chaos`] hold the options of the modes and their
+//!   `run`, which can also be called in-process: `load::echo::run(&EchoOptions::new(address))`;
 //! * [`backlog`] is for who can hold the server, as the runner of `peers` can;
 //! * [`limits`] says what the options may be, [`sources`] where connections come from;
 //! * [`open_files`] raises the limit of open files and checks that the connections are within it;
 //! * `threads` starts one thread per core, pinned there, and `progress` the line that says how far they are;
-//! * `echo_client` and `connect_client` are the loop of one thread: a `ring` (io_uring) with its receive `buffers`, and `socket`s;
-//!   `patience` says when to give up;
-//! * `flow` is what a connection sends and how it checks what comes back: a `stream`, or `datagrams`; `messages` knows which of
-//!   them are under way, [`arrivals`] when those of an open loop start;
+//! * `echo_client` and `connect_client` are the loop of one thread: a `ring` (io_uring) with its receive
+//!   `buffers`, and `socket`s; `patience` says when to give up;
+//! * `flow` is what a connection sends and how it checks what comes back: a `stream`, or `datagrams`;
+//!   `messages` knows which of them are under way, [`arrivals`] when those of an open loop start;
 //! * [`pattern`] says which byte stands at which offset of which connection, and compares what came back;
-//! * [`counts`] says what is counted, [`stats`] of a thread, `latency` holds percentiles; [`report`] adds the threads up and
-//!   prints text or JSON.
+//! * [`counts`] says what is counted, [`stats`] of a thread, `latency` holds percentiles; [`report`] adds the
+//!   threads up and prints text or JSON.
 
 pub mod arrivals;
 pub mod backlog;
@@ -70,8 +70,9 @@ pub enum Moment {
     End,
 }
 
-/// Told of each [`Moment`] on the first thread of the run while the others wait, so that it can read the counters of the
-/// server: what it sees between the two is the operations alone, not the opening and closing of their connections.
+/// Told of each [`Moment`] on the first thread of the run while the others wait, so that it can read the
+/// counters of the server: what it sees between the two is the operations alone, not the opening and closing
+/// of their connections.
 pub type Observer<'a> = dyn Fn(Moment) + Sync + 'a;
 
 /// Why a run could not take place. What goes wrong on single connections is not an error of the run: it is
@@ -101,8 +102,8 @@ pub enum Error {
     },
     /// More connections than the process may have open files.
     #[error(
-        "{connections} connections at once: the hard limit of open files is {limit}; give at most {most}, or raise the \
-         limit as root (ulimit -n in the shell that starts this, LimitNOFILE= of a service)"
+        "{connections} connections at once: the hard limit of open files is {limit}; give at most {most}, or \
+         raise the limit as root (ulimit -n in the shell that starts this, LimitNOFILE= of a service)"
     )]
     OpenFiles {
         /// Connections that were asked for.
@@ -114,8 +115,8 @@ pub enum Error {
     },
     /// io_uring does not work here.
     #[error(
-        "{operation}: {}; load needs io_uring of Linux 6.1 or later: see /proc/sys/kernel/io_uring_disabled, and the seccomp \
-         profile of a container",
+        "{operation}: {}; load needs io_uring of Linux 6.1 or later: see /proc/sys/kernel/io_uring_disabled, \
+         and the seccomp profile of a container",
         describe(error)
     )]
     Ring {

@@ -12,7 +12,8 @@ struct Start {
     actual: Instant,
 }
 
-/// The messages of one connection. One is under way from before its first byte is sent until its last byte came back.
+/// The messages of one connection. One is under way from before its first byte is sent until its last byte
+/// came back.
 #[derive(Debug)]
 pub(crate) struct Messages {
     /// Under way, oldest first.
@@ -30,7 +31,8 @@ impl Messages {
         Self { started: VecDeque::new(), left, due: VecDeque::new(), depth }
     }
 
-    /// Open loop: a message that should start at `time`. True if it can: not as many as allowed are under way or waiting.
+    /// Open loop: a message that should start at `time`. True if it can: not as many as allowed are under way
+    /// or waiting.
     pub(crate) fn schedule(&mut self, time: Instant) -> bool {
         self.due.push_back(time);
         self.started.len() + self.due.len() <= self.depth
@@ -62,12 +64,14 @@ impl Messages {
         old
     }
 
-    /// Starts no further message of those that are still to come; those that wait are [`Messages::abandon`]ed or started.
+    /// Starts no further message of those that are still to come; those that wait are [`Messages::abandon`]ed
+    /// or started.
     pub(crate) fn stop(&mut self) {
         self.left = 0;
     }
 
-    /// Open loop: the messages that wait are not started any more. Each counts in the corrected times with what it has waited.
+    /// Open loop: the messages that wait are not started any more. Each counts in the corrected times with
+    /// what it has waited.
     pub(crate) fn abandon(&mut self, now: Instant, stats: &mut ThreadStats) {
         for time in self.due.drain(..) {
             stats.count_not_started(now - time);
@@ -138,8 +142,9 @@ mod tests {
     }
 
     proptest! {
-        /// A server that takes one message at a time and `service` for each: the corrected time of a message is what a queue in
-        /// front of the server would have made it wait, whatever the depth; the raw one is never more.
+        /// A server that takes one message at a time and `service` for each: the corrected time of a message
+        /// is what a queue in front of the server would have made it wait, whatever the depth; the raw one is
+        /// never more.
         #[test]
         fn the_corrected_time_is_that_of_a_queue(
             gaps in proptest::collection::vec(0..2000u32, 1..50), service in 1..1000u32, depth in 1..5usize,
@@ -175,7 +180,8 @@ mod tests {
             prop_assert!(messages.is_done());
             prop_assert_eq!(stats.counts.operations, gaps.len() as u64);
             let slowest = u64::try_from(slowest.as_nanos()).unwrap();
-            prop_assert!(stats.latency.max().abs_diff(slowest) <= slowest / 500, "{:?} {}", stats.latency.max(), slowest);
+            prop_assert!(stats.latency.max().abs_diff(slowest) <= slowest / 500, "{:?} \
+                {}", stats.latency.max(), slowest);
             prop_assert!(stats.raw.unwrap().max() <= stats.latency.max());
         }
     }

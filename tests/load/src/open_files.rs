@@ -4,12 +4,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::Error;
 
-/// Files of the process besides connections and the epoll of each thread: standard streams, and what the C library and
-/// whoever uses this library may hold.
+/// Files of the process besides connections and the epoll of each thread: standard streams, and what the C
+/// library and whoever uses this library may hold.
 const OTHERS: u64 = 32;
 
-/// Raises the soft limit of this process, and so of the processes that it starts, to the hard limit; gives that,
-/// `u64::MAX` if there is none.
+/// Raises the soft limit of this process, and so of the processes that it starts, to the hard limit; gives
+/// that, `u64::MAX` if there is none.
 ///
 /// # Errors
 /// If `setrlimit` fails.
@@ -47,8 +47,8 @@ mod tests {
         let error = check(969, 32, 1000).unwrap_err().to_string();
         assert_eq!(
             error,
-            "969 connections at once: the hard limit of open files is 1000; give at most 968, or raise the limit as \
-             root (ulimit -n in the shell that starts this, LimitNOFILE= of a service)"
+            "969 connections at once: the hard limit of open files is 1000; give at most 968, or raise the \
+             limit as root (ulimit -n in the shell that starts this, LimitNOFILE= of a service)"
         );
         assert!(check(1, 32, 10).is_err());
     }

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 /// Into so many looks the timeout is divided.
 const LOOKS: u32 = 8;
 
-/// The time in which nothing has happened, as far as it was looked for. A process that was stopped (SIGSTOP, a debugger, a
-/// hypervisor that did not run it) has not looked: however long that was, it counts as one look.
+/// The time in which nothing has happened, as far as it was looked for. A process that was stopped (SIGSTOP,
+/// a debugger, a hypervisor that did not run it) has not looked: however long that was, it counts as one
+/// look.
 #[derive(Debug)]
 pub(crate) struct Patience {
     look: Duration,

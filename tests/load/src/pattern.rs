@@ -2,10 +2,10 @@
 //!
 //! All streams are windows into one table of [`PERIOD`] pseudo-random bytes, repeated: stream `c` starts at
 //! `c * STRIDE mod PERIOD`. The period is prime, so the first [`PERIOD`] connections all start at different
-//! places and a stream shifted by any number of bytes that is not a multiple of the period differs from itself
-//! in all but about 1/256 of its bytes. A lost, repeated, swapped or foreign run of bytes is therefore seen by
-//! comparing, and both making and checking a message is a slice of the table: no byte is computed, and nothing
-//! is copied before it goes to the kernel.
+//! places and a stream shifted by any number of bytes that is not a multiple of the period differs from
+//! itself in all but about 1/256 of its bytes. A lost, repeated, swapped or foreign run of bytes is therefore
+//! seen by comparing, and both making and checking a message is a slice of the table: no byte is computed,
+//! and nothing is copied before it goes to the kernel.
 
 /// Length after which a stream repeats, bytes: the largest prime below 2^16.
 pub const PERIOD: usize = 65_521;

@@ -1,8 +1,9 @@
-//! `load replay-article`: the two workloads with which the classic article on SO_REUSEPORT and locality was measured.
+//! `load replay-article`: the two workloads with which the classic article on SO_REUSEPORT and locality was
+//! measured.
 //!
-//! `accept`: processes that each connect and reset a million times, to see how a server with a listener shared by its processes
-//! differs from one with a listener for each core. `exchange`: 1000 clients that each send and get back 10 messages of 512 KiB,
-//! of which those are counted that failed.
+//! `accept`: processes that each connect and reset a million times, to see how a server with a listener
+//! shared by its processes differs from one with a listener for each core. `exchange`: 1000 clients that each
+//! send and get back 10 messages of 512 KiB, of which those are counted that failed.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
@@ -41,7 +42,8 @@ pub struct AcceptOptions {
     pub program: Vec<OsString>,
 }
 
-/// Starts the processes and waits for all of them. What they say on standard error comes out on this process's.
+/// Starts the processes and waits for all of them. What they say on standard error comes out on this
+/// process's.
 ///
 /// # Errors
 /// If an option is out of its range, or a process can't be started or gives no report.

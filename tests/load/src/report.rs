@@ -40,22 +40,26 @@ pub struct Report {
     /// Open loop: how their starts are spread.
     #[serde(default)]
     pub arrivals: Option<Spacing>,
-    /// Time of an operation; in the open loop from when it should have started: corrected for coordinated omission.
+    /// Time of an operation; in the open loop from when it should have started: corrected for coordinated
+    /// omission.
     pub latency_us: Latency,
     /// Open loop: time of an operation from when it was started, not corrected.
     #[serde(default)]
     pub latency_raw_us: Option<Latency>,
-    /// What `latency_us` is of: pairs of nanoseconds and how many operations took so long, with three significant digits.
+    /// What `latency_us` is of: pairs of nanoseconds and how many operations took so long, with three
+    /// significant digits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub histogram_ns: Vec<(u64, u64)>,
     /// CPU time of the client's threads in `elapsed_s`, user and system, seconds.
     pub client_cpu_s: f64,
     /// The same per operation, microseconds; none if there was no operation.
     pub client_cpu_us_per_operation: Option<f64>,
-    /// Share of `elapsed_s` in which the busiest thread worked or waited for its CPU: did neither sleep nor spin in vain.
+    /// Share of `elapsed_s` in which the busiest thread worked or waited for its CPU: did neither sleep nor
+    /// spin in vain.
     #[serde(default)]
     pub client_busy: f64,
-    /// That is [`CLIENT_BOUND`] or more: the client may be what limits the rate, and the server may be faster.
+    /// That is [`CLIENT_BOUND`] or more: the client may be what limits the rate, and the server may be
+    /// faster.
     #[serde(default)]
     pub client_bound: bool,
     /// Each thread's part.
@@ -98,8 +102,8 @@ impl Report {
         report
     }
 
-    /// What several runs of a closed loop, which have taken `elapsed_s` together, come to. The histograms are added up: the
-    /// percentiles are those of all operations; the sum itself keeps none.
+    /// What several runs of a closed loop, which have taken `elapsed_s` together, come to. The histograms are
+    /// added up: the percentiles are those of all operations; the sum itself keeps none.
     #[must_use]
     pub fn sum(
         mode: &str,
@@ -202,7 +206,8 @@ impl Report {
             let (late, not_started) = (counts.operations_late, counts.operations_not_started);
             writeln!(
                 out,
-                "open loop: {rate} per second asked for, {arrivals:?}; {late} started late, {not_started} could not be started"
+                "open loop: {rate} per second asked for, {arrivals:?}; {late} started late, {not_started} \
+                 could not be started"
             )?;
         }
         writeln!(
@@ -227,7 +232,8 @@ impl Report {
             let busy = self.client_busy * 100.0;
             writeln!(
                 out,
-                "client CPU: {:.3} s, {per_operation:.2} us per operation; the busiest thread {busy:.0} % busy",
+                "client CPU: {:.3} s, {per_operation:.2} us per operation; the busiest thread {busy:.0} % \
+                 busy",
                 self.client_cpu_s
             )?;
         }

@@ -21,8 +21,8 @@ use crate::buffers::{Buffers, Filled, GROUP};
 /// Entries of the submission queue; when it is full it is submitted.
 const SUBMISSIONS: u32 = 1024;
 
-/// Entries of the completion queue: a send and a receive of each connection that is under way. When it is full the kernel keeps
-/// what does not fit and ends multishot receives, which are armed again.
+/// Entries of the completion queue: a send and a receive of each connection that is under way. When it is
+/// full the kernel keeps what does not fit and ends multishot receives, which are armed again.
 const COMPLETIONS: u32 = 8192;
 
 /// What was asked for.
@@ -66,8 +66,8 @@ pub(crate) struct Ring<'a> {
 }
 
 impl<'a> Ring<'a> {
-    /// A ring for the calling thread, which alone may use it, with receive buffers for messages of `message` bytes, each in one
-    /// buffer if `whole`. With `spin` it never sleeps: it asks until there is something.
+    /// A ring for the calling thread, which alone may use it, with receive buffers for messages of `message`
+    /// bytes, each in one buffer if `whole`. With `spin` it never sleeps: it asks until there is something.
     pub(crate) fn new(message: usize, whole: bool, spin: bool) -> Result<Self, Error> {
         let failed = |operation| move |error| Error::Ring { operation, error };
         let uring = IoUring::builder()
@@ -125,8 +125,9 @@ impl<'a> Ring<'a> {
 
     fn push(&mut self, operation: Operation, slot: usize, entry: &Entry) -> Result<(), Error> {
         let entry = entry.clone().user_data(((slot as u64) << 2) | operation as u64);
-        // SAFETY: what requests point to is static, or lives for 'a, and the kernel reads it only while this thread is inside
-        // `enter` (DEFER_TASKRUN), which it can't be once 'a is over. A receive names a buffer group of this ring.
+        // SAFETY: what requests point to is static, or lives for 'a, and the kernel reads it only while this
+        // thread is inside `enter` (DEFER_TASKRUN), which it can't be once 'a is over. A receive names a
+        // buffer group of this ring.
         while unsafe { self.uring.submission().push(&entry) }.is_err() {
             self.enter(0, Duration::ZERO)?;
         }
@@ -165,8 +166,9 @@ impl<'a> Ring<'a> {
         let length = u32::try_from(self.uring.submission().len()).expect("at most SUBMISSIONS");
         let timeout = Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
         let arguments = SubmitArgs::new().timespec(&timeout);
-        // SAFETY: `length` entries are in the queue; with EXT_ARG the argument is `struct io_uring_getevents_arg`, which
-        // `SubmitArgs` is, and the timespec that it points to lives until the call returns.
+        // SAFETY: `length` entries are in the queue; with EXT_ARG the argument is `struct
+        // io_uring_getevents_arg`, which `SubmitArgs` is, and the timespec that it points to lives until the
+        // call returns.
         let entered =
             unsafe { self.uring.submitter().enter(length, want, self.flags.bits(), Some(&arguments)) };
         match entered {
@@ -212,7 +214,8 @@ fn fd(socket: impl AsFd) -> Fd {
     Fd(socket.as_fd().as_raw_fd())
 }
 
-/// Whether a later call mends it: interrupted, nothing in time, out of request memory, completions have to be taken first.
+/// Whether a later call mends it: interrupted, nothing in time, out of request memory, completions have to be
+/// taken first.
 fn mends_itself(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::INTR | Errno::TIME | Errno::AGAIN | Errno::BUSY))
 }

@@ -42,7 +42,8 @@ pub(crate) fn udp(server: &SockAddr, source: Option<IpAddr>) -> io::Result<Socke
     Ok(socket)
 }
 
-/// Closes with RST instead of FIN, so that no TIME_WAIT keeps the port (`SO_LINGER` with 0 seconds, socket(7)).
+/// Closes with RST instead of FIN, so that no TIME_WAIT keeps the port (`SO_LINGER` with 0 seconds,
+/// socket(7)).
 pub(crate) fn close_by_reset(socket: Socket) -> io::Result<()> {
     let set = socket.set_linger(Some(Duration::ZERO));
     drop(socket);

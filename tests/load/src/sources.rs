@@ -16,8 +16,8 @@ struct Range {
 }
 
 impl Sources {
-    /// All of 127.0.0.0/8 but its first and last address: from which a server in it can be reached on 16 million times as many
-    /// ports.
+    /// All of 127.0.0.0/8 but its first and last address: from which a server in it can be reached on 16
+    /// million times as many ports.
     #[must_use]
     pub fn loopback() -> Self {
         Self(vec![Range { first: Ipv4Addr::new(127, 0, 0, 1).into(), count: (1 << 24) - 2 }])

@@ -14,11 +14,11 @@ pub struct ThreadStats {
     pub core: Cpu,
     /// What it has counted.
     pub counts: Counts,
-    /// Nanoseconds of each operation: from when it should have started to its last byte, and of each that could not be
-    /// started what it had waited by the end.
+    /// Nanoseconds of each operation: from when it should have started to its last byte, and of each that
+    /// could not be started what it had waited by the end.
     pub latency: Histogram<u64>,
-    /// Open loop: nanoseconds from when each operation was started to its last byte, which is what a client sees that waits for
-    /// each answer.
+    /// Open loop: nanoseconds from when each operation was started to its last byte, which is what a client
+    /// sees that waits for each answer.
     pub raw: Option<Histogram<u64>>,
     /// From the common start to the last completed operation.
     pub elapsed: Duration,

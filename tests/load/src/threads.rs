@@ -77,8 +77,8 @@ impl Worker<'_> {
         self.gate.pass().ok_or(Error::Cancelled)
     }
 
-    /// Waits until all threads are here, has the first one tell the observer, and then lets all go on; gives the moment at
-    /// which they did.
+    /// Waits until all threads are here, has the first one tell the observer, and then lets all go on; gives
+    /// the moment at which they did.
     ///
     /// # Errors
     /// As [`Worker::wait_for_all`].
@@ -91,9 +91,9 @@ impl Worker<'_> {
     }
 }
 
-/// Runs `work` once per core on a thread pinned there, and gives the results in the order of `cores`. The first
-/// failure of a thread is the failure of all; threads that wait for all do not wait for one that failed. With `progress` a
-/// line on standard error says how far they are.
+/// Runs `work` once per core on a thread pinned there, and gives the results in the order of `cores`. The
+/// first failure of a thread is the failure of all; threads that wait for all do not wait for one that
+/// failed. With `progress` a line on standard error says how far they are.
 pub(crate) fn run_pinned<T, F>(cores: &[Cpu], progress: bool, work: F) -> Result<Vec<T>, Error>
 where
     T: Send,
@@ -104,7 +104,8 @@ where
     let run = |index: usize, cpu| {
         let cancel = CancelGate(&gate);
         affinity::pin(cpu).map_err(|error| Error::Pin { cpu, error })?;
-        // Without it the kernel wakes a thread that waits for a time up to 50 us later. If it fails they are late.
+        // Without it the kernel wakes a thread that waits for a time up to 50 us later. If it fails they are
+        // late.
         let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
         let result = work(&Worker { index, cpu, gate: &gate, live: &live[index] })?;
         std::mem::forget(cancel);
@@ -138,8 +139,8 @@ where
     }
 }
 
-/// Where threads wait for each other, as often as they like; unlike `std::sync::Barrier` it opens for nobody once one of
-/// them failed.
+/// Where threads wait for each other, as often as they like; unlike `std::sync::Barrier` it opens for nobody
+/// once one of them failed.
 struct Gate {
     state: Mutex<GateState>,
     changed: Condvar,

@@ -139,8 +139,8 @@ fn impossible_options_are_refused() {
     }
 }
 
-/// Bytes and the end of the stream in one segment are one event, and a read that does not fill the buffer must not be
-/// taken for all there is.
+/// Bytes and the end of the stream in one segment are one event, and a read that does not fill the buffer
+/// must not be taken for all there is.
 #[test]
 fn an_end_that_comes_with_the_last_bytes_is_seen_at_once() {
     let half_and_end = |mut socket: TcpStream| {
@@ -165,8 +165,8 @@ fn a_run_that_cannot_be_says_why_once() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         String::from_utf8(output.stderr).unwrap(),
-        "load: pin a thread to CPU 8191: EINVAL: invalid argument; give --cores CPUs that exist and that this process \
-         may use\n"
+        "load: pin a thread to CPU 8191: EINVAL: invalid argument; give --cores CPUs that exist and that \
+         this process may use\n"
     );
 }
 
@@ -283,8 +283,8 @@ fn an_open_loop_starts_every_message_and_at_its_rate() {
     }
 }
 
-/// The server answers once in 50 ms; a client that waited for the answer before it counted the next message would see
-/// 50 ms for each. What cannot be started by the end is counted, with the time that it has waited.
+/// The server answers once in 50 ms; a client that waited for the answer before it counted the next message
+/// would see 50 ms for each. What cannot be started by the end is counted, with the time that it has waited.
 #[test]
 fn a_message_that_starts_late_counts_from_when_it_should_have_started() {
     let slow = |_: usize, _: &mut Vec<u8>| thread::sleep(Duration::from_millis(50));

@@ -173,7 +173,8 @@ fn datagrams_of_every_size_and_a_server_that_is_not_there() {
     );
 }
 
-/// A server that accepts and resets at once, as in `server --mode accept-close`, may be faster than the client.
+/// A server that accepts and resets at once, as in `server --mode accept-close`, may be faster than the
+/// client.
 #[test]
 fn a_connection_that_the_server_resets_was_made() {
     let closing = listen(|socket| drop(socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO))));

@@ -30,12 +30,14 @@ struct Cli {
 enum Command {
     /// Echo server with one epoll, one listener (SO_REUSEPORT) and one pinned thread per core.
     ///
-    /// When connections are accepted, one line "epoll: listening on ADDR:PORT, …" goes to stderr. Runs until a signal ends
-    /// it.
+    /// When connections are accepted, one line "epoll: listening on ADDR:PORT, …" goes to stderr. Runs until
+    /// a signal ends it.
     Epoll(EpollArgs),
-    /// Echo or accept-and-close server with one process per core and blocking calls, one connection at a time.
+    /// Echo or accept-and-close server with one process per core and blocking calls, one connection at a
+    /// time.
     Blocking(BlockingArgs),
-    /// Echo server on tokio: one current_thread runtime and one listener per core, or one multi-thread runtime.
+    /// Echo server on tokio: one current_thread runtime and one listener per core, or one multi-thread
+    /// runtime.
     #[cfg(feature = "all-peers")]
     Tokio(TokioArgs),
     /// Echo server on monoio: one runtime and one listener per core.

@@ -3,8 +3,8 @@
 //! * [`cli`] reads the command line;
 //! * `peer` has the peers, one subcommand each;
 //! * [mod@bench] is the runner of `peers bench`: rounds of all contenders by turns, under one client;
-//! * [`role`] is what children do first: they pin themselves, die with who started them, and become `server`, a peer or any
-//!   other command.
+//! * [`role`] is what children do first: they pin themselves, die with who started them, and become `server`,
+//!   a peer or any other command.
 
 pub mod bench;
 pub mod cli;

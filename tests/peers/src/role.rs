@@ -1,7 +1,8 @@
 //! What a child does: pin itself to its cores, and become a program.
 //!
-//! `peers role PARENT CORES PROGRAM ARGS…` is started by this executable only. PARENT is the process number of who started it, with which
-//! the child dies; PROGRAM is one of [`built_in`], or the path of an executable.
+//! `peers role PARENT CORES PROGRAM ARGS…` is started by this executable only. PARENT is the process number
+//! of who started it, with which the child dies; PROGRAM is one of [`built_in`], or the path of an
+//! executable.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;

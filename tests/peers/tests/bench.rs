@@ -1,4 +1,5 @@
-//! The runner as a process of its own. What it measures is not judged here: the machine is busy with other tests.
+//! The runner as a process of its own. What it measures is not judged here: the machine is busy with other
+//! tests.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

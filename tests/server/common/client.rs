@@ -38,8 +38,8 @@ impl Client {
         Self::over(TcpStream::connect_timeout(&server, DEADLINE)?)
     }
 
-    /// Connects with small segments and small buffers on both sides of the client's end: about 100 KiB fill the
-    /// connection in each direction, so that many of them can be full at once.
+    /// Connects with small segments and small buffers on both sides of the client's end: about 100 KiB fill
+    /// the connection in each direction, so that many of them can be full at once.
     pub(crate) fn connect_narrow(server: SocketAddr) -> Self {
         let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).expect("make a socket");
         socket.set_tcp_mss(1400).expect("set the segment size");

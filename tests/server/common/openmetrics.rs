@@ -1,4 +1,5 @@
-//! A strict reader of OpenMetrics 1.0 text: what the specification says MUST, as far as gauges, counters and infos go.
+//! A strict reader of OpenMetrics 1.0 text: what the specification says MUST, as far as gauges, counters and
+//! infos go.
 
 use std::collections::BTreeMap;
 

@@ -35,7 +35,8 @@ pub(crate) fn threads(pid: u32) -> Vec<Thread> {
         .collect()
 }
 
-/// CPU time of all threads of `pid` since its start: utime + stime of /proc/PID/stat, in steps of a clock tick.
+/// CPU time of all threads of `pid` since its start: utime + stime of /proc/PID/stat, in steps of a clock
+/// tick.
 pub(crate) fn cpu_time(pid: u32) -> Duration {
     let stat = read(&format!("/proc/{pid}/stat"));
     // Field 2 is the name in parentheses and may hold anything; utime and stime are fields 14 and 15.

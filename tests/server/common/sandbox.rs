@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
-/// Runs `work` on a thread whose `io_uring_setup(2)` fails with `errno`, as under a container's seccomp profile.
-/// A process it starts inherits that; the other threads of the test do not.
+/// Runs `work` on a thread whose `io_uring_setup(2)` fails with `errno`, as under a container's seccomp
+/// profile. A process it starts inherits that; the other threads of the test do not.
 pub(crate) fn without_io_uring<T: Send>(errno: i32, work: impl FnOnce() -> T + Send) -> T {
     let fails = SeccompAction::Errno(errno.unsigned_abs());
     let always = BTreeMap::from([(libc::SYS_io_uring_setup, Vec::new())]);

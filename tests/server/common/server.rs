@@ -337,7 +337,8 @@ impl Ended {
     }
 
     /// # Panics
-    /// If the server has neither refused as in [`Ended::error_line`] nor, for a usage error, with exit code 2.
+    /// If the server has neither refused as in [`Ended::error_line`] nor, for a usage error, with exit code
+    /// 2.
     pub(crate) fn assert_refused(&self) {
         if self.status.code() == Some(2) {
             assert_eq!(self.stdout, "", "stdout");

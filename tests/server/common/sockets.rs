@@ -1,7 +1,7 @@
 //! The server's sockets as the kernel sees them (`/proc/net/tcp`, proc_net_tcp(5)).
 //!
-//! The file is read in pieces: while other programs open and close sockets a row may be missed or come twice. So wait for a
-//! count, do not take the first one for true.
+//! The file is read in pieces: while other programs open and close sockets a row may be missed or come twice.
+//! So wait for a count, do not take the first one for true.
 
 use std::collections::HashSet;
 use std::fs;
@@ -20,8 +20,8 @@ struct Row {
     inode: u64,
 }
 
-/// True if no connection to `port` is held or waits to be accepted. One reading: the kernel lists the listeners
-/// first, so a connection that is accepted meanwhile is still seen.
+/// True if no connection to `port` is held or waits to be accepted. One reading: the kernel lists the
+/// listeners first, so a connection that is accepted meanwhile is still seen.
 pub(crate) fn all_closed(port: u16) -> bool {
     let counts =
         |row: &Row| row.local_port == port && (is_held(row) || row.state == LISTEN && row.rx_queue > 0);

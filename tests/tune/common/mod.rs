@@ -11,9 +11,12 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 use tune::cpu_set::CpuSet;
+use tune::kernel_files::{DirectWrite, KernelFiles, KernelWrite};
+use tune::profile::{InterfaceChoice, Profile};
 
 /// The root of the repository.
 pub(crate) fn repository() -> PathBuf {
@@ -38,6 +41,13 @@ pub(crate) fn profile(name: &str) -> PathBuf {
     repository().join("profiles").join(name)
 }
 
+/// A profile of this text.
+pub(crate) fn profile_of(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    fs::write(file.path(), text).unwrap();
+    file
+}
+
 /// The names of the entries of a directory for which `keep` holds, sorted.
 pub(crate) fn names(directory: &Path, keep: impl Fn(&Path) -> bool) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(directory)
@@ -53,8 +63,8 @@ pub(crate) fn names(directory: &Path, keep: impl Fn(&Path) -> bool) -> Vec<Strin
 /// A user that may read the host trees and write nothing.
 pub(crate) const NOBODY: u32 = 65534;
 
-/// Copies of the program and of a shipped profile that every user can reach: ours may lie below a directory that only root
-/// may enter.
+/// Copies of the program and of a shipped profile that every user can reach: ours may lie below a directory
+/// that only root may enter.
 pub(crate) fn for_everybody(profile_file: &str) -> (tempfile::TempDir, PathBuf, PathBuf) {
     let shared = tempfile::tempdir().unwrap();
     fs::set_permissions(shared.path(), fs::Permissions::from_mode(0o1777)).unwrap();
@@ -78,6 +88,13 @@ impl Run {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}{}", self.stdout, self.stderr))
+    }
+
+    /// The changes in its JSON: path, before, after.
+    pub(crate) fn changes(&self) -> Vec<(String, String, String)> {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let changes = self.json()["changes"].as_array().unwrap().clone();
+        changes.iter().map(|c| (text(&c["path"]), text(&c["before"]), text(&c["after"]))).collect()
     }
 
     /// Asserts an error as the contract has it: exit 1, one line `tune: …` on standard error, nothing on
@@ -144,8 +161,8 @@ fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
-/// Everything below `root`, the state directory too: each regular file with its path relative to `root` and its
-/// contents, each directory with a slash at the end of its path and no contents.
+/// Everything below `root`, the state directory too: each regular file with its path relative to `root` and
+/// its contents, each directory with a slash at the end of its path and no contents.
 pub(crate) fn contents(root: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     collect(root, root, &mut found);
@@ -180,9 +197,9 @@ pub(crate) fn canonical(path: &str, value: &str) -> String {
     value.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Values, not bytes: the kernel pads masks and separates numbers by tabs when it is read, and takes neither as a
-/// difference; a tree on a disk holds what was written. Of what is in the state directory nothing may be left but the
-/// journal that was followed; the directory itself may.
+/// Values, not bytes: the kernel pads masks and separates numbers by tabs when it is read, and takes neither
+/// as a difference; a tree on a disk holds what was written. Of what is in the state directory nothing may be
+/// left but the journal that was followed; the directory itself may.
 #[track_caller]
 pub(crate) fn assert_same_values(found: &BTreeMap<String, String>, expected: &BTreeMap<String, String>) {
     let files = |of: &BTreeMap<String, String>| -> Vec<String> {
@@ -214,4 +231,19 @@ pub(crate) fn is_root() -> bool {
         println!("SKIPPED: needs root");
     }
     root
+}
+
+/// An apply that ends before its n-th write to a file, counted from 0, as by `kill -9`: nothing is undone.
+/// False if it came to its end.
+pub(crate) fn dies(root: &str, state: &Path, profile_text: &str, interface: &str, number: usize) -> bool {
+    let count = AtomicUsize::new(0);
+    let writer = move |file: &Path, value: &str| {
+        assert!(count.fetch_add(1, Ordering::Relaxed) != number, "killed on purpose");
+        DirectWrite.write(file, value)
+    };
+    let mut profile = Profile::parse(profile_text, "profile").unwrap();
+    profile.interface = InterfaceChoice::Named(interface.parse().unwrap());
+    let files = KernelFiles::with_writer(root, writer).unwrap();
+    let apply = || tune::apply_profile(&files, state, &profile).map(|_| ()).unwrap();
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(apply)).is_err()
 }

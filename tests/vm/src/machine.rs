@@ -29,8 +29,8 @@ const GUEST_PROGRAMS: [&str; 2] = ["perf", "irqbalance"];
 const OTHER_SERVERS: [&str; 2] = ["nginx", "haproxy"];
 
 /// Where the programs come from.
-const PACKAGES: &str = "apt-get install -y --no-install-recommends qemu-system-x86 busybox-static cpio xz-utils ethtool \
-                        iproute2 linux-perf irqbalance nginx-light haproxy";
+const PACKAGES: &str = "apt-get install -y --no-install-recommends qemu-system-x86 busybox-static cpio \
+                        xz-utils ethtool iproute2 linux-perf irqbalance nginx-light haproxy";
 
 /// Seconds after which a machine is given up. Only a machine that hangs gets there.
 const LIMIT: &str = "3000";

@@ -1,5 +1,6 @@
-//! A [`Tree`] as a tar archive, plain or compressed by gzip, and back. What is unpacked may be of anybody's making: no
-//! entry may lie or lead outside, and neither the number nor the size of the entries may be absurd.
+//! A [`Tree`] as a tar archive, plain or compressed by gzip, and back. What is unpacked may be of anybody's
+//! making: no entry may lie or lead outside, and neither the number nor the size of the entries may be
+//! absurd.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -205,7 +206,8 @@ fn inside(name: &str) -> Result<PathBuf, &'static str> {
     if TOP.contains(&top) { Ok(path) } else { Err("is not below proc, sys or corelocal") }
 }
 
-/// A link that climbs only at its beginning, and not above the top: whatever links its rest passes do the same.
+/// A link that climbs only at its beginning, and not above the top: whatever links its rest passes do the
+/// same.
 fn check_target(link: &Path, target: &str) -> Result<(), &'static str> {
     let depth = link.components().count() - 1;
     let mut parts = Path::new(target).components().peekable();

@@ -1,7 +1,8 @@
-//! `capture`: what tune reads on a host, in one file, so that a plan for it can be reviewed elsewhere: `tune --root FILE`.
+//! `capture`: what tune reads on a host, in one file, so that a plan for it can be reviewed elsewhere: `tune
+//! --root FILE`.
 //!
-//! Nothing here knows which files those are: the interfaces are read as `show` and `plan` read them, and what was asked
-//! of [`KernelFiles`] on the way is what is kept.
+//! Nothing here knows which files those are: the interfaces are read as `show` and `plan` read them, and what
+//! was asked of [`KernelFiles`] on the way is what is kept.
 
 mod archive;
 mod private;
@@ -44,8 +45,8 @@ struct About<'a> {
     interfaces: &'a [InterfaceName],
 }
 
-/// Captures these interfaces, or, if there are none, all that have a device or several queues. `more` are sysctls beside
-/// those that [`sysctl_names`] gives.
+/// Captures these interfaces, or, if there are none, all that have a device or several queues. `more` are
+/// sysctls beside those that [`sysctl_names`] gives.
 ///
 /// # Errors
 /// If the interfaces cannot be listed. One that cannot be read is in [`Capture::failed`].
@@ -103,9 +104,9 @@ pub fn capture(
     Ok(Capture { tree, interfaces: read, failed })
 }
 
-/// What the kernel, of these interfaces, and irqbalance say by other ways than files, as JSON below `/corelocal/`: each with
-/// its path and text, without keys.
-/// Of a captured tree that is a file, which is kept like any other.
+/// What the kernel, of these interfaces, and irqbalance say by other ways than files, as JSON below
+/// `/corelocal/`: each with its path and text, without keys. Of a captured tree that is a file, which is kept
+/// like any other.
 ///
 /// # Errors
 /// If the kernel cannot be asked.
@@ -132,8 +133,8 @@ pub fn extras(files: &KernelFiles, interfaces: &[InterfaceName]) -> Result<Vec<(
     Ok(extras)
 }
 
-/// The sysctls of a host that a profile for it may name: those of `net.core`, and of `net.ipv4` those of TCP and the port
-/// ranges. None that holds a key.
+/// The sysctls of a host that a profile for it may name: those of `net.core`, and of `net.ipv4` those of TCP
+/// and the port ranges. None that holds a key.
 #[must_use]
 pub fn sysctl_names(files: &KernelFiles) -> Vec<SysctlName> {
     let list = |directory: &str, prefixes: &[&str]| -> Vec<SysctlName> {

@@ -1,4 +1,5 @@
-//! What does not leave the host in a capture: processes, hardware addresses, routes but the default ones, gateways, keys. Pure.
+//! What does not leave the host in a capture: processes, hardware addresses, routes but the default ones,
+//! gateways, keys. Pure.
 
 use crate::kernel_files::{Node, Tree};
 
@@ -31,8 +32,8 @@ pub(super) fn without_private(tree: Tree) -> Tree {
     tree.into_iter().filter_map(keep).collect()
 }
 
-/// What was looked at to find processes and what they listen at: of them only those that poll for the network and
-/// irqbalance matter, and they are in `corelocal/`.
+/// What was looked at to find processes and what they listen at: of them only those that poll for the network
+/// and irqbalance matter, and they are in `corelocal/`.
 fn is_of_process(path: &str) -> bool {
     let first = path.strip_prefix("/proc/").and_then(|below| below.split('/').next()).unwrap_or_default();
     let is_number = !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit());
@@ -105,8 +106,10 @@ mod tests {
                   eth0\t00000000\t0101A8C0\t0003\n\
                   tun0\t00000000\t00000000\t0001\n\
                   eth0\t0001A8C0\t00000000\t0001\n";
-        let v6 = "00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe80000000000000021122fffe334455 0400 1 0 3 eth0\n\
-                  fe800000000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 0100 1 0 1 eth0\n";
+        let v6 = "00000000000000000000000000000000 00 00000000000000000000000000000000 00 \
+                  fe80000000000000021122fffe334455 0400 1 0 3 eth0\n\
+                  fe800000000000000000000000000000 40 00000000000000000000000000000000 00 \
+                  00000000000000000000000000000000 0100 1 0 1 eth0\n";
         let tree = Tree::from([
             ("/proc/net/route".to_owned(), file(v4)),
             ("/proc/net/ipv6_route".to_owned(), file(v6)),

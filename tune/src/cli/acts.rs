@@ -46,14 +46,16 @@ pub(super) fn restore(session: &Session) -> Result<()> {
     Ok(())
 }
 
-/// Prints what was done to the host. Where that cannot be printed, it stands all the same, and so does its exit code.
+/// Prints what was done to the host. Where that cannot be printed, it stands all the same, and so does its
+/// exit code.
 fn print_done(done: &str, report: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) {
     if let Err(error) = print(report) {
         complain(&error.context(format!("{done}, but the report of it could not be written")));
     }
 }
 
-/// `watch PROFILE`, until SIGHUP, SIGINT or SIGTERM, or, where it repairs, a `restore`; a repair that is begun is finished.
+/// `watch PROFILE`, until SIGHUP, SIGINT or SIGTERM, or, where it repairs, a `restore`; a repair that is
+/// begun is finished.
 pub(super) fn watch(session: &Session, profile: &Path, repair: bool, interval: Duration) -> Result<()> {
     session.root.refuse_capture("watch")?;
     if !session.files().is_live() {
@@ -102,8 +104,8 @@ fn stop_signals() -> Result<UnixStream> {
     Ok(stop)
 }
 
-/// From here on the first SIGHUP, SIGINT or SIGTERM does not end the program: a connection that is lost or Ctrl-C
-/// would leave half of the values written, and all of them take milliseconds. A second signal ends it.
+/// From here on the first SIGHUP, SIGINT or SIGTERM does not end the program: a connection that is lost or
+/// Ctrl-C would leave half of the values written, and all of them take milliseconds. A second signal ends it.
 fn finish_what_is_begun() -> Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let seen = Arc::new(AtomicBool::new(false));

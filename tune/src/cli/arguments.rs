@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(name = "tune", version, about, after_help = EXIT_STATUS)]
@@ -16,9 +17,10 @@ pub(super) struct Cli {
     pub(super) command: Command,
 }
 
-const EXIT_STATUS: &str = "Exit status: 0 done or nothing to do, 1 error, 2 usage error; plan: 2 there are changes; \
-                           check: 2 drifted, 1 could not tell; diff: 2 there are differences";
+const EXIT_STATUS: &str = "Exit status: 0 done or nothing to do, 1 error, 2 usage error; plan: 2 there are \
+                           changes; check: 2 drifted, 1 could not tell; diff: 2 there are differences";
 
+/// They stand before or after the subcommand. Which of them it takes is in [`takes`].
 #[derive(clap::Args)]
 pub(super) struct Options {
     /// Take /proc and /sys from below this directory, or from a file that "tune capture" wrote
@@ -30,25 +32,24 @@ pub(super) struct Options {
     /// Print one JSON object
     #[arg(long, global = true)]
     pub(super) json: bool,
-    /// plan, apply, check, script, watch: the CPUs of the workers, such as 0-3,8 or "online", instead of the profile's
+    /// The CPUs of the workers, such as 0-3,8 or "online", instead of the profile's
     #[arg(long, global = true, value_name = "LIST")]
     pub(super) cpus: Option<String>,
-    /// show, plan, apply, check, script, watch: the interface instead of the profile's; "auto" is that of the default route
+    /// The interface, whatever the profile says; "auto" is that of the default route
     #[arg(long, global = true, value_name = "IFACE")]
     pub(super) interface: Option<String>,
-    /// show, plan, apply, check, script, watch, profile init: which interrupt serves which queue, such as "rx-0=irq 42,tx-0=irq 43", or a
-    /// file with that
+    /// Which interrupt serves which queue, such as "rx-0=irq 42,tx-0=irq 43", or a file with that
     #[arg(long, global = true, value_name = "MAP")]
     pub(super) map: Option<String>,
-    /// apply, restore, watch: where the journal is [default: run/corelocal below the root]
+    /// Where the journal is [default: run/corelocal below the root]
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) state_dir: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Print queues, interrupts, CPUs, RPS, XPS, channels, rings and the like of an interface, or of all that have a
-    /// device or several queues
+    /// Print queues, interrupts, CPUs, RPS, XPS, channels, rings and the like of an interface, or of all that
+    /// have a device or several queues
     Show {
         /// The interface
         #[arg(value_name = "IFACE")]
@@ -83,16 +84,18 @@ pub(super) enum Command {
     },
     /// Print a shell script that does what apply would do now, for review and for hosts without this program
     ///
-    /// Where a device's queues change with it, what is set of those comes with a second script, made after the first has run.
+    /// Where a device's queues change with it, what is set of those comes with a second script, made after
+    /// the first has run.
     #[command(after_help = "Exit status of the script: 0 done, 2 done and to be made once more, 1 undone")]
     Script {
         /// TOML, see profiles/README.md
         profile: PathBuf,
     },
-    /// Look again and again, and say in one line each what is not as the profile wants it any more, until SIGTERM
+    /// Look again and again, and say in one line each what is not as the profile wants it any more, until
+    /// SIGTERM
     ///
-    /// A link event leads to a look at once; between them a poll opens few files. A restore ends a watch that repairs. Under
-    /// systemd, Type=notify and WatchdogSec work.
+    /// A link event leads to a look at once; between them a poll opens few files. A restore ends a watch that
+    /// repairs. Under systemd, Type=notify and WatchdogSec work.
     Watch {
         /// TOML, see profiles/README.md
         profile: PathBuf,
@@ -119,7 +122,8 @@ pub(super) enum Command {
         #[arg(long)]
         profile: Option<PathBuf>,
     },
-    /// Print the settings in which two captures (or directories as for --root) differ, or the keys in which two profiles do
+    /// Print the settings in which two captures (or directories as for --root) differ, or the keys in which
+    /// two profiles do
     #[command(after_help = "Exit status: 0 no differences, 2 there are some (and usage errors), 1 error")]
     Diff {
         /// A capture or a profile
@@ -160,37 +164,110 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
     Ok(interval)
 }
 
+/// True if an option, by the name of its field in [`Options`], has a meaning for a subcommand: it is offered
+/// there, and refused elsewhere.
+fn takes(subcommand: &str, option: &str) -> bool {
+    let applies = ["apply", "watch"].contains(&subcommand);
+    let plans = applies || ["plan", "check", "script"].contains(&subcommand);
+    match option {
+        "cpus" => plans || subcommand == "explain",
+        "interface" => plans || subcommand == "show",
+        "map" => plans || ["show", "explain", "profile"].contains(&subcommand),
+        "state_dir" => applies || subcommand == "restore",
+        // What these print is for a shell and for man.
+        "json" => !["completions", "man"].contains(&subcommand),
+        // What looks at no host, or at those that its arguments name.
+        "root" | "netns" => !["completions", "man", "diff"].contains(&subcommand),
+        _ => true,
+    }
+}
+
+/// The description of all arguments, for the parser and `--help`: what a subcommand does not take is hidden
+/// there, to be refused by its name.
+fn command() -> clap::Command {
+    described(|option, is_taken| Some(option.hide(!is_taken)))
+}
+
+/// The same without what is refused, for manual pages and for completions, which offer what is hidden, too.
+pub(super) fn offered() -> clap::Command {
+    described(|option, is_taken| is_taken.then_some(option)).mut_args(|option| option.global(false))
+}
+
+/// Each subcommand has of the options of all what `keep` makes of them; its second argument says whether the
+/// subcommand takes this one.
+fn described(keep: impl Fn(Arg, bool) -> Option<Arg>) -> clap::Command {
+    let cli = Cli::command();
+    let options: Vec<Arg> = cli.get_arguments().filter(|option| option.is_global_set()).cloned().collect();
+    let names: Vec<String> = cli.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    let cli = cli.mut_subcommands(|command| {
+        let is_taken = |option: &Arg| takes(command.get_name(), option.get_id().as_str());
+        let kept = options.iter().filter_map(|option| keep(option.clone(), is_taken(option)));
+        let kept: Vec<Arg> = kept.collect();
+        command.args(kept)
+    });
+    cli.mut_args(|option| match option.get_help() {
+        Some(help) if option.is_global_set() => {
+            let help = format!("{}: {help}", takers(&names, option.get_id().as_str()));
+            option.help(help)
+        }
+        _ => option,
+    })
+}
+
+/// Where all options stand together: the subcommands that take one, or, if they are fewer, those that do not.
+fn takers(subcommands: &[String], option: &str) -> String {
+    let (takers, others): (Vec<&str>, Vec<&str>) =
+        subcommands.iter().map(String::as_str).partition(|subcommand| takes(subcommand, option));
+    if takers.len() <= others.len() { takers.join(", ") } else { format!("all but {}", others.join(", ")) }
+}
+
 /// Parses the arguments, of which the first is the program's name.
 pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    let cli = Cli::try_parse_from(args)?;
-    if matches!(cli.command, Command::Show { name: Some(_) }) && cli.options.interface.is_some() {
-        let message = "show takes IFACE or --interface IFACE, not both";
-        return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
+    let matches = command().try_get_matches_from(args)?;
+    if let Some((name, given)) = matches.subcommand()
+        && let Some(option) = refused(name, given)
+    {
+        let message = format!("{name} does not take {option}");
+        return Err(command().error(ErrorKind::UnknownArgument, message));
     }
-    if cli.options.netns.is_some() && cli.options.root != Path::new("/") {
-        let message = "--netns is of the running kernel and --root is not; give one of them";
-        return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
-    }
-    if let Some(option) = cli.options.given().into_iter().find(|option| !cli.command.takes(option)) {
-        let message = format!("{} does not take {option}", cli.command.name());
-        return Err(Cli::command().error(ErrorKind::UnknownArgument, message));
+    let cli = Cli::from_arg_matches(&matches)?;
+    if let Some(message) = cli.contradiction() {
+        return Err(command().error(ErrorKind::ArgumentConflict, message));
     }
     Ok(cli)
 }
 
-impl Options {
-    /// Which of the options were given that not every subcommand takes.
-    fn given(&self) -> Vec<&'static str> {
-        let options = [
-            ("--cpus", self.cpus.is_some()),
-            ("--interface", self.interface.is_some()),
-            ("--map", self.map.is_some()),
-            ("--state-dir", self.state_dir.is_some()),
-            ("--json", self.json),
-        ];
-        options.into_iter().filter(|(_, given)| *given).map(|(option, _)| option).collect()
-    }
+/// The first option that was given and that the subcommand does not take.
+fn refused(subcommand: &str, given: &ArgMatches) -> Option<String> {
+    let of_all = Cli::command();
+    let mut options = of_all.get_arguments().filter(|option| option.is_global_set());
+    let refused = options.find(|option| {
+        let id = option.get_id().as_str();
+        given.value_source(id) == Some(ValueSource::CommandLine) && !takes(subcommand, id)
+    })?;
+    refused.get_long().map(|long| format!("--{long}"))
+}
 
+impl Cli {
+    /// What of the arguments does not go together.
+    fn contradiction(&self) -> Option<&'static str> {
+        let options = &self.options;
+        match &self.command {
+            Command::Show { name: Some(_) } if options.interface.is_some() => {
+                Some("show takes IFACE or --interface IFACE, not both")
+            }
+            Command::Explain(asked) if options.cpus.is_some() && !asked.has_profile() => {
+                Some("explain does not take --cpus without --profile")
+            }
+            _ if options.netns.is_some() && options.root != Path::new("/") => {
+                Some("--netns is of the running kernel and --root is not; give one of them")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Options {
     /// The command that restores what this one applied: with the same root and state directory.
     pub(super) fn restore_command(&self) -> String {
         let mut command = "tune restore".to_owned();
@@ -205,9 +282,7 @@ impl Options {
         }
         command
     }
-}
 
-impl Options {
     /// The command line of a subcommand that takes a profile, for a reader to run again.
     pub(super) fn command_line(&self, subcommand: &str, profile: &Path) -> String {
         let options = [
@@ -230,41 +305,4 @@ pub(super) fn shell_word(text: &str) -> String {
         return text.to_owned();
     }
     crate::script::quoted(text)
-}
-
-impl Command {
-    pub(super) fn name(&self) -> &'static str {
-        match self {
-            Self::Show { .. } => "show",
-            Self::Explain(_) => "explain",
-            Self::Plan { .. } => "plan",
-            Self::Apply { .. } => "apply",
-            Self::Restore => "restore",
-            Self::Check { .. } => "check",
-            Self::Script { .. } => "script",
-            Self::Watch { .. } => "watch",
-            Self::Profile { .. } => "profile",
-            Self::Capture { .. } => "capture",
-            Self::Diff { .. } => "diff",
-            Self::Completions { .. } => "completions",
-            Self::Man { .. } => "man",
-        }
-    }
-
-    /// Whether this one of [`Options::given`] has a meaning for the subcommand.
-    fn takes(&self, option: &str) -> bool {
-        if option == "--json" {
-            // What these print is for a shell and for man.
-            return !matches!(self, Self::Completions { .. } | Self::Man { .. });
-        }
-        match self {
-            Self::Show { .. } => ["--interface", "--map"].contains(&option),
-            Self::Explain(asked) => asked.takes(option),
-            Self::Plan { .. } | Self::Check { .. } | Self::Script { .. } => option != "--state-dir",
-            Self::Apply { .. } | Self::Watch { .. } => true,
-            Self::Restore => option == "--state-dir",
-            Self::Profile { .. } => option == "--map",
-            Self::Capture { .. } | Self::Diff { .. } | Self::Completions { .. } | Self::Man { .. } => false,
-        }
-    }
 }

@@ -27,8 +27,8 @@ pub(super) struct Asked {
 
 impl Asked {
     /// CPUs are those of a profile.
-    pub(super) fn takes(&self, option: &str) -> bool {
-        option == "--map" || (option == "--cpus" && self.profile.is_some())
+    pub(super) fn has_profile(&self) -> bool {
+        self.profile.is_some()
     }
 }
 

@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
-use clap::CommandFactory;
 
-use super::arguments::{Cli, Command};
+use super::arguments::{self, Command};
 use crate::errno::describe;
 
 /// The output of a subcommand that needs no host; `None` for all others.
@@ -20,13 +19,13 @@ pub(super) fn run(command: &Command) -> Result<Option<Vec<u8>>> {
 /// What completes this program's arguments in a shell.
 fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "tune", &mut text);
+    clap_complete::generate(shell, &mut arguments::offered(), "tune", &mut text);
     text
 }
 
 /// Writes `tune.1`, and `tune-SUBCOMMAND.1` for each subcommand.
 fn manual_pages(directory: &Path) -> Result<()> {
-    let command = Cli::command().disable_help_subcommand(true);
+    let command = arguments::offered().disable_help_subcommand(true);
     clap_mangen::generate_to(command, directory).map_err(|error| {
         let directory = directory.display();
         anyhow!("write manual pages to {directory}: {}; name a directory that exists", describe(&error))

@@ -59,7 +59,8 @@ fn complain(error: &anyhow::Error) {
     let _ = writeln!(io::stderr(), "tune: {}", one_line(&format!("{error:#}")));
 }
 
-/// A message may quote what was given: a line break becomes a space, and no other control character reaches the terminal.
+/// A message may quote what was given: a line break becomes a space, and no other control character reaches
+/// the terminal.
 fn one_line(message: &str) -> String {
     let shown = |letter: char| match letter {
         '\n' => " ".to_owned(),

@@ -47,7 +47,8 @@ impl Root {
     pub(super) fn refuse_capture(&self, subcommand: &str) -> Result<()> {
         match &self.capture {
             Some((file, _)) => bail!(
-                "{subcommand}: {} is a capture, which is only read; unpack it with \"tar -xf\" and name the directory",
+                "{subcommand}: {} is a capture, which is only read; unpack it with \"tar -xf\" and name the \
+                 directory",
                 file.display()
             ),
             None => Ok(()),

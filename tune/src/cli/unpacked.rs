@@ -1,5 +1,6 @@
-//! Where a capture is unpacked: a directory below `TMPDIR` that goes with its value. One that a killed run left goes with
-//! the next run: each is locked as long as its run lives, and the kernel lets go of the lock of a process that is gone.
+//! Where a capture is unpacked: a directory below `TMPDIR` that goes with its value. One that a killed run
+//! left goes with the next run: each is locked as long as its run lives, and the kernel lets go of the lock
+//! of a process that is gone.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -73,6 +74,15 @@ fn sweep(place: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Each sweeps while the others have made a directory and not locked it yet.
+    #[test]
+    fn runs_that_begin_at_the_same_time_each_get_one() {
+        let place = tempfile::tempdir().unwrap();
+        let run = || (0..500).for_each(|_| drop(Unpacked::make_in(place.path()).unwrap()));
+        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(run))));
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn what_a_killed_run_left_goes_and_what_another_holds_stays() {

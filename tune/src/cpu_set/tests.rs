@@ -38,7 +38,7 @@ fn impossible_lists_are_refused_with_the_reason() {
     }
 }
 
-/// The table of what the kernel takes, facts/kernel.md 3.1, measured on 6.18.
+/// What the kernel takes (`bitmap_parse()` in `lib/bitmap-str.c`), measured on 6.18.
 #[test]
 fn masks_as_the_kernel_reads_them() {
     for text in ["3", "03", "00000003", " 3 ", ",3", "3,", "3\n", "0,3", "00000000,00000003"] {

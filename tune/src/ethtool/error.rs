@@ -6,8 +6,8 @@ use rustix::io::Errno;
 
 use crate::errno::describe;
 
-/// Why the kernel did not do what it was asked for. `Display` is one line: what was asked of which interface, the value,
-/// by what, the errno, and what is known beside it.
+/// Why the kernel did not do what it was asked for. `Display` is one line: what was asked of which interface,
+/// the value, by what, the errno, and what is known beside it.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} by {way}: {}{detail}", describe(.source))]
 pub struct EthtoolError {

@@ -1,11 +1,12 @@
 //! `ioctl(SIOCETHTOOL)`: the RSS table and the fields that are hashed.
 //!
-//! By netlink the kernel tells the table since Linux 6.3 and sets it since 6.17; by ioctl it does both since 3.17, and a
-//! table of any length, where the buffer of netlink-socket2 ends a message at 8 KiB (a table of 4096 entries has 16). No
-//! well-kept crate has this ioctl, so the one system call stands here: rustix and nix would take an unsafe block for it, too.
+//! By netlink the kernel tells the table since Linux 6.3 and sets it since 6.17; by ioctl it does both since
+//! 3.17, and a table of any length, where the buffer of netlink-socket2 ends a message at 8 KiB (a table of
+//! 4096 entries has 16). No well-kept crate has this ioctl, so the one system call stands here: rustix and
+//! nix would take an unsafe block for it, too.
 //!
-//! What goes to and fro is `struct ethtool_rxfh` and the head of `struct ethtool_rxnfc` (`include/uapi/linux/ethtool.h`),
-//! both as 32-bit words.
+//! What goes to and fro is `struct ethtool_rxfh` and the head of `struct ethtool_rxnfc`
+//! (`include/uapi/linux/ethtool.h`), both as 32-bit words.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -20,8 +21,8 @@ const ETHTOOL_SRXFH: u32 = 0x2a;
 const ETHTOOL_GRSSH: u32 = 0x46;
 const ETHTOOL_SRSSH: u32 = 0x47;
 
-/// Words before the table in `struct ethtool_rxfh`: command, context, entries of the table, bytes of the key, two bytes for
-/// function and transformation, and a reserved one.
+/// Words before the table in `struct ethtool_rxfh`: command, context, entries of the table, bytes of the key,
+/// two bytes for function and transformation, and a reserved one.
 const RXFH_HEAD: usize = 6;
 
 /// RSS of an interface, without the contexts that filters may send packets to.
@@ -62,12 +63,13 @@ impl Rxfh {
     }
 }
 
-/// Sets the table, or has the kernel fill it anew (`None`): with all RX queues in turn, and no longer as one that somebody
-/// has set (`IFF_RXFH_CONFIGURED`). Key and function stay, and `input_xfrm`, as it was read, too: there is a value for "as
-/// it is", which kernels before 6.8 refuse, and 0 would switch it off.
+/// Sets the table, or has the kernel fill it anew (`None`): with all RX queues in turn, and no longer as one
+/// that somebody has set (`IFF_RXFH_CONFIGURED`). Key and function stay, and `input_xfrm`, as it was read,
+/// too: there is a value for "as it is", which kernels before 6.8 refuse, and 0 would switch it off.
 ///
 /// # Errors
-/// EINVAL if the table has another length or names a queue that is not there, EOPNOTSUPP if the driver cannot set it.
+/// EINVAL if the table has another length or names a queue that is not there, EOPNOTSUPP if the driver cannot
+/// set it.
 pub(super) fn set_table(interface: &InterfaceName, table: Option<&[u32]>, input_xfrm: u8) -> io::Result<()> {
     let table = table.unwrap_or_default();
     let entries = u32::try_from(table.len()).map_err(io::Error::other)?;
@@ -76,7 +78,8 @@ pub(super) fn set_table(interface: &InterfaceName, table: Option<&[u32]>, input_
     ethtool(interface, &mut words)
 }
 
-/// The fields of a kind of flow that are hashed, as bits (`RXH_*`); the kind is a number of `ethtool.h` (`TCP_V4_FLOW`).
+/// The fields of a kind of flow that are hashed, as bits (`RXH_*`); the kind is a number of `ethtool.h`
+/// (`TCP_V4_FLOW`).
 ///
 /// # Errors
 /// EOPNOTSUPP or EINVAL if the driver does not say.
@@ -101,8 +104,8 @@ pub(super) fn set_hashed_fields(interface: &InterfaceName, flow: u32, fields: u6
 
 /// Asks with these words, and leaves the answer in them.
 ///
-/// Private, since it is only safe with words that are as long as their command says: see the callers above, each of which
-/// gives a struct's whole head and behind it what the sizes in the head count.
+/// Private, since it is only safe with words that are as long as their command says: see the callers above,
+/// each of which gives a struct's whole head and behind it what the sizes in the head count.
 fn ethtool(interface: &InterfaceName, words: &mut [u32]) -> io::Result<()> {
     // Any socket does; it stands for the network namespace.
     let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
@@ -113,9 +116,10 @@ fn ethtool(interface: &InterfaceName, words: &mut [u32]) -> io::Result<()> {
     }
     let ifr_ifru = libc::__c_anonymous_ifr_ifru { ifru_data: words.as_mut_ptr().cast() };
     let mut request = libc::ifreq { ifr_name: name, ifr_ifru };
-    // SAFETY: `request` and `words` live until the call returns. The kernel reads and writes behind `ifru_data` the head of
-    // the command's struct and as many entries and bytes of key as the head counts, which is what `words` holds: it refuses
-    // a count that is not the driver's (EINVAL), and an answer is never longer than its question.
+    // SAFETY: `request` and `words` live until the call returns. The kernel reads and writes behind
+    // `ifru_data` the head of the command's struct and as many entries and bytes of key as the head counts,
+    // which is what `words` holds: it refuses a count that is not the driver's (EINVAL), and an answer is
+    // never longer than its question.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -1,4 +1,5 @@
-//! The edge to the kernel behind `ethtool -l -g -c -x -k -n` and `-L -G -C -X -K -N`: generic netlink, and for RSS an ioctl.
+//! The edge to the kernel behind `ethtool -l -g -c -x -k -n` and `-L -G -C -X -K -N`: generic netlink, and
+//! for RSS an ioctl.
 
 mod error;
 mod ioctl;
@@ -107,11 +108,14 @@ fn set_channels(
         Err(error) if error.says("indirection table") => error,
         done => return done.map(drop).map_err(SetKnobError::from),
     };
-    if rss::give_back(interface, operation)? {
-        ask(socket, &request, operation, |_| ())?;
-        return Ok(());
+    if !rss::give_back(interface, operation)? {
+        return Err(refused
+            .with(&format!("\"ethtool -X {interface} default\" takes that table back"))
+            .into());
     }
-    Err(refused.with(&format!("\"ethtool -X {interface} default\" takes that table back")).into())
+    let given_back = "asked again after the RSS table that was in the way was given back to the kernel; \
+                      dmesg may have more";
+    ask(socket, &request, operation, |_| ()).map(drop).map_err(|error| error.with(given_back).into())
 }
 
 fn coalesce_request(

@@ -1,8 +1,9 @@
 //! Requests of the generic netlink family `ethtool` (Linux 5.6).
 //!
-//! The numbers of the commands are those of `include/uapi/linux/ethtool_netlink_generated.h`. netlink-bindings 0.3.5 has
-//! others: it counts notifications among the requests, which makes its `features-set` the kernel's `rings-set`. So each
-//! request is given its number here, and a test asks the kernel whether they are right.
+//! The numbers of the commands are those of `include/uapi/linux/ethtool_netlink_generated.h`.
+//! netlink-bindings 0.3.5 has others: it counts notifications among the requests, which makes its
+//! `features-set` the kernel's `rings-set`. So each request is given its number here, and a test asks the
+//! kernel whether they are right.
 
 use netlink_bindings::traits::NetlinkRequest;
 use netlink_socket2::{NetlinkSocket, ReplyError};
@@ -35,7 +36,8 @@ macro_rules! request {
 
 pub(super) use request;
 
-/// Asks, hands the first reply to `take`, and waits until the kernel is done. `None` if it was done without a reply.
+/// Asks, hands the first reply to `take`, and waits until the kernel is done. `None` if it was done without a
+/// reply.
 pub(super) fn ask<R, T>(
     socket: &mut NetlinkSocket,
     request: &R,

@@ -15,8 +15,8 @@ use crate::host::ethtool::{
     Channels, CoalesceField, Ethtool, Feature, FlowType, HashFields, Knob, Limited, Rings, Rss,
 };
 
-/// Reads all that there is of an interface; what the driver or the kernel does not have is absent, and the reason of what
-/// could not be read for another cause is in [`Ethtool::unknown`].
+/// Reads all that there is of an interface; what the driver or the kernel does not have is absent, and the
+/// reason of what could not be read for another cause is in [`Ethtool::unknown`].
 #[must_use]
 pub fn read(interface: &InterfaceName) -> Ethtool {
     let mut reader = Reader::new(interface);
@@ -177,7 +177,8 @@ fn bits(bitset: Option<IterableBitset<'_>>) -> BTreeMap<String, bool> {
     found
 }
 
-/// `hw` lists every feature and marks those that can be changed, `nochange` those that never can, `active` those in use.
+/// `hw` lists every feature and marks those that can be changed, `nochange` those that never can, `active`
+/// those in use.
 fn features(reply: &IterableFeatures<'_>) -> BTreeMap<String, Feature> {
     let (active, fixed) = (bits(reply.get_active().ok()), bits(reply.get_nochange().ok()));
     let is = |bits: &BTreeMap<String, bool>, name: &str| bits.get(name).copied().unwrap_or(false);

@@ -5,7 +5,7 @@ use std::io;
 
 use super::{EthtoolError, SetKnobError, ioctl, read_one};
 use crate::host::InterfaceName;
-use crate::host::ethtool::{FlowType, HashFields, Knob, KnobError, Rss, RssTable, is_even};
+use crate::host::ethtool::{FlowType, HashFields, Knob, Rss, RssTable, is_even};
 
 fn by_ioctl<T>(operation: &str, result: io::Result<T>) -> Result<T, EthtoolError> {
     result.map_err(|source| EthtoolError::new(operation, "ioctl", source, ""))
@@ -53,8 +53,9 @@ pub(super) fn set_fields(
     })
 }
 
-/// A table over all RX queues is set by taking back what was set before it: the kernel then fills it by the same rule, and
-/// does not refuse fewer channels later for the sake of a table that somebody has set (`IFF_RXFH_CONFIGURED`).
+/// A table over all RX queues is set by taking back what was set before it: the kernel then fills it by the
+/// same rule, and does not refuse fewer channels later for the sake of a table that somebody has set
+/// (`IFF_RXFH_CONFIGURED`).
 pub(super) fn set_table(
     interface: &InterfaceName,
     table: &RssTable,
@@ -62,10 +63,7 @@ pub(super) fn set_table(
 ) -> Result<(), SetKnobError> {
     let found = || by_ioctl(operation, ioctl::rxfh(interface));
     let ioctl::Rxfh { table: now, input_xfrm, .. } = found()?;
-    let length = now.len();
-    let entries = table
-        .entries(length)
-        .ok_or_else(|| KnobError(format!("{operation}: the table has {length} entries here")))?;
+    let entries = table.entries(now.len())?;
     let put = |table| by_ioctl(operation, ioctl::set_table(interface, table, input_xfrm));
     let channels = read_one(interface, Knob::Channels)?.channels;
     if channels.is_some_and(|channels| *table == RssTable::Equal(channels.rx_queues())) {
@@ -77,8 +75,10 @@ pub(super) fn set_table(
     Ok(put(Some(&entries))?)
 }
 
-/// Gives a table that is even over all RX queues back to the kernel, whose own is so, too; false of any other.
+/// Gives a table that is even over all RX queues back to the kernel, whose own is so, too; false of any
+/// other. `operation` is what it is in the way of.
 pub(super) fn give_back(interface: &InterfaceName, operation: &str) -> Result<bool, EthtoolError> {
+    let operation = &format!("{operation}: give the RSS table that is in the way back to the kernel");
     let ioctl::Rxfh { table, input_xfrm, .. } = by_ioctl(operation, ioctl::rxfh(interface))?;
     let channels = read_one(interface, Knob::Channels)?.channels;
     if !channels.is_some_and(|channels| is_even(&table, channels.rx_queues())) {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::host::ethtool::{Feature, FlowType};
 
-/// Each command gets the answer of its own kind: what the crate counts as `features-get` is the kernel's `rings-get`.
+/// Each command gets the answer of its own kind: what the crate counts as `features-get` is the kernel's
+/// `rings-get`.
 #[test]
 fn the_kernel_knows_the_commands() {
     let lo = read(&"lo".parse().unwrap());

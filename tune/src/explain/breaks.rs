@@ -48,9 +48,10 @@ pub(super) fn find(host: &NicHost, chains: &mut [Chain]) {
 }
 
 fn unknown_interrupt(host: &NicHost, chain: &Chain) -> Option<Break> {
-    host.nic.device.as_ref().filter(|_| chain.irq.is_none())?;
+    let device = host.nic.device.as_ref().filter(|_| chain.irq.is_none())?;
     let why = host.queue_irqs.doubt.as_deref().unwrap_or("no step of the ladder found one");
-    broken("interrupt_not_known", format!("its interrupt is not known: {why}; tell it with --map"))
+    let next = if device.is_served_by_another() { "" } else { "; tell it with --map" };
+    broken("interrupt_not_known", format!("its interrupt is not known: {why}{next}"))
 }
 
 fn guessed(chain: &Chain) -> Option<Break> {

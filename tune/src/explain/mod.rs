@@ -23,9 +23,11 @@ use crate::setting::{Setting, Value};
 pub struct Explanation {
     /// Its name.
     pub interface: String,
-    /// What holds for all of its queues: on what it stands, why its interrupts or NAPI instances are not known.
+    /// What holds for all of its queues: on what it stands, why its interrupts or NAPI instances are not
+    /// known.
     pub notes: Vec<String>,
-    /// In ascending order of queue. RX and TX of one number are one chain where one interrupt serves both, or none.
+    /// In ascending order of queue. RX and TX of one number are one chain where one interrupt serves both, or
+    /// none.
     pub chains: Vec<Chain>,
 }
 
@@ -215,8 +217,8 @@ fn notes(host: &NicHost) -> Vec<String> {
     }
     if nic.device.is_none() && nic.lower.is_none() {
         notes.push(
-            "it is virtual and has no interrupt: its packets are received on the CPU that sends them, unless a NAPI \
-             thread or RPS takes them elsewhere"
+            "it is virtual and has no interrupt: its packets are received on the CPU that sends them, unless \
+             a NAPI thread or RPS takes them elsewhere"
                 .to_owned(),
         );
     }

@@ -1,5 +1,5 @@
-//! The CPUs on which this process may run: what `sched_getaffinity(2)` says, which is what the cpuset of its cgroup and
-//! `taskset` left of the online ones. A captured tree has them in `corelocal/cpus.json`.
+//! The CPUs on which this process may run: what `sched_getaffinity(2)` says, which is what the cpuset of its
+//! cgroup and `taskset` left of the online ones. A captured tree has them in `corelocal/cpus.json`.
 
 use serde::{Deserialize, Serialize};
 

@@ -17,8 +17,9 @@ impl InterfaceChoice {
     }
 }
 
-/// The interfaces that carry the packets of those asked for, each once, in that order: what stands on others gives way
-/// to the lowest of them. One that stands on none that could be tuned stays, for the plan to say so.
+/// The interfaces that carry the packets of those asked for, each once, in that order: what stands on others
+/// gives way to the lowest of them. One that stands on none that could be tuned stays, for the plan to say
+/// so.
 ///
 /// # Errors
 /// If there is no default route to choose by, or `/sys/class/net` cannot be read.

@@ -1,5 +1,5 @@
-//! The interface of the default route, for `interface = "auto"`: that of IPv4 in `/proc/net/route`, on a host without
-//! one that of IPv6 in `/proc/net/ipv6_route`.
+//! The interface of the default route, for `interface = "auto"`: that of IPv4 in `/proc/net/route`, on a host
+//! without one that of IPv6 in `/proc/net/ipv6_route`.
 
 use super::{HostError, InterfaceName};
 use crate::kernel_files::KernelFiles;
@@ -29,14 +29,15 @@ pub(super) fn read(files: &KernelFiles) -> Result<InterfaceName, HostError> {
 /// Metric and interface.
 type Route = (u32, InterfaceName);
 
-/// The interface of the default route with the lowest metric; the first of several, as in the kernel's own choice.
+/// The interface of the default route with the lowest metric; the first of several, as in the kernel's own
+/// choice.
 fn lowest(text: &str, default_route: fn(&str) -> Option<Route>) -> Option<InterfaceName> {
     let routes = text.lines().filter_map(default_route);
     routes.min_by_key(|(metric, _)| *metric).map(|(_, interface)| interface)
 }
 
-/// A line `Iface Destination Gateway Flags RefCnt Use Metric Mask …`, if it is a default route (destination and mask 0)
-/// that is up and no reject route.
+/// A line `Iface Destination Gateway Flags RefCnt Use Metric Mask …`, if it is a default route (destination
+/// and mask 0) that is up and no reject route.
 fn default_route(line: &str) -> Option<Route> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [interface, destination, _, flags, _, _, metric, mask, ..] = fields[..] else { return None };
@@ -47,8 +48,9 @@ fn default_route(line: &str) -> Option<Route> {
     Some((metric.parse().ok()?, interface.parse().ok()?))
 }
 
-/// A line `destination length source length next-hop metric refcnt use flags device`, all in hex (`rt6_info_route()`,
-/// `ipv6_route_native_seq_show()`), if it is a default route. The kernel has a reject route of `lo` by itself.
+/// A line `destination length source length next-hop metric refcnt use flags device`, all in hex
+/// (`rt6_info_route()`, `ipv6_route_native_seq_show()`), if it is a default route. The kernel has a reject
+/// route of `lo` by itself.
 fn default_route_v6(line: &str) -> Option<Route> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [destination, length, _, source_length, _, metric, _, _, flags, interface] = fields[..] else {

@@ -1,7 +1,7 @@
 //! How drivers name the interrupts of their queues: one table, one matcher.
 //!
-//! A name must match a pattern wholly, so the vectors that serve no queue (`…:fdir-TxRx-0`, `…:misc`, `…-config`,
-//! `mlx5_async0@…`) match nothing; those that would are listed in [`NOT_QUEUES`].
+//! A name must match a pattern wholly, so the vectors that serve no queue (`…:fdir-TxRx-0`, `…:misc`,
+//! `…-config`, `mlx5_async0@…`) match nothing; those that would are listed in [`NOT_QUEUES`].
 
 use super::nic::Device;
 use super::{InterfaceName, PciAddress, QueueIndex};
@@ -15,8 +15,8 @@ pub(super) enum Numbers {
     Rx,
     /// The TX queue of that number.
     Tx,
-    /// The driver's vectors, of which each serves an RX queue: the lowest is that of queue 0. bnxt_en numbers its
-    /// TX vectors on after the RX ones, vmxnet3 its RX vectors after the TX ones.
+    /// The driver's vectors, of which each serves an RX queue: the lowest is that of queue 0. bnxt_en numbers
+    /// its TX vectors on after the RX ones, vmxnet3 its RX vectors after the TX ones.
     RxVector,
     /// As [`Numbers::RxVector`], for TX queues.
     TxVector,
@@ -34,8 +34,8 @@ pub(super) struct Rule {
     drivers: &'static [&'static str],
     /// Whether the names of a driver that no rule names may be guessed by it.
     common: bool,
-    /// `{if}` an interface name, `{n}` the number, `{n+1}` the number and 1 more, where 0 is queue 0 too, `{pci}` a PCI
-    /// address, `{dev}` the device's own name.
+    /// `{if}` an interface name, `{n}` the number, `{n+1}` the number and 1 more, where 0 is queue 0 too,
+    /// `{pci}` a PCI address, `{dev}` the device's own name.
     pattern: &'static str,
     /// What `{n}` counts.
     pub(super) numbers: Numbers,
@@ -54,8 +54,8 @@ const RXTX: &[&str] = &["nfp", "rvu_nicpf", "rvu_nicvf", "nicvf", "thunder-nic"]
 
 /// Drivers whose names do not say which queue a vector serves.
 ///
-/// * idpf prints the number of the vector in the device (`vidx` in `idpf_vport_intr_req_irq()`), which it hands out in
-///   an order of its own and to all its interfaces.
+/// * idpf prints the number of the vector in the device (`vidx` in `idpf_vport_intr_req_irq()`), which it
+///   hands out in an order of its own and to all its interfaces.
 /// * mlx5 subfunctions take theirs from pools that they share (`mlx5_sf_comp0@…`, `irq_sf_set_name()`).
 /// * mlx4 numbers its event queues from 1; both ports of a card take theirs from them (`mlx4_assign_eq()`).
 const UNREADABLE: &[&str] = &["idpf", "mlx4_core", "mlx4_en", "mlx5_core.sf"];
@@ -106,8 +106,8 @@ pub(super) const RULES: &[Rule] = &[
     rule(&["hns3", "hclge", "hclgevf"], "hns3-{pci}-Rx-{n}", Numbers::Rx),
     rule(&["hns3", "hclge", "hclgevf"], "hns3-{pci}-Tx-{n}", Numbers::Tx),
     rule(&["fsl_enetc", "fsl_enetc_vf", "nxp_enetc4"], "{if}-rxtx{n}", Numbers::Combined),
-    // tg3_request_irq(): queue q is on vector q + 1. Vector 0 is for the link, and for the TX queue if there is only one
-    // (tg3_mem_tx_acquire(), tg3_mem_rx_acquire()).
+    // tg3_request_irq(): queue q is on vector q + 1. Vector 0 is for the link, and for the TX queue if there
+    // is only one (tg3_mem_tx_acquire(), tg3_mem_rx_acquire()).
     rule(&["tg3"], "{if}-txrx-{n+1}", Numbers::Combined),
     rule(&["tg3"], "{if}-rx-{n+1}", Numbers::Rx),
     rule(&["tg3"], "{if}-tx-{n+1}", Numbers::Tx),
@@ -115,8 +115,9 @@ pub(super) const RULES: &[Rule] = &[
     rule(&["vif", "xen_netfront"], "{if}-q{n}-tx", Numbers::Tx),
 ];
 
-/// The rule for drivers with one vector, or with vectors that all carry the bare interface name. It is used only
-/// when no other rule matched, since beside numbered names the bare one is the link interrupt (igb, e1000e).
+/// The rule for drivers with one vector, or with vectors that all carry the bare interface name. It is used
+/// only when no other rule matched, since beside numbered names the bare one is the link interrupt (igb,
+/// e1000e).
 pub(super) const BARE: Rule = common(&[], "{if}", Numbers::All);
 
 /// Parts of names that look like an interface before `-TxRx-N` and are not one.
@@ -137,6 +138,13 @@ pub(super) fn served_by(device: &Device) -> Option<&'static str> {
         return Some("the channels of its VMBus device");
     }
     device.path.split('/').any(is_usb_bus).then_some("the interrupt of its USB host controller")
+}
+
+impl Device {
+    /// True if it has no interrupt of its own: what serves it, serves other devices, too.
+    pub(crate) fn is_served_by_another(&self) -> bool {
+        served_by(self).is_some()
+    }
 }
 
 /// The rules for a driver.
@@ -170,14 +178,14 @@ pub(super) struct Match<'a> {
 }
 
 impl Rule {
-    /// True if it goes by the device's own name, which the kernel gives once (`virtio_index_ida`) and which cannot be
-    /// changed.
+    /// True if it goes by the device's own name, which the kernel gives once (`virtio_index_ida`) and which
+    /// cannot be changed.
     pub(super) fn names_the_device(&self) -> bool {
         self.pattern.contains("{dev}")
     }
 
-    /// Matches a whole name. `device` is the device's own name (`virtio2`), `interface` the interface's present
-    /// one, which is taken where the name could be cut in several ways.
+    /// Matches a whole name. `device` is the device's own name (`virtio2`), `interface` the interface's
+    /// present one, which is taken where the name could be cut in several ways.
     pub(super) fn matches<'a>(
         &self,
         name: &'a str,

@@ -15,7 +15,8 @@ pub struct Governor {
     pub available: BTreeSet<String>,
 }
 
-/// The governors by CPU; a CPU without cpufreq (a virtual machine, firmware that keeps it to itself) has none.
+/// The governors by CPU; a CPU without cpufreq (a virtual machine, firmware that keeps it to itself) has
+/// none.
 ///
 /// # Errors
 /// If a file of a CPU exists and cannot be read.

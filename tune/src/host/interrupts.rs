@@ -1,10 +1,11 @@
 //! `/proc/interrupts`: per interrupt its chip and the names of its handlers.
 //!
 //! After the counts of the CPUs in the head line the rest of a line is free text: the chip's name may hold
-//! spaces (`Hyper-V PCIe MSI 4138200989697-edge`), so nothing is found by counting columns there. The handlers' names
-//! follow the trigger, with `, ` between them (`show_interrupts()` in `kernel/irq/proc.c`): `Edge` or `Level` on some
-//! architectures, and the flow's name behind the hardware number and a hyphen (`1-edge`, `9-fasteoi`; Xen has
-//! `-event` without a number), or both. Without a handler, as after `ifdown`, the line ends there.
+//! spaces (`Hyper-V PCIe MSI 4138200989697-edge`), so nothing is found by counting columns there. The
+//! handlers' names follow the trigger, with `, ` between them (`show_interrupts()` in `kernel/irq/proc.c`):
+//! `Edge` or `Level` on some architectures, and the flow's name behind the hardware number and a hyphen
+//! (`1-edge`, `9-fasteoi`; Xen has `-event` without a number), or both. Without a handler, as after `ifdown`,
+//! the line ends there.
 
 use super::{HostError, Irq, PciAddress};
 use crate::kernel_files::KernelFiles;
@@ -14,7 +15,8 @@ const PATH: &str = "/proc/interrupts";
 /// The table of `/proc/interrupts`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Interrupts {
-    /// The lines of numbered interrupts in the kernel's order; those of the architecture (`NMI`, `LOC`) are left out.
+    /// The lines of numbered interrupts in the kernel's order; those of the architecture (`NMI`, `LOC`) are
+    /// left out.
     pub rows: Vec<InterruptRow>,
 }
 
@@ -81,8 +83,8 @@ fn parse_head(line: &str) -> Option<usize> {
     (!words.is_empty() && words.iter().all(|word| is_cpu(word))).then_some(words.len())
 }
 
-/// What follows the trigger. On a line without any (an 8259's) it is what follows the last two spaces, unless that is
-/// the hardware number.
+/// What follows the trigger. On a line without any (an 8259's) it is what follows the last two spaces, unless
+/// that is the hardware number.
 fn after_trigger(description: &str) -> &str {
     let mut rest = description;
     while let Some((word, after)) = next_word(rest) {

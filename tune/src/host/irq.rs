@@ -32,13 +32,13 @@ impl FromStr for Irq {
 pub struct IrqState {
     /// `smp_affinity_list`: the CPUs that were set, also while the move to them is still pending.
     pub affinity: CpuSet,
-    /// `effective_affinity_list`: the CPUs that the interrupt controller was programmed with. It may lag behind
-    /// `affinity` until the next interrupt. `None` where the kernel does not say.
+    /// `effective_affinity_list`: the CPUs that the interrupt controller was programmed with. It may lag
+    /// behind `affinity` until the next interrupt. `None` where the kernel does not say.
     pub effective: Option<CpuSet>,
     /// `node`: the NUMA node of the device.
     pub node: Option<u32>,
-    /// The kernel manages it: since Linux 6.12 `smp_affinity_list` can then not be written (`irq_set_affinity` gives EPERM),
-    /// and its mode says so. Before that only a write tells.
+    /// The kernel manages it: since Linux 6.12 `smp_affinity_list` can then not be written
+    /// (`irq_set_affinity` gives EPERM), and its mode says so. Before that only a write tells.
     pub managed: bool,
 }
 

@@ -1,11 +1,12 @@
-//! Whether an interrupt is still of the device that it was of. Its number may have been given to another device since,
-//! and its handler's name changes when the interface is renamed, or is gone while the interface is down.
+//! Whether an interrupt is still of the device that it was of. Its number may have been given to another
+//! device since, and its handler's name changes when the interface is renamed, or is gone while the interface
+//! is down.
 
 use super::{HostError, InterruptRow, Irq};
 use crate::kernel_files::KernelFiles;
 
-/// Whether the interrupt belongs to the device at this path, as [`Device::interrupt_directory`] gave it; `None` where the
-/// kernel does not say.
+/// Whether the interrupt belongs to the device at this path, as [`Device::interrupt_directory`] gave it;
+/// `None` where the kernel does not say.
 ///
 /// # Errors
 /// If a file of the device exists and cannot be read.
@@ -49,7 +50,8 @@ mod tests {
         };
         make("0000:3b:00.0", &[40], "0\n");
         make("0000:3b:00.1", &[], "42\n");
-        let text = "CPU0\n 40: 1 PCI-MSIX 0-edge  a\n 41: 1 PCI-MSIX-0000:3B:00.1 0-edge  b\n 42: 1 IO-APIC 9-edge  c\n";
+        let text = "CPU0\n 40: 1 PCI-MSIX 0-edge  a\n 41: 1 PCI-MSIX-0000:3B:00.1 0-edge  b\n 42: 1 IO-APIC \
+                    9-edge  c\n";
         let interrupts = Interrupts::parse(text).unwrap();
         let files = KernelFiles::open(dir.path()).unwrap();
         let says = |irq, device| {

@@ -66,8 +66,9 @@ pub struct Host {
     pub irqbalance: Irqbalance,
     /// The sysctls that were asked for and exist.
     pub sysctls: Sysctls,
-    /// `net.core.rps_default_mask`: the `rps_cpus` of queues that are made from now on, in this network namespace. `None`
-    /// where it does not exist (before Linux 6.3), or the kernel prints only the end of it (see [`Topology::prints_whole_mask`]).
+    /// `net.core.rps_default_mask`: the `rps_cpus` of queues that are made from now on, in this network
+    /// namespace. `None` where it does not exist (before Linux 6.3), or the kernel prints only the end of it
+    /// (see [`Topology::prints_whole_mask`]).
     pub rps_default_mask: Option<CpuSet>,
 }
 
@@ -89,13 +90,14 @@ pub struct NicHost {
 }
 
 impl Host {
-    /// Reads the snapshot of the interfaces that carry what is asked for: an interface that stands on others (bond,
-    /// team, bridge, VLAN, macvlan) gives way to the lowest of them. `sysctls` are the names that the profile sets;
-    /// one that does not exist is left out. `told` is what the user says of the queue map, of one interface only.
+    /// Reads the snapshot of the interfaces that carry what is asked for: an interface that stands on others
+    /// (bond, team, bridge, VLAN, macvlan) gives way to the lowest of them. `sysctls` are the names that the
+    /// profile sets; one that does not exist is left out. `told` is what the user says of the queue map, of
+    /// one interface only.
     ///
     /// # Errors
-    /// If an interface or a default route does not exist, a file that every supported kernel has cannot be read
-    /// or understood, or what was told contradicts the host.
+    /// If an interface or a default route does not exist, a file that every supported kernel has cannot be
+    /// read or understood, or what was told contradicts the host.
     pub fn read(
         files: &KernelFiles,
         interface: &InterfaceChoice,
@@ -140,8 +142,8 @@ impl Host {
         Ok(Self { topology, nics, governors: BTreeMap::new(), irqbalance, sysctls, rps_default_mask })
     }
 
-    /// Adds the governors of the online CPUs, which only a profile that sets them asks for: on a large host they are
-    /// thousands of files.
+    /// Adds the governors of the online CPUs, which only a profile that sets them asks for: on a large host
+    /// they are thousands of files.
     ///
     /// # Errors
     /// If one cannot be read.
@@ -263,11 +265,12 @@ pub enum HostError {
     /// `--map` for an interface without a device.
     #[error("interface {0} is virtual and has no interrupts; --map is for one with a device")]
     MapOfVirtual(InterfaceName),
-    /// `/sys/class/net` and the network namespace of this process do not have the same interface under this name.
+    /// `/sys/class/net` and the network namespace of this process do not have the same interface under this
+    /// name.
     #[error(
-        "/sys/class/net/{0} is not interface {0} of this process: /sys was mounted in another network namespace; \
-         enter a named one with \"ip netns exec NAME\", a container's with \"nsenter -t PID -n -m\", or mount its own: \
-         \"unshare -m\", then \"mount -t sysfs sysfs /sys\""
+        "/sys/class/net/{0} is not interface {0} of this process: /sys was mounted in another network \
+         namespace; enter a named one with \"ip netns exec NAME\", a container's with \"nsenter -t PID -n \
+         -m\", or mount its own: \"unshare -m\", then \"mount -t sysfs sysfs /sys\""
     )]
     OtherNamespace(InterfaceName),
     /// The kernel did not say which interface this process has under a name.
@@ -286,7 +289,8 @@ pub enum HostError {
     Allowed(String),
     /// `interface = "auto"` without a default route.
     #[error(
-        "no default route in /proc/net/route or /proc/net/ipv6_route to choose the interface by; name it with --interface"
+        "no default route in /proc/net/route or /proc/net/ipv6_route to choose the interface by; name it \
+         with --interface"
     )]
     NoDefaultRoute,
 }

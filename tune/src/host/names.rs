@@ -51,7 +51,7 @@ impl FromStr for InterfaceName {
         } else if text.contains(['/', ':']) {
             "it contains '/' or ':'"
         } else if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            "it contains white space"
+            "it contains white space or a control character"
         } else {
             return Ok(Self(text.to_owned()));
         };
@@ -140,6 +140,8 @@ mod tests {
         {
             assert!(name.parse::<InterfaceName>().is_err(), "{name:?}");
         }
+        let error = "eth\u{7f}0".parse::<InterfaceName>().unwrap_err().to_string();
+        assert!(error.contains("a control character;"), "{error}");
         for name in ["eth0", "enp1s0f0np0", "eth0.100", "br-lan", "v@x"] {
             assert_eq!(name.parse::<InterfaceName>().unwrap().as_str(), name);
         }

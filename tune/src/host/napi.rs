@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use super::{HostError, InterfaceName, read_optional_as};
 use crate::kernel_files::KernelFiles;
 
-/// A file of an interface that says how it polls, in the order of writing: the threads first, since their CPUs are set
-/// after that.
+/// A file of an interface that says how it polls, in the order of writing: the threads first, since their
+/// CPUs are set after that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NapiFile {
     /// `threaded`: 1 if threads of their own poll, 0 if softirqs do. Since Linux 5.12.
     Threaded,
-    /// `gro_flush_timeout`: nanoseconds after which a queue whose interrupts are deferred is polled. Since 3.19.
+    /// `gro_flush_timeout`: nanoseconds after which a queue whose interrupts are deferred is polled. Since
+    /// 3.19.
     GroFlushTimeout,
     /// `napi_defer_hard_irqs`: polls without a packet before the interrupt is switched on again. Since 5.8.
     DeferHardIrqs,

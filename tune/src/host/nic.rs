@@ -52,11 +52,12 @@ pub struct RxQueue {
 pub struct TxQueue {
     /// Its number.
     pub index: QueueIndex,
-    /// `xps_cpus`; `None` where the queue has no XPS: reading gives ENOENT on a device with one TX queue, EINVAL for a
-    /// queue outside of all traffic classes (mqprio) and on a subordinate device (`xps_cpus_show()`).
+    /// `xps_cpus`; `None` where the queue has no XPS: reading gives ENOENT on a device with one TX queue,
+    /// EINVAL for a queue outside of all traffic classes (mqprio) and on a subordinate device
+    /// (`xps_cpus_show()`).
     pub xps_cpus: Option<CpuSet>,
-    /// `xps_rxqs`: the RX queues whose connections transmit on it, before `xps_cpus` is asked; `None` as above, but it is
-    /// there with one TX queue.
+    /// `xps_rxqs`: the RX queues whose connections transmit on it, before `xps_cpus` is asked; `None` as
+    /// above, but it is there with one TX queue.
     pub xps_rxqs: Option<CpuSet>,
 }
 
@@ -80,8 +81,8 @@ impl Device {
         last_component(&self.path)
     }
 
-    /// Where its interrupts are listed, and what stays the same when a driver is loaded again (`virtio2` may be `virtio3`
-    /// then): the PCI function, else the device itself.
+    /// Where its interrupts are listed, and what stays the same when a driver is loaded again (`virtio2` may
+    /// be `virtio3` then): the PCI function, else the device itself.
     #[must_use]
     pub fn interrupt_directory(&self) -> &str {
         let is_pci = |path: &&String| last_component(path).parse::<PciAddress>().is_ok();
@@ -96,12 +97,14 @@ pub struct Nic {
     pub name: InterfaceName,
     /// The device; `None` for a virtual interface such as veth.
     pub device: Option<Device>,
-    /// For an interface that stands on others (the ports of a bond, team or bridge, what a VLAN or macvlan is on), which
-    /// carry its packets: the lowest of them, without the ports of a bridge that have no device, which are those of
-    /// guests. `None` for an interface that carries them itself.
+    /// For an interface that stands on others (the ports of a bond, team or bridge, what a VLAN or macvlan is
+    /// on), which carry its packets: the lowest of them, without the ports of a bridge that have no device,
+    /// which are those of guests. `None` for an interface that carries them itself.
     pub lower: Option<BTreeSet<InterfaceName>>,
     /// NUMA node of the device or of the one above it; `None` where the kernel says -1 or nothing.
     pub numa_node: Option<u32>,
+    /// Speed of the link in Mbit/s; `None` where it is down, or the driver does not know it.
+    pub speed: Option<u32>,
     /// How it polls, by those files that the kernel has.
     pub napi: BTreeMap<NapiFile, u64>,
     /// In ascending order of number.
@@ -142,6 +145,7 @@ impl Nic {
             device,
             lower: lowest(files, name)?,
             numa_node,
+            speed: read_speed(files, name)?,
             napi: napi::read(files, name)?,
             rx_queues: rx_queues.collect::<Result<_, _>>()?,
             tx_queues: tx_queues.collect::<Result<_, _>>()?,
@@ -206,8 +210,8 @@ fn has_device(files: &KernelFiles, name: &InterfaceName) -> bool {
     files.exists(&format!("{NET}/{name}/device"))
 }
 
-/// The interfaces at the end of the `lower_*` links that begin at this one; `None` if there is no such link. Beside a NIC
-/// a bridge has the virtual interfaces of guests as ports: those are left out.
+/// The interfaces at the end of the `lower_*` links that begin at this one; `None` if there is no such link.
+/// Beside a NIC a bridge has the virtual interfaces of guests as ports: those are left out.
 pub(super) fn lowest(
     files: &KernelFiles,
     name: &InterfaceName,
@@ -263,6 +267,16 @@ fn read_node(files: &KernelFiles, device: &Device) -> Result<Option<u32>, HostEr
         }
     }
     Ok(None)
+}
+
+/// Reading gives EINVAL while the interface is down or where the driver has no settings of a link, and -1
+/// where the driver knows no speed (`speed_show()` in `net/core/net-sysfs.c`, `SPEED_UNKNOWN`).
+fn read_speed(files: &KernelFiles, name: &InterfaceName) -> Result<Option<u32>, HostError> {
+    let parse = |text: &str| text.trim().parse::<i64>().map(|speed| u32::try_from(speed).ok());
+    match read_optional_as(files, &format!("{NET}/{name}/speed"), parse) {
+        Err(HostError::File(error)) if error.is_invalid() => Ok(None),
+        speed => Ok(speed?.flatten()),
+    }
 }
 
 /// The RX and TX queues of an interface, each in ascending order; empty without `queues/`.

@@ -16,7 +16,8 @@ pub struct NicReader<'a> {
 }
 
 impl<'a> NicReader<'a> {
-    /// `told` is what the user says of the queue map of each interface that is read, which should then be one.
+    /// `told` is what the user says of the queue map of each interface that is read, which should then be
+    /// one.
     #[must_use]
     pub fn new(files: &'a KernelFiles, told: ToldMap) -> Self {
         Self { files, told, interrupts: OnceCell::new() }

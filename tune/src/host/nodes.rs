@@ -1,8 +1,8 @@
 //! The NUMA node of each queue. Pure.
 //!
-//! One interface may stand on several PCI functions in different sockets (mlx5, multi-pf-netdev.rst). sysfs shows one of
-//! them as its device; the names of its interrupts (`mlx5_comp0@pci:0000:88:00.0`) and their nodes (`/proc/irq/N/node`, the
-//! node of the function) tell of the others.
+//! One interface may stand on several PCI functions in different sockets (mlx5, multi-pf-netdev.rst). sysfs
+//! shows one of them as its device; the names of its interrupts (`mlx5_comp0@pci:0000:88:00.0`) and their
+//! nodes (`/proc/irq/N/node`, the node of the function) tell of the others.
 
 use std::collections::BTreeSet;
 

@@ -2,19 +2,20 @@
 //!
 //! The ladder, the first step that finds interrupts wins:
 //!
-//! 1. what the kernel says by netlink, if it says it of every queue ([`Netdev`]); what it says of some must agree with
-//!    the step that wins;
+//! 1. what the kernel says by netlink, if it says it of every queue ([`Netdev`]); what it says of some must
+//!    agree with the step that wins;
 //! 2. `msi_irqs/` of the device, else of the one above it (virtio), without the vectors that have no
 //!    `/proc/irq/N` because no handler was ever asked for, and the driver's naming rule for the number;
 //! 3. the device's PCI address in the chip's name (`PCI-MSIX-0000:00:03.0`, printed by newer kernels);
 //! 4. `irq` of the device, for one without MSI;
 //! 5. the device's own name (`virtio2`), which no other device has: a virtio device that is not on PCI;
-//! 6. the interface's name alone. Names stay as they are when an interface is renamed, and two network namespaces may both have
-//!    an `eth0`, so such a row is shown and never written.
+//! 6. the interface's name alone. Names stay as they are when an interface is renamed, and two network
+//!    namespaces may both have an `eth0`, so such a row is shown and never written.
 //!
 //! Where none gives a map that is certain, the user can tell it (`--map`, [`ToldMap`]).
 //!
-//! A driver that no naming rule is known for is read as others write their names; that, too, is shown and never written.
+//! A driver that no naming rule is known for is read as others write their names; that, too, is shown and
+//! never written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -144,12 +145,12 @@ impl QueueIrqs {
         }
     }
 
-    /// Climbs down the ladder; `/proc/interrupts` is only read if the device may have interrupts. What was told must agree
-    /// with what is certain, and completes what is not.
+    /// Climbs down the ladder; `/proc/interrupts` is only read if the device may have interrupts. What was
+    /// told must agree with what is certain, and completes what is not.
     ///
     /// # Errors
-    /// If a directory exists and cannot be read, `/proc/interrupts` is not understood, or what was told contradicts the
-    /// host.
+    /// If a directory exists and cannot be read, `/proc/interrupts` is not understood, or what was told
+    /// contradicts the host.
     pub fn read<'a>(
         files: &KernelFiles,
         nic: &Nic,
@@ -201,8 +202,8 @@ impl QueueIrqs {
     }
 }
 
-/// The first step that gives every queue its interrupt, or else finds any. Where no step finds an interrupt of a queue,
-/// the first that found any interrupt says why it is none.
+/// The first step that gives every queue its interrupt, or else finds any. Where no step finds an interrupt
+/// of a queue, the first that found any interrupt says why it is none.
 fn climb(
     files: &KernelFiles,
     nic: &Nic,

@@ -1,4 +1,5 @@
-//! From the names of a device's interrupts to the queues that they serve, and what makes that map doubtful. Pure.
+//! From the names of a device's interrupts to the queues that they serve, and what makes that map doubtful.
+//! Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,8 +23,8 @@ struct Reading<'a> {
     found: Match<'a>,
 }
 
-/// The map that these interrupts give, found by `step` of the ladder: by all but [`HowKnown::NameOnly`] they are known
-/// to be the device's.
+/// The map that these interrupts give, found by `step` of the ladder: by all but [`HowKnown::NameOnly`] they
+/// are known to be the device's.
 pub(super) fn map(nic: &Nic, device: &Device, candidates: &[Candidate], step: HowKnown) -> QueueIrqs {
     let (readings, how) = read_names(nic, device, candidates, step);
     let mut rows: Vec<QueueIrq> = serve(nic, &readings, how);
@@ -35,7 +36,8 @@ pub(super) fn map(nic: &Nic, device: &Device, candidates: &[Candidate], step: Ho
     QueueIrqs { rows, doubt, ..QueueIrqs::default() }
 }
 
-/// The names that a rule reads, and how certain that is: not more than the name where the rule is not the driver's own.
+/// The names that a rule reads, and how certain that is: not more than the name where the rule is not the
+/// driver's own.
 fn read_names<'a>(
     nic: &Nic,
     device: &Device,
@@ -74,8 +76,8 @@ fn read_names<'a>(
     (readings, how)
 }
 
-/// The queues that each reading serves; a number beyond the queues of the interface serves none (drivers ask for
-/// as many vectors as the device has).
+/// The queues that each reading serves; a number beyond the queues of the interface serves none (drivers ask
+/// for as many vectors as the device has).
 fn serve(nic: &Nic, readings: &[Reading], how: HowKnown) -> Vec<QueueIrq> {
     let has_rx = |queue: &QueueIndex| nic.rx_queues.iter().any(|rx| rx.index == *queue);
     let has_tx = |queue: &QueueIndex| nic.tx_queues.iter().any(|tx| tx.index == *queue);
@@ -138,7 +140,8 @@ fn doubt(nic: &Nic, rows: &[QueueIrq], readings: &[Reading]) -> Option<String> {
     blocks_missing(readings).or_else(|| claimed_twice_or_not_at_all(nic, rows))
 }
 
-/// What was not known but guessed: whose the interrupts are, or, since `step` knew that, which queues they serve.
+/// What was not known but guessed: whose the interrupts are, or, since `step` knew that, which queues they
+/// serve.
 fn guess(nic: &Nic, rows: &[QueueIrq], step: HowKnown) -> Option<String> {
     let QueueIrq { irq, name, .. } = rows.iter().find(|row| row.how == HowKnown::NameOnly)?;
     if step == HowKnown::NameOnly {
@@ -148,7 +151,8 @@ fn guess(nic: &Nic, rows: &[QueueIrq], step: HowKnown) -> Option<String> {
     }
     let driver = nic.driver().unwrap_or("its unknown driver");
     Some(format!(
-        "there is no rule for how {driver} names its interrupts, so that which queues IRQ {irq} ({name}) serves is a guess"
+        "there is no rule for how {driver} names its interrupts, so that which queues IRQ {irq} ({name}) \
+         serves is a guess"
     ))
 }
 
@@ -159,7 +163,10 @@ fn blocks_missing(readings: &[Reading]) -> Option<String> {
     let count = numbers.last().map_or(0, |last| last.0 as usize + 1);
     (numbers.len() != count || !count.is_multiple_of(2)).then(|| {
         let (there, last) = (numbers.len(), count.next_multiple_of(2) - 1);
-        format!("its blocks are for TX up to the middle and for RX from there, and only {there} of 0 to {last} are there")
+        format!(
+            "its blocks are for TX up to the middle and for RX from there, and only {there} of 0 to \
+                 {last} are there"
+        )
     })
 }
 

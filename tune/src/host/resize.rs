@@ -3,8 +3,8 @@
 use super::{Direction, NicHost, QueueIndex, RxQueue, Serves, TxQueue};
 
 impl NicHost {
-    /// Leaves the first RX and TX queues, and the interrupts and NAPI instances of those alone, or adds queues of which
-    /// nothing is known.
+    /// Leaves the first RX and TX queues, and the interrupts and NAPI instances of those alone, or adds
+    /// queues of which nothing is known.
     pub(crate) fn resize(&mut self, rx: u32, tx: u32) {
         let (rx_queues, tx_queues) = (&mut self.nic.rx_queues, &mut self.nic.tx_queues);
         rx_queues.retain(|queue| queue.index.0 < rx);

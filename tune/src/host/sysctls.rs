@@ -34,7 +34,8 @@ impl SysctlName {
         swap_separators(path.strip_prefix(ROOT)?).parse().ok()
     }
 
-    /// The interface in a name such as `net.ipv4.conf.eth0.rp_filter`, which changes when the interface is renamed.
+    /// The interface in a name such as `net.ipv4.conf.eth0.rp_filter`, which changes when the interface is
+    /// renamed.
     #[must_use]
     pub fn interface(&self) -> Option<InterfaceName> {
         let path = swap_separators(&self.0);
@@ -63,8 +64,8 @@ impl SysctlName {
 
     /// The value that a text means.
     ///
-    /// The kernel keeps some as bitmaps and prints them in its own way (`proc_do_large_bitmap()`): what is written as
-    /// `8001,8000` reads back `8000-8001`. A text of these is brought into that form.
+    /// The kernel keeps some as bitmaps and prints them in its own way (`proc_do_large_bitmap()`): what is
+    /// written as `8001,8000` reads back `8000-8001`. A text of these is brought into that form.
     #[must_use]
     pub fn parse_value(&self, text: &str) -> Value {
         if !RANGE_LISTS.contains(&self.as_str()) {

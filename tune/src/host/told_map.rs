@@ -21,7 +21,8 @@ const FORM: &str = "write rx-0=irq 42,tx-0=irq 43, or rxtx-0=irq 42 for both, on
 impl FromStr for ToldMap {
     type Err = ToldMapError;
 
-    /// Entries such as `rx-0=irq 42` between commas or on lines of their own; what follows `#` on a line is a comment.
+    /// Entries such as `rx-0=irq 42` between commas or on lines of their own; what follows `#` on a line is a
+    /// comment.
     fn from_str(text: &str) -> Result<Self, ToldMapError> {
         let mut map = BTreeMap::new();
         let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default());
@@ -98,7 +99,8 @@ impl ToldMap {
             let other = by_netlink.map(|irq| (irq, HowKnown::Netlink)).or(certain);
             if let Some((other, how)) = other.filter(|(other, _)| *other != irq) {
                 return Err(ToldMapError(format!(
-                    "--map says IRQ {irq} for {direction} queue {queue}, and it is IRQ {other} (known by {how})"
+                    "--map says IRQ {irq} for {direction} queue {queue}, and it is IRQ {other} (known by \
+                     {how})"
                 )));
             }
         }
@@ -148,8 +150,8 @@ fn has_queue(nic: &Nic, direction: Direction, queue: QueueIndex) -> bool {
     }
 }
 
-/// Rows from pairs of queue and interrupt; queues that the interface does not have are left out. An interrupt of several
-/// queues has a row for each, unless it serves all that there are.
+/// Rows from pairs of queue and interrupt; queues that the interface does not have are left out. An interrupt
+/// of several queues has a row for each, unless it serves all that there are.
 pub(super) fn rows(
     nic: &Nic,
     pairs: impl Iterator<Item = (Direction, QueueIndex, Irq)>,

@@ -37,7 +37,8 @@ pub struct Topology {
     pub nohz_full: CpuSet,
     /// Where this process may run, see [`allowed`]; `None` if that is not known.
     pub allowed: Option<CpuSet>,
-    /// CPUs to which the kernel lets RPS send packets: without `isolated` (`isolcpus=domain`) and `nohz_full`.
+    /// CPUs to which the kernel lets RPS send packets: without `isolated` (`isolcpus=domain`) and
+    /// `nohz_full`.
     pub housekeeping: CpuSet,
     /// The online CPUs in ascending order.
     pub cpus: Vec<CpuPlace>,
@@ -67,15 +68,15 @@ impl Topology {
         Ok(Self { online, possible, isolated, nohz_full, allowed, housekeeping, cpus, distances })
     }
 
-    /// True if a CPU mask sysctl prints all of its value: `dump_cpumask()` in `net/core/sysctl_net_core.c` has room for
-    /// 126 characters, and prints a digit for every 4 possible CPUs and a comma for every 32.
+    /// True if a CPU mask sysctl prints all of its value: `dump_cpumask()` in `net/core/sysctl_net_core.c`
+    /// has room for 126 characters, and prints a digit for every 4 possible CPUs and a comma for every 32.
     #[must_use]
     pub fn prints_whole_mask(&self) -> bool {
         self.possible.iter().last().is_none_or(|last| last < 448)
     }
 
-    /// How far a CPU's node is from `node`: 0 for the node itself or if either is not known, else the kernel's
-    /// distance (10 is local, 20 and more remote), or 255 where it gives none.
+    /// How far a CPU's node is from `node`: 0 for the node itself or if either is not known, else the
+    /// kernel's distance (10 is local, 20 and more remote), or 255 where it gives none.
     #[must_use]
     pub fn distance(&self, node: Option<u32>, cpu_node: Option<u32>) -> u32 {
         let (Some(node), Some(cpu_node)) = (node, cpu_node) else { return 0 };

@@ -1,7 +1,7 @@
 //! The whole set of interrupt names that each driver registers, and the queues they must be read as.
 //!
-//! The names are those of the driver's source or of a `/proc/interrupts` on record, with the vectors that serve no
-//! queue (management, flow director, other functions of the card) left in.
+//! The names are those of the driver's source or of a `/proc/interrupts` on record, with the vectors that
+//! serve no queue (management, flow director, other functions of the card) left in.
 
 use super::fixture::device_nic;
 use super::queue_map::{Candidate, map};

@@ -1,7 +1,8 @@
 //! What is said to irqbalance and what it answers (`sock_handle()` in its `irqbalance.c`). Pure.
 //!
-//! `setup` is answered by `SLEEP 10 IRQ 24 LOAD 0 DIFF 0 CLASS 0 … BANNED 00000000`: each banned interrupt has an `IRQ`,
-//! and what follows `BANNED` are CPUs. `settings ban irqs 24 25` takes the place of the whole list and is not answered.
+//! `setup` is answered by `SLEEP 10 IRQ 24 LOAD 0 DIFF 0 CLASS 0 … BANNED 00000000`: each banned interrupt
+//! has an `IRQ`, and what follows `BANNED` are CPUs. `settings ban irqs 24 25` takes the place of the whole
+//! list and is not answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,8 +47,8 @@ pub fn parse_setup(text: &str) -> Result<BTreeSet<Irq>, String> {
 
 /// The message that makes these the banned interrupts; `None` if it would be longer than irqbalance reads.
 ///
-/// In ascending order, since its parser stops at an IRQ 0 that is not the first. The zero at the end is for versions that
-/// read on until there is one (1.9 has none of its own behind what was received).
+/// In ascending order, since its parser stops at an IRQ 0 that is not the first. The zero at the end is for
+/// versions that read on until there is one (1.9 has none of its own behind what was received).
 #[must_use]
 pub fn ban(irqs: &BTreeSet<Irq>) -> Option<Vec<u8>> {
     let list = if irqs.is_empty() { "NONE".to_owned() } else { list(irqs) };
@@ -71,8 +72,9 @@ pub fn parse_list(text: &str) -> Option<BTreeSet<Irq>> {
 /// What each process was told to leave alone besides its own list.
 pub type Additions = BTreeMap<u32, BTreeSet<Irq>>;
 
-/// What the journal holds of a ban list, as `812: 24 25; 813: 24`: not the list, which others change, too, but what a restore
-/// takes out of it. By process, since a restart ends it, and what a later one leaves alone is not ours.
+/// What the journal holds of a ban list, as `812: 24 25; 813: 24`: not the list, which others change, too,
+/// but what a restore takes out of it. By process, since a restart ends it, and what a later one leaves alone
+/// is not ours.
 #[must_use]
 pub fn additions(added: &Additions) -> String {
     let parts: Vec<String> = added.iter().map(|(pid, irqs)| format!("{pid}: {}", list(irqs))).collect();
@@ -91,8 +93,9 @@ pub fn parse_additions(text: &str) -> Option<Additions> {
 
 /// The abstract socket addresses, without their first zero, in `/proc/net/unix` that may be irqbalance's.
 ///
-/// Without a directory `/run/irqbalance` it takes an abstract address: `irqbalance812.sock` with zeros up to the length of
-/// an address, or, up to 1.9.2 at least, by mistake nothing but zeros. The file shows a zero as `@`.
+/// Without a directory `/run/irqbalance` it takes an abstract address: `irqbalance812.sock` with zeros up to
+/// the length of an address, or, up to 1.9.2 at least, by mistake nothing but zeros. The file shows a zero as
+/// `@`.
 #[must_use]
 pub fn abstract_addresses(proc_net_unix: &str) -> Vec<Vec<u8>> {
     /// `__SO_ACCEPTCON`: it listens.
@@ -178,7 +181,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_answer_makes_the_parser_panic(text in "(SLEEP [0-9]{1,3} )?((IRQ|LOAD|BANNED|x|[0-9]{1,12}) ){0,9}") {
+        fn no_answer_makes_the_parser_panic(text in "(SLEEP [0-9]{1,3} )?((IRQ|LOAD|BANNED|x|[0-9]{1,12}) \
+                                                     ){0,9}") {
             let _ = parse_setup(&text);
         }
 

@@ -1,9 +1,10 @@
-//! irqbalance, which would move the interrupts again: which it leaves alone, and asking it to leave more alone.
+//! irqbalance, which would move the interrupts again: which it leaves alone, and asking it to leave more
+//! alone.
 //!
-//! It is told, not stopped: `settings ban irqs` on its socket holds until it ends, needs no restart and touches no
-//! configuration. The message replaces the whole list, so what is banned already is read first and sent along. A captured
-//! tree has the same in `corelocal/irqbalance.json`: `{"daemons":[{"pid":812,"banned_irqs":[24]}]}`, or
-//! `{"unknown":"the reason"}`.
+//! It is told, not stopped: `settings ban irqs` on its socket holds until it ends, needs no restart and
+//! touches no configuration. The message replaces the whole list, so what is banned already is read first and
+//! sent along. A captured tree has the same in `corelocal/irqbalance.json`:
+//! `{"daemons":[{"pid":812,"banned_irqs":[24]}]}`, or `{"unknown":"the reason"}`.
 
 pub mod message;
 mod socket;
@@ -38,8 +39,8 @@ pub enum Irqbalance {
 pub struct Daemon {
     /// Its process.
     pub pid: u32,
-    /// The interrupts that it leaves alone because it was told to, by its command line or on its socket. (It has further
-    /// reasons of its own, which its socket does not say.)
+    /// The interrupts that it leaves alone because it was told to, by its command line or on its socket. (It
+    /// has further reasons of its own, which its socket does not say.)
     pub banned_irqs: BTreeSet<Irq>,
 }
 
@@ -95,15 +96,17 @@ pub enum IrqbalanceError {
     NotRoot,
     /// A process is there, and no socket.
     #[error(
-        "irqbalance runs as process {0} and has no socket here, as in a container or before version 1.3: it may move the \
-         interrupts again; stop it, or ban them in its configuration (--banirq) and set irqbalance = \"coexist\""
+        "irqbalance runs as process {0} and has no socket here, as in a container or before version 1.3: it \
+         may move the interrupts again; stop it, or ban them in its configuration (--banirq) and set \
+         irqbalance = \"coexist\""
     )]
     NoSocket(u32),
     /// What it was told to look after again, it still leaves alone.
     #[error("irqbalance was told to look after IRQs {0} again and still leaves them alone; restart it")]
     StillBanned(String),
     /// More than it can be told.
-    #[error("irqbalance reads {longest} bytes of a list, and {count} interrupts take more", longest = message::LONGEST)]
+    #[error("irqbalance reads {longest} bytes of a list, and {count} interrupts take \
+             more", longest = message::LONGEST)]
     TooLong {
         /// How many there would be.
         count: usize,
@@ -167,7 +170,8 @@ fn ask_all(files: &KernelFiles) -> Result<Vec<(Socket, Daemon)>, IrqbalanceError
     Ok(daemons)
 }
 
-/// Has every irqbalance leave these alone besides what it leaves alone already. Nothing happens where none runs.
+/// Has every irqbalance leave these alone besides what it leaves alone already. Nothing happens where none
+/// runs.
 ///
 /// # Errors
 /// If one cannot be told.
@@ -232,8 +236,8 @@ pub fn give_back(files: &KernelFiles, added: &Additions) -> Result<GivenBack, Ir
 /// A process, what it left alone before a message, and after it.
 type Lists = (u32, BTreeSet<Irq>, BTreeSet<Irq>);
 
-/// Changes the list of each, where that makes a difference; each list before and after. What is read back is the caller's
-/// to compare.
+/// Changes the list of each, where that makes a difference; each list before and after. What is read back is
+/// the caller's to compare.
 fn change(
     files: &KernelFiles,
     to: impl Fn(u32, &BTreeSet<Irq>) -> BTreeSet<Irq>,

@@ -65,8 +65,9 @@ pub(super) fn candidates(files: &KernelFiles) -> Result<Vec<Socket>, IrqbalanceE
 }
 
 impl Socket {
-    /// Sends a message and reads until irqbalance closes the connection, which it does when it has done what was asked;
-    /// `None` if nobody listens, as at a socket that a killed one left, or if it is not irqbalance.
+    /// Sends a message and reads until irqbalance closes the connection, which it does when it has done what
+    /// was asked; `None` if nobody listens, as at a socket that a killed one left, or if it is not
+    /// irqbalance.
     pub(super) fn ask(&self, files: &KernelFiles, message: &[u8]) -> Result<Option<Answer>, IrqbalanceError> {
         let fail = |error: io::Error| {
             let reason = match error.kind() {
@@ -96,7 +97,8 @@ impl Socket {
 }
 
 impl Socket {
-    /// Not by std, which has no timeout here: irqbalance lets two wait, so a third would wait for ever at one that hangs.
+    /// Not by std, which has no timeout here: irqbalance lets two wait, so a third would wait for ever at one
+    /// that hangs.
     fn connect(&self) -> io::Result<UnixStream> {
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         for direction in [Timeout::Send, Timeout::Recv] {

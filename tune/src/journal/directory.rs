@@ -1,4 +1,5 @@
-//! The state directory, looked up step by step. What is opened is what was checked, whatever becomes of the names meanwhile.
+//! The state directory, looked up step by step. What is opened is what was checked, whatever becomes of the
+//! names meanwhile.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -17,12 +18,13 @@ const MOST_LINKS: usize = 40;
 /// A step of a path, and whether it is of the path itself, not of a link in it.
 type Step = (OsString, bool);
 
-/// Opens the directory, and makes what is missing of its path if told to; `None` if it is missing and is not to be made.
+/// Opens the directory, and makes what is missing of its path if told to; `None` if it is missing and is not
+/// to be made.
 ///
-/// Each directory on the way must belong to root, to the caller, or to whoever `/` belongs to (who rules anyway, and is
-/// nobody in a user namespace), and must not be writable for others unless it has the sticky bit: else somebody could put
-/// another directory in the place of this one. A link of root's or the caller's is followed on the way (`/var/run`), but
-/// is not taken for the directory itself.
+/// Each directory on the way must belong to root, to the caller, or to whoever `/` belongs to (who rules
+/// anyway, and is nobody in a user namespace), and must not be writable for others unless it has the sticky
+/// bit: else somebody could put another directory in the place of this one. A link of root's or the caller's
+/// is followed on the way (`/var/run`), but is not taken for the directory itself.
 pub(super) fn open(path: &Path, make: bool) -> Result<Option<OwnedFd>, JournalError> {
     let failed = file_error("open state directory", path);
     let system = |errno: Errno| failed(errno.into());

@@ -24,7 +24,8 @@ pub enum JournalError {
     Locked(PathBuf),
     /// Somebody else could put a journal of his own there.
     #[error(
-        "state directory {path}: {reason}: what a restore writes would be theirs to choose; choose another with --state-dir"
+        "state directory {path}: {reason}: what a restore writes would be theirs to choose; choose another \
+         with --state-dir"
     )]
     Unsafe {
         /// The directory.
@@ -45,8 +46,8 @@ pub enum JournalError {
     },
     /// The journal has gone, and not by a restore.
     #[error(
-        "journal {0} is gone, and no \"tune restore\" has put its values back: put it back, or start the watch again to \
-         take the values of then for the first ones"
+        "journal {0} is gone, and no \"tune restore\" has put its values back: put it back, or start the \
+         watch again to take the values of then for the first ones"
     )]
     Vanished(PathBuf),
     /// The network namespace cannot be told from others.

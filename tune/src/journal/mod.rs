@@ -1,11 +1,11 @@
 //! The journal: what every changed file held before `tune` touched it, on disk before the first write.
 //!
-//! `journal.<netns>.json` lies in the state directory, one for each network namespace, since interface names and
-//! most network sysctls are per namespace. (What the whole host has once is set in the first one only, see
-//! [`crate::Error::HostWide`], so that no two journals hold the same file.) It is written to a temporary file, synced,
-//! renamed, and the directory synced, so that after a crash or `kill -9` at any point it is either the old one or the
-//! new one. A lock on the directory keeps two runs apart, and is no file that a run would have to make. A journal ends
-//! with the boot it was written in: a reboot resets what it holds.
+//! `journal.<netns>.json` lies in the state directory, one for each network namespace, since interface names
+//! and most network sysctls are per namespace. (What the whole host has once is set in the first one only,
+//! see [`crate::Error::HostWide`], so that no two journals hold the same file.) It is written to a temporary
+//! file, synced, renamed, and the directory synced, so that after a crash or `kill -9` at any point it is
+//! either the old one or the new one. A lock on the directory keeps two runs apart, and is no file that a run
+//! would have to make. A journal ends with the boot it was written in: a reboot resets what it holds.
 
 mod directory;
 mod errors;
@@ -36,8 +36,8 @@ pub struct Journal {
     pub boot_id: Option<String>,
     /// Cookie of the network namespace ([`netns::cookie`]); 0 in a captured tree.
     pub netns: u64,
-    /// A restore has begun to put these values back: whoever wants them otherwise says so by the next apply. That is how a
-    /// `watch --repair` learns of a restore that did not get to its end.
+    /// A restore has begun to put these values back: whoever wants them otherwise says so by the next apply.
+    /// That is how a `watch --repair` learns of a restore that did not get to its end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restoring: bool,
     /// In the order of writing, each path once.
@@ -56,18 +56,18 @@ pub struct Entry {
     pub owner: Option<Owner>,
 }
 
-/// Whose value it is, where the path does not tell for ever: the number of an interrupt and the name of an interface may
-/// be given to another one.
+/// Whose value it is, where the path does not tell for ever: the number of an interrupt and the name of an
+/// interface may be given to another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Owner {
     /// An interrupt.
     Interrupt {
-        /// Its handler, by which it is found under another number; a driver names it after its interface, and it changes
-        /// with that. Empty where `/proc/interrupts` is masked.
+        /// Its handler, by which it is found under another number; a driver names it after its interface, and
+        /// it changes with that. Empty where `/proc/interrupts` is masked.
         name: String,
-        /// The device, as [`interrupt_directory`](crate::host::nic::Device::interrupt_directory) gives it; empty for an
-        /// interrupt of another function of the card.
+        /// The device, as [`interrupt_directory`](crate::host::nic::Device::interrupt_directory) gives it;
+        /// empty for an interrupt of another function of the card.
         device: String,
     },
     /// An interface.
@@ -75,7 +75,8 @@ pub enum Owner {
 }
 
 impl Owner {
-    /// True if the two, found at the same path, are certainly not the same: of an interface index and address differ.
+    /// True if the two, found at the same path, are certainly not the same: of an interface index and address
+    /// differ.
     fn is_other(&self, found: &Self) -> bool {
         match (self, found) {
             (Self::Interrupt { device, .. }, Self::Interrupt { device: found, .. }) => device != found,
@@ -88,8 +89,8 @@ impl Owner {
 }
 
 impl Entry {
-    /// `setting`, which is the one of this entry's path, under the name that its interface has now; `None` if the
-    /// interface is gone.
+    /// `setting`, which is the one of this entry's path, under the name that its interface has now; `None` if
+    /// the interface is gone.
     pub(crate) fn now(&self, setting: &Setting, links: &Links) -> Option<Setting> {
         match (&self.owner, setting.interface()) {
             (Some(Owner::Interface(link)), Some(name)) => {
@@ -99,7 +100,8 @@ impl Entry {
         }
     }
 
-    /// True if exactly one of these is of the same interrupt's handler of the same device, under whatever number.
+    /// True if exactly one of these is of the same interrupt's handler of the same device, under whatever
+    /// number.
     fn is_once_in(&self, entries: &[Self]) -> bool {
         let has_handler = matches!(&self.owner, Some(Owner::Interrupt { name, .. }) if !name.is_empty());
         has_handler && entries.iter().filter(|entry| entry.owner == self.owner).count() == 1
@@ -129,9 +131,9 @@ impl Journal {
         self
     }
 
-    /// This journal with the entries of a further `apply`. A path that is known keeps its oldest value, also when its
-    /// interface was renamed, unless that was the value of another interrupt or interface, whose number or name has been
-    /// given to a new one since.
+    /// This journal with the entries of a further `apply`. A path that is known keeps its oldest value, also
+    /// when its interface was renamed, unless that was the value of another interrupt or interface, whose
+    /// number or name has been given to a new one since.
     #[must_use]
     pub fn extended(mut self, entries: Vec<Entry>, links: &Links) -> Self {
         self.restoring = false;
@@ -144,7 +146,8 @@ impl Journal {
         let known = self.entries.clone();
         let news = entries.clone();
         for entry in entries {
-            // An interrupt of this queue was journaled under the number that it had before the channels changed.
+            // An interrupt of this queue was journaled under the number that it had before the channels
+            // changed.
             if entry.is_once_in(&known) && entry.is_once_in(&news) {
                 continue;
             }

@@ -104,7 +104,8 @@ impl State {
     /// Reads the journal.
     ///
     /// # Errors
-    /// If there is one that cannot be read, is damaged, of another user, another schema, or another network namespace.
+    /// If there is one that cannot be read, is damaged, of another user, another schema, or another network
+    /// namespace.
     pub fn load(&self) -> Result<Loaded, JournalError> {
         let path = self.journal_path();
         let failed = file_error("read journal", &path);
@@ -135,12 +136,14 @@ impl State {
         Ok(if journal.boot_id == self.boot_id { Loaded::Journal(journal) } else { Loaded::OtherBoot })
     }
 
-    /// What no `apply` journals here, if the entry holds such: a journal is believed as a whole or not at all.
+    /// What no `apply` journals here, if the entry holds such: a journal is believed as a whole or not at
+    /// all.
     fn of_no_apply(&self, entry: &Entry) -> Option<String> {
         let path = entry.path.escape_debug();
         match Setting::from_path(&entry.path) {
             None => Some(format!("\"{path}\" in it is no file that tune sets")),
-            // What each irqbalance left alone; its form is its own, and a message to it is all that comes of it.
+            // What each irqbalance left alone; its form is its own, and a message to it is all that comes of
+            // it.
             Some(Setting::IrqbalanceBan) => None,
             Some(setting) if setting.is_host_wide() && !self.is_first => {
                 Some(format!("{path} in it belongs to the whole host, and no apply sets that from here"))
@@ -167,7 +170,8 @@ impl State {
             .map_err(file_error("write journal", &new))
             .and_then(|()| replace().map_err(|errno| file_error("replace journal", &path)(errno.into())));
         if stored.is_err() {
-            // The error above says what went wrong; a file that is left is no journal, and the next run replaces it.
+            // The error above says what went wrong; a file that is left is no journal, and the next run
+            // replaces it.
             let _ = self.unlink("json.new");
         }
         stored.and_then(|()| self.sync_directory())
@@ -208,8 +212,9 @@ impl State {
         self.sync_directory()
     }
 
-    /// Takes the journal away, durably, after its values were put back. What it held stays as `journal.COOKIE.restored` until
-    /// the next apply: that is how a `watch --repair` tells a restore from a journal that somebody has moved away.
+    /// Takes the journal away, durably, after its values were put back. What it held stays as
+    /// `journal.COOKIE.restored` until the next apply: that is how a `watch --repair` tells a restore from a
+    /// journal that somebody has moved away.
     ///
     /// # Errors
     /// If it cannot be renamed.

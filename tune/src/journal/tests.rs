@@ -117,7 +117,8 @@ fn the_oldest_value_of_a_path_is_kept() {
     assert_eq!(extended.entries, [entry("/a", "1"), entry("/b", "2"), entry("/c", "3")]);
 }
 
-/// The handler of IRQ 40 is named after the interface, which is `lan0` now; IRQ 41 has gone to another device.
+/// The handler of IRQ 40 is named after the interface, which is `lan0` now; IRQ 41 has gone to another
+/// device.
 #[test]
 fn an_interrupt_is_the_same_as_long_as_its_device_is() {
     let (_dir, _, state) = state();
@@ -133,7 +134,8 @@ fn an_interrupt_is_the_same_as_long_as_its_device_is() {
     assert_eq!(extended.entries, [eth0, nic]);
 }
 
-/// The channels changed, and with them the numbers: what each queue's interrupt held first is kept under the old number.
+/// The channels changed, and with them the numbers: what each queue's interrupt held first is kept under the
+/// old number.
 #[test]
 fn the_interrupt_of_a_queue_is_the_same_under_another_number() {
     let (_dir, _, state) = state();

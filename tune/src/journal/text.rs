@@ -1,7 +1,8 @@
 //! A journal as the text of its file, and back. Pure.
 //!
-//! The text carries a CRC-32 of the journal, so that one that is damaged, or that somebody has edited, is refused as a whole.
-//! It is no signature: whoever may write the file may also compute the checksum of what he wrote.
+//! The text carries a CRC-32 of the journal, so that one that is damaged, or that somebody has edited, is
+//! refused as a whole. It is no signature: whoever may write the file may also compute the checksum of what
+//! he wrote.
 
 use flate2::Crc;
 use serde::{Deserialize, Serialize};
@@ -36,15 +37,16 @@ pub(super) fn read(text: &str) -> Result<Journal, String> {
     if schema != SCHEMA {
         let tool = tool.escape_debug();
         return Err(format!(
-            "its schema is {schema} ({tool}), this program knows {SCHEMA}: restore with the tune that wrote it"
+            "its schema is {schema} ({tool}), this program knows {SCHEMA}: restore with the tune that wrote \
+             it"
         ));
     }
     let Sealed { crc32, journal } = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let found = checksum(&journal);
     if crc32 != found {
         return Err(format!(
-            "somebody has changed it, or it is damaged: its crc32 is \"{}\", and that of what it holds {found}; \
-             \"before\" in its entries is what was there, to be written back by hand",
+            "somebody has changed it, or it is damaged: its crc32 is \"{}\", and that of what it holds \
+             {found}; \"before\" in its entries is what was there, to be written back by hand",
             crc32.escape_debug()
         ));
     }

@@ -1,8 +1,10 @@
-//! Opening a file below the root in one system call, which the kernel does not let lead out of it (`openat2(2)`).
+//! Opening a file below the root in one system call, which the kernel does not let lead out of it
+//! (`openat2(2)`).
 //!
-//! On a large host ten thousand files are read, and to look each up by its links first (`realpath(3)`) is most of the time
-//! that takes. Where the call does not do (before Linux 5.6, forbidden by seccomp, a link that leads out of the root, a
-//! link that only the kernel can follow), the file is looked up the long way, and the error is the one of that way.
+//! On a large host ten thousand files are read, and to look each up by its links first (`realpath(3)`) is
+//! most of the time that takes. Where the call does not do (before Linux 5.6, forbidden by seccomp, a link
+//! that leads out of the root, a link that only the kernel can follow), the file is looked up the long way,
+//! and the error is the one of that way.
 
 use std::fs;
 use std::io;

@@ -8,8 +8,8 @@ use rustix::io::Errno;
 
 use crate::errno;
 
-const READ_ONLY: &str = "mounted read-only here, as in a container; mount /proc/sys, /proc/irq and /sys writable there \
-                         or run on the host";
+const READ_ONLY: &str = "mounted read-only here, as in a container; mount /proc/sys, /proc/irq and /sys \
+                         writable there or run on the host";
 const MANAGED: &str = "the kernel manages this interrupt; leave it with queues.irq = \"keep\"";
 
 /// What was tried.
@@ -29,7 +29,8 @@ pub(crate) enum Operation {
     Write(String),
 }
 
-/// A kernel file that could not be read or written. `Display` is one line with the errno's name and its meaning.
+/// A kernel file that could not be read or written. `Display` is one line with the errno's name and its
+/// meaning.
 #[derive(Debug)]
 pub struct KernelFileError {
     operation: Operation,
@@ -64,8 +65,8 @@ impl KernelFileError {
         matches!(self.operation, Operation::Write(_) | Operation::CheckWritable)
     }
 
-    /// What the errno means for this file and what to do, where that says more than the errno's own text. Sources:
-    /// kernel `kernel/irq/proc.c` `write_irq_affinity()`, `net/core/net-sysfs.c`.
+    /// What the errno means for this file and what to do, where that says more than the errno's own text.
+    /// Sources: kernel `kernel/irq/proc.c` `write_irq_affinity()`, `net/core/net-sysfs.c`.
     fn meaning(&self) -> Option<&'static str> {
         let errno = Errno::from_io_error(&self.source)?;
         let path = self.path.to_string_lossy();
@@ -120,8 +121,8 @@ impl KernelFileError {
 }
 
 /// What it takes to write a file. A sysctl's permissions are its own, which CAP_DAC_OVERRIDE does not touch
-/// (`proc_sys_permission()`), and those below `net` go by capability (`net_ctl_permissions()`); the files of queues ask
-/// for one when they are written (`store_rps_map()`).
+/// (`proc_sys_permission()`), and those below `net` go by capability (`net_ctl_permissions()`); the files of
+/// queues ask for one when they are written (`store_rps_map()`).
 fn who_may_write(path: &str) -> &'static str {
     if path.starts_with("/proc/sys/net/") {
         "permission denied; needs root or CAP_NET_ADMIN"

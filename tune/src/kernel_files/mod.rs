@@ -44,8 +44,8 @@ impl KernelFiles {
     /// Kernel files below `root`, written by [`DirectWrite`].
     ///
     /// # Errors
-    /// If `root` is not a directory that can be looked up, or its path leads through a link that only the kernel can
-    /// follow (`/proc/PID/root` of a process with another root or other mounts).
+    /// If `root` is not a directory that can be looked up, or its path leads through a link that only the
+    /// kernel can follow (`/proc/PID/root` of a process with another root or other mounts).
     pub fn open(root: impl AsRef<Path>) -> Result<Self, KernelFileError> {
         Self::with_writer(root, DirectWrite)
     }
@@ -73,8 +73,8 @@ impl KernelFiles {
         &self.root
     }
 
-    /// True if `/proc` or `/sys` below the root is the running kernel's own, also in a chroot or by a bind mount;
-    /// false for a captured tree.
+    /// True if `/proc` or `/sys` below the root is the running kernel's own, also in a chroot or by a bind
+    /// mount; false for a captured tree.
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.live
@@ -85,8 +85,8 @@ impl KernelFiles {
         file.is_ok_and(|file| write::is_kernel_file(&file).unwrap_or(false))
     }
 
-    /// The text of a file without its last newline. What is not UTF-8 in it (a driver may name its interrupt in
-    /// any bytes) is replaced by U+FFFD.
+    /// The text of a file without its last newline. What is not UTF-8 in it (a driver may name its interrupt
+    /// in any bytes) is replaced by U+FFFD.
     ///
     /// # Errors
     /// If the file cannot be found below the root or read.
@@ -99,8 +99,8 @@ impl KernelFiles {
         Ok(text)
     }
 
-    /// As [`KernelFiles::read`]; `None` if the file does not exist, or says so itself as `xps_cpus` of a device
-    /// with one TX queue does.
+    /// As [`KernelFiles::read`]; `None` if the file does not exist, or says so itself as `xps_cpus` of a
+    /// device with one TX queue does.
     ///
     /// # Errors
     /// As [`KernelFiles::read`], ENOENT excepted.
@@ -157,7 +157,8 @@ impl KernelFiles {
         Some(target.to_string_lossy().into_owned())
     }
 
-    /// The last component of a symbolic link's text, for example the driver's name; the target need not exist.
+    /// The last component of a symbolic link's text, for example the driver's name; the target need not
+    /// exist.
     #[must_use]
     pub fn link_name(&self, path: &str) -> Option<String> {
         let text = self.link_text(path)?;
@@ -173,8 +174,8 @@ impl KernelFiles {
     /// Checks that a file exists and that this process may write it, without writing.
     ///
     /// A file without any write permission is refused even to root: since Linux 6.12 that is how
-    /// `/proc/irq/N/smp_affinity_list` of a managed interrupt looks. The files of an interface ask for a capability only
-    /// when they are written (`netdev_store()`, `store_rps_map()`).
+    /// `/proc/irq/N/smp_affinity_list` of a managed interrupt looks. The files of an interface ask for a
+    /// capability only when they are written (`netdev_store()`, `store_rps_map()`).
     ///
     /// # Errors
     /// With the errno that a write would give.
@@ -224,8 +225,9 @@ pub(crate) fn has_net_admin() -> bool {
         .is_ok_and(|capabilities| capabilities.effective.contains(CapabilitySet::NET_ADMIN))
 }
 
-/// The path of a directory without links. A link below `/proc/PID` leads where its text does not: `/proc/PID/root` says
-/// `/`, and in a container that is another directory than `/` here, or the same one below other mounts.
+/// The path of a directory without links. A link below `/proc/PID` leads where its text does not:
+/// `/proc/PID/root` says `/`, and in a container that is another directory than `/` here, or the same one
+/// below other mounts.
 fn canonical_root(given: &Path) -> io::Result<PathBuf> {
     let there = directory_identity(given)?;
     let root = fs::canonicalize(given)?;

@@ -1,8 +1,8 @@
 //! What was read, listed and looked up through [`KernelFiles`], kept for `capture`.
 //!
-//! Below `/sys` the links that were followed are kept as links, so that a copy is walked as the original is. `/proc` has
-//! links too (`/proc/net` is `self/net`), but they lead to this process: there each file is kept under the path that was
-//! asked for.
+//! Below `/sys` the links that were followed are kept as links, so that a copy is walked as the original is.
+//! `/proc` has links too (`/proc/net` is `self/net`), but they lead to this process: there each file is kept
+//! under the path that was asked for.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
@@ -39,7 +39,8 @@ pub(super) struct Recorder(Mutex<Tree>);
 const MOST_LINKS: usize = 40;
 
 impl KernelFiles {
-    /// These files, and from now on all that is read, listed or looked up is kept, see [`KernelFiles::recorded`].
+    /// These files, and from now on all that is read, listed or looked up is kept, see
+    /// [`KernelFiles::recorded`].
     #[must_use]
     pub fn recording(mut self) -> Self {
         self.recorder = Some(Recorder::default());
@@ -63,8 +64,8 @@ impl KernelFiles {
         });
     }
 
-    /// Keeps a directory that was listed with its directories, links, and files of which the name is a number (what
-    /// `msi_irqs` says is in the names).
+    /// Keeps a directory that was listed with its directories, links, and files of which the name is a number
+    /// (what `msi_irqs` says is in the names).
     pub(super) fn note_list(&self, path: &str, names: &[String]) {
         self.note(|tree| {
             let real = self.walk(path, tree)?;

@@ -13,8 +13,8 @@ const SYSFS_MAGIC: FsWord = 0x6265_6572;
 
 /// Writes one value to one existing file.
 ///
-/// [`DirectWrite`] is the real one. A closure is one too, so that a test can fail the n-th write or a path and
-/// hand the others to `DirectWrite`.
+/// [`DirectWrite`] is the real one. A closure is one too, so that a test can fail the n-th write or a path
+/// and hand the others to `DirectWrite`.
 pub trait KernelWrite: Send + Sync {
     /// Writes `value` to `file`, a path of this process (the root is part of it).
     ///
@@ -31,9 +31,10 @@ impl<F: Fn(&Path, &str) -> io::Result<()> + Send + Sync> KernelWrite for F {
 
 /// Opens the file without create or truncate and writes the value in one `write(2)`.
 ///
-/// A file of a captured tree lies on a disk, where a shorter value would leave the end of a longer one behind:
-/// on neither procfs nor sysfs the value gets the newline that the kernel would show, and newlines as far as the
-/// old value reached, which are then cut off. So there, too, one write makes the file mean the new value.
+/// A file of a captured tree lies on a disk, where a shorter value would leave the end of a longer one
+/// behind: on neither procfs nor sysfs the value gets the newline that the kernel would show, and newlines as
+/// far as the old value reached, which are then cut off. So there, too, one write makes the file mean the new
+/// value.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DirectWrite;
 
@@ -41,7 +42,8 @@ impl KernelWrite for DirectWrite {
     fn write(&self, file: &Path, value: &str) -> io::Result<()> {
         let file = OpenOptions::new().write(true).open(file)?;
         if is_kernel_file(&file)? {
-            // A write of no bytes does not reach a sysctl (`proc_sys_call_handler()`); an empty line empties it.
+            // A write of no bytes does not reach a sysctl (`proc_sys_call_handler()`); an empty line empties
+            // it.
             let bytes = if value.is_empty() { b"\n" } else { value.as_bytes() };
             return write_once(&file, bytes);
         }

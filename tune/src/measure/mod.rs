@@ -1,7 +1,8 @@
 //! Counters of the live machine, read before and after and subtracted.
 //!
-//! `softirqs` and `softnet` are parsers of text; whoever opens the file adds its path to the error. Both files count
-//! for the whole host, not for one network namespace or process. `perf_events` counts for one process.
+//! `softirqs` and `softnet` are parsers of text; whoever opens the file adds its path to the error. Both
+//! files count for the whole host, not for one network namespace or process. `perf_events` counts for one
+//! process.
 
 pub mod perf_events;
 pub mod softirqs;

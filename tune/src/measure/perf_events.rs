@@ -1,5 +1,5 @@
-//! Counters of one process as in `perf stat -p`: software events, and hardware events where the machine has a PMU
-//! (`perf_event_open(2)`).
+//! Counters of one process as in `perf stat -p`: software events, and hardware events where the machine has a
+//! PMU (`perf_event_open(2)`).
 
 use std::io;
 
@@ -12,8 +12,8 @@ pub struct PerfEvents {
     events: Vec<(&'static str, Result<Counter, io::Error>)>,
 }
 
-/// What the counters show at one moment, or between two. `None`: the machine or its permissions do not give this
-/// event.
+/// What the counters show at one moment, or between two. `None`: the machine or its permissions do not give
+/// this event.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct PerfReading {
     /// Time on a CPU, user and kernel, nanoseconds. Softirqs that ran on top of the process count too.
@@ -36,9 +36,9 @@ pub struct PerfReading {
 
 impl PerfEvents {
     /// Attaches to a thread (a process's number is that of its first thread) and starts counting. Threads and
-    /// processes that it starts from now on are counted too (`inherit`), those that it has already started are not:
-    /// to count a whole process, attach while it has a single thread. An event that cannot be had is left out;
-    /// [`PerfEvents::refusals`] says why.
+    /// processes that it starts from now on are counted too (`inherit`), those that it has already started
+    /// are not: to count a whole process, attach while it has a single thread. An event that cannot be had is
+    /// left out; [`PerfEvents::refusals`] says why.
     #[must_use]
     pub fn attach(pid: i32) -> Self {
         let events = vec![
@@ -54,8 +54,9 @@ impl PerfEvents {
         Self { events }
     }
 
-    /// The events that could not be had, by the names that `perf list` uses, and why: ENOENT and EOPNOTSUPP mean
-    /// that the machine has no such counter, EACCES and EPERM that `kernel.perf_event_paranoid` forbids it.
+    /// The events that could not be had, by the names that `perf list` uses, and why: ENOENT and EOPNOTSUPP
+    /// mean that the machine has no such counter, EACCES and EPERM that `kernel.perf_event_paranoid` forbids
+    /// it.
     pub fn refusals(&self) -> impl Iterator<Item = (&'static str, &io::Error)> {
         self.events.iter().filter_map(|(name, event)| Some((*name, event.as_ref().err()?)))
     }

@@ -49,8 +49,8 @@ impl SoftirqCounts {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "                    CPU0       CPU2       \n          HI:          0          1\n      \
-                        NET_RX: 4294967295     147183\n       BLOCK:          0      29278\n";
+    const TEXT: &str = "                    CPU0       CPU2       \n          HI:          0          \
+                        1\n      NET_RX: 4294967295     147183\n       BLOCK:          0      29278\n";
 
     #[test]
     fn counts_are_of_the_cpus_in_the_heading() {

@@ -1,5 +1,5 @@
-//! `/proc/net/softnet_stat`: what the network softirq of each online CPU has done since boot (`softnet_seq_show()` in
-//! net/core/net-procfs.c). Pure.
+//! `/proc/net/softnet_stat`: what the network softirq of each online CPU has done since boot
+//! (`softnet_seq_show()` in net/core/net-procfs.c). Pure.
 
 use super::ParseError;
 use crate::cpu_set::Cpu;
@@ -9,12 +9,13 @@ use crate::cpu_set::Cpu;
 pub struct SoftnetStat {
     /// The CPU.
     pub cpu: Cpu,
-    /// Packets given to the protocols (column 1), counted by `__netif_receive_skb_core()` on the CPU that does it:
-    /// for a packet that RPS moves, the CPU that it is moved to.
+    /// Packets given to the protocols (column 1), counted by `__netif_receive_skb_core()` on the CPU that
+    /// does it: for a packet that RPS moves, the CPU that it is moved to.
     pub processed: u32,
     /// Packets dropped because the backlog was full (column 2): `net.core.netdev_max_backlog`.
     pub dropped: u32,
-    /// Softirqs that ended with work left because `netdev_budget` or `netdev_budget_usecs` was used up (column 3).
+    /// Softirqs that ended with work left because `netdev_budget` or `netdev_budget_usecs` was used up
+    /// (column 3).
     pub time_squeeze: u32,
     /// Times this CPU was interrupted by another one to take packets that RPS moved to it (column 10); one
     /// interrupt can bring several packets.
@@ -22,8 +23,8 @@ pub struct SoftnetStat {
 }
 
 impl SoftnetStat {
-    /// Reads all lines. Since Linux 5.10 column 13 is the CPU; before, the lines are taken as CPU 0, 1, 2, …, which
-    /// is right as long as none is offline.
+    /// Reads all lines. Since Linux 5.10 column 13 is the CPU; before, the lines are taken as CPU 0, 1, 2, …,
+    /// which is right as long as none is offline.
     ///
     /// # Errors
     /// If a line has fewer than 10 columns or one of those that are read is not a number of 32 bits in hex.
@@ -71,8 +72,10 @@ mod tests {
     use super::*;
 
     const LINUX_6_18: &str = "\
-0003d2c9 00000000 00000001 00000000 00000000 00000000 00000000 00000000 00000000 00000039 00000000 00000000 00000000 00000000 00000000
-000338e1 00000002 00000003 00000000 00000000 00000000 00000000 00000000 00000000 000000ac 00000000 00000000 00000005 00000000 00000000
+0003d2c9 00000000 00000001 00000000 00000000 00000000 00000000 00000000 00000000 00000039 00000000 00000000 \
+00000000 00000000 00000000
+000338e1 00000002 00000003 00000000 00000000 00000000 00000000 00000000 00000000 000000ac 00000000 00000000 \
+00000005 00000000 00000000
 ";
 
     #[test]

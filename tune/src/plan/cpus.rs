@@ -5,8 +5,9 @@ use crate::cpu_set::CpuSet;
 use crate::host::{CpuPlace, Nic, NicHost, Topology};
 use crate::profile::{CpuChoice, Placement};
 
-/// The CPUs of the workers. `online` is what is online, allowed, and not isolated; a list must be online, and may name
-/// isolated CPUs and such as are not allowed to this process, since a server may be started elsewhere.
+/// The CPUs of the workers. `online` is what is online, allowed, and not isolated; a list must be online, and
+/// may name isolated CPUs and such as are not allowed to this process, since a server may be started
+/// elsewhere.
 pub(super) fn workers(
     choice: &CpuChoice,
     topology: &Topology,
@@ -17,12 +18,14 @@ pub(super) fn workers(
         CpuChoice::List(cpus) => {
             check_online(cpus, topology)?;
             let allowed = topology.allowed.as_ref().unwrap_or(&topology.online);
-            // An isolated CPU is never in the mask that a process inherits, and a server may pin threads there.
+            // An isolated CPU is never in the mask that a process inherits, and a server may pin threads
+            // there.
             let outside = cpus.difference(allowed).difference(&isolated(topology));
             if !outside.is_empty() {
                 desired.notes.push(format!(
-                    "the workers' CPUs {outside} are outside of {allowed}, the CPUs that this process may use (cpuset of \
-                     its cgroup, taskset): a server that is started from here cannot pin its threads to them"
+                    "the workers' CPUs {outside} are outside of {allowed}, the CPUs that this process may \
+                     use (cpuset of its cgroup, taskset): a server that is started from here cannot pin its \
+                     threads to them"
                 ));
             }
             Ok(cpus.clone())
@@ -47,13 +50,15 @@ fn online(topology: &Topology, desired: &mut Desired) -> Result<CpuSet, PlanErro
     }
     if !isolated.is_empty() {
         desired.notes.push(format!(
-            "cpus = \"online\" leaves out CPUs {isolated}, which are isolated (isolcpus, nohz_full): a list may name them"
+            "cpus = \"online\" leaves out CPUs {isolated}, which are isolated (isolcpus, nohz_full): a list \
+             may name them"
         ));
     }
     let outside = usable.difference(&cpus);
     if !outside.is_empty() {
         desired.notes.push(format!(
-            "cpus = \"online\" leaves out CPUs {outside}, which this process may not use (cpuset of its cgroup, taskset)"
+            "cpus = \"online\" leaves out CPUs {outside}, which this process may not use (cpuset of its \
+             cgroup, taskset)"
         ));
     }
     Ok(cpus)
@@ -126,8 +131,9 @@ pub(super) fn note_unreached(
     if !unreached.is_empty() {
         let policy = if matches!(placement, Placement::Pack(_)) { "{ pack }" } else { "\"numa-local\"" };
         desired.notes.push(format!(
-            "queues.placement = {policy}: the packets of {} are processed on CPUs {cpus} only; those of the workers \
-             beside them, {unreached}, get connections from it only where listeners are not chosen by CPU",
+            "queues.placement = {policy}: the packets of {} are processed on CPUs {cpus} only; those of the \
+             workers beside them, {unreached}, get connections from it only where listeners are not chosen \
+             by CPU",
             nic.name
         ));
     }

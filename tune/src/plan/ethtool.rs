@@ -1,46 +1,19 @@
 //! Channels, rings, RSS, coalescing and features: what the driver has of what is asked for. Pure.
 
+mod drivers;
 #[cfg(test)]
 mod tests;
 
-use super::{Desired, PlanError, Skipped, cpus};
+use drivers::{ADAPTIVE_USECS, ARFS, NTUPLE_HURTS, RSS_LIMIT_X550, RSS_LIMITS, RSS_TABLE_X550};
+
+use super::{Desired, PlanError, cpus};
 use crate::cpu_set::CpuSet;
-use crate::host::ethtool::{Channels, CoalesceField, Knob, Limited, NTUPLE, RssTable, is_even, rounds_to};
+use crate::host::ethtool::{
+    Channels, CoalesceField, Knob, Limited, NTUPLE, RssTable, is_even, rounded, rounds_to,
+};
 use crate::host::{Ethtool, Host, NicHost};
 use crate::profile::{ChannelCount, ChannelsWish, EthtoolWishes, FeaturesWish, Profile, RingsWish};
 use crate::setting::{Setting, Value};
-
-/// The most queues over which RSS spreads, where it is less than the channels that a driver takes (perftune.py,
-/// `__max_rx_queue_count`). More would receive nothing.
-const RSS_LIMITS: [(&str, u32); 4] = [("ixgbe", 16), ("ixgbevf", 4), ("i40e", 64), ("iavf", 16)];
-
-/// As ixgbe has it of an X550 or later (`IXGBE_MAX_RSS_INDICES_X550`), which has a table of 512 entries, where those before
-/// have 128 (`ixgbe_rss_indir_tbl_entries()`).
-const RSS_LIMIT_X550: u32 = 63;
-const RSS_TABLE_X550: usize = 512;
-
-/// Drivers without a switch to adapt the delay, and the numbers that stand for it (`ixgbe_set_coalesce()`,
-/// `igb_set_coalesce()`, `e1000_set_coalesce()`): no microseconds.
-const ADAPTIVE_USECS: [(&str, &[u32]); 6] = [
-    ("e1000e", &[1, 3, 4]),
-    ("igb", &[1, 3]),
-    ("igbvf", &[1, 3]),
-    ("igc", &[1, 3]),
-    ("ixgbe", &[1]),
-    ("ixgbevf", &[1]),
-];
-
-/// The drivers, as sysfs names them, with `ndo_rx_flow_steer` in Linux 6.12: accelerated RFS.
-const ARFS: [&str; 8] = ["bnxt_en", "enic", "hns3", "ice", "mlx4_core", "mlx5_core", "qede", "sfc"];
-
-/// Drivers in which the switch does harm, and which.
-const NTUPLE_HURTS: [(&str, &str); 2] = [
-    (
-        "ixgbe",
-        "on ixgbe it switches ATR off and resets the port (ixgbe_set_features), and it has no accelerated RFS",
-    ),
-    ("i40e", "on i40e it replaces ATR and resets the port (i40e_set_ntuple), and it has no accelerated RFS"),
-];
 
 /// Plans the sections. What the host cannot have is skipped, or refused where the section says `require`.
 pub(super) fn plan(
@@ -138,12 +111,7 @@ impl Planner<'_> {
 
     /// Skips a wish, or refuses the profile.
     fn cannot(&mut self, require: bool, key: &str, reason: String) -> Result<(), PlanError> {
-        let wish = format!("{key} of {}", self.on.nic.name);
-        if require {
-            return Err(PlanError::Required { wish, reason });
-        }
-        self.desired.skipped.push(Skipped { wish, reason });
-        Ok(())
+        self.desired.cannot(require, format!("{key} of {}", self.on.nic.name), reason)
     }
 
     /// Why something is not known.
@@ -215,14 +183,13 @@ impl Planner<'_> {
             }
             let wanted = asked.min(place.max);
             let mut reason = format!("{key} = {asked}");
-            if !rounds_to(wanted, place.now) {
-                place.now = wanted;
-            } else if place.now != wanted {
-                reason = format!(
-                    "{key} = {wanted} of {}: the driver rounds it to {}",
-                    self.on.nic.name, place.now
-                );
-                self.desired.notes.push(reason.clone());
+            match self.rounding(wanted, place.now) {
+                None => place.now = wanted,
+                Some(_) if place.now == wanted => {}
+                Some(why) => {
+                    reason = format!("{key} = {wanted} of {}: {why}", self.on.nic.name);
+                    self.desired.notes.push(reason.clone());
+                }
             }
             reasons.push(reason);
         }
@@ -232,8 +199,21 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Equal over the queues that there will be. A table that is so already, in whatever order, is left; so is one that
-    /// the driver will fill anew for another number of channels: it is looked at again after that.
+    /// How the driver may have made `found` descriptors of as many as are `wanted`; `None` if it has not.
+    fn rounding(&self, wanted: u32, found: u32) -> Option<String> {
+        match rounded(self.driver(), wanted) {
+            Some(made) => (made == found).then(|| format!("the driver rounds it to {found}")),
+            None => rounds_to(wanted, found).then(|| {
+                format!(
+                    "it has {found}, as a driver has that rounds {wanted}; whether this one does is not known"
+                )
+            }),
+        }
+    }
+
+    /// Equal over the queues that there will be. A table that is so already, in whatever order, is left; so
+    /// is one that the driver will fill anew for another number of channels: it is looked at again after
+    /// that.
     fn table(&mut self, require: bool, queues: Option<Channels>) -> Result<(), PlanError> {
         const KEY: &str = "rss.table";
         let Some(rss) = self.on.ethtool.rss.as_ref().filter(|rss| !rss.table.is_empty()) else {
@@ -250,7 +230,8 @@ impl Planner<'_> {
             }
         } else if wanted != now && is_even(&rss.table, now) {
             self.desired.notes.push(format!(
-                "rss.table of {}: the driver fills the table anew for {wanted} channels; it is looked at again then",
+                "rss.table of {}: the driver fills the table anew for {wanted} channels; it is looked at \
+                 again then",
                 self.on.nic.name
             ));
         } else {
@@ -289,8 +270,8 @@ impl Planner<'_> {
     }
 }
 
-/// Channels for `rx` receive and `tx` transmit queues, as the driver has them: combined ones where there are any, else of
-/// each kind. (Some drivers refuse a mixture of the two.)
+/// Channels for `rx` receive and `tx` transmit queues, as the driver has them: combined ones where there are
+/// any, else of each kind. (Some drivers refuse a mixture of the two.)
 fn lay(mut channels: Channels, rx: u32, tx: u32) -> Channels {
     let to = |limited: Option<Limited>, number: u32| {
         limited.map(|limited| Limited { now: number.min(limited.max), ..limited })
@@ -306,8 +287,8 @@ fn lay(mut channels: Channels, rx: u32, tx: u32) -> Channels {
     channels
 }
 
-/// The host with as many queues as it will have after the planned channels: the first ones, as they are now. What a new
-/// queue will hold, and which interrupt it gets, is found out when it is there.
+/// The host with as many queues as it will have after the planned channels: the first ones, as they are now.
+/// What a new queue will hold, and which interrupt it gets, is found out when it is there.
 ///
 /// # Errors
 /// If somebody told the interrupts of now: they are not those that the driver will ask for.
@@ -340,8 +321,8 @@ fn resized(on: &NicHost, desired: &mut Desired) -> Option<Channels> {
     let mut ethtool = on.ethtool.clone();
     ethtool.set(Knob::Channels, &after.to_string()).ok()?;
     desired.notes.push(format!(
-        "{} goes from {before} to {after}: its interrupts and queues are discovered and planned again after that; what is \
-         said of them here is of those of now",
+        "{} goes from {before} to {after}: its interrupts and queues are discovered and planned again after \
+         that; what is said of them here is of those of now",
         setting.path()
     ));
     ethtool.channels

@@ -90,7 +90,8 @@ mod tests {
         let ban = |daemons: &[&[u32]]| planned("", running(daemons)).unwrap();
         assert_eq!(ban(&[&[]]), (Some("40 41".into()), vec![]));
         assert_eq!(ban(&[&[0, 9, 41, 100]]), (Some("0 9 40 41 100".into()), vec![]));
-        // Of two daemons what both leave alone counts: 9 is the business of one, 40 must be banned by the other, too.
+        // Of two daemons what both leave alone counts: 9 is the business of one, 40 must be banned by the
+        // other, too.
         assert_eq!(ban(&[&[9, 40], &[7, 8]]), (Some("40 41".into()), vec![]));
     }
 

@@ -30,7 +30,8 @@ pub struct Desired {
     pub kept: Vec<Kept>,
     /// What the profile asks for and the host, its driver or its kernel does not have.
     pub skipped: Vec<Skipped>,
-    /// What who applies the profile should know, as what is not known before it is written: one sentence each.
+    /// What who applies the profile should know, as what is not known before it is written: one sentence
+    /// each.
     pub notes: Vec<String>,
 }
 
@@ -39,6 +40,15 @@ impl Desired {
     pub(crate) fn set(&mut self, setting: Setting, value: Value, reason: impl Into<String>) {
         self.reasons.insert(setting.clone(), reason.into());
         self.settings.insert(setting, value);
+    }
+
+    /// Skips a wish that the host cannot have, or refuses the profile where it requires it.
+    fn cannot(&mut self, require: bool, wish: String, reason: String) -> Result<(), PlanError> {
+        if require {
+            return Err(PlanError::Required { wish, reason });
+        }
+        self.skipped.push(Skipped { wish, reason });
+        Ok(())
     }
 }
 
@@ -80,8 +90,8 @@ pub enum PlanError {
     },
     /// `cpus = "online"`, and none is left.
     #[error(
-        "cpus = \"online\" leaves no CPU: online are {online}, isolated {isolated}, allowed {allowed}; name the workers' \
-         CPUs with --cpus"
+        "cpus = \"online\" leaves no CPU: online are {online}, isolated {isolated}, allowed {allowed}; name \
+         the workers' CPUs with --cpus"
     )]
     NoWorkerCpus {
         /// Those that are online.
@@ -93,8 +103,8 @@ pub enum PlanError {
     },
     /// `placement = "numa-local"` on a host with several nodes, of which the NIC's is not known.
     #[error(
-        "queues.placement = \"numa-local\": the NUMA node of {interface} is not known, and this host has {nodes} nodes; \
-         name the CPUs: placement = {{ pack = \"LIST\" }}"
+        "queues.placement = \"numa-local\": the NUMA node of {interface} is not known, and this host has \
+         {nodes} nodes; name the CPUs: placement = {{ pack = \"LIST\" }}"
     )]
     UnknownNode {
         /// The interface.
@@ -104,8 +114,8 @@ pub enum PlanError {
     },
     /// `placement = "numa-local"`, and no worker is there.
     #[error(
-        "queues.placement = \"numa-local\": {interface} is on node {nodes}, and none of the workers' CPUs {workers} is on \
-         node {nodes}; choose others with --cpus"
+        "queues.placement = \"numa-local\": {interface} is on node {nodes}, and none of the workers' CPUs \
+         {workers} is on node {nodes}; choose others with --cpus"
     )]
     NoLocalCpus {
         /// The interface.
@@ -129,7 +139,8 @@ pub enum PlanError {
     #[error(
         "interface {interface} stands on {}", match list(lower).as_str() {
             "" => "others, of which none has a device: there is nothing to tune".to_owned(),
-            lower => format!("{lower}: their queues and interrupts carry its packets; tune each of them with --interface"),
+            lower => format!("{lower}: their queues and interrupts carry its packets; tune each of them with \
+                              --interface"),
         }
     )]
     Stacked {
@@ -143,8 +154,8 @@ pub enum PlanError {
     NoQueues(InterfaceName),
     /// The queue map is ambiguous or incomplete.
     #[error(
-        "the interrupts of {interface} cannot be placed: {reason}; set queues.irq = \"keep\" to leave them alone \
-         and, where it has a queue for each CPU, queues.rps to a fixed choice"
+        "the interrupts of {interface} cannot be placed: {reason}; set queues.irq = \"keep\" to leave them \
+         alone and, where it has a queue for each CPU, queues.rps to a fixed choice"
     )]
     QueueMap {
         /// The interface.
@@ -154,21 +165,23 @@ pub enum PlanError {
     },
     /// `--map` and another number of channels.
     #[error(
-        "--map tells the interrupts that {0} has now, and for another number of channels its driver asks for others: set \
-         channels.count first, without --map and with queues.irq = \"keep\", and then map those that are there"
+        "--map tells the interrupts that {0} has now, and for another number of channels its driver asks for \
+         others: set channels.count first, without --map and with queues.irq = \"keep\", and then map those \
+         that are there"
     )]
     MapOfOtherChannels(InterfaceName),
-    /// With a queue for each CPU `rps = "auto"` asks whether the interrupts fire there, and `irq = "keep"` leaves that to
-    /// whoever placed them.
+    /// With a queue for each CPU `rps = "auto"` asks whether the interrupts fire there, and `irq = "keep"`
+    /// leaves that to whoever placed them.
     #[error(
-        "queues.rps = \"auto\" follows from where tune places the interrupts of {0}, which has a queue for each CPU, and \
-         queues.irq = \"keep\" leaves them; set queues.rps to \"queue-cpu\", \"off\" or \"keep\""
+        "queues.rps = \"auto\" follows from where tune places the interrupts of {0}, which has a queue for \
+         each CPU, and queues.irq = \"keep\" leaves them; set queues.rps to \"queue-cpu\", \"off\" \
+         or \"keep\""
     )]
     AutoRpsOfKeptIrqs(InterfaceName),
     /// No housekeeping CPU is left to receive packets through RPS.
     #[error(
-        "RPS of {interface} rx-{queue} would go to CPUs {cpus}, all of them isolated (isolcpus, nohz_full): the \
-         kernel refuses that; set queues.rps = \"off\" or choose other CPUs with --cpus"
+        "RPS of {interface} rx-{queue} would go to CPUs {cpus}, all of them isolated (isolcpus, nohz_full): \
+         the kernel refuses that; set queues.rps = \"off\" or choose other CPUs with --cpus"
     )]
     IsolatedCpus {
         /// The interface.
@@ -188,19 +201,14 @@ pub enum PlanError {
     },
     /// `rps_default = "workers"`, and the kernel would take all of them out.
     #[error(
-        "queues.rps_default = \"workers\": the workers' CPUs {0} are all isolated (isolcpus, nohz_full), and the kernel \
-         refuses that; write \"off\" or \"keep\""
+        "queues.rps_default = \"workers\": the workers' CPUs {0} are all isolated (isolcpus, nohz_full), and \
+         the kernel refuses that; write \"off\" or \"keep\""
     )]
     IsolatedDefault(CpuSet),
-    /// A sysctl does not exist here.
-    #[error(
-        "sysctl {0} does not exist on this kernel or in this network namespace ({path}); \
-         remove it from the profile", path = .0.path()
-    )]
-    NoSysctl(SysctlName),
     /// A sysctl holds another number of fields, or words where numbers are asked for.
     #[error(
-        "sysctl {name} holds \"{found}\" here, to which \"{asked}\" cannot be compared; give a value of that form"
+        "sysctl {name} holds \"{found}\" here, to which \"{asked}\" cannot be compared; give a value of that \
+         form"
     )]
     SysctlShape {
         /// The sysctl.

@@ -20,7 +20,8 @@ pub(super) fn plan(profile: &Profile, host: &NicHost, rx: &[Layout], tx: &[Layou
     if !host.netdev.has_threads() {
         if threaded.is_some() && nic.napi.get(&NapiFile::Threaded) == Some(&0) {
             desired.notes.push(format!(
-                "napi.threaded makes the threads of {}: apply once more, and each is bound to the CPU of its queue",
+                "napi.threaded makes the threads of {}: apply once more, and each is bound to the CPU of its \
+                 queue",
                 nic.name
             ));
         }

@@ -1,6 +1,6 @@
 //! The CPU governor and how the interface polls: only what the profile asks for. Pure.
 
-use super::{Desired, PlanError, Skipped};
+use super::{Desired, PlanError};
 use crate::cpu_set::CpuSet;
 use crate::host::{Host, NapiFile, Nic};
 use crate::profile::{NapiWish, Profile};
@@ -33,11 +33,11 @@ pub(super) fn plan_governor(
     let wish = format!("cpu.governor = \"{wanted}\"");
     if !without.is_empty() {
         let reason = format!("CPUs {without} have no cpufreq, as in a virtual machine");
-        cannot(profile.cpu.require, wish.clone(), reason, desired)?;
+        desired.cannot(profile.cpu.require, wish.clone(), reason)?;
     }
     if !lacking.is_empty() {
         let reason = format!("CPUs {lacking} have other governors: {available}");
-        cannot(profile.cpu.require, wish, reason, desired)?;
+        desired.cannot(profile.cpu.require, wish, reason)?;
     }
     Ok(())
 }
@@ -58,30 +58,30 @@ fn plan_napi_of(wishes: &NapiWish, nic: &Nic, desired: &mut Desired) -> Result<(
             None => {
                 let path = file.path(&nic.name);
                 let reason = format!("there is no {path}, which Linux {} brought", file.since());
-                cannot(wishes.require, format!("{key} of {}", nic.name), reason, desired)?;
+                desired.cannot(wishes.require, format!("{key} of {}", nic.name), reason)?;
             }
         }
     }
-    let deferred = wishes.files.get(&NapiFile::DeferHardIrqs).is_some_and(|polls| *polls > 0);
-    if deferred && !wishes.files.contains_key(&NapiFile::GroFlushTimeout) {
-        let timeout = nic.napi.get(&NapiFile::GroFlushTimeout).copied().unwrap_or_default();
-        if timeout == 0 {
-            let reason = "without napi.gro_flush_timeout, which is 0, the kernel defers no interrupt";
-            let wish = format!("napi.napi_defer_hard_irqs of {}", nic.name);
-            desired.settings.remove(&Setting::Napi(nic.name.clone(), NapiFile::DeferHardIrqs));
-            desired.reasons.remove(&Setting::Napi(nic.name.clone(), NapiFile::DeferHardIrqs));
-            cannot(wishes.require, wish, reason.to_owned(), desired)?;
+    for (file, other, alone) in [
+        (NapiFile::DeferHardIrqs, NapiFile::GroFlushTimeout, "the kernel defers no interrupt"),
+        (
+            NapiFile::GroFlushTimeout,
+            NapiFile::DeferHardIrqs,
+            "the kernel defers no interrupt and only holds longer what GRO merges; say napi_defer_hard_irqs \
+             = 0 too if that is meant",
+        ),
+    ] {
+        let asked = wishes.files.get(&file).is_some_and(|value| *value > 0);
+        let of_host = nic.napi.get(&other).copied().unwrap_or_default();
+        if asked && of_host == 0 && !wishes.files.contains_key(&other) {
+            let setting = Setting::Napi(nic.name.clone(), file);
+            desired.settings.remove(&setting);
+            desired.reasons.remove(&setting);
+            let wish = format!("napi.{} of {}", file.name(), nic.name);
+            let reason = format!("without napi.{}, which is 0, {alone}", other.name());
+            desired.cannot(wishes.require, wish, reason)?;
         }
     }
-    Ok(())
-}
-
-/// Skips a wish, or refuses the profile.
-fn cannot(require: bool, wish: String, reason: String, desired: &mut Desired) -> Result<(), PlanError> {
-    if require {
-        return Err(PlanError::Required { wish, reason });
-    }
-    desired.skipped.push(Skipped { wish, reason });
     Ok(())
 }
 
@@ -144,9 +144,8 @@ mod tests {
         );
         assert_eq!(
             skipped,
-            [
-                "napi.threaded = true of eth0: there is no /sys/class/net/eth0/threaded, which Linux 5.12 brought"
-            ]
+            ["napi.threaded = true of eth0: there is no /sys/class/net/eth0/threaded, which Linux 5.12 \
+                 brought"]
         );
         assert!(planned("[napi]\nthreaded = true\nrequire = true").unwrap_err().contains("requires it"));
         assert_eq!(planned("[napi]\nthreaded = \"keep\""), Ok((vec![], vec![])));
@@ -157,5 +156,19 @@ mod tests {
         let (set, skipped) = planned("[napi]\nnapi_defer_hard_irqs = 2").unwrap();
         assert_eq!(set, [""; 0]);
         assert!(skipped[0].contains("without napi.gro_flush_timeout"), "{skipped:?}");
+    }
+
+    /// `napi_complete_done()` in `net/core/dev.c`: without a deferred interrupt the timer only holds what GRO
+    /// has merged.
+    #[test]
+    fn a_timeout_alone_would_only_hold_packets_back() {
+        let (set, skipped) = planned("[napi]\ngro_flush_timeout = 20000").unwrap();
+        assert_eq!(set, [""; 0]);
+        assert!(skipped[0].contains("without napi.napi_defer_hard_irqs, which is 0"), "{skipped:?}");
+        let refused = planned("[napi]\ngro_flush_timeout = 20000\nrequire = true").unwrap_err();
+        assert!(refused.contains("napi.gro_flush_timeout of eth0"), "{refused}");
+        for other in ["gro_flush_timeout = 0", "gro_flush_timeout = 20000\nnapi_defer_hard_irqs = 0"] {
+            assert_eq!(planned(&format!("[napi]\n{other}")).unwrap().1, [""; 0], "{other}");
+        }
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn plan(
         let laid = lay_out(queues, on, &host.topology, workers, &mut taken, desired)?;
         laid.plan_irqs(queues, desired)?;
         napi_threads::plan(profile, on, &laid.rx, &laid.tx, desired);
-        laid.plan_xps(queues.xps, desired);
+        laid.plan_xps(queues, desired);
         laid.plan_rps(queues, desired)?;
         laid.plan_rps_flow_cnt(queues.rps_flow_cnt, desired);
         note_idle_queues(on, desired);
@@ -44,8 +44,8 @@ pub(super) fn plan(
     plan_rps_default(queues.rps_default, host, workers, desired)
 }
 
-/// RX and TX queues are laid out each for themselves, except where one interrupt serves both of a number: then they
-/// must agree, the larger number of queues decides, and the fewer queues of the other direction share its CPUs.
+/// RX and TX queues are laid out each for themselves, except where one interrupt serves both of a number: the
+/// larger number of queues then decides, and the fewer queues of the other direction share its CPUs.
 fn lay_out<'a>(
     queues: &Queues,
     on: &'a NicHost,
@@ -126,9 +126,10 @@ impl Laid<'_> {
                     && *affinity != wanted
                 {
                     desired.notes.push(format!(
-                        "{} is to be {wanted} and holds {affinity}, and it is read-only: the kernel manages this interrupt \
-                         ({}), and apply will refuse; leave all of them with queues.irq = \"keep\" and, where there is a \
-                         queue for each CPU, queues.rps set to a fixed choice",
+                        "{} is to be {wanted} and holds {affinity}, and it is read-only: the kernel manages \
+                         this interrupt ({}), and apply will refuse; leave all of them with queues.irq \
+                         = \"keep\" and, where there is a queue for each CPU, queues.rps set to a fixed \
+                         choice",
                         setting.path(),
                         row.name
                     ));
@@ -141,7 +142,8 @@ impl Laid<'_> {
 
     /// A device with one TX queue has no `xps_cpus`. While `xps_rxqs` is not empty the kernel asks it first
     /// (`get_xps_queue()` in `net/core/dev.c`).
-    fn plan_xps(&self, policy: XpsPolicy, desired: &mut Desired) {
+    fn plan_xps(&self, wishes: &Queues, desired: &mut Desired) {
+        let policy = wishes.xps;
         if policy == XpsPolicy::Keep {
             return;
         }
@@ -151,7 +153,7 @@ impl Laid<'_> {
                 let setting = Setting::XpsCpus(nic.name.clone(), queue.index);
                 let (cpus, reason) = match policy {
                     XpsPolicy::Off => (CpuSet::new(), "queues.xps = \"off\"".to_owned()),
-                    _ => (layout.senders.clone(), self.why_senders(queue.index, layout)),
+                    _ => (layout.senders.clone(), self.why_senders(wishes, queue.index, layout)),
                 };
                 desired.set(setting, Value::Mask(cpus), reason);
             }
@@ -183,9 +185,15 @@ impl Laid<'_> {
         }
     }
 
-    fn why_senders(&self, queue: QueueIndex, layout: &Layout) -> String {
+    fn why_senders(&self, wishes: &Queues, queue: QueueIndex, layout: &Layout) -> String {
         let Layout { senders, group, cpu, .. } = layout;
-        let completes = format!("tx-{queue} completes on CPU {cpu}");
+        let own_irq = self.on.queue_irqs.tx(queue).is_some_and(|row| row.serves != Serves::All);
+        let completes = if own_irq && wishes.irq == IrqPolicy::QueueCpu {
+            format!("tx-{queue} completes on CPU {cpu}")
+        } else {
+            // A virtual interface has no completions; those of an interrupt that is kept come where it is.
+            format!("tx-{queue} belongs to CPU {cpu}")
+        };
         if senders.len() == 1 {
             format!("{completes}, which sends on it alone")
         } else if senders == group {
@@ -201,8 +209,8 @@ impl Laid<'_> {
         }
     }
 
-    /// The RX queues whose connections send on the TX queue of this position: those of its number, and where one
-    /// direction has fewer queues its numbers go round.
+    /// The RX queues whose connections send on the TX queue of this position: those of its number, and where
+    /// one direction has fewer queues its numbers go round.
     fn received_with(&self, position: usize) -> CpuSet {
         let rx = &self.on.nic.rx_queues;
         let tx = self.tx.len();
@@ -243,7 +251,8 @@ impl Laid<'_> {
             RpsPolicy::Auto if own_irq && self.has_a_queue_for_each_cpu() => (
                 CpuSet::new(),
                 format!(
-                    "{counts}: each has an interrupt on a CPU of its own, and RPS would take new flows away from it"
+                    "{counts}: each has an interrupt on a CPU of its own, and RPS would take new flows away \
+                     from it"
                 ),
             ),
             RpsPolicy::Auto if fires_there && layout.group.len() == 1 => (
@@ -295,16 +304,16 @@ fn note_idle_queues(on: &NicHost, desired: &mut Desired) {
         return;
     }
     desired.notes.push(format!(
-        "RSS of {} spreads new connections over {} of its {} receive queues: the workers on the CPUs of the others get none \
-         where listeners are chosen by CPU; [channels] and [rss] in the profile change that",
+        "RSS of {} spreads new connections over {} of its {} receive queues: the workers on the CPUs of the \
+         others get none where listeners are chosen by CPU; [channels] and [rss] in the profile change that",
         nic.name,
         used.len(),
         nic.rx_queues.len()
     ));
 }
 
-/// What the kernel would refuse is refused here: it parses into the mask that is in force, so that a refused write
-/// leaves it empty (`rps_default_mask_sysctl()` in `net/core/sysctl_net_core.c`).
+/// What the kernel would refuse is refused here: it parses into the mask that is in force, so that a refused
+/// write leaves it empty (`rps_default_mask_sysctl()` in `net/core/sysctl_net_core.c`).
 fn plan_rps_default(
     wish: RpsDefault,
     host: &Host,
@@ -324,7 +333,8 @@ fn plan_rps_default(
         let reason = if topology.prints_whole_mask() {
             "there is no /proc/sys/net/core/rps_default_mask (Linux 6.3 and later have it)".to_owned()
         } else {
-            "with more than 448 possible CPUs the kernel prints only the end of it, so that it could not be restored"
+            "with more than 448 possible CPUs the kernel prints only the end of it, so that it could not be \
+             restored"
                 .to_owned()
         };
         desired.skipped.push(Skipped { wish: "queues.rps_default".to_owned(), reason });

@@ -5,12 +5,20 @@ use crate::host::Host;
 use crate::profile::{Profile, SysctlWish};
 use crate::setting::{Setting, Value};
 
-/// The kernel rounds this one up to a power of two (`rps_sock_flow_sysctl()` in `net/core/sysctl_net_core.c`).
+/// The kernel rounds this one up to a power of two (`rps_sock_flow_sysctl()` in
+/// `net/core/sysctl_net_core.c`).
 const ROUNDED_UP: &str = "net.core.rps_sock_flow_entries";
 
 pub(super) fn plan(profile: &Profile, host: &Host, desired: &mut Desired) -> Result<(), PlanError> {
     for wish in &profile.sysctls {
-        let found = host.sysctls.get(&wish.name).ok_or_else(|| PlanError::NoSysctl(wish.name.clone()))?;
+        let Some(found) = host.sysctls.get(&wish.name) else {
+            let reason = format!(
+                "{} does not exist on this kernel or in this network namespace; is the name right?",
+                wish.name.path()
+            );
+            desired.cannot(profile.require_sysctls, format!("sysctl.\"{}\"", wish.name), reason)?;
+            continue;
+        };
         let value = wanted(wish, found)?;
         if asks_less(wish, &value) {
             desired.kept.push(Kept {
@@ -66,8 +74,24 @@ fn rounded(wish: &SysctlWish, number: i128) -> i128 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::plan as plan_all;
     use super::*;
     use crate::host::fixture::veth_host;
+
+    #[test]
+    fn one_that_the_kernel_lacks_is_skipped_or_refused_where_it_is_required() {
+        let planned = |require: &str| {
+            let sysctls = "\"net.core.busy_read\" = 50\n\"net.core.somaxconn\" = 8192\n";
+            let text = format!("irqbalance = \"coexist\"\n[sysctl]\n{require}{sysctls}");
+            plan_all(&Profile::parse(&text, "p").unwrap(), &veth_host(1, 1))
+        };
+        let desired = planned("").unwrap();
+        assert_eq!(desired.skipped[0].wish, "sysctl.\"net.core.busy_read\"");
+        assert!(desired.skipped[0].reason.starts_with("/proc/sys/net/core/busy_read does not exist"));
+        let somaxconn = Setting::Sysctl("net.core.somaxconn".parse().unwrap());
+        assert_eq!(desired.settings[&somaxconn], Value::Numbers(vec![8192]));
+        assert!(matches!(planned("require = true\n"), Err(PlanError::Required { .. })));
+    }
 
     fn want(name: &str, asked: &str, exact: bool, found: &str) -> Result<String, String> {
         let wish = SysctlWish { name: name.parse().unwrap(), value: Value::from_sysctl(asked), exact };
@@ -100,7 +124,8 @@ mod tests {
     #[test]
     fn what_holds_more_than_is_asked_for_is_listed() {
         let profile = Profile::parse(
-            "[sysctl]\n\"net.core.somaxconn\" = 128\n\"net.core.a\" = { exact = 1 }\n\"net.core.b\" = \"1 9\"\n\
+            "[sysctl]\n\"net.core.somaxconn\" = 128\n\"net.core.a\" = { exact = 1 }\n\"net.core.b\" = \"1 \
+             9\"\n\
              \"net.core.rps_sock_flow_entries\" = 33000",
             "p",
         );

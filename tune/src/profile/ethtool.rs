@@ -6,7 +6,8 @@ use super::section::{ProfileError, Section};
 use crate::host::ethtool::{CoalesceField, FlowType, HashFields, Knob};
 use toml::de::DeValue;
 
-/// The most channels, descriptors, microseconds or packets that a profile may ask for; a driver takes far less.
+/// The most channels, descriptors, microseconds or packets that a profile may ask for; a driver takes far
+/// less.
 const MOST: i128 = 1 << 20;
 
 /// What is asked of ethtool; a section that the profile lacks is `None` and leaves things as they are.
@@ -231,8 +232,10 @@ mod tests {
     #[test]
     fn each_key_is_read() {
         let found = wishes(
-            "[channels]\ncount = 8\nrequire = true\n[rings]\nrx = 1024\n[coalesce]\nadaptive_rx = false\nrx_usecs = 8\n\
-             tx_frames = { at_most = 0 }\n[rss]\ntable = \"equal\"\nudp4 = \"fnsd\"\n[features]\nntuple = \"on\"\n",
+            "[channels]\ncount = 8\nrequire = true\n[rings]\nrx = 1024\n[coalesce]\nadaptive_rx = false\n\
+             rx_usecs = 8\n\
+             tx_frames = { at_most = 0 }\n[rss]\ntable = \"equal\"\nudp4 = \"fnsd\"\n[features]\n\
+             ntuple = \"on\"\n",
         );
         let values =
             [(CoalesceField::AdaptiveRx, 0), (CoalesceField::RxUsecs, 8), (CoalesceField::TxFrames, 0)];
@@ -275,7 +278,8 @@ mod tests {
             ("[coalesce]\nadaptive_rx = \"on\"", "p:2:15: coalesce.adaptive_rx: must be true or false"),
             (
                 "[coalesce]\nadaptive_rx = true\nrx_usecs = 8",
-                "p:3:12: coalesce.rx_usecs: has no meaning with adaptive_rx = true, which chooses it by the load",
+                "p:3:12: coalesce.rx_usecs: has no meaning with adaptive_rx = true, which chooses it by the \
+                 load",
             ),
             ("[rss]\ntable = \"default\"", "p:2:9: rss.table: \"default\" is not one of: equal, keep"),
             (

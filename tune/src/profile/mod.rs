@@ -1,7 +1,7 @@
 //! `Profile`: what is asked for, from TOML.
 //!
-//! Every key is checked: an unknown key, a wrong type or a value out of range is refused with the file, the line,
-//! the key's path and what may stand there. `profiles/README.md` explains the keys. Pure.
+//! Every key is checked: an unknown key, a wrong type or a value out of range is refused with the file, the
+//! line, the key's path and what may stand there. `profiles/README.md` explains the keys. Pure.
 
 mod ethtool;
 mod init;
@@ -31,9 +31,9 @@ pub use crate::host::InterfaceChoice;
 use crate::host::{SysctlName, ToldMap};
 use crate::setting::Value;
 
-/// Sysctls that hold a CPU mask. A write that the kernel refuses can leave such a file empty, and on a large host
-/// reading it gives only the end of the mask (`dump_cpumask()` in `net/core/sysctl_net_core.c`): the old value could
-/// neither be kept nor put back.
+/// Sysctls that hold a CPU mask. A write that the kernel refuses can leave such a file empty, and on a large
+/// host reading it gives only the end of the mask (`dump_cpumask()` in `net/core/sysctl_net_core.c`): the old
+/// value could neither be kept nor put back.
 const CPU_MASKS: [&str; 2] = ["net.core.rps_default_mask", "net.core.flow_limit_cpu_bitmap"];
 
 /// Sysctls that hold the two ends of a range, of which neither is an amount that could be raised.
@@ -58,6 +58,8 @@ pub struct Profile {
     pub napi: NapiWish,
     /// Sysctls in the order of the file.
     pub sysctls: Vec<SysctlWish>,
+    /// Refuse the profile where the kernel lacks one of them.
+    pub require_sysctls: bool,
     /// What the user says of the queue map; never in the file, which is for more hosts than one.
     pub map: ToldMap,
 }
@@ -120,9 +122,9 @@ impl Profile {
         };
         let cpu = root.section("cpu")?.map(|section| power::parse_cpu(&section)).transpose()?;
         let napi = root.section("napi")?.map(|section| power::parse_napi(&section)).transpose()?;
-        let sysctls = match root.section("sysctl")? {
-            Some(section) => parse_sysctls(&section)?,
-            None => Vec::new(),
+        let (sysctls, require_sysctls) = match root.section("sysctl")? {
+            Some(section) => (parse_sysctls(&section)?, section.flag(REQUIRE)?.unwrap_or(false)),
+            None => (Vec::new(), false),
         };
         Ok(Self {
             interface: parse_interface(&root)?,
@@ -133,6 +135,7 @@ impl Profile {
             cpu: cpu.unwrap_or_default(),
             napi: napi.unwrap_or_default(),
             sysctls,
+            require_sysctls,
             map: ToldMap::default(),
         })
     }
@@ -169,8 +172,11 @@ fn parse<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
 }
 
+/// The one key of `[sysctl]` that is no sysctl, whose names have a dot.
+const REQUIRE: &str = "require";
+
 fn parse_sysctls(section: &Section) -> Result<Vec<SysctlWish>, ProfileError> {
-    let mut entries: Vec<_> = section.table.iter().collect();
+    let mut entries: Vec<_> = section.table.iter().filter(|(key, _)| key.get_ref() != REQUIRE).collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     entries.into_iter().map(|(key, value)| parse_sysctl(section, key.get_ref(), &key.span(), value)).collect()
 }
@@ -192,8 +198,9 @@ fn parse_sysctl(
         .parse()
         .map_err(|error: crate::host::SysctlNameError| section.error(key, span, &error.to_string()))?;
     if CPU_MASKS.contains(&name.as_str()) {
-        const MASK: &str = "is a CPU mask, whose old value is lost when the kernel refuses a new one; remove it from \
-                            the profile and write queues.rps_default for rps_default_mask, or set it by hand";
+        const MASK: &str = "is a CPU mask, whose old value is lost when the kernel refuses a new one; remove \
+                            it from the profile and write queues.rps_default for rps_default_mask, or set it \
+                            by hand";
         return Err(section.error(key, span, MASK));
     }
     let (value, exact) = match value.get_ref() {

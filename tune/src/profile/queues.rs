@@ -5,7 +5,8 @@ use toml::de::DeValue;
 use super::section::{ProfileError, Section};
 use crate::cpu_set::CpuSet;
 
-/// The most entries of one RX queue's RFS table that a profile may ask for. The kernel allocates them at once.
+/// The most entries of one RX queue's RFS table that a profile may ask for. The kernel allocates them at
+/// once.
 const MAX_RPS_FLOW_CNT: u32 = 1 << 20;
 
 /// `[queues]`. The defaults are those of an empty section.
@@ -67,7 +68,8 @@ pub enum XpsPolicy {
     /// A CPU transmits on the queue that is its own.
     #[default]
     QueueCpu,
-    /// A connection transmits on the queue that it is received on; one that has not received, on that of its CPU.
+    /// A connection transmits on the queue that it is received on; one that has not received, on that of its
+    /// CPU.
     RxQueue,
     /// No XPS: the flow's hash chooses the queue.
     Off,

@@ -15,7 +15,8 @@ pub struct ProfileError {
     message: String,
 }
 
-/// An integer in any of the forms of TOML; `None` if it is none, or has more than 64 bits, signed or unsigned.
+/// An integer in any of the forms of TOML; `None` if it is none, or has more than 64 bits, signed or
+/// unsigned.
 pub(super) fn integer(value: &Spanned<DeValue>) -> Option<i128> {
     let integer = value.get_ref().as_integer()?;
     let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok()?;

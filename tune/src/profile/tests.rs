@@ -89,7 +89,8 @@ fn refusals_are_one_line_with_place_and_key() {
         ("[queues]\nirqs = \"keep\"", "p.toml:2:1: queues.irqs: unknown key; known here: placement, irq, "),
         (
             "core = \"0\"",
-            "p.toml:1:1: core: unknown key; known here: interface, cpus, irqbalance, queues, cpu, napi, sysctl",
+            "p.toml:1:1: core: unknown key; known here: interface, cpus, irqbalance, queues, cpu, napi, \
+             sysctl",
         ),
         ("[cpu]\ngovernor = \"a b\"", "p.toml:2:12: cpu.governor: \"a b\" is no name of a governor"),
         ("[cpu]\ngovernor = \"../online\"", "is no name of a governor, such as performance"),
@@ -153,7 +154,9 @@ fn refusals_are_one_line_with_place_and_key() {
 
 proptest! {
     #[test]
-    fn no_text_makes_the_parser_panic(text in "(\\[(queues|sysctl)\\]\n)?([a-z\"._]{0,12} ?= ?[-\"0-9a-z{}= ]{0,12}\n){0,4}\\PC{0,8}") {
+    fn no_text_makes_the_parser_panic(text in "(\\[(queues|sysctl)\\]\n\
+                                               )?([a-z\"._]{0,12} ?= ?[-\"0-9a-z{}= ]{0,12}\n\
+                                               ){0,4}\\PC{0,8}") {
         if let Err(error) = Profile::parse(&text, "p.toml") {
             prop_assert!(!error.to_string().contains('\n'));
         }

@@ -1,13 +1,13 @@
-//! What stands beside the differences, on stderr: it is no difference, so not for the same stream. JSON has it among the
-//! rest.
+//! What stands beside the differences, on stderr: it is no difference, so not for the same stream. JSON has
+//! it among the rest.
 
 use std::io::{self, Write};
 
 use super::Format;
 use crate::plan::{Kept, Skipped};
 
-/// The sysctls of which the profile asks less than they hold, one a line: no differences, so not for the same stream.
-/// JSON has them among the rest.
+/// The sysctls of which the profile asks less than they hold, one a line: no differences, so not for the same
+/// stream. JSON has them among the rest.
 ///
 /// # Errors
 /// As `err` gives them.

@@ -170,7 +170,11 @@ fn draw(out: &mut impl Write, interface: &str, chain: &Chain, colour: bool) -> i
     }
     let (good, bad, plain) = if colour { (GREEN, RED, PLAIN) } else { ("", "", "") };
     if chain.breaks.is_empty() {
-        return writeln!(out, "  {good}whole{plain}: nothing takes its packets to another CPU");
+        let stay = match &chain.rps {
+            Some(cpu) if !cpu.is_empty() => format!("RPS has its packets on CPU {cpu}"),
+            _ => "nothing takes its packets to another CPU".to_owned(),
+        };
+        return writeln!(out, "  {good}whole{plain}: {stay}");
     }
     for found in &chain.breaks {
         writeln!(out, "  {bad}broken{plain}: {}", found.says)?;

@@ -28,8 +28,8 @@ struct InterfaceReport {
     device: Option<String>,
     /// PCI function.
     pci: Option<String>,
-    /// For an interface on others, which carry its packets: the lowest of them; `apply` takes those and not this one.
-    /// Null for one that carries them itself.
+    /// For an interface on others, which carry its packets: the lowest of them; `apply` takes those and not
+    /// this one. Null for one that carries them itself.
     lower: Option<BTreeSet<InterfaceName>>,
     /// For a virtual function of SR-IOV, the physical one.
     physical_function: Option<Function>,
@@ -37,6 +37,8 @@ struct InterfaceReport {
     virtual_functions: Vec<Function>,
     /// NUMA node.
     numa_node: Option<u32>,
+    /// Speed of the link in Mbit/s; null where it is down or not known.
+    speed_mbit: Option<u32>,
     /// Number of RX queues.
     rx_queues: usize,
     /// Number of TX queues.
@@ -137,8 +139,9 @@ fn write_interface(out: &mut impl Write, report: &InterfaceReport) -> io::Result
     let node = report.numa_node.map_or_else(|| "none".to_owned(), |node| node.to_string());
     writeln!(
         out,
-        "{}: {device}, NUMA node {node}, {}, {}, online CPUs {}",
+        "{}: {device}, NUMA node {node}, {}, {}, {}, online CPUs {}",
         report.interface,
+        speed(report.speed_mbit),
         count(report.rx_queues, "RX queue"),
         count(report.tx_queues, "TX queue"),
         report.cpus
@@ -178,6 +181,15 @@ fn write_interface(out: &mut impl Write, report: &InterfaceReport) -> io::Result
         writeln!(out, "its interrupts are not set, since {doubt}")?;
     }
     Ok(())
+}
+
+/// As on the box: `40 Gbit/s`, `2.5 Gbit/s`, `100 Mbit/s`.
+fn speed(mbit: Option<u32>) -> String {
+    match mbit {
+        None => "link speed not known".to_owned(),
+        Some(mbit) if mbit < 1000 => format!("{mbit} Mbit/s"),
+        Some(mbit) => format!("{} Gbit/s", f64::from(mbit) / 1000.0),
+    }
 }
 
 /// What can be set by ethtool, on one line; `None` where nothing is known.
@@ -249,6 +261,7 @@ impl InterfaceReport {
             physical_function: host.sriov.physical.clone(),
             virtual_functions: host.sriov.virtuals.clone(),
             numa_node: nic.numa_node,
+            speed_mbit: nic.speed,
             rx_queues: nic.rx_queues.len(),
             tx_queues: nic.tx_queues.len(),
             ethtool: host.ethtool.clone(),

@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 
-/// Writes rows of cells, each column as wide as its widest cell, two spaces between, nothing at the end of a line.
+/// Writes rows of cells, each column as wide as its widest cell, two spaces between, nothing at the end of a
+/// line.
 pub(super) fn write_table<const N: usize>(out: &mut impl Write, rows: &[[String; N]]) -> io::Result<()> {
     let mut widths = [0; N];
     for row in rows {

@@ -51,7 +51,8 @@ fn apply_prints_changes_lagging_interrupts_and_the_way_back() {
         text(|out| apply(out, Format::Json, &applied(), "tune restore")),
         "{\"schema\":1,\"command\":\"apply\",\"interfaces\":[\"eth0\"],\"changes\":[{\"path\":\"/proc/irq/40/smp_affinity_list\",\
          \"before\":\"0-1\",\"after\":\"0\"}],\"kept\":[{\"path\":\"/proc/sys/net/ipv4/tcp_rmem\",\
-         \"value\":\"4096 131072 33554432\",\"asked\":\"4096 131072 16777216\"}],\"skipped\":[],\"notes\":[],\"pending\":[{\"irq\":40,\"affinity\":\"0\",\"effective\":\"1\"}],\"failed\":[]}\n"
+         \"value\":\"4096 131072 33554432\",\"asked\":\"4096 131072 \
+         16777216\"}],\"skipped\":[],\"notes\":[],\"pending\":[{\"irq\":40,\"affinity\":\"0\",\"effective\":\"1\"}],\"failed\":[]}\n"
     );
     let nothing = Applied { changes: Vec::new(), ..applied() };
     assert_eq!(text(|out| apply(out, Format::Text, &nothing, "tune restore")), "nothing to do\n");
@@ -85,7 +86,8 @@ fn show_has_a_row_for_each_queue() {
     host.nics[0].queue_irqs.doubt = Some("it is doubtful".into());
     assert_eq!(
         text(|out| show(out, Format::Text, &host)),
-        "eth0: ixgbe (0000:3b:00.0), NUMA node none, 2 RX queues, 2 TX queues, online CPUs 0-1\n\
+        "eth0: ixgbe (0000:3b:00.0), NUMA node none, link speed not known, 2 RX queues, 2 TX queues, online \
+         CPUs 0-1\n\
          QUEUE  IRQ  SET  EFFECTIVE  NODE  RPS  XPS  KNOWN BY  INTERRUPT\n\
          0      40   0-1  0          -     off  off  msi_irqs  eth0-TxRx-0\n\
          1      41   0-1  1          -     off  1    msi_irqs  eth0-TxRx-1\n\
@@ -96,7 +98,10 @@ fn show_has_a_row_for_each_queue() {
 #[test]
 fn show_of_a_virtual_interface_says_so() {
     let shown = text(|out| show(out, Format::Text, &veth_host(2, 1)));
-    assert!(shown.contains("eth0: virtual, NUMA node none, 1 RX queue, 1 TX queue"), "{shown}");
+    assert!(
+        shown.contains("eth0: virtual, NUMA node none, link speed not known, 1 RX queue, 1 TX queue"),
+        "{shown}"
+    );
     assert!(shown.contains("0      -    -    -          -     off  -    no interrupt  -"), "{shown}");
     let json: serde_json::Value =
         serde_json::from_str(&text(|out| show(out, Format::Json, &veth_host(2, 1)))).unwrap();

@@ -48,12 +48,12 @@ pub enum RestoreError {
     Host(#[from] HostError),
 }
 
-/// Writes back what the journal holds, last written first. What does not exist any more is listed and does not stop
-/// the rest. The journal is taken away when nothing failed.
+/// Writes back what the journal holds, last written first. What does not exist any more is listed and does
+/// not stop the rest. The journal is taken away when nothing failed.
 ///
 /// # Errors
-/// If the journal cannot be read, or `/sys` is that of another network namespace. Values that could not be written, and a
-/// journal that could not be removed, are in [`Restored::failed`].
+/// If the journal cannot be read, or `/sys` is that of another network namespace. Values that could not be
+/// written, and a journal that could not be removed, are in [`Restored::failed`].
 pub fn restore(files: &KernelFiles, state: &State) -> Result<Restored, RestoreError> {
     let mut restored = Restored::default();
     match state.load()? {
@@ -85,8 +85,8 @@ pub fn restore(files: &KernelFiles, state: &State) -> Result<Restored, RestoreEr
     Ok(restored)
 }
 
-/// Finds every value's place of today, and writes them back, last written first. Nothing is written unless `/sys` is that of
-/// this network namespace.
+/// Finds every value's place of today, and writes them back, last written first. Nothing is written unless
+/// `/sys` is that of this network namespace.
 pub(crate) fn follow(
     files: &KernelFiles,
     entries: &[Entry],
@@ -131,9 +131,9 @@ pub(crate) fn follow(
     Ok(())
 }
 
-/// Puts values back: what ethtool sets first, since queues and interrupts are made anew for it, the numbers of channels
-/// first of all, and once more what failed, since a table may have to go before the channels that it names; then the
-/// rest in the given order, each interrupt of a queue under the number that it has now.
+/// Puts values back: what ethtool sets first, since queues and interrupts are made anew for it, the numbers
+/// of channels first of all, and once more what failed, since a table may have to go before the channels that
+/// it names; then the rest in the given order, each interrupt of a queue under the number that it has now.
 fn put_back_in_order(
     files: &KernelFiles,
     values: Vec<(Setting, &Entry)>,
@@ -141,7 +141,8 @@ fn put_back_in_order(
 ) -> Result<(), HostError> {
     let (mut ethtool, rest): (Vec<_>, Vec<_>) =
         values.into_iter().partition(|(setting, _)| matches!(setting, Setting::Ethtool(..)));
-    // A container may mask it, which is no reason to keep what is not an interrupt's, or was written without it.
+    // A container may mask it, which is no reason to keep what is not an interrupt's, or was written without
+    // it.
     let has_handler =
         |entry: &&Entry| matches!(&entry.owner, Some(Owner::Interrupt { name, .. }) if !name.is_empty());
     let needed = rest.iter().any(|(_, entry)| has_handler(entry));
@@ -176,8 +177,8 @@ fn describe_interface(name: &InterfaceName, entry: &Entry) -> String {
     }
 }
 
-/// Puts values back in this order, each as far as the kernel allows, and notes what became of it. Gives back those that
-/// failed.
+/// Puts values back in this order, each as far as the kernel allows, and notes what became of it. Gives back
+/// those that failed.
 pub(crate) fn put_back_all<'a>(
     files: &KernelFiles,
     values: impl IntoIterator<Item = (Setting, &'a str)>,

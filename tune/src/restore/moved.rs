@@ -13,9 +13,9 @@ pub(super) enum Place {
     Gone(String),
 }
 
-/// The place of an entry. Channels that were changed and put back may leave a queue's interrupt with another number; it
-/// is found by its handler's name among those of its device. Where the kernel does not say whose an interrupt is, the
-/// handler's name does; without a handler it is still taken for the same one.
+/// The place of an entry. Channels that were changed and put back may leave a queue's interrupt with another
+/// number; it is found by its handler's name among those of its device. Where the kernel does not say whose
+/// an interrupt is, the handler's name does; without a handler it is still taken for the same one.
 pub(super) fn place(
     files: &KernelFiles,
     setting: Setting,
@@ -62,8 +62,9 @@ pub(super) fn place(
     Ok(Place::Gone(format!("IRQ {irq} is {now} now, not {name} any more; left as it is")))
 }
 
-/// True of `eth0-TxRx-1` and `eth0-TxRx-9`, false of `eth0-TxRx-1` and `lan0-TxRx-1`: a driver names handlers after the
-/// interface, and this one was renamed. What comes after `@` is the device (`mlx5_comp1@pci:0000:3b:00.0`).
+/// True of `eth0-TxRx-1` and `eth0-TxRx-9`, false of `eth0-TxRx-1` and `lan0-TxRx-1`: a driver names handlers
+/// after the interface, and this one was renamed. What comes after `@` is the device
+/// (`mlx5_comp1@pci:0000:3b:00.0`).
 fn is_another_queue(was: &str, now: &str) -> bool {
     let stem = |name: &str| {
         let (name, device) = name.split_once('@').unwrap_or((name, ""));

@@ -91,12 +91,13 @@ fn an_interrupt_that_is_still_the_device_s_is_restored_under_any_name_and_withou
     assert_eq!(restored(&[39]), (0, both), "the device has other vectors now");
 }
 
-/// The driver has made its interrupts anew: queue 0 has IRQ 41 now, queue 1 IRQ 40, and queue 2, which had 42, none.
+/// The driver has made its interrupts anew: queue 0 has IRQ 41 now, queue 1 IRQ 40, and queue 2, which had
+/// 42, none.
 #[test]
 fn the_interrupt_of_a_queue_is_restored_under_the_number_that_it_has_now() {
     let (dir, files, state) = tree();
-    let text = "CPU0 CPU1\n 40: 1 1 PCI-MSIX 0-edge      eth0-TxRx-1\n 41: 1 1 PCI-MSIX 1-edge      eth0-TxRx-0\n \
-                42: 1 1 PCI-MSIX 2-edge      eth0-TxRx-7\n";
+    let text = "CPU0 CPU1\n 40: 1 1 PCI-MSIX 0-edge      eth0-TxRx-1\n 41: 1 1 PCI-MSIX 1-edge      \
+                eth0-TxRx-0\n 42: 1 1 PCI-MSIX 2-edge      eth0-TxRx-7\n";
     fs::write(dir.path().join("proc/interrupts"), text).unwrap();
     fs::create_dir_all(dir.path().join("proc/irq/42")).unwrap();
     fs::write(dir.path().join("proc/irq/42/smp_affinity_list"), "0-1\n").unwrap();

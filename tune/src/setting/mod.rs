@@ -1,4 +1,5 @@
-//! `Setting`: one thing that `tune` sets, a kernel file or what has none, `Value`: what it holds, `Change`: before and after.
+//! `Setting`: one thing that `tune` sets, a kernel file or what has none, `Value`: what it holds, `Change`:
+//! before and after.
 
 #[cfg(test)]
 mod tests;
@@ -20,21 +21,22 @@ const RPS_DEFAULT_MASK: &str = "/proc/sys/net/core/rps_default_mask";
 
 /// What `tune` sets: a kernel file, or what has none and is set by netlink and the like.
 ///
-/// The order of the variants, and of the numbers in them, is the order of writing: ethtool's first, since a driver may
-/// make its queues and interrupts anew for them, then interrupts, since a driver that is asked for another interrupt
-/// layout may rewrite XPS, then XPS, RPS, RFS, and sysctls last.
+/// The order of the variants, and of the numbers in them, is the order of writing: ethtool's first, since a
+/// driver may make its queues and interrupts anew for them, then interrupts, since a driver that is asked for
+/// another interrupt layout may rewrite XPS, then XPS, RPS, RFS, and sysctls last.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Setting {
     /// `ethtool/IF/channels` and the like, no file: what ethtool sets, see [`Knob`].
     Ethtool(InterfaceName, Knob),
     /// `/sys/class/net/IF/threaded`, `gro_flush_timeout` or `napi_defer_hard_irqs`: how it polls.
     Napi(InterfaceName, NapiFile),
-    /// `irqbalance/banned_irqs`, no file: the interrupts that irqbalance leaves alone. Before they are set, so that it
-    /// does not move them in between.
+    /// `irqbalance/banned_irqs`, no file: the interrupts that irqbalance leaves alone. Before they are set,
+    /// so that it does not move them in between.
     IrqbalanceBan,
     /// `/proc/irq/N/smp_affinity_list`: the CPUs on which an interrupt may fire.
     IrqAffinity(Irq),
-    /// `napi_thread/IF/ID`, no file: the CPUs of the thread that polls this NAPI instance (`sched_setaffinity(2)`).
+    /// `napi_thread/IF/ID`, no file: the CPUs of the thread that polls this NAPI instance
+    /// (`sched_setaffinity(2)`).
     NapiThread(InterfaceName, NapiId),
     /// `/sys/class/net/IF/queues/tx-Q/xps_cpus`: the CPUs that transmit on this TX queue.
     XpsCpus(InterfaceName, QueueIndex),
@@ -114,8 +116,8 @@ impl Setting {
         }
     }
 
-    /// True if every network namespace sees the same value: interrupts, and sysctls outside of `net`. (Of those below
-    /// `net` a child namespace sees what it has of its own, and read-only what it shares.)
+    /// True if every network namespace sees the same value: interrupts, and sysctls outside of `net`. (Of
+    /// those below `net` a child namespace sees what it has of its own, and read-only what it shares.)
     #[must_use]
     pub fn is_host_wide(&self) -> bool {
         match self {
@@ -200,8 +202,8 @@ impl Setting {
     }
 }
 
-/// True if `found`, which `setting` holds, is as good as `wanted`: the same, of irqbalance's list at least that, since
-/// others add to it, too, and of rings what a driver rounds it to.
+/// True if `found`, which `setting` holds, is as good as `wanted`: the same, of irqbalance's list at least
+/// that, since others add to it, too, and of rings what a driver rounds it to.
 #[must_use]
 pub fn satisfies(setting: &Setting, found: &Value, wanted: &Value) -> bool {
     match (setting, found, wanted) {

@@ -68,8 +68,8 @@ impl Facts {
     }
 }
 
-/// Who or what may have changed this setting; `changes` are what became of the host since the look before, `None` at the
-/// first one; `irqbalance` is its process.
+/// Who or what may have changed this setting; `changes` are what became of the host since the look before,
+/// `None` at the first one; `irqbalance` is its process.
 pub(super) fn causes(setting: &Setting, changes: Option<&[String]>, irqbalance: Option<u32>) -> Vec<String> {
     let mut causes = Vec::new();
     match changes {

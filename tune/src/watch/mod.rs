@@ -1,8 +1,9 @@
-//! `watch`: looks at the host again and again, says what is not as the profile wants it any more, and repairs it if asked to.
+//! `watch`: looks at the host again and again, says what is not as the profile wants it any more, and repairs
+//! it if asked to.
 //!
-//! A link event leads to a look at once. Between them a poll opens few files: the list of online CPUs, the list of queues of
-//! each interface, and some of the settings, each time the next ones. Only where one of them is not as it was, or after a
-//! while, the whole host is read and the profile planned again.
+//! A link event leads to a look at once. Between them a poll opens few files: the list of online CPUs, the
+//! list of queues of each interface, and some of the settings, each time the next ones. Only where one of
+//! them is not as it was, or after a while, the whole host is read and the profile planned again.
 
 mod causes;
 mod event;
@@ -42,12 +43,12 @@ const QUIET: Duration = Duration::from_millis(200);
 /// How long they are waited for.
 const MOST_QUIET: Duration = Duration::from_secs(2);
 
-/// Watches until `stop` becomes readable, or, where it repairs, what was applied is restored; `say` is told of each event,
-/// and how often it is alive by `alive`.
+/// Watches until `stop` becomes readable, or, where it repairs, what was applied is restored; `say` is told
+/// of each event, and how often it is alive by `alive`.
 ///
 /// # Errors
-/// If the profile cannot be had at the beginning (an interface that is not there yet is waited for), the kernel cannot be
-/// listened to, or `say` fails.
+/// If the profile cannot be had at the beginning (an interface that is not there yet is waited for), the
+/// kernel cannot be listened to, or `say` fails.
 pub fn watch(
     files: &KernelFiles,
     profile: &Profile,
@@ -184,7 +185,8 @@ impl<'a> Watcher<'a> {
             if !known || before == Some(event.state) {
                 continue;
             }
-            // Whatever an event is about, it says that the link is up; that it came up is known only if it was down.
+            // Whatever an event is about, it says that the link is up; that it came up is known only if it
+            // was down.
             if before.is_none() && event.state == LinkState::Up {
                 continue;
             }

@@ -10,7 +10,8 @@ use crate::{Applied, Error, apply_locked};
 /// Where the journal is, and whether there was one.
 pub(super) struct Repair {
     state_directory: PathBuf,
-    /// There was a journal that no restore had begun to follow; `None` while another run kept it from being looked at.
+    /// There was a journal that no restore had begun to follow; `None` while another run kept it from being
+    /// looked at.
     had_journal: Option<bool>,
 }
 
@@ -61,7 +62,8 @@ impl Repair {
     /// Applies the profile, under the same lock under which it looks for the journal.
     ///
     /// # Errors
-    /// As [`crate::apply_profile`], and if the journal has gone without a restore: its values were the first ones.
+    /// As [`crate::apply_profile`], and if the journal has gone without a restore: its values were the first
+    /// ones.
     pub(super) fn run(&mut self, files: &KernelFiles, profile: &Profile) -> Result<Repaired, Error> {
         let state = State::open_existing(&self.state_directory, files)?;
         let found = look(state.as_ref())?;

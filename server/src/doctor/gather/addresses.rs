@@ -27,8 +27,8 @@ pub(super) fn gather(files: &KernelFiles, config: &Config) -> Vec<AddressFacts> 
     listen.chain(metrics).map(facts).collect()
 }
 
-/// As the server binds, but without SO_REUSEPORT, so that nobody's listener is joined. SO_REUSEADDR leaves out connections
-/// of a former server in TIME_WAIT; for UDP it would share the port.
+/// As the server binds, but without SO_REUSEPORT, so that nobody's listener is joined. SO_REUSEADDR leaves
+/// out connections of a former server in TIME_WAIT; for UDP it would share the port.
 fn bind(address: SocketAddr, kind: Type, v6only: bool) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(address), kind, None)?;
     socket.set_reuse_address(kind == Type::STREAM)?;

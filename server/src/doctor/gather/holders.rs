@@ -1,4 +1,5 @@
-//! Who has a port: sockets of `/proc/net/{tcp,udp}{,6}` (`proc_net_tcp(5)`), and the processes that have them open.
+//! Who has a port: sockets of `/proc/net/{tcp,udp}{,6}` (`proc_net_tcp(5)`), and the processes that have them
+//! open.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

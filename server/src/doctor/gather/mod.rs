@@ -59,8 +59,8 @@ pub(super) fn gather(config: &Config) -> Result<Facts> {
     })
 }
 
-/// How long the kernel may take to take rings apart, those of a process that has ended, too: until then they count as
-/// locked memory of the user, so that want of memory counts the second time.
+/// How long the kernel may take to take rings apart, those of a process that has ended, too: until then they
+/// count as locked memory of the user, so that want of memory counts the second time.
 const TAKING_APART: Duration = Duration::from_millis(200);
 
 fn capabilities() -> Result<BTreeSet<Capability>, Refusal> {

@@ -31,8 +31,8 @@ pub(super) fn gather(files: &KernelFiles, listen: &[SocketAddr]) -> NicFacts {
         for address in others {
             match carriers.get(&address.ip().to_canonical()) {
                 Some(on) if !on.iter().all(|name| name.as_str() == "lo") => names.extend(on.iter().cloned()),
-                // Any address; one of `lo` that is no loopback address (anycast, direct server return); one that is
-                // not here at all, which the addresses tell.
+                // Any address; one of `lo` that is no loopback address (anycast, direct server return); one
+                // that is not here at all, which the addresses tell.
                 _ => names.extend(receiving(files, &mut errors)),
             }
         }
@@ -76,7 +76,8 @@ fn addresses() -> io::Result<Vec<(IpAddr, u32)>> {
     Ok(found)
 }
 
-/// The interfaces with a device that are up; where there is none, such as in a container, those with several queues.
+/// The interfaces with a device that are up; where there is none, such as in a container, those with several
+/// queues.
 fn receiving(files: &KernelFiles, errors: &mut Vec<String>) -> Vec<InterfaceName> {
     let names = nic::interesting(files).unwrap_or_else(|error| {
         errors.push(error.to_string());

@@ -16,8 +16,8 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// RLIMIT_NOFILE against the connections, by the rules of [`crate::worker_plan`]. A plan that fails for its cores is told
-/// with the cores.
+/// RLIMIT_NOFILE against the connections, by the rules of [`crate::worker_plan`]. A plan that fails for its
+/// cores is told with the cores.
 fn open_files(config: &Config, facts: &Facts) -> Option<Finding> {
     let finding =
         |mark, says: String| Finding::new(Group::Limits, "limits.open_files", mark, "open files", says);
@@ -84,7 +84,8 @@ fn locked_memory(facts: &Facts) -> Finding {
             finding(format!("{}, but not for this process: it has CAP_IPC_LOCK", bytes(limit)))
         }
         Some(limit) => finding(format!(
-            "{} for all processes of this user; kernels that count rings as locked memory count all of theirs",
+            "{} for all processes of this user; kernels that count rings as locked memory count all of \
+             theirs",
             bytes(limit)
         )),
     }
@@ -114,8 +115,8 @@ fn memory(config: &Config, facts: &Facts) -> Option<Finding> {
     })
 }
 
-/// The huge pages of all cores' receive buffers against those that are free. The kernel takes them when they are mapped, so
-/// that the server does not start without.
+/// The huge pages of all cores' receive buffers against those that are free. The kernel takes them when they
+/// are mapped, so that the server does not start without.
 fn huge_pages(config: &Config, facts: &Facts, cores: u64) -> Option<Finding> {
     let found = facts.huge_pages?;
     let head = if config.udp { udp::HEAD as u64 } else { 0 };

@@ -60,8 +60,8 @@ fn somaxconn(config: &Config, value: u64) -> Finding {
     finding(check, Mark::Warning, NAME, says).next(set(NAME, backlog))
 }
 
-/// `tcp_conn_request()` in `net/ipv4/tcp_input.c`: with cookies the backlog alone bounds the queue; without, the last
-/// quarter of `tcp_max_syn_backlog` is for peers that are known.
+/// `tcp_conn_request()` in `net/ipv4/tcp_input.c`: with cookies the backlog alone bounds the queue; without,
+/// the last quarter of `tcp_max_syn_backlog` is for peers that are known.
 fn syn_queue(config: &Config, longest: u64, cookies: u64) -> Finding {
     const NAME: &str = "net.ipv4.tcp_max_syn_backlog";
     let check = "network.syn_queue";

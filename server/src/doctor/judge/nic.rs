@@ -114,8 +114,8 @@ impl Case<'_> {
     /// The CPUs on which a queue's interrupt fires; `None` if that is not known.
     fn fires_on(&self, queue: QueueIndex) -> Option<CpuSet> {
         let state = self.on.irqs.get(&self.on.queue_irqs.rx(queue)?.irq)?;
-        // While the interface is down the controller is programmed with nothing; without interrupt remapping a new affinity
-        // waits for the next interrupt.
+        // While the interface is down the controller is programmed with nothing; without interrupt remapping
+        // a new affinity waits for the next interrupt.
         let settled = |cpus: &CpuSet| !cpus.is_empty() && cpus.is_subset(&state.affinity);
         Some(state.effective.clone().filter(settled).unwrap_or_else(|| state.affinity.clone()))
     }
@@ -134,7 +134,8 @@ impl Case<'_> {
     fn interrupts(&self) -> Finding {
         let check = "nic.interrupts";
         if self.on.nic.device.is_none() {
-            let says = "is virtual: it has no interrupts; packets come on the CPU that sends them, or where RPS says";
+            let says = "is virtual: it has no interrupts; packets come on the CPU that sends them, or where \
+                        RPS says";
             return self.finding(check, Mark::Ok, says);
         }
         if let Some(doubt) = &self.on.queue_irqs.doubt {
@@ -186,14 +187,15 @@ impl Case<'_> {
         let (missed, outside) = (self.cores.difference(&reached), reached.difference(self.cores));
         if !missed.is_empty() {
             let says = format!(
-                "{queues} for {cores}: no packet is processed on {}, so that with --steer cpu no connection is \
-                 accepted there",
+                "{queues} for {cores}: no packet is processed on {}, so that with --steer cpu no connection \
+                 is accepted there",
                 cpus(&missed)
             );
             self.finding(check, self.grave, says).next(self.command())
         } else if !outside.is_empty() {
             let says = format!(
-                "{queues} for {cores}: packets are processed on {}, too, where no worker is: the hash chooses one",
+                "{queues} for {cores}: packets are processed on {}, too, where no worker is: the hash \
+                 chooses one",
                 cpus(&outside)
             );
             self.finding(check, self.grave, says).next(self.command())
@@ -239,7 +241,8 @@ impl Case<'_> {
             return None;
         }
         let says = format!(
-            "RFS is on for {}: workers do not move, so that it finds out at a cost what the listener has chosen",
+            "RFS is on for {}: workers do not move, so that it finds out at a cost what the listener has \
+             chosen",
             count(flows, "receive queue")
         );
         let off = format!(

@@ -24,7 +24,8 @@ fn allowed(facts: &Facts) -> Finding {
         (Ok(_), Some("1")) => finding(
             Mark::Note,
             format!(
-                "allowed to this user; {DISABLED} is 1, so others need CAP_SYS_ADMIN or membership of group {}",
+                "allowed to this user; {DISABLED} is 1, so others need CAP_SYS_ADMIN or membership of group \
+                 {}",
                 group.unwrap_or("-1 (none)")
             ),
         ),
@@ -47,10 +48,13 @@ fn with_way_out(finding: Finding, cause: Cause, facts: &Facts) -> Finding {
         }
         (Cause::Forbidden, Some("1" | "2"), _) => finding.next(format!("sysctl -w {DISABLED}=0")),
         (Cause::Forbidden, ..) if facts.process.has_seccomp => finding.next(
-            "allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile, as with docker run \
-             --security-opt seccomp=PROFILE.json",
+            "allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile, as with \
+             docker run --security-opt seccomp=PROFILE.json",
         ),
-        (Cause::Forbidden | Cause::TooOld, ..) => finding.next("a kernel of 6.1 or later with CONFIG_IO_URING=y"),
+        (Cause::Forbidden | Cause::TooOld, ..) => finding.next(
+            "a kernel of 6.1 or later with \
+            CONFIG_IO_URING=y",
+        ),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// By CPU first, whatever the order of the CPUs; from the fall-back on by hash, with listeners that live on, and nothing
-/// that was accepted or waited is lost.
+/// By CPU first, whatever the order of the CPUs; from the fall-back on by hash, with listeners that live on,
+/// and nothing that was accepted or waited is lost.
 #[test]
 fn live_listeners_change_from_cpu_to_hash() {
     let Some([first, second]) = two_cpus() else { return };

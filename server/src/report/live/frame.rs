@@ -83,8 +83,8 @@ const COLUMNS: &[Column] = &[
     if_any!("dropped/s", datagrams_dropped),
 ];
 
-/// The table: a line with `title` and the spread of the accepts, the titles, the rows, the total. On a terminal of this size
-/// it fits: the busiest cores are shown, and a line says how many are not.
+/// The table: a line with `title` and the spread of the accepts, the titles, the rows, the total. On a
+/// terminal of this size it fits: the busiest cores are shown, and a line says how many are not.
 pub(super) fn lines(title: &str, time: Duration, rows: &[Row], size: Option<Size>) -> Vec<String> {
     // The last line of a terminal is the cursor's.
     let height = size.map_or(usize::MAX, |size| size.rows.saturating_sub(1).max(1));

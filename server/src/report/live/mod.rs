@@ -1,6 +1,7 @@
 //! The live table (`--stats-interval`): what each core did in the last interval, on stderr.
 //!
-//! On a terminal it is redrawn in place; elsewhere each is a block of lines with a timestamp. [`frame`] makes the lines.
+//! On a terminal it is redrawn in place; elsewhere each is a block of lines with a timestamp. [`frame`] makes
+//! the lines.
 
 mod frame;
 
@@ -44,8 +45,8 @@ impl LiveTable {
         Ok(Self { leave: Some(leave), ended })
     }
 
-    /// Leaves the table that is on the terminal where it is: the next one is drawn below what is written to stderr after
-    /// this call.
+    /// Leaves the table that is on the terminal where it is: the next one is drawn below what is written to
+    /// stderr after this call.
     pub(crate) fn leave(&self) {
         let (answer, left) = sync_channel(1);
         if self.leave.as_ref().is_some_and(|leave| leave.send(answer).is_ok()) {

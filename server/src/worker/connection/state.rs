@@ -45,8 +45,9 @@ pub(super) enum State {
     Finishing,
     /// The server drains. No more is received; what is queued is sent, then the FIN.
     Ending,
-    /// The server has sent its FIN first. Bytes that crossed it are read and dropped, until the peer closes or has
-    /// acknowledged everything: closing before would reset the connection, and the peer lose what it has not got yet.
+    /// The server has sent its FIN first. Bytes that crossed it are read and dropped, until the peer closes
+    /// or has acknowledged everything: closing before would reset the connection, and the peer lose what it
+    /// has not got yet.
     Lingering,
     /// Reset, or out of time: nothing more is sent.
     Aborting,

@@ -246,8 +246,9 @@ fn pattern(position: usize) -> u8 {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: every byte goes back once and in order, at most one send and one receive
-    /// are in flight, the queue is bounded, nothing is closed too early, and in the end everything is given back.
+    /// Whatever happens in whatever order: every byte goes back once and in order, at most one send and one
+    /// receive are in flight, the queue is bounded, nothing is closed too early, and in the end everything is
+    /// given back.
     #[test]
     fn every_order_of_events_is_survived(events in events(), most in 1..=MOST_PIECES) {
         let mut model = Model::new();

@@ -1,5 +1,5 @@
-//! Everything of this kernel's io_uring that the server uses, could use or has tried: for `server doctor`, which alone
-//! tries all of it. What workers need to know is in [`Features`].
+//! Everything of this kernel's io_uring that the server uses, could use or has tried: for `server doctor`,
+//! which alone tries all of it. What workers need to know is in [`Features`].
 #![allow(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -111,11 +111,12 @@ pub(crate) fn capabilities() -> Result<BTreeSet<Capability>, SetupError> {
     Ok(found)
 }
 
-/// Makes at once what the workers would have: a ring for each, with `buffers` buffers and as many direct descriptors as
-/// its element of `slots` says. Returns how many could be made, and why not more. All is given back before this returns,
-/// except that the kernel takes rings apart a little later.
+/// Makes at once what the workers would have: a ring for each, with `buffers` buffers and as many direct
+/// descriptors as its element of `slots` says. Returns how many could be made, and why not more. All is given
+/// back before this returns, except that the kernel takes rings apart a little later.
 pub(crate) fn try_rings(slots: &[u32], buffers: u16) -> (usize, Option<SetupError>) {
-    // When the workers make theirs, the ring that features were tried out on may still count as locked memory.
+    // When the workers make theirs, the ring that features were tried out on may still count as locked
+    // memory.
     let _tried_on = ring::create_small();
     let mut rings = Vec::with_capacity(slots.len());
     let made = slots.iter().try_for_each(|&slots| {
@@ -147,8 +148,8 @@ fn has_operations(ring: &mut IoUring, operations: &[u8]) -> io::Result<bool> {
     Ok(operations.iter().all(|&operation| probe.is_supported(operation)))
 }
 
-/// A kernel that does not know multishot accepts refuses the request as such, before it looks at the socket, which here
-/// can accept nothing.
+/// A kernel that does not know multishot accepts refuses the request as such, before it looks at the socket,
+/// which here can accept nothing.
 fn accepts_many(ring: &mut IoUring) -> io::Result<bool> {
     let (socket, _peer) = UnixDatagram::pair()?;
     let accept = opcode::AcceptMulti::new(Fd(socket.as_raw_fd())).build();
@@ -264,8 +265,8 @@ fn ring_with_flags(flags: u32) -> io::Result<OwnedFd> {
     const WORDS: usize = 30;
     let mut parameters = [0u32; WORDS];
     parameters[2] = flags;
-    // SAFETY: the parameters have the size of `struct io_uring_params`, which the kernel reads and writes, and live until
-    // the call returns.
+    // SAFETY: the parameters have the size of `struct io_uring_params`, which the kernel reads and writes,
+    // and live until the call returns.
     let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1u32, parameters.as_mut_ptr()) };
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
     if fd < 0 {

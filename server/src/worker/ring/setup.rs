@@ -12,9 +12,9 @@ use tune::kernel_files::KernelFiles;
 /// Entries of the submission queue. More requests than that take another turn of the loop.
 const SUBMISSIONS: u32 = 1024;
 
-/// Entries of the completion queue: multishot requests complete many times per submission, an accept burst once per
-/// connection of the backlog. When it is full the kernel keeps what does not fit and ends multishot requests; nothing is
-/// lost, they are armed again.
+/// Entries of the completion queue: multishot requests complete many times per submission, an accept burst
+/// once per connection of the backlog. When it is full the kernel keeps what does not fit and ends multishot
+/// requests; nothing is lost, they are armed again.
 pub(crate) const COMPLETIONS: u32 = 16 * 1024;
 
 /// Why a worker has no ring.
@@ -34,7 +34,8 @@ pub enum SetupError {
     },
     /// `io_uring_setup(2)` gave EINVAL for flags that Linux 6.1 knows.
     #[error(
-        "io_uring_setup: {error}: Linux {release} is too old; SINGLE_ISSUER and DEFER_TASKRUN need 6.1 or later"
+        "io_uring_setup: {error}: Linux {release} is too old; SINGLE_ISSUER and DEFER_TASKRUN need 6.1 or \
+         later"
     )]
     TooOld {
         /// The error of the system call.
@@ -74,9 +75,9 @@ pub(crate) fn create() -> Result<IoUring, SetupError> {
     create_with(SUBMISSIONS, COMPLETIONS)
 }
 
-/// A small ring of the same kind, to try things out on. Newer kernels (seen on 6.18) count rings as locked memory of the
-/// user, and until they have taken them apart, a while after they were closed: a large one would be missing when the workers
-/// make theirs.
+/// A small ring of the same kind, to try things out on. Newer kernels (seen on 6.18) count rings as locked
+/// memory of the user, and until they have taken them apart, a while after they were closed: a large one
+/// would be missing when the workers make theirs.
 ///
 /// # Errors
 /// As [`create`].
@@ -103,8 +104,8 @@ fn create_with(submissions: u32, completions: u32) -> Result<IoUring, SetupError
     })
 }
 
-/// Busy-polls the device queues of this ring's sockets for up to `time` before it sleeps (6.9 and later); not at all if that
-/// is zero.
+/// Busy-polls the device queues of this ring's sockets for up to `time` before it sleeps (6.9 and later); not
+/// at all if that is zero.
 ///
 /// # Errors
 /// EINVAL before 6.9, and where the kernel has no busy polling.
@@ -125,8 +126,8 @@ pub(crate) fn busy_poll(submitter: &Submitter<'_>, time: Duration) -> Result<(),
 const PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Tries again for a while if memory is short: the kernel takes the rings of a server that has just ended apart in its own
-/// time, and until then counts them as locked memory of the user.
+/// Tries again for a while if memory is short: the kernel takes the rings of a server that has just ended
+/// apart in its own time, and until then counts them as locked memory of the user.
 pub(crate) fn with_patience<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let start = Instant::now();
     loop {
@@ -150,8 +151,8 @@ fn why_disabled(setting: &str) -> String {
                 .to_owned()
         }
         _ => format!(
-            "kernel.io_uring_disabled is {setting}; allow it with `sysctl kernel.io_uring_disabled=0` (with 1, processes \
-             with CAP_SYS_ADMIN and members of the group kernel.io_uring_group may use it)"
+            "kernel.io_uring_disabled is {setting}; allow it with `sysctl kernel.io_uring_disabled=0` (with \
+             1, processes with CAP_SYS_ADMIN and members of the group kernel.io_uring_group may use it)"
         ),
     }
 }

@@ -37,7 +37,8 @@ pub(super) struct Case {
     pub(super) workers: usize,
     pub(super) peers: Vec<Vec<Action>>,
     pub(super) choices: Vec<u32>,
-    /// In which turn the server is told to stop, if before all peers are served; and how many turns later again.
+    /// In which turn the server is told to stop, if before all peers are served; and how many turns later
+    /// again.
     pub(super) drain_at: Option<usize>,
     pub(super) stop_after: Option<usize>,
     /// In which turn the last worker fails.

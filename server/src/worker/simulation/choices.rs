@@ -1,7 +1,8 @@
-//! What the simulated kernel and the peers do where they are free to choose: a stream of numbers from proptest.
+//! What the simulated kernel and the peers do where they are free to choose: a stream of numbers from
+//! proptest.
 //!
-//! 0 is always the kindest choice, and what is chosen when the stream has run dry: so a case shrinks to the unkind choices
-//! that make it fail, and every case comes to an end.
+//! 0 is always the kindest choice, and what is chosen when the stream has run dry: so a case shrinks to the
+//! unkind choices that make it fail, and every case comes to an end.
 
 use std::vec::IntoIter;
 

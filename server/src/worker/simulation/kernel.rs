@@ -1,4 +1,5 @@
-//! The simulated ring: submission and completion queue, overflow, and the order in which requests that are ready are run.
+//! The simulated ring: submission and completion queue, overflow, and the order in which requests that are
+//! ready are run.
 
 mod interface;
 
@@ -17,11 +18,12 @@ use crate::worker::kernel::Completion;
 use crate::worker::memory::Memory;
 use crate::worker::token::{Descriptor, Token};
 
-/// `IO_LOCAL_TW_DEFAULT_MAX` of the kernel: how many requests that are ready an enter runs, unless it waits for more.
+/// `IO_LOCAL_TW_DEFAULT_MAX` of the kernel: how many requests that are ready an enter runs, unless it waits
+/// for more.
 const MOST_RUN: usize = 20;
 
-/// More enters that do not sleep than `--spin-us` of 20 gives, at 1 us each, and than it takes to arm 64 accepts of each of two
-/// listeners through a submission queue of 5.
+/// More enters that do not sleep than `--spin-us` of 20 gives, at 1 us each, and than it takes to arm 64
+/// accepts of each of two listeners through a submission queue of 5.
 const MOST_SPINS: u32 = 256;
 
 /// The first number of a simulated ring's descriptor.
@@ -237,7 +239,8 @@ impl SimulatedKernel {
         self.spins = if quiet { self.spins + 1 } else { 0 };
         assert!(
             self.spins < MOST_SPINS,
-            "the worker spins: it does not sleep, and nothing happens; {} wait outside the completion queue, {} armed",
+            "the worker spins: it does not sleep, and nothing happens; {} wait outside the completion queue, \
+             {} armed",
             self.overflow.len(),
             self.armed.len()
         );

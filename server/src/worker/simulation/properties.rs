@@ -1,5 +1,5 @@
-//! What holds in every order of events. What is checked is in [`super::run`], [`super::world`] and [`super::requests`]; here is what
-//! it is checked for.
+//! What holds in every order of events. What is checked is in [`super::run`], [`super::world`] and
+//! [`super::requests`]; here is what it is checked for.
 
 use std::time::Duration;
 
@@ -126,7 +126,8 @@ fn crowds() -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    /// No byte is lost, repeated, changed or given to another; every buffer and slot comes back; nobody waits for ever.
+    /// No byte is lost, repeated, changed or given to another; every buffer and slot comes back; nobody waits
+    /// for ever.
     #[test]
     fn every_order_of_completions_is_survived(case in cases()) {
         case.run();

@@ -1,4 +1,5 @@
-//! Cases by name: the smallest that show what a property once found, or that a hazard is met.
+//! Cases by name: the smallest that show what a property once found, or that a way in which servers go wrong
+//! is not ours.
 
 use super::case::Case;
 use super::peer::Action;
@@ -14,8 +15,8 @@ fn kind_peers_are_served_by_a_kind_kernel() {
     assert_eq!((outcome.counters.accepted, outcome.counters.bytes_out), (3, 300));
 }
 
-/// Found by `every_order_of_hand_overs_is_survived`: the accepts of the first listener took the last free slot, and the clients
-/// of the second waited for ever.
+/// Found by `every_order_of_hand_overs_is_survived`: the accepts of the first listener took the last free
+/// slot, and the clients of the second waited for ever.
 #[test]
 fn a_listener_to_which_nobody_comes_does_not_keep_the_last_slot() {
     let quiet = vec![Action::Stay];
@@ -24,7 +25,8 @@ fn a_listener_to_which_nobody_comes_does_not_keep_the_last_slot() {
     assert_eq!((outcome.counters.accepted, outcome.read[1], outcome.read[3]), (4, 100, 100));
 }
 
-/// Found by `bursts_around_the_limit_are_survived`: with no room for the second listener's accepts the worker went to sleep.
+/// Found by `bursts_around_the_limit_are_survived`: with no room for the second listener's accepts the worker
+/// went to sleep.
 #[test]
 fn accepts_for_which_there_was_no_room_are_asked_for_before_the_worker_sleeps() {
     let peers = vec![vec![Action::Send(10)]; 4];
@@ -42,8 +44,8 @@ fn one_stalls_and_others_do_not(zerocopy_threshold: u32) -> Outcome {
     Case { zerocopy_threshold, buffers: 4, windows, peers, ..Case::default() }.run()
 }
 
-/// Found by `every_order_of_completions_is_survived`: a zero-copy send waits for the peer, and what came meanwhile was neither
-/// copied out of the pool nor bounded; the others starved, and the worker spun.
+/// Found by `every_order_of_completions_is_survived`: a zero-copy send waits for the peer, and what came
+/// meanwhile was neither copied out of the pool nor bounded; the others starved, and the worker spun.
 #[test]
 fn zero_copy_sends_to_a_peer_that_does_not_read_leave_buffers_to_the_others() {
     let outcome = one_stalls_and_others_do_not(1);
@@ -51,7 +53,6 @@ fn zero_copy_sends_to_a_peer_that_does_not_read_leave_buffers_to_the_others() {
     assert!(outcome.seen.notifications > 0, "{:?}", outcome.seen);
 }
 
-/// Hazard 13.
 #[test]
 fn a_peer_that_does_not_read_has_a_bounded_queue_and_later_gets_every_byte() {
     let in_the_pool = PAUSE_AT..PAUSE_AT + 1024;
@@ -66,8 +67,8 @@ fn a_peer_that_does_not_read_has_a_bounded_queue_and_later_gets_every_byte() {
     }
 }
 
-/// Seen with real sockets: all buffers were queued for peers that do not read; the turn that copied them out of the pool slept,
-/// and the client that had found no buffer was never asked again.
+/// Seen with real sockets: all buffers were queued for peers that do not read; the turn that copied them out
+/// of the pool slept, and the client that had found no buffer was never asked again.
 #[test]
 fn buffers_that_were_copied_free_are_had_at_once_by_who_waits_for_them() {
     let stalled = vec![Action::StopReading, Action::Send(256), Action::Stay];
@@ -92,7 +93,8 @@ fn noise(seed: u64, count: usize) -> Vec<u32> {
     .collect()
 }
 
-/// A property is worth what the simulation comes to: each unkind thing that a kernel may do happens to a worker.
+/// A property is worth what the simulation comes to: each unkind thing that a kernel may do happens to a
+/// worker.
 #[test]
 fn the_simulated_kernel_does_to_workers_all_that_it_can() {
     let mut seen = Seen::default();
@@ -118,8 +120,8 @@ fn the_simulated_kernel_does_to_workers_all_that_it_can() {
     assert!(seen.all(), "{seen:?}");
 }
 
-/// Found by `the_failure_of_a_worker_leaves_no_connection_open`: the kernel took nothing of the last submission, and a close in it
-/// was forgotten.
+/// Found by `the_failure_of_a_worker_leaves_no_connection_open`: the kernel took nothing of the last
+/// submission, and a close in it was forgotten.
 #[test]
 fn a_close_that_the_kernel_does_not_take_at_once_is_submitted_again() {
     let choices = vec![

@@ -134,7 +134,8 @@ impl SimulatedKernel {
 
     pub(super) fn accept_error(&mut self) -> Option<Errno> {
         let error = self.one_in(24).then(|| {
-            // ENFILE is what a full table of direct descriptors gives; the worker must not let it come to that.
+            // ENFILE is what a full table of direct descriptors gives; the worker must not let it come to
+            // that.
             let errors =
                 [Errno::CONNABORTED, Errno::MFILE, Errno::NOBUFS, Errno::NOMEM, Errno::INTR, Errno::PERM];
             errors[self.below(errors.len())]

@@ -146,7 +146,8 @@ impl Simulation<'_, '_> {
             let held = Group::ALL.map(|group| worker.memory.buffers(group).held());
             let waiting = [worker.listed.len(), worker.silent_sends.len()];
             format!(
-                "{} open, {held:?} held, {starved:?} starved; listed, silent: {waiting:?}; {acceptors:?}, rest {:?}, {:?}",
+                "{} open, {held:?} held, {starved:?} starved; listed, silent: {waiting:?}; {acceptors:?}, \
+                 rest {:?}, {:?}",
                 worker.connections.open_count(),
                 worker.rest_until,
                 worker.kernel,
@@ -183,8 +184,8 @@ impl Simulation<'_, '_> {
         world.events += 1;
     }
 
-    /// All workers sleep and nothing would wake them but time, or a peer that holds the rest up. `rests`: one did not accept
-    /// when it went to sleep.
+    /// All workers sleep and nothing would wake them but time, or a peer that holds the rest up. `rests`: one
+    /// did not accept when it went to sleep.
     fn nothing_happens(&mut self, rests: bool) {
         let running = || self.workers.iter().flatten();
         let until = running().filter_map(|worker| worker.kernel.asleep.flatten()).min();

@@ -132,7 +132,8 @@ impl SimulatedKernel {
         buffer
     }
 
-    /// The end of the stream or an error: without a buffer, or, as if the kernel had taken one before it looked, with.
+    /// The end of the stream or an error: without a buffer, or, as if the kernel had taken one before it
+    /// looked, with.
     fn end_receive(&mut self, token: Option<Token>, socket: PeerId, group: Group, memory: &mut Memory) {
         let buffer = if self.one_in(8) { self.fill(group, b"?", memory) } else { None };
         let reset = self.world().sockets[socket].reset;

@@ -1,5 +1,5 @@
-//! Everything outside the workers and their rings: time, listeners, sockets, peers, the process's descriptors, and the
-//! promises that the server makes to its peers.
+//! Everything outside the workers and their rings: time, listeners, sockets, peers, the process's
+//! descriptors, and the promises that the server makes to its peers.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -42,7 +42,8 @@ pub(super) struct World {
     /// Whose eventfds were written to.
     pub(super) wakes: Vec<bool>,
     pub(super) draining: bool,
-    /// The drain timeout has passed, or a second signal came, or a worker failed: what is left may be cut off.
+    /// The drain timeout has passed, or a second signal came, or a worker failed: what is left may be cut
+    /// off.
     pub(super) cut_off: bool,
     /// Counts whatever happens.
     pub(super) events: u64,

@@ -19,7 +19,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// Labs one at a time: each of them needs all CPUs.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Waits for the other tests. From now on this process is the parent of whatever a lab that is killed leaves behind.
+/// Waits for the other tests. From now on this process is the parent of whatever a lab that is killed leaves
+/// behind.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     set_child_subreaper(Some(getpid())).expect("prctl PR_SET_CHILD_SUBREAPER");

@@ -99,7 +99,8 @@ fn bad_arguments_are_one_line() {
     assert!(!Path::new("/no/such").exists());
     assert_eq!(
         refusal(&lab(&["--json", "/no/such/file"]).output().unwrap()),
-        "lab: open /no/such/file for --json: ENOENT: no such file or directory; give a file in a directory that exists\n"
+        "lab: open /no/such/file for --json: ENOENT: no such file or directory; give a file in a directory \
+         that exists\n"
     );
     assert_eq!(
         refusal(&lab(&["role"]).output().unwrap()),

@@ -29,7 +29,8 @@ fn stop(lab: &Child, signal: Signal) {
     kill_process(Pid::from_child(lab), signal).expect("kill");
 }
 
-/// Moments in a quick run: while the namespaces are made, while the first programs start, in each kind of step.
+/// Moments in a quick run: while the namespaces are made, while the first programs start, in each kind of
+/// step.
 fn moments() -> impl Iterator<Item = Duration> {
     [0, 1, 5, 20, 50, 120, 300, 600, 900, 950, 1000, 1500, 2000, 3000].into_iter().map(Duration::from_millis)
 }
@@ -60,8 +61,8 @@ fn hold_one_end(lab: &Child) -> Option<Namespace> {
     Namespace::open(&first("net:")?, &first("mnt:")?).ok()
 }
 
-/// The kernel takes a namespace apart when nothing holds it: no process, no descriptor, no mount, wherever they are. With
-/// it goes its end of the veth pair, and so the end that is held here.
+/// The kernel takes a namespace apart when nothing holds it: no process, no descriptor, no mount, wherever
+/// they are. With it goes its end of the veth pair, and so the end that is held here.
 fn assert_the_other_end_goes(held: &Namespace) {
     wait_for("the other namespace still held: not gone", || {
         (held.run(|| names("/sys/class/net")).expect("enter") == ["lo"]).then_some(())
@@ -162,7 +163,8 @@ fn the_json_file_of_a_run_that_is_stopped_is_what_it_was() {
     }
 }
 
-/// The results are there, and standard output takes no byte: the first signal finds nothing to stop, the second ends it.
+/// The results are there, and standard output takes no byte: the first signal finds nothing to stop, the
+/// second ends it.
 #[test]
 fn a_second_signal_does_not_wait_for_standard_output() {
     if let Some(why) = lacks() {

@@ -1,7 +1,8 @@
 //! `load chaos`: clients that misbehave, and well-behaved ones beside them that must not notice.
 //!
-//! Each behaviour runs on a thread of its own for the whole time. What comes back is verified wherever a behaviour reads it: a
-//! slow reader, a byte-at-a-time writer and one that half-closes have a right to every byte.
+//! Each behaviour runs on a thread of its own for the whole time. What comes back is verified wherever a
+//! behaviour reads it: a slow reader, a byte-at-a-time writer and one that half-closes have a right to every
+//! byte.
 
 mod behaviours;
 mod client;
@@ -53,8 +54,8 @@ pub struct ChaosOptions {
     pub connections: u32,
     /// How long.
     pub duration: Duration,
-    /// CPUs: the first for the well-behaved connections, the others for the behaviours in turn; empty: every CPU this process
-    /// may use.
+    /// CPUs: the first for the well-behaved connections, the others for the behaviours in turn; empty: every
+    /// CPU this process may use.
     pub cores: Vec<Cpu>,
     /// How long a connection may take to open, and its bytes to come back at the end.
     pub timeout: Duration,
@@ -151,8 +152,9 @@ fn well_behaved(options: &ChaosOptions, cores: &[Cpu]) -> EchoOptions {
 }
 
 impl ChaosReport {
-    /// What went wrong, in one line: lost and wrong bytes, and whatever the well-behaved connections met with. That a server
-    /// closes a connection on which nothing is under way, or refuses one of a flood, is its right.
+    /// What went wrong, in one line: lost and wrong bytes, and whatever the well-behaved connections met
+    /// with. That a server closes a connection on which nothing is under way, or refuses one of a flood, is
+    /// its right.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         let mut parts: Vec<_> = self.behaviours.iter().filter_map(Outcome::failure).collect();

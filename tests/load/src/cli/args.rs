@@ -43,12 +43,13 @@ pub(super) struct CommonArgs {
     /// Do not sleep: ask for events until there are some, so that the client's waking up is in no time.
     #[arg(long)]
     spin: bool,
-    /// Addresses and prefixes from which to connect, in turn, such as 10.0.0.1,10.0.0.2 or 127.0.0.0/8: each has its own ports
-    /// [default: what the kernel chooses; connect --close fin: all of 127.0.0.0/8 if the server is in it].
+    /// Addresses and prefixes from which to connect, in turn, such as 10.0.0.1,10.0.0.2 or 127.0.0.0/8: each
+    /// has its own ports [default: what the kernel chooses; connect --close fin: all of 127.0.0.0/8 if the
+    /// server is in it].
     #[arg(long, value_name = "LIST")]
     sources: Option<Sources>,
-    /// With --json, all times too, so that those of several runs can be added up: "histogram_ns", pairs of nanoseconds and how many
-    /// operations took so long, with three significant digits.
+    /// With --json, all times too, so that those of several runs can be added up: "histogram_ns", pairs of
+    /// nanoseconds and how many operations took so long, with three significant digits.
     #[arg(long, requires = "json")]
     histogram: bool,
 }
@@ -93,9 +94,9 @@ pub(super) struct MessageArgs {
     /// Messages under way at once on each connection, 1 to 65536.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = number(limits::DEPTH))]
     depth: u32,
-    /// Open loop: start this many messages per second in all, 1 to 100000000, in turn on the connections. One whose connection has
-    /// --depth messages under way starts late; one that still waits at the end could not be started, and is counted as such, and
-    /// in the percentiles with the time that it has waited.
+    /// Open loop: start this many messages per second in all, 1 to 100000000, in turn on the connections. One
+    /// whose connection has --depth messages under way starts late; one that still waits at the end could not
+    /// be started, and is counted as such, and in the percentiles with the time that it has waited.
     #[arg(long, value_name = "PER_SECOND", value_parser = number(limits::RATE), conflicts_with = "count")]
     rate: Option<u32>,
     /// Open loop: how the starts are spread in time.

@@ -16,16 +16,16 @@ use crate::{Error, connect, open_files, replay};
 pub use args::number;
 use args::{AcceptArgs, ChaosArgs, ConnectArgs, EchoArgs, ExchangeArgs, RunArgs, UdpArgs};
 
-/// The client: echo over TCP and UDP, connection rate, the article's workloads, misbehaviour. Pinned threads, every byte
-/// verified.
+/// The client: echo over TCP and UDP, connection rate, the article's workloads, misbehaviour. Pinned threads,
+/// every byte verified.
 ///
-/// Each connection has a byte stream of its own, so that a lost, repeated, changed or foreign byte is seen. Times are in
-/// microseconds: p50, p90, p99, p99.9, max. "client CPU" is what an operation has cost here; a run whose busiest thread had no
-/// rest is said to be CLIENT-BOUND: the server may be faster. On a terminal a line on standard error says how far the run is.
-/// The client uses io_uring (Linux 6.1 or later).
+/// Each connection has a byte stream of its own, so that a lost, repeated, changed or foreign byte is seen.
+/// Times are in microseconds: p50, p90, p99, p99.9, max. "client CPU" is what an operation has cost here; a
+/// run whose busiest thread had no rest is said to be CLIENT-BOUND: the server may be faster. On a terminal a
+/// line on standard error says how far the run is. The client uses io_uring (Linux 6.1 or later).
 ///
-/// Exit code: 0 if every connection was made and every byte came back right, 1 if not or if the run could not take
-/// place, 2 on a usage error.
+/// Exit code: 0 if every connection was made and every byte came back right, 1 if not or if the run could not
+/// take place, 2 on a usage error.
 #[derive(Debug, Parser)]
 #[command(name = "load", version)]
 struct Cli {
@@ -37,28 +37,28 @@ struct Cli {
 enum Mode {
     /// Exchange messages on open connections and check every byte.
     ///
-    /// Closed loop: a connection starts its next message when one came back. The time of a message is from its start to
-    /// its last byte. Open loop (--rate): messages start at times that were fixed before, and the time of a message is from when
-    /// it should have started, so that a server that stalls does not hide its stall (coordinated omission); the raw time, from
-    /// when it was started, is reported too.
+    /// Closed loop: a connection starts its next message when one came back. The time of a message is from
+    /// its start to its last byte. Open loop (--rate): messages start at times that were fixed before, and
+    /// the time of a message is from when it should have started, so that a server that stalls does not hide
+    /// its stall (coordinated omission); the raw time, from when it was started, is reported too.
     Echo(EchoArgs),
     /// Open connections and close them, as many per second as it goes.
     ///
-    /// The time of a connection is from its opening to its close. A server that accepts and closes may be faster: a connection that
-    /// it has closed or reset was made, and counts.
+    /// The time of a connection is from its opening to its close. A server that accepts and closes may be
+    /// faster: a connection that it has closed or reset was made, and counts.
     Connect(ConnectArgs),
     /// Exchange datagrams (UDP) and check every byte.
     ///
-    /// As echo, with a socket for each "connection" and a datagram for each message. A datagram that is not back within --timeout is
-    /// lost, and its bytes are.
+    /// As echo, with a socket for each "connection" and a datagram for each message. A datagram that is not
+    /// back within --timeout is lost, and its bytes are.
     Udp(UdpArgs),
     /// The two workloads of the classic article on SO_REUSEPORT and locality.
     #[command(subcommand)]
     ReplayArticle(Article),
     /// Misbehave in all ways at once, beside well-behaved connections that must not notice.
     ///
-    /// Whoever has a right to bytes gets them checked: the well-behaved, slow readers, byte-at-a-time writers, half-closers and,
-    /// at the end, the idle ones.
+    /// Whoever has a right to bytes gets them checked: the well-behaved, slow readers, byte-at-a-time
+    /// writers, half-closers and, at the end, the idle ones.
     Chaos(ChaosArgs),
 }
 

@@ -76,8 +76,8 @@ impl<'a, F: Flow> EchoClient<'a, F> {
         })
     }
 
-    /// Exchanges messages until the limit, and until everything that was sent came back or nothing has come for
-    /// the timeout.
+    /// Exchanges messages until the limit, and until everything that was sent came back or nothing has come
+    /// for the timeout.
     pub(crate) fn exchange(&mut self, start: Instant) -> Result<(), Error> {
         let usage = Usage::now();
         let idle = self.ring.idle();
@@ -247,7 +247,8 @@ impl<'a, F: Flow> EchoClient<'a, F> {
         if matches!(self.options.limit, Limit::Count(_)) || self.options.rate.is_some() {
             self.stats.counts.operations_missing += messages.unfinished();
         }
-        // A receive that is armed would keep the socket open. It fails where the peer has ended the connection.
+        // A receive that is armed would keep the socket open. It fails where the peer has ended the
+        // connection.
         let _ = connection.socket.shutdown(Shutdown::Both);
     }
 

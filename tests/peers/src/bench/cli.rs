@@ -22,13 +22,14 @@ use super::scenario::{DEFAULT, Scenario};
 use super::turn::Setup;
 use crate::cores::Cores;
 
-/// Rounds, and those of --quick: even, so that each order comes equally often, and at least 6, so that a difference can be
-/// told.
+/// Rounds, and those of --quick: even, so that each order comes equally often, and at least 6, so that a
+/// difference can be told.
 const ROUNDS: [u16; 2] = [30, 6];
 
-/// Length of a turn. Many short ones: a virtual CPU gets faster and slower within a second, and what both of a pair have
-/// suffered cancels out. On a busy machine 9 rounds of 1 s said 0.98, 0.91 and 1.06 of two servers with 50, 500 and 1000
-/// connections, and 30 rounds of 200 ms 1.00, 0.99 and 0.99; of one server against itself 30 of 150 ms said 1.00 and 1.00.
+/// Length of a turn. Many short ones: a virtual CPU gets faster and slower within a second, and what both of
+/// a pair have suffered cancels out. On a busy machine 9 rounds of 1 s said 0.98, 0.91 and 1.06 of two
+/// servers with 50, 500 and 1000 connections, and 30 rounds of 200 ms 1.00, 0.99 and 0.99; of one server
+/// against itself 30 of 150 ms said 1.00 and 1.00.
 const DURATION: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(150)];
 
 /// Times that a turn may have nothing come back before it has failed.
@@ -36,12 +37,13 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Options of `peers bench`.
 ///
-/// Every contender is pinned to --server-cores, the client to --client-cores. They take turns, in one order and then in the
-/// reverse one. CPU time is that of all threads of the server's process (user and system) from when all connections are open
-/// to the last answer. Ratios are of the first contender over another: below 1 the first uses less.
+/// Every contender is pinned to --server-cores, the client to --client-cores. They take turns, in one order
+/// and then in the reverse one. CPU time is that of all threads of the server's process (user and system)
+/// from when all connections are open to the last answer. Ratios are of the first contender over another:
+/// below 1 the first uses less.
 ///
-/// Exit code: 0 if every byte came back right, 1 if not or if the measurement could not take place, 2 on a usage error,
-/// 128 + signal if stopped by one.
+/// Exit code: 0 if every byte came back right, 1 if not or if the measurement could not take place, 2 on a
+/// usage error, 128 + signal if stopped by one.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// CPUs of the servers.
@@ -50,16 +52,18 @@ pub struct BenchArgs {
     /// CPUs of the client, one thread each; others than the servers'.
     #[arg(long, value_name = "LIST", value_parser = Cores::parse, default_value = "1")]
     client_cores: Cores,
-    /// What to measure: echo-SIZExCONNECTIONS, the same with xDEPTH or -nCOUNT (so many messages on each connection, again
-    /// and again on new ones), connect-reset, connect-echo, backlog-CONNECTIONS (so many that wait, each with a message, while the server is
-    /// stopped, are worked off when it goes on; again and again), open-PERCENT (open loop at a share of the best closed-loop rate of the
-    /// other contenders), idle-memory.
+    /// What to measure: echo-SIZExCONNECTIONS, the same with xDEPTH or -nCOUNT (so many messages on each
+    /// connection, again and again on new ones), connect-reset, connect-echo, backlog-CONNECTIONS (so many
+    /// that wait, each with a message, while the server is stopped, are worked off when it goes on; again and
+    /// again), open-PERCENT (open loop at a share of the best closed-loop rate of the other contenders),
+    /// idle-memory.
     #[arg(long, value_name = "SCENARIO,…", value_delimiter = ',', default_values_t = DEFAULT.map(|name| name.parse::<Scenario>().expect("named above")))]
     only: Vec<Scenario>,
     /// Rounds that count, 1 to 200; fewer than 6 cannot tell a difference [default: 30, with --quick 6].
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=200))]
     rounds: Option<u16>,
-    /// Rounds that may be repeated in each scenario because they were disturbed, 0 to 1000 [default: as many as --rounds].
+    /// Rounds that may be repeated in each scenario because they were disturbed, 0 to 1000 [default: as many
+    /// as --rounds].
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(0..=1000))]
     repeats: Option<u16>,
     /// Length of each contender's turn in a round [default: 200ms, with --quick 150ms].
@@ -74,9 +78,9 @@ pub struct BenchArgs {
     /// More arguments for `server`, separated by spaces.
     #[arg(long, value_name = "ARGS", default_value = "", hide_default_value = true, allow_hyphen_values = true, conflicts_with_all = ["a", "b"])]
     server_args: String,
-    /// Measure this command instead of `server`: NAME=COMMAND, words separated by spaces. COMMAND begins with server, epoll, or
-    /// a path; {port} and {cores} in it are replaced, and without {port} "--cores {cores} --listen 127.0.0.1:{port}" is
-    /// added.
+    /// Measure this command instead of `server`: NAME=COMMAND, words separated by spaces. COMMAND begins with
+    /// server, epoll, or a path; {port} and {cores} in it are replaced, and without {port} "--cores {cores}
+    /// --listen 127.0.0.1:{port}" is added.
     #[arg(long, value_name = "NAME=COMMAND", value_parser = Contender::parse, requires = "b")]
     a: Option<Contender>,
     /// Measure this command instead of the peers.
@@ -85,15 +89,16 @@ pub struct BenchArgs {
     /// The client sleeps when there is nothing to do, instead of polling.
     #[arg(long)]
     client_sleeps: bool,
-    /// Nice value of the client, the servers and, while it runs, of their session (/proc/PID/autogroup), -20 to 19: with less
-    /// than 0 (as root) other work on the machine disturbs less.
+    /// Nice value of the client, the servers and, while it runs, of their session (/proc/PID/autogroup), -20
+    /// to 19: with less than 0 (as root) other work on the machine disturbs less.
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = value_parser!(i32).range(-20..=19))]
     nice: Option<i32>,
     /// Write the raw figures of every round to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Measure the floor too: what the kernel alone needs for half of each echo scenario's exchange, a null system call and
-    /// an io_uring NOP, on the first of the server's CPUs; and show each contender as a per cent of it.
+    /// Measure the floor too: what the kernel alone needs for half of each echo scenario's exchange, a null
+    /// system call and an io_uring NOP, on the first of the server's CPUs; and show each contender as a per
+    /// cent of it.
     #[arg(long)]
     floor: bool,
     /// Draw the medians into this file, as SVG.
@@ -128,7 +133,8 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     // What fails after a signal fails because of it.
     let outcomes = outcomes.map_err(|error| interrupt.check().map_or_else(Into::into, |()| error))?;
     let results = Results::new(Machine::read(cores), &plan, outcomes, floor);
-    // The file first: standard output may be a pipe whose reader is gone. And if the file fails, the table is not lost.
+    // The file first: standard output may be a pipe whose reader is gone. And if the file fails, the table is
+    // not lost.
     let written = json.map_or(Ok(()), |file| write_json(file, &results));
     let drawn = svg.map_or(Ok(()), |file| Ok(file.write(results.svg()?.as_bytes())?));
     let mut out = std::io::stdout().lock();
@@ -160,7 +166,8 @@ impl BenchArgs {
         let allowed = tune::affinity::allowed().context("sched_getaffinity")?;
         if let Some(cpu) = server.iter().chain(client).find(|&&cpu| !allowed.contains(cpu)) {
             bail!(
-                "CPU {cpu} is not one on which this process may run ({allowed}); see --server-cores and --client-cores"
+                "CPU {cpu} is not one on which this process may run ({allowed}); see --server-cores and \
+                 --client-cores"
             );
         }
         let quick = usize::from(self.quick);

@@ -21,8 +21,8 @@ use crate::role;
 /// How long a server may take to start; far more than it needs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Ports of servers: below those from which clients connect (`ip_local_port_range`), so that no client's port is in the way,
-/// and so that a connection to a port on which nobody listens yet is not one to itself.
+/// Ports of servers: below those from which clients connect (`ip_local_port_range`), so that no client's port
+/// is in the way, and so that a connection to a port on which nobody listens yet is not one to itself.
 const PORTS: std::ops::Range<u16> = 11_000..31_000;
 
 /// A server that is measured.
@@ -48,8 +48,8 @@ pub(crate) enum Serves {
 }
 
 impl Contender {
-    /// Reads `NAME=PROGRAM ARGS…`, words separated by spaces. Without `{port}` in it, `--cores {cores} --listen
-    /// 127.0.0.1:{port}` is added.
+    /// Reads `NAME=PROGRAM ARGS…`, words separated by spaces. Without `{port}` in it, `--cores {cores}
+    /// --listen 127.0.0.1:{port}` is added.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (name, command) = text.split_once('=').ok_or("give NAME=COMMAND")?;
         let mut command: Vec<String> = command.split_whitespace().map(str::to_owned).collect();

@@ -29,7 +29,8 @@ fn threads(pid: i32) -> Vec<i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// Whether all threads of a process are stopped by a signal: the state behind the name in `/proc/PID/task/TID/stat`.
+/// Whether all threads of a process are stopped by a signal: the state behind the name in
+/// `/proc/PID/task/TID/stat`.
 pub(crate) fn is_stopped(pid: i32) -> bool {
     threads(pid).into_iter().all(|thread| {
         let stat = fs::read_to_string(format!("/proc/{pid}/task/{thread}/stat")).unwrap_or_default();
@@ -56,7 +57,8 @@ impl CpuTimes {
         }
         if times.is_empty() {
             bail!(
-                "read /proc/{pid}/task/*/schedstat: no thread; the server has ended, or the kernel is without CONFIG_SCHED_INFO"
+                "read /proc/{pid}/task/*/schedstat: no thread; the server has ended, or the kernel is \
+                 without CONFIG_SCHED_INFO"
             );
         }
         Ok(Self(times))

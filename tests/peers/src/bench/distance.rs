@@ -1,8 +1,8 @@
 //! How far two CPUs are from each other: how long a cache line takes from one to the other.
 //!
-//! Two virtual CPUs are sometimes two threads of one core and sometimes on different sockets, as the host's scheduler
-//! pleases, for minutes; an exchange of messages costs half as much again then. So rounds are compared only if they were
-//! measured at the same distance.
+//! Two virtual CPUs are sometimes two threads of one core and sometimes on different sockets, as the host's
+//! scheduler pleases, for minutes; an exchange of messages costs half as much again then. So rounds are
+//! compared only if they were measured at the same distance.
 
 use std::hint::spin_loop;
 use std::ops::RangeInclusive;
@@ -18,8 +18,8 @@ use tune::cpu_set::Cpu;
 const ROUND_TRIPS: u32 = 200;
 const BATCHES: u32 = 20;
 
-/// Of two distances that follow each other in order of size, the greater begins a new class if it is more than so many times
-/// the lesser.
+/// Of two distances that follow each other in order of size, the greater begins a new class if it is more
+/// than so many times the lesser.
 const STEP: f64 = 1.5;
 
 /// Classes of distances: what is in one class can be compared. Nanoseconds.

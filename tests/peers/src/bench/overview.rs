@@ -1,4 +1,5 @@
-//! All scenarios in one table: what each contender's operation costs, and how far the first is from the others. Pure.
+//! All scenarios in one table: what each contender's operation costs, and how far the first is from the
+//! others. Pure.
 
 use lab::summary::{Comparison, Spread};
 
@@ -8,7 +9,8 @@ use super::table;
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
     pub(crate) scenario: String,
-    /// Server CPU time per operation, microseconds, of each contender that took part; the first is compared with the others.
+    /// Server CPU time per operation, microseconds, of each contender that took part; the first is compared
+    /// with the others.
     pub(crate) cpu: Vec<(String, Option<Spread>)>,
     /// The first over each of the others.
     pub(crate) ratios: Vec<(String, Option<Comparison>)>,
@@ -29,7 +31,8 @@ impl Line {
     }
 }
 
-/// Header and lines: medians of `names`, the ratio to the second of them, the best of the others and the ratio to it.
+/// Header and lines: medians of `names`, the ratio to the second of them, the best of the others and the
+/// ratio to it.
 pub(crate) fn table(names: &[String], lines: &[Line]) -> Vec<Vec<String>> {
     let [first, second, ..] = names else { return Vec::new() };
     let mut header = vec!["CPU us/op".to_owned()];

@@ -18,7 +18,8 @@ pub(crate) struct Panel {
     pub(crate) bars: Vec<(String, Spread)>,
 }
 
-/// The panels under each other, as SVG. A bar is the median, the line at its end goes from the least to the greatest.
+/// The panels under each other, as SVG. A bar is the median, the line at its end goes from the least to the
+/// greatest.
 pub(crate) fn svg(panels: &[Panel]) -> Result<String, String> {
     let heights = panels.iter().map(|panel| TITLE + BAR * u32::try_from(panel.bars.len()).unwrap_or(0));
     let tops: Vec<u32> = std::iter::once(0)

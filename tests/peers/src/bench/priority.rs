@@ -6,8 +6,8 @@ use std::io;
 use anyhow::Context;
 use tune::errno::describe;
 
-/// Where a session's nice value stands, if the kernel schedules sessions as groups (sched(7)): there a process's own nice
-/// value counts among the processes of its session only.
+/// Where a session's nice value stands, if the kernel schedules sessions as groups (sched(7)): there a
+/// process's own nice value counts among the processes of its session only.
 const AUTOGROUP: &str = "/proc/self/autogroup";
 
 /// Gives the session back its nice value when dropped.

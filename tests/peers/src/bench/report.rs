@@ -143,8 +143,8 @@ impl Results {
         let client = if self.client_spins { "polls" } else { "sleeps" };
         writeln!(
             out,
-            "server on CPU {}, client on CPU {} ({client}); {} rounds of {} s for each, by turns, after one that is thrown \
-             away; median (min-max); ratios are medians of the rounds' ratios: {}",
+            "server on CPU {}, client on CPU {} ({client}); {} rounds of {} s for each, by turns, after one \
+             that is thrown away; median (min-max); ratios are medians of the rounds' ratios: {}",
             self.server_cores,
             self.client_cores,
             self.rounds,
@@ -286,7 +286,8 @@ impl ScenarioResult {
         }
     }
 
-    /// Its picture: in the open loop of the latency that is exceeded by one in a hundred, else of the CPU time.
+    /// Its picture: in the open loop of the latency that is exceeded by one in a hundred, else of the CPU
+    /// time.
     fn panel(&self) -> Panel {
         let figure = match self.outcome.scenario {
             Scenario::Open { .. } => P99,

@@ -177,8 +177,8 @@ fn round(
     Ok(Round { order, turns: turns.into_iter().map(|(_, turn)| turn).collect() })
 }
 
-/// A share of the rate of the closed loop of all contenders but the first: the median of three turns of each, the greatest
-/// of these.
+/// A share of the rate of the closed loop of all contenders but the first: the median of three turns of each,
+/// the greatest of these.
 fn open_rate(
     servers: &mut [Running],
     percent: u32,

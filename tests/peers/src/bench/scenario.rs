@@ -8,13 +8,15 @@ use serde::{Serialize, Serializer};
 /// One workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scenario {
-    /// Messages to and fro, closed loop; with a count so many on each connection, again and again on new connections.
+    /// Messages to and fro, closed loop; with a count so many on each connection, again and again on new
+    /// connections.
     Echo { size: u32, connections: u32, depth: u32, count: Option<u32> },
     /// Connections made and reset by the client, with one message before if `echo`.
     Connect { echo: bool },
     /// So many connections that wait, each with a message, are worked off; again and again.
     Backlog { connections: u32 },
-    /// Messages at a share of the rate that the best of the other contenders reaches in the closed loop, per cent.
+    /// Messages at a share of the rate that the best of the other contenders reaches in the closed loop, per
+    /// cent.
     Open { percent: u32 },
     /// Memory with idle connections.
     Memory,
@@ -55,9 +57,10 @@ impl FromStr for Scenario {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "not echo-SIZExCONNECTIONS (or …xDEPTH, or …-nCOUNT, such as echo-4kx50, echo-64x50x8 or echo-512kx50-n10; size 1 \
-                 to 1024k, connections 1 to 10000, depth and count 1 to 65536), connect-reset, connect-echo, \
-                 backlog-CONNECTIONS (1 to 4000), open-PERCENT (1 to 200) or idle-memory; by default {}",
+                "not echo-SIZExCONNECTIONS (or …xDEPTH, or …-nCOUNT, such as echo-4kx50, echo-64x50x8 or \
+                 echo-512kx50-n10; size 1 to 1024k, connections 1 to 10000, depth and count 1 to 65536), \
+                 connect-reset, connect-echo, backlog-CONNECTIONS (1 to 4000), open-PERCENT (1 to 200) or \
+                 idle-memory; by default {}",
                 DEFAULT.join(",")
             )
         };

@@ -34,8 +34,8 @@ impl Conditions {
     }
 }
 
-/// Of the rounds of one class of distances, the undisturbed ones, or, if fewer than `wanted` are, the least disturbed beside
-/// them. The class is that of most undisturbed rounds, then that of most.
+/// Of the rounds of one class of distances, the undisturbed ones, or, if fewer than `wanted` are, the least
+/// disturbed beside them. The class is that of most undisturbed rounds, then that of most.
 pub(crate) fn select(rounds: &[Conditions], wanted: usize) -> Selection {
     let classes = Classes::of(rounds.iter().flat_map(|round| round.distances.iter().copied()));
     let of = |class: usize| -> Vec<usize> {

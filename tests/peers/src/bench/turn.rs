@@ -18,8 +18,9 @@ use super::counters::{CpuTimes, IdleTime};
 use super::distance;
 use super::scenario::{OPEN, Scenario};
 
-/// How often, and how long from one time to the next, the server's CPU time is read until it stands still: after the last
-/// answer it still goes to sleep, and after the last connection was reset it still accepts some.
+/// How often, and how long from one time to the next, the server's CPU time is read until it stands still:
+/// after the last answer it still goes to sleep, and after the last connection was reset it still accepts
+/// some.
 const SETTLING: (u32, Duration) = (40, Duration::from_millis(2));
 
 /// The machine and the client.

@@ -1,8 +1,10 @@
-//! The peer `blocking`: one process per core, blocking calls, one connection at a time, as the textbooks begin.
+//! The peer `blocking`: one process per core, blocking calls, one connection at a time, as the textbooks
+//! begin.
 //!
-//! In the two classic models: the processes share the listener that their parent has made (`shared`), or each has its own,
-//! of one SO_REUSEPORT group (`reuseport`). Who has accepted a connection serves it to its end before it accepts the next, so
-//! that `--mode echo` serves as many connections at a time as there are cores, and the others wait.
+//! In the two classic models: the processes share the listener that their parent has made (`shared`), or each
+//! has its own, of one SO_REUSEPORT group (`reuseport`). Who has accepted a connection serves it to its end
+//! before it accepts the next, so that `--mode echo` serves as many connections at a time as there are cores,
+//! and the others wait.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

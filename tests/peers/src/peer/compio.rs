@@ -1,7 +1,8 @@
 //! The peer `compio`: one runtime and one listener per core.
 //!
-//! Each connection has a buffer of its own, as in compio's examples; or, with `--multishot`, accept and receive are asked for
-//! once each and go on by themselves, and what is received is in buffers that all connections share.
+//! Each connection has a buffer of its own, as in compio's examples; or, with `--multishot`, accept and
+//! receive are asked for once each and go on by themselves, and what is received is in buffers that all
+//! connections share.
 
 use std::future::poll_fn;
 use std::io::ErrorKind;
@@ -82,8 +83,9 @@ async fn echo(mut stream: TcpStream, size: usize) {
     }
 }
 
-/// Receives until the peer has ended. Without a free buffer compio ends a multishot receive with ResourceBusy, and the stream asks
-/// for another when it is polled again; nothing is lost, the bytes are in the socket.
+/// Receives until the peer has ended. Without a free buffer compio ends a multishot receive with
+/// ResourceBusy, and the stream asks for another when it is polled again; nothing is lost, the bytes are in
+/// the socket.
 async fn echo_multishot(stream: TcpStream) {
     let (mut reader, mut writer) = stream.into_split();
     let mut received = pin!(reader.read_multi(0));

@@ -1,4 +1,5 @@
-//! The peer `glommio`: one executor and one listener per core, as the documentation of glommio's `TcpListener` advises.
+//! The peer `glommio`: one executor and one listener per core, as the documentation of glommio's
+//! `TcpListener` advises.
 #![allow(unsafe_code)]
 
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};

@@ -11,8 +11,9 @@ use rustix::net::{
 
 use super::{Mode, PeerArgs};
 
-/// A listener of the reuseport group of `address`, with the options of a peer. Its connections inherit (socket(7), tcp(7)) TCP_NODELAY, SO_KEEPALIVE, as
-/// those of `server`, and, where they are to be reset, SO_LINGER with 0 seconds: closing them sends RST.
+/// A listener of the reuseport group of `address`, with the options of a peer. Its connections inherit
+/// (socket(7), tcp(7)) TCP_NODELAY, SO_KEEPALIVE, as those of `server`, and, where they are to be reset,
+/// SO_LINGER with 0 seconds: closing them sends RST.
 pub(crate) fn listen(address: SocketAddr, args: &PeerArgs) -> anyhow::Result<OwnedFd> {
     let open = || -> rustix::io::Result<OwnedFd> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };

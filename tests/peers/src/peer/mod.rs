@@ -1,8 +1,8 @@
 //! The peers: what a user would pick instead of `server`.
 //!
-//! All of them do what `server` does: they echo what comes, stop reading from who does not read, and with `--mode
-//! accept-close` reset a connection as soon as it is accepted. What their own documentation does per connection and a
-//! listener can do once, the listener does: see [`listener`].
+//! All of them do what `server` does: they echo what comes, stop reading from who does not read, and with
+//! `--mode accept-close` reset a connection as soon as it is accepted. What their own documentation does per
+//! connection and a listener can do once, the listener does: see [`listener`].
 //!
 //! * [`epoll`]: one epoll, one listener and one pinned thread per core, by hand;
 //! * [`blocking`]: one process per core with blocking calls, as in the textbooks;
@@ -69,8 +69,8 @@ pub(crate) enum Mode {
 pub(crate) struct RuntimeArgs {
     #[command(flatten)]
     pub(crate) peer: PeerArgs,
-    /// Bytes of each connection's buffer, 64 to 16777216. What is never filled is never resident, so the default costs
-    /// small messages nothing.
+    /// Bytes of each connection's buffer, 64 to 16777216. What is never filled is never resident, so the
+    /// default costs small messages nothing.
     #[arg(long, value_name = "BYTES", default_value_t = 64 * 1024, value_parser = value_parser!(u32).range(64..=1 << 24))]
     buffer_size: u32,
 }
@@ -101,7 +101,8 @@ impl PeerArgs {
     }
 }
 
-/// Runs `serve` with a listener of its own on a thread pinned to each core, until a signal ends the process or one fails.
+/// Runs `serve` with a listener of its own on a thread pinned to each core, until a signal ends the process
+/// or one fails.
 pub(crate) fn per_core(
     name: &str,
     args: &PeerArgs,

@@ -14,7 +14,8 @@ use super::{Mode, RuntimeArgs, Settings, per_core};
 pub(crate) fn run(args: &RuntimeArgs) -> anyhow::Result<()> {
     let settings = args.settings();
     per_core("monoio", &args.peer, move |listener| {
-        // What suits a thread that alone uses its ring (io_uring_setup(2)); monoio leaves the choice to its user.
+        // What suits a thread that alone uses its ring (io_uring_setup(2)); monoio leaves the choice to its
+        // user.
         let mut ring = monoio_io_uring::IoUring::builder();
         ring.setup_single_issuer().setup_defer_taskrun();
         let builder = RuntimeBuilder::<IoUringDriver>::new().uring_builder(ring);

@@ -10,8 +10,8 @@ use tune::cpu_set::Cpu;
 
 use crate::role;
 
-/// Starts a process for each core, pinned to it: a role whose program, arguments and standard input `child` gives. They die
-/// with this process. Comes back only with an error, when one has ended.
+/// Starts a process for each core, pinned to it: a role whose program, arguments and standard input `child`
+/// gives. They die with this process. Comes back only with an error, when one has ended.
 pub(crate) fn per_core(
     cores: &[Cpu],
     child: impl Fn() -> anyhow::Result<(Vec<OsString>, Stdio)>,

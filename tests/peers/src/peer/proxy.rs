@@ -1,6 +1,7 @@
 //! The peers `nginx` and `haproxy`, where they are installed: they accept and close.
 //!
-//! Their configuration is in memory (memfd_create(2)) and passed as a descriptor, so that nothing is left on disk.
+//! Their configuration is in memory (memfd_create(2)) and passed as a descriptor, so that nothing is left on
+//! disk.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -38,7 +39,8 @@ pub(crate) fn has_haproxy() -> bool {
     find("haproxy").is_ok()
 }
 
-/// Runs nginx: one process per core, each with its listener (`reuseport`), which sends nothing and closes (`return`,
+/// Runs nginx: one process per core, each with its listener (`reuseport`), which sends nothing and closes
+/// (`return`,
 /// <https://nginx.org/en/docs/stream/ngx_stream_return_module.html>).
 pub(crate) fn run_nginx(args: &PeerArgs) -> anyhow::Result<()> {
     let (program, stream) = nginx()?;
@@ -63,13 +65,14 @@ pub(crate) fn run_nginx(args: &PeerArgs) -> anyhow::Result<()> {
     processes::per_core(&args.cores()?, || Ok((words.clone(), Stdio::null())))
 }
 
-/// Runs haproxy: one thread and listener per core, which closes (`tcp-request session reject`, section 4.2 of its
-/// configuration manual; `connection reject` would reset, which a client takes for a failure).
+/// Runs haproxy: one thread and listener per core, which closes (`tcp-request session reject`, section 4.2 of
+/// its configuration manual; `connection reject` would reset, which a client takes for a failure).
 pub(crate) fn run_haproxy(args: &PeerArgs) -> anyhow::Result<()> {
     load::open_files::raise_limit()?;
     let config = format!(
-        "global\n  nbthread {}\n  maxconn {CONNECTIONS}\ndefaults\n  mode tcp\n  timeout client 10s\n  timeout connect 10s\n  \
-         timeout server 10s\nfrontend peer\n  bind {} shards by-thread backlog {}\n  tcp-request session reject\n",
+        "global\n  nbthread {}\n  maxconn {CONNECTIONS}\ndefaults\n  mode tcp\n  timeout client 10s\n  \
+         timeout connect 10s\n  timeout server 10s\nfrontend peer\n  bind {} shards by-thread backlog {}\n  \
+         tcp-request session reject\n",
         args.cores()?.len(),
         args.listen,
         args.backlog

@@ -1,7 +1,7 @@
 //! The peer `tokio`: a task per connection, as in tokio's tutorial (<https://tokio.rs/tokio/tutorial/io>).
 //!
-//! Either one `current_thread` runtime and one listener per core, or one multi-thread runtime whose threads share a listener
-//! and steal each other's tasks, which is what `#[tokio::main]` makes.
+//! Either one `current_thread` runtime and one listener per core, or one multi-thread runtime whose threads
+//! share a listener and steal each other's tasks, which is what `#[tokio::main]` makes.
 
 use std::net::TcpListener as StdListener;
 use std::os::fd::OwnedFd;

@@ -40,7 +40,8 @@ impl Peer {
             .and_then(|rest| rest.split(',').next());
         let address = address.unwrap_or_else(|| panic!("{line:?}")).parse().expect("an address");
         let peer = Self { process, address };
-        // The listener is there before the threads have what else they need, and the tests of epoll count descriptors.
+        // The listener is there before the threads have what else they need, and the tests of epoll count
+        // descriptors.
         wait_until("each thread has its epoll", || args[0] != "epoll" || peer.epolls() + 1 >= peer.threads());
         peer
     }

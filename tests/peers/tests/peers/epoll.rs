@@ -40,7 +40,8 @@ fn all_cores_listen_on_one_port() {
     assert_eq!(echo::run(&options).unwrap().failure(), None);
 }
 
-/// The peer must stop reading: what it has taken beyond its buffer and the socket buffers would be memory of its own.
+/// The peer must stop reading: what it has taken beyond its buffer and the socket buffers would be memory of
+/// its own.
 #[test]
 fn who_does_not_read_is_not_read_from_and_loses_nothing() {
     for trigger in TRIGGERS {

@@ -53,7 +53,8 @@ mod tests {
 
     #[test]
     fn counts_are_those_of_the_cpus_in_the_head() {
-        let text = "           CPU0       CPU2\n 35:          7          9  IR-PCI-MSIX-0000:41:00.0 1-edge   virtio2-input.0\nNMI:   0   0   Non-maskable interrupts\n";
+        let text = "           CPU0       CPU2\n 35:          7          9  IR-PCI-MSIX-0000:41:00.0 \
+                    1-edge   virtio2-input.0\nNMI:   0   0   Non-maskable interrupts\n";
         let rows = parse(text).unwrap();
         assert_eq!(rows.len(), 1);
         assert_eq!((rows[0].irq, rows[0].name.as_str()), (35, "virtio2-input.0"));

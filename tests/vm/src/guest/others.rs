@@ -150,7 +150,8 @@ fn nginx(cpus: usize) -> String {
 
 fn haproxy(cpus: usize) -> String {
     format!(
-        "global\n nbthread {cpus}\n cpu-map auto:1/1-{cpus} 0-{}\n maxconn 8192\n stats socket {HAPROXY} level admin\n\
+        "global\n nbthread {cpus}\n cpu-map auto:1/1-{cpus} 0-{}\n maxconn 8192\n stats socket {HAPROXY} \
+         level admin\n\
          defaults\n mode http\n timeout client 1h\n timeout http-keep-alive 1h\n timeout http-request 1h\n\
          frontend f\n bind {ADDRESS} shards by-thread\n\
          http-request return status 200 content-type text/plain string {}\n",

@@ -162,13 +162,15 @@ mod tests {
 
     fn queued(thread: &str, cpu: Cpu, skb: &str, socket: &str) -> String {
         format!(
-            "{thread} [{cpu:03}] ..s1. 12.1: queued: (net.net_dev_queue) name=\"eth0\" skb={skb} socket={socket}\n"
+            "{thread} [{cpu:03}] ..s1. 12.1: queued: (net.net_dev_queue) name=\"eth0\" skb={skb} \
+             socket={socket}\n"
         )
     }
 
     fn sent(cpu: Cpu, skb: &str, queue: u32) -> String {
         format!(
-            "<idle>-0 [{cpu:03}] b.s2. 12.2: sent: (net.net_dev_start_xmit) name=\"eth0\" skb={skb} queue={queue}\n"
+            "<idle>-0 [{cpu:03}] b.s2. 12.2: sent: (net.net_dev_start_xmit) name=\"eth0\" skb={skb} \
+             queue={queue}\n"
         )
     }
 

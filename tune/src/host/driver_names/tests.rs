@@ -88,8 +88,8 @@ fn every_rule_reads_its_sample() {
     }
 }
 
-/// The drivers of the table in the kernel's sources that names were collected for; what none of them may become is a
-/// guess.
+/// The drivers of the table in the kernel's sources that names were collected for; what none of them may
+/// become is a guess.
 #[test]
 fn the_drivers_whose_names_are_known_have_rules_of_their_own() {
     let known = [

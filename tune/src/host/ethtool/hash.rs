@@ -1,7 +1,7 @@
 //! The fields of a packet that RSS hashes, as text. Pure.
 //!
-//! The letters are those of `ethtool -N IF rx-flow-hash`: `sdfn` is source and destination address, source and
-//! destination port.
+//! The letters are those of `ethtool -N IF rx-flow-hash`: `sdfn` is source and destination address, source
+//! and destination port.
 
 use std::fmt;
 use std::str::FromStr;

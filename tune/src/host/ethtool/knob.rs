@@ -19,8 +19,8 @@ use crate::setting::Value;
 const CHANNEL_KINDS: [&str; 3] = ["rx", "tx", "combined"];
 const RING_KINDS: [&str; 2] = ["rx", "tx"];
 
-/// A parameter of interrupt coalescing. In the order of writing: where adaptive moderation is on, drivers refuse or
-/// overwrite the rest.
+/// A parameter of interrupt coalescing. In the order of writing: where adaptive moderation is on, drivers
+/// refuse or overwrite the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CoalesceField {
@@ -73,7 +73,7 @@ fn switch(on: bool) -> Value {
     Value::Words(if on { "on" } else { "off" }.to_owned())
 }
 
-/// One thing that ethtool sets. The order is the order of writing (kernel.md 3.3): channels first, since a driver
+/// One thing that ethtool sets. The order is the order of writing: channels first, since a driver
 /// makes its rings, its RSS table and its interrupts anew for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Knob {
@@ -131,8 +131,8 @@ impl Knob {
         }
     }
 
-    /// True if setting it makes the driver take its queues down and build them anew, with other interrupts perhaps, and
-    /// overwrite XPS.
+    /// True if setting it makes the driver take its queues down and build them anew, with other interrupts
+    /// perhaps, and overwrite XPS.
     #[must_use]
     pub fn rebuilds_queues(self) -> bool {
         matches!(self, Self::Channels | Self::Rings | Self::Ntuple)
@@ -262,10 +262,7 @@ impl Ethtool {
             Knob::Rss => {
                 let table = &mut self.rss.as_mut().ok_or_else(absent)?.table;
                 let wanted: RssTable = text.parse().map_err(KnobError)?;
-                let length = table.len();
-                *table = wanted.entries(length).ok_or_else(|| {
-                    KnobError(format!("the table has {length} entries, not as many as \"{text}\""))
-                })?;
+                *table = wanted.entries(table.len())?;
             }
             Knob::Hash(flow) => {
                 self.hash.insert(flow, text.parse().map_err(KnobError)?);

@@ -1,7 +1,7 @@
 //! `Ethtool`: channels, rings, RSS, coalescing and features of an interface, as plain data.
 //!
-//! A live kernel is asked ([`crate::ethtool`]); of a captured tree `/corelocal/ethtool/IF.json` is read, which
-//! is this data as JSON. What the driver does not have, or nobody captured, is absent, never 0.
+//! A live kernel is asked ([`crate::ethtool`]); of a captured tree `/corelocal/ethtool/IF.json` is read,
+//! which is this data as JSON. What the driver does not have, or nobody captured, is absent, never 0.
 
 mod hash;
 mod knob;
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use hash::{FlowType, HashFields};
 pub use knob::{CoalesceField, Knob, KnobError};
 pub(crate) use knob::{channel_counts, number, ring_counts};
-pub(crate) use rounding::{rings_round_to, rounds_to};
+pub(crate) use rounding::{rings_round_to, rounded, rounds_to};
 pub use rss_table::RssTable;
 pub(crate) use rss_table::is_even;
 
@@ -25,7 +25,8 @@ use super::{HostError, InterfaceName};
 use crate::ethtool;
 use crate::kernel_files::KernelFiles;
 
-/// The kernel's name of the feature behind `ethtool -K IF ntuple` (`netdev_features_strings`, `net/ethtool/common.c`).
+/// The kernel's name of the feature behind `ethtool -K IF ntuple` (`netdev_features_strings`,
+/// `net/ethtool/common.c`).
 pub const NTUPLE: &str = "rx-ntuple-filter";
 
 /// A number that has an upper end.
@@ -94,7 +95,8 @@ pub struct Rss {
     /// The hash functions in use, a bit each (`ETH_RSS_HASH_*`): 1 Toeplitz, 2 XOR, 4 CRC32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<u32>,
-    /// What is done to the fields before they are hashed (`RXH_XFRM_*`): 1 makes both directions of a flow alike.
+    /// What is done to the fields before they are hashed (`RXH_XFRM_*`): 1 makes both directions of a flow
+    /// alike.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_xfrm: Option<u32>,
 }
@@ -160,8 +162,8 @@ impl Ethtool {
         }
     }
 
-    /// virtio_net shows coalescing parameters also of a device that does not have them, and refuses to set them. `features`
-    /// has a letter for each feature bit that was negotiated, `1` or `0`.
+    /// virtio_net shows coalescing parameters also of a device that does not have them, and refuses to set
+    /// them. `features` has a letter for each feature bit that was negotiated, `1` or `0`.
     fn leave_to_virtio(&mut self, features: &str) {
         /// `VIRTIO_NET_F_NOTF_COAL`, `VIRTIO_NET_F_VQ_NOTF_COAL` (`include/uapi/linux/virtio_net.h`).
         const COALESCE: usize = 53;

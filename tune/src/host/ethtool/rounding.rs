@@ -1,19 +1,36 @@
 //! Numbers of descriptors that a driver does not have exactly. Pure.
 //!
-//! | driver | makes of it (`set_ringparam` of each) |
-//! |---|---|
-//! | mlx4, mlx5, mana, nfp, sfc | the next power of two |
-//! | igb, igc, ixgbe, atlantic, hns3 | the next multiple of 8 |
-//! | i40e, iavf, ice, idpf, enic, vmxnet3 | the next multiple of 32 |
-//!
 //! ena takes the power of two *below*, which is less than what was asked for and is not accepted.
 
 use super::knob::ring_counts;
 
-/// All of which drivers round to a multiple; what is a multiple of 32 is one of the others, too.
+/// What drivers, as sysfs names them, make of a number.
+enum Step {
+    NextPowerOfTwo,
+    NextMultipleOf(u32),
+}
+
+/// As `set_ringparam` of each driver has it.
+const STEPS: [(Step, &[&str]); 4] = [
+    (Step::NextPowerOfTwo, &["mlx4_core", "mlx5_core", "mana", "nfp", "sfc"]),
+    (Step::NextMultipleOf(8), &["igb", "igc", "ixgbe", "atlantic", "hns3"]),
+    (Step::NextMultipleOf(32), &["i40e", "iavf", "ice", "idpf", "enic", "vmxnet3"]),
+    (Step::NextMultipleOf(1), &["bnxt_en", "bnx2x", "qede"]),
+];
+
+/// What this driver makes of a number of descriptors; `None` where it is not known.
+pub(crate) fn rounded(driver: &str, asked: u32) -> Option<u32> {
+    let (step, _) = STEPS.iter().find(|(_, drivers)| drivers.contains(&driver))?;
+    match step {
+        Step::NextPowerOfTwo => asked.checked_next_power_of_two(),
+        Step::NextMultipleOf(multiple) => asked.checked_next_multiple_of(*multiple),
+    }
+}
+
+/// All of which drivers round to a multiple.
 const MULTIPLES: [u32; 4] = [8, 16, 32, 64];
 
-/// True if a driver that was asked for `asked` descriptors may have made `found` of them.
+/// True if a driver of which nothing is known may have made `found` descriptors of `asked`.
 pub(crate) fn rounds_to(asked: u32, found: u32) -> bool {
     found == asked
         || asked.checked_next_power_of_two() == Some(found)
@@ -48,6 +65,20 @@ mod tests {
         ] {
             assert_eq!(rounds_to(asked, found), rounding, "{asked} {found}");
         }
+    }
+
+    #[test]
+    fn a_driver_rounds_as_its_source_has_it() {
+        for (driver, expected) in [
+            ("mlx5_core", Some(1024)),
+            ("igb", Some(1008)),
+            ("ice", Some(1024)),
+            ("bnxt_en", Some(1001)),
+            ("virtio_net", None),
+        ] {
+            assert_eq!(rounded(driver, 1001), expected, "{driver}");
+        }
+        assert_eq!(rounded("mlx5_core", u32::MAX), None);
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! The RSS indirection table as text. Pure.
 //!
-//! `equal 8` is what `ethtool -X IF equal 8` makes: entry i holds queue i mod 8, which is also the kernel's default for 8
-//! queues (`ethtool_rxfh_indir_default()`). Any other table is written as runs of the same queue: `table 0*16 1*16`.
+//! `equal 8` is what `ethtool -X IF equal 8` makes: entry i holds queue i mod 8, which is also the kernel's
+//! default for 8 queues (`ethtool_rxfh_indir_default()`). Any other table is written as runs of the same
+//! queue: `table 0*16 1*16`.
 
 use std::fmt;
 use std::str::FromStr;
+
+use super::knob::KnobError;
 
 /// Entries of a table that is still believed; the largest that drivers have is 4096.
 const LONGEST: usize = 1 << 16;
@@ -28,12 +31,17 @@ impl RssTable {
         Some(if equal { Self::Equal(queues) } else { Self::Entries(entries.to_vec()) })
     }
 
-    /// The entries of a table of this length; `None` if these entries do not repeat to it.
-    #[must_use]
-    pub fn entries(&self, length: usize) -> Option<Vec<u32>> {
+    /// The entries of a table of this length.
+    ///
+    /// # Errors
+    /// If these are of another length.
+    pub fn entries(&self, length: usize) -> Result<Vec<u32>, KnobError> {
         match self {
-            Self::Equal(queues) => Some(fill(*queues, length).collect()),
-            Self::Entries(entries) => (entries.len() == length).then(|| entries.clone()),
+            Self::Equal(queues) => Ok(fill(*queues, length).collect()),
+            Self::Entries(entries) if entries.len() == length => Ok(entries.clone()),
+            Self::Entries(_) => {
+                Err(KnobError(format!("the table has {length} entries, not as many as \"{self}\"")))
+            }
         }
     }
 }
@@ -42,7 +50,8 @@ fn fill(queues: u32, length: usize) -> impl Iterator<Item = u32> {
     (0..queues).cycle().take(length)
 }
 
-/// True if the entries name each of the queues 0 to `queues` - 1 and no other, each as often as the others or once more.
+/// True if the entries name each of the queues 0 to `queues` - 1 and no other, each as often as the others or
+/// once more.
 pub(crate) fn is_even(entries: &[u32], queues: u32) -> bool {
     let mut counts = vec![0usize; (queues as usize).min(entries.len())];
     for &entry in entries {

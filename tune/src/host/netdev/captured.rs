@@ -1,4 +1,5 @@
-//! `corelocal/netdev.json` of a captured tree. Its keys are those of the kernel's `Documentation/netlink/specs/netdev.yaml`.
+//! `corelocal/netdev.json` of a captured tree. Its keys are those of the kernel's
+//! `Documentation/netlink/specs/netdev.yaml`.
 //!
 //! ```json
 //! {

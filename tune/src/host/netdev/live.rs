@@ -13,7 +13,8 @@ use crate::errno::describe;
 use crate::host::{HostError, InterfaceName, Irq, QueueIndex, nic};
 use crate::kernel_files::KernelFiles;
 
-/// Asks for the queues and NAPI instances of one interface. What the kernel does not say is unknown and no error.
+/// Asks for the queues and NAPI instances of one interface. What the kernel does not say is unknown and no
+/// error.
 pub(super) fn read(files: &KernelFiles, name: &InterfaceName) -> Result<Netdev, HostError> {
     let index = format!("/sys/class/net/{name}/ifindex");
     let Some(index) = super::super::read_optional_as(files, &index, |text| text.trim().parse::<u32>())?
@@ -92,8 +93,8 @@ fn is_veth(socket: &mut NetlinkSocket, index: u32) -> io::Result<bool> {
     Ok(kind.is_ok_and(|kind| kind.to_bytes() == b"veth"))
 }
 
-/// What a captured tree holds in `corelocal/netdev.json`: the answers of this kernel for every interface that has queues,
-/// and the threads. As JSON, with a newline at its end.
+/// What a captured tree holds in `corelocal/netdev.json`: the answers of this kernel for every interface that
+/// has queues, and the threads. As JSON, with a newline at its end.
 ///
 /// # Errors
 /// If `/sys/class/net` cannot be read.

@@ -1,9 +1,10 @@
-//! What the kernel itself says of an interface's queues: which NAPI instance serves each, on which interrupt, and which
-//! thread polls it where NAPI is threaded.
+//! What the kernel itself says of an interface's queues: which NAPI instance serves each, on which interrupt,
+//! and which thread polls it where NAPI is threaded.
 //!
-//! Live, by the netlink family `netdev` (`queue-get`, `napi-get`, since Linux 6.8; the driver must have told the kernel,
-//! `netif_queue_set_napi()` and `netif_napi_set_irq()`) in the network namespace of this process. Of a captured tree, from
-//! `corelocal/netdev.json`. Where there is neither, it is unknown why, and nothing is guessed in its place.
+//! Live, by the netlink family `netdev` (`queue-get`, `napi-get`, since Linux 6.8; the driver must have told
+//! the kernel, `netif_queue_set_napi()` and `netif_napi_set_irq()`) in the network namespace of this process.
+//! Of a captured tree, from `corelocal/netdev.json`. Where there is neither, it is unknown why, and nothing
+//! is guessed in its place.
 
 mod captured;
 mod live;
@@ -77,7 +78,8 @@ pub struct Napi {
     pub id: NapiId,
     /// Its interrupt; `None` where the driver does not say.
     pub irq: Option<Irq>,
-    /// Its thread, as the first PID namespace numbers it; `None` where NAPI is not threaded, or before Linux 6.8.
+    /// Its thread, as the first PID namespace numbers it; `None` where NAPI is not threaded, or before Linux
+    /// 6.8.
     pub pid: Option<u32>,
     /// That thread, found; `None` where there is none or it is not to be seen.
     pub thread: Option<NapiThread>,
@@ -131,8 +133,8 @@ impl Netdev {
         self.napis.iter().any(|napi| napi.pid.is_some() || napi.thread.is_some())
     }
 
-    /// veth tells no queue's NAPI instance, but has one for each RX queue, and makes them in the order of the queues
-    /// (`__veth_napi_enable_range()`), which gives them ascending numbers.
+    /// veth tells no queue's NAPI instance, but has one for each RX queue, and makes them in the order of the
+    /// queues (`__veth_napi_enable_range()`), which gives them ascending numbers.
     fn number_veth(&mut self) {
         let (queues, napis) = (&mut self.queues, &self.napis);
         let rx = || queues.iter().filter(|queue| queue.direction == Direction::Rx);

@@ -1,10 +1,12 @@
-//! The kernel threads that poll NAPI instances (`/sys/class/net/IF/threaded`): finding them, and on which CPUs they run.
+//! The kernel threads that poll NAPI instances (`/sys/class/net/IF/threaded`): finding them, and on which
+//! CPUs they run.
 //!
-//! `napi-get` names a thread by its number in the first PID namespace; in another one, or when it has just ended, that
-//! number is nobody's or somebody else's, so what counts is the thread's name, `napi/IF-ID`
-//! (`napi_kthread_create()`), which keeps the interface's first name. Before Linux 6.8 the name is all there is: it tells the thread of an instance, and
-//! nothing tells which queue an instance serves. (Drivers add theirs in orders of their own, some in turn for RX and TX, and
-//! anew for one channel after a reset.) So such threads are shown and never bound.
+//! `napi-get` names a thread by its number in the first PID namespace; in another one, or when it has just
+//! ended, that number is nobody's or somebody else's, so what counts is the thread's name, `napi/IF-ID`
+//! (`napi_kthread_create()`), which keeps the interface's first name. Before Linux 6.8 the name is all there
+//! is: it tells the thread of an instance, and nothing tells which queue an instance serves. (Drivers add
+//! theirs in orders of their own, some in turn for RX and TX, and anew for one channel after a reset.) So
+//! such threads are shown and never bound.
 
 use std::io;
 
@@ -122,7 +124,8 @@ pub(crate) fn check_settable(files: &KernelFiles, interface: &InterfaceName, id:
 /// Sets the CPUs of the thread of a NAPI instance.
 ///
 /// # Errors
-/// ENOENT as [`cpus_of`], and those of `sched_setaffinity(2)`; of a captured tree those of a write to its file.
+/// ENOENT as [`cpus_of`], and those of `sched_setaffinity(2)`; of a captured tree those of a write to its
+/// file.
 pub(crate) fn set_cpus(
     files: &KernelFiles,
     interface: &InterfaceName,

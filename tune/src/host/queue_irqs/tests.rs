@@ -10,9 +10,9 @@ fn read_map(files: &KernelFiles, nic: &Nic) -> Result<QueueIrqs, HostError> {
     QueueIrqs::read(files, nic, &Netdev::default(), &ToldMap::default(), interrupts)
 }
 
-/// 40 is an interrupt that has gone: it has a line and an entry in `msi_irqs`, and no `/proc/irq/40` any more.
-/// The names of virtio2 on the PCI function 0000:3b:00.0, or of an igb on it; `msi_irqs` of that function, and chips
-/// that name it or do not.
+/// 40 is an interrupt that has gone: it has a line and an entry in `msi_irqs`, and no `/proc/irq/40` any
+/// more. The names of virtio2 on the PCI function 0000:3b:00.0, or of an igb on it; `msi_irqs` of that
+/// function, and chips that name it or do not.
 fn read_tree(driver: &str, msi_irqs: &[u32], irq_file: &str, chip: &str) -> QueueIrqs {
     let dir = tempfile::tempdir().unwrap();
     let pci = dir.path().join("sys/devices/pci0000:3a/0000:3b:00.0");
@@ -25,7 +25,8 @@ fn read_tree(driver: &str, msi_irqs: &[u32], irq_file: &str, chip: &str) -> Queu
     let (rx, tx) =
         if driver == "igb" { ("eth0-rx-0", "eth0-tx-0") } else { ("virtio2-input.0", "virtio2-output.0") };
     let text = format!(
-        "CPU0\n 38: 1 {chip} 1-edge      {rx}\n 39: 1 {chip} 2-edge      {tx}\n 40: 1 {chip} 3-edge      {rx}\n"
+        "CPU0\n 38: 1 {chip} 1-edge      {rx}\n 39: 1 {chip} 2-edge      {tx}\n 40: 1 {chip} 3-edge      \
+         {rx}\n"
     );
     std::fs::write(dir.path().join("proc/interrupts"), text).unwrap();
     let files = KernelFiles::open(dir.path()).unwrap();

@@ -122,13 +122,15 @@ fn netlink_gives_a_row_for_each_queue_of_an_interrupt() {
 
 proptest! {
     #[test]
-    fn no_text_makes_the_parser_panic(text in "([rtx]{2,4}-[0-9]{1,12} ?= ?(irq )?[0-9]{1,12}|\\PC{0,8})([,\n#]|\\PC{0,3})") {
+    fn no_text_makes_the_parser_panic(text in "([rtx]{2,4}-[0-9]{1,12} ?= ?(irq )?[0-9]{1,12}|\\PC{0,8})([,\n\
+                                               #]|\\PC{0,3})") {
         let _ = text.parse::<ToldMap>();
     }
 
     #[test]
     fn what_is_written_is_read(pairs in prop::collection::btree_map((any::<bool>(), 0..5000u32), 0..100_000u32, 1..50)) {
-        let entry = |(&(rx, queue), irq): (&(bool, u32), &u32)| format!("{}-{queue}=irq {irq}", if rx { "rx" } else { "tx" });
+        let entry = |(&(rx, queue), irq): (&(bool, u32), &u32)| format!("{}-{queue}=irq \
+            {irq}", if rx { "rx" } else { "tx" });
         let text = pairs.iter().map(entry).collect::<Vec<_>>().join(",");
         let map: ToldMap = text.parse().unwrap();
         let direction = |rx| if rx { Direction::Rx } else { Direction::Tx };

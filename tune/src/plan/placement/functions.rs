@@ -1,8 +1,8 @@
 //! Queues of one interface on PCI functions in several nodes. Pure.
 //!
-//! mlx5 makes one interface of the functions of a card that has one in each socket (multi-pf-netdev.rst, "Channels
-//! distribution"): channel c is on function c modulo their number. Its packets are written to the memory of that
-//! function's node, so the queue belongs to a CPU there.
+//! mlx5 makes one interface of the functions of a card that has one in each socket (multi-pf-netdev.rst,
+//! "Channels distribution"): channel c is on function c modulo their number. Its packets are written to the
+//! memory of that function's node, so the queue belongs to a CPU there.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,8 @@ use crate::cpu_set::CpuSet;
 /// What a queue's node is the node of.
 const OWNER: &str = "function";
 
-/// Lays queues on CPUs near the node of each one's function. As [`layout`], every CPU gets a queue before any gets two;
-/// with fewer queues than CPUs those of a function share the CPUs that are nearest to it.
+/// Lays queues on CPUs near the node of each one's function. As [`layout`], every CPU gets a queue before any
+/// gets two; with fewer queues than CPUs those of a function share the CPUs that are nearest to it.
 pub(in crate::plan) fn layout_on_functions(
     ground: &Ground,
     nodes: &[Option<u32>],
@@ -23,7 +23,8 @@ pub(in crate::plan) fn layout_on_functions(
     if cpus > nodes.len() { shared(ground, nodes, taken) } else { in_rounds(ground, nodes, taken) }
 }
 
-/// In each round every CPU is taken once: for a queue the nearest that has the fewest queues of the interfaces before.
+/// In each round every CPU is taken once: for a queue the nearest that has the fewest queues of the
+/// interfaces before.
 fn in_rounds(ground: &Ground, nodes: &[Option<u32>], taken: &Occupancy) -> Vec<Layout> {
     let order = ground.order(ground.places());
     let mut left = Vec::new();
@@ -49,7 +50,8 @@ fn in_rounds(ground: &Ground, nodes: &[Option<u32>], taken: &Occupancy) -> Vec<L
     layouts
 }
 
-/// Each function's queues on the CPUs that are nearest to it; as on one function where it has more queues than those.
+/// Each function's queues on the CPUs that are nearest to it; as on one function where it has more queues
+/// than those.
 fn shared(ground: &Ground, nodes: &[Option<u32>], taken: &Occupancy) -> Vec<Layout> {
     let mut functions: BTreeMap<Option<u32>, (CpuSet, Vec<usize>)> = BTreeMap::new();
     for (queue, &node) in nodes.iter().enumerate() {

@@ -13,7 +13,8 @@ pub(super) fn node(place: &CpuPlace) -> u64 {
 /// What a group of the policy `spread` does not cross, the larger first.
 const DOMAINS: [fn(&CpuPlace) -> u64; 2] = [node, |place| place.llc.into()];
 
-/// The cores in runs whose lengths differ by one at most; with more queues than cores the threads of some are split.
+/// The cores in runs whose lengths differ by one at most; with more queues than cores the threads of some are
+/// split.
 pub(super) fn even<'a>(cores: &[Core<'_, 'a>], queues: usize) -> Vec<Vec<&'a CpuPlace>> {
     if queues <= cores.len() {
         return split(cores, queues).map(<[_]>::concat).collect();
@@ -21,8 +22,8 @@ pub(super) fn even<'a>(cores: &[Core<'_, 'a>], queues: usize) -> Vec<Vec<&'a Cpu
     split_cores(cores, queues)
 }
 
-/// As [`even`] within each node, and there within each cache, as long as there is a queue for each of them; numbered
-/// in turn over them.
+/// As [`even`] within each node, and there within each cache, as long as there is a queue for each of them;
+/// numbered in turn over them.
 pub(super) fn within_domains<'a>(cores: &[Core<'_, 'a>], queues: usize) -> Vec<Vec<&'a CpuPlace>> {
     within(cores, queues, &DOMAINS)
 }
@@ -43,8 +44,8 @@ fn within<'a>(
     interleave(domains.iter().zip(parts).map(|(domain, part)| within(domain, part, below)).collect())
 }
 
-/// `queues` for domains of these numbers of CPUs, of which there are at most as many, and at least as many CPUs: one
-/// for each, then the next always for the one with the most CPUs for a queue.
+/// `queues` for domains of these numbers of CPUs, of which there are at most as many, and at least as many
+/// CPUs: one for each, then the next always for the one with the most CPUs for a queue.
 fn apportion(sizes: &[usize], queues: usize) -> Vec<usize> {
     let mut parts = vec![1; sizes.len()];
     for _ in sizes.len()..queues {

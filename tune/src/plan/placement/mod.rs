@@ -1,12 +1,12 @@
 //! Which queue belongs to which CPUs. Pure.
 //!
-//! *As many queues as CPUs or more*: the queues take the CPUs in turn, those first that have the fewest queues of the
-//! interfaces before, and of these in the order of the policy.
+//! *As many queues as CPUs or more*: the queues take the CPUs in turn, those first that have the fewest
+//! queues of the interfaces before, and of these in the order of the policy.
 //!
-//! *Fewer queues than CPUs*: every CPU must belong to a queue. The cores are split into one group per queue as the
-//! policy says; a core is split only where there are more queues than cores. The queue's own CPU is the one of its
-//! group that has the fewest queues of the interfaces before, and whose core has; else the first thread of the first
-//! core.
+//! *Fewer queues than CPUs*: every CPU must belong to a queue. The cores are split into one group per queue
+//! as the policy says; a core is split only where there are more queues than cores. The queue's own CPU is
+//! the one of its group that has the fewest queues of the interfaces before, and whose core has; else the
+//! first thread of the first core.
 //!
 //! | policy | order | groups |
 //! |---|---|---|
@@ -14,7 +14,8 @@
 //! | spread | in turn over the nodes, in a node over the caches, in a cache the first thread of each core first | within a node, within a cache where there are enough queues; their sizes follow the nodes' and caches' |
 
 //!
-//! An interface on PCI functions in several nodes (multi-PF) has its queues near their own functions: see [`functions`].
+//! An interface on PCI functions in several nodes (multi-PF) has its queues near their own functions: see
+//! [`functions`].
 
 mod functions;
 mod groups;
@@ -98,8 +99,8 @@ pub(super) fn layout(ground: &Ground, queues: usize, taken: &Occupancy) -> Vec<L
     groups.iter().filter_map(|group| ground.grouped(group, queues, places.len(), taken)).collect()
 }
 
-/// The layouts of the first `queues`: the CPUs of those left out go to the queues that stay, in turn, so that every
-/// CPU keeps a queue.
+/// The layouts of the first `queues`: the CPUs of those left out go to the queues that stay, in turn, so that
+/// every CPU keeps a queue.
 pub(super) fn fold(layouts: &[Layout], queues: usize) -> Vec<Layout> {
     let fold = |queue: usize| {
         let all = || layouts.iter().skip(queue).step_by(queues);
@@ -112,8 +113,8 @@ pub(super) fn fold(layouts: &[Layout], queues: usize) -> Vec<Layout> {
     (0..queues.min(layouts.len())).map(fold).collect()
 }
 
-/// Gives each of these CPUs, which no group has, a queue to send on: one on its core, else in its cache, else in its
-/// node, else on the nearest one; of several that with the fewest senders.
+/// Gives each of these CPUs, which no group has, a queue to send on: one on its core, else in its cache, else
+/// in its node, else on the nearest one; of several that with the fewest senders.
 pub(super) fn add_senders(layouts: &mut [Layout], topology: &Topology, others: &CpuSet) {
     let places: BTreeMap<Cpu, &CpuPlace> = topology.cpus.iter().map(|place| (place.cpu, place)).collect();
     for place in others.iter().filter_map(|cpu| places.get(&cpu)) {

@@ -216,8 +216,8 @@ proptest! {
             taken.add(&topology, &layouts);
             fewer += usize::from(queues < cpus);
         }
-        // With a queue for each CPU the difference is one at most. A queue of a group stays in it, so that an interface
-        // with fewer queues may add one.
+        // With a queue for each CPU the difference is one at most. A queue of a group stays in it, so that an
+        // interface with fewer queues may add one.
         let loads: Vec<usize> = topology.online.iter().map(|cpu| taken.of(cpu)).collect();
         let spread_of = loads.iter().max().unwrap() - loads.iter().min().unwrap();
         prop_assert!(spread_of <= fewer + usize::from(fewer < nics.len()), "{loads:?}");

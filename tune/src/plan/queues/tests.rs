@@ -285,14 +285,20 @@ fn every_setting_has_a_reason_with_the_facts_that_decide() {
     host.nics[0].nic.numa_node = Some(0);
     assert_eq!(
         reasons(&host, "", "smp_affinity_list")[1],
-        "eth0-TxRx-1 (RX and TX queue 1 of eth0) fires on CPU 1 (thread 0 of core 1, node 0, the NIC's): 4 queues for 4 \
-         CPUs, the NIC's node first, one thread of each core first"
+        "eth0-TxRx-1 (RX and TX queue 1 of eth0) fires on CPU 1 (thread 0 of core 1, node 0, the NIC's): 4 \
+         queues for 4 CPUs, the NIC's node first, one thread of each core first"
     );
     assert_eq!(
         reasons(&host, "", "rps_cpus")[0],
-        "4 RX queues for 4 CPUs: each has an interrupt on a CPU of its own, and RPS would take new flows away from it"
+        "4 RX queues for 4 CPUs: each has an interrupt on a CPU of its own, and RPS would take new flows \
+         away from it"
     );
     assert_eq!(reasons(&host, "", "xps_cpus")[2], "tx-2 completes on CPU 2, which sends on it alone");
+    // No completions that the profile places.
+    let (kept, veth) = ("[queues]\nirq = \"keep\"\nrps = \"off\"", "[queues]\nrps = \"off\"");
+    for (host, profile) in [(&host, kept), (&veth_host(4, 4), veth)] {
+        assert_eq!(reasons(host, profile, "xps_cpus")[2], "tx-2 belongs to CPU 2, which sends on it alone");
+    }
     assert_eq!(
         reasons(&nic_host(4, 2), "", "rps_cpus")[1],
         "2 RX queues for 4 CPUs: its packets are spread over its group 2-3 (one last level cache)"

@@ -49,7 +49,8 @@ pub(super) fn rings(host: &Host) -> Vec<Key> {
         let most = host.nics.iter().filter_map(ring).map(|ring| ring.max).min();
         let (Some(now), Some(most)) = (now(host, of), most.filter(|most| *most > 0)) else { continue };
         let why = if name == "rx" {
-            "Descriptors of each receive queue. More only while rx_missed_errors grows: a ring larger than the cache is slower."
+            "Descriptors of each receive queue. More only while rx_missed_errors grows: a ring larger than \
+             the cache is slower."
         } else {
             "Of each transmit queue."
         };
@@ -101,6 +102,7 @@ pub(super) fn features(host: &Host) -> Vec<Key> {
         feature.and(on.ethtool.text(Knob::Ntuple))
     };
     let Some(now) = now(host, of) else { return Vec::new() };
-    let why = "Filters that accelerated RFS needs, and nothing else here; where a driver would suffer from it, it is skipped";
+    let why = "Filters that accelerated RFS needs, and nothing else here; where a driver would suffer from \
+               it, it is skipped";
     vec![Key::off(format!("{why}. Now: {now}."), "ntuple = \"on\"")]
 }

@@ -1,5 +1,5 @@
-//! `profile init`: a commented profile for one host, to be read and changed. What is not recommended without a measurement
-//! on that host is commented out. Pure.
+//! `profile init`: a commented profile for one host, to be read and changed. What is not recommended without
+//! a measurement on that host is commented out. Pure.
 
 mod ethtool;
 mod power;
@@ -32,12 +32,13 @@ const SYSCTLS: [(&str, &str, &str); 5] = [
     (
         "net.ipv4.tcp_slow_start_after_idle",
         "=0",
-        "a connection that was idle goes on at its old rate; { exact = … } may lower a value, a plain number never does",
+        "a connection that was idle goes on at its old rate; { exact = … } may lower a value, a plain number \
+         never does",
     ),
 ];
 
-/// The text of a profile for the interfaces of this host, which the plan accepts there. `sysctls` are read in `host`: one
-/// that it does not have is left out.
+/// The text of a profile for the interfaces of this host, which the plan accepts there. `sysctls` are read in
+/// `host`: one that it does not have is left out.
 #[must_use]
 pub fn init(host: &Host) -> String {
     let names = host.interfaces();
@@ -57,7 +58,8 @@ pub fn init(host: &Host) -> String {
     };
     let _ = writeln!(
         text,
-        "# The interface whose queues are meant; \"auto\" is that of the default route.\ninterface = {interface}\n"
+        "# The interface whose queues are meant; \"auto\" is that of the default route.\n\
+         interface = {interface}\n"
     );
     let _ = writeln!(
         text,
@@ -172,7 +174,8 @@ fn queues(host: &Host) -> Vec<Key> {
         ),
         Key::on(format!("\"queue-cpu\" or \"keep\". {why}."), format!("irq = \"{irq}\"")),
         Key::on(
-            "\"queue-cpu\": a CPU sends on the queue that is its own; \"off\"; \"keep\". Skipped with one transmit queue.",
+            "\"queue-cpu\": a CPU sends on the queue that is its own; \"off\"; \"keep\". Skipped with one \
+             transmit queue.",
             "xps = \"queue-cpu\"",
         ),
         Key::on(
@@ -183,7 +186,8 @@ fn queues(host: &Host) -> Vec<Key> {
             format!("rps = \"{rps}\""),
         ),
         Key::on(
-            "Entries of each queue's RFS table. 0: the listener is chosen by CPU, so a flow already is where it is served.",
+            "Entries of each queue's RFS table. 0: the listener is chosen by CPU, so a flow already is where \
+             it is served.",
             "rps_flow_cnt = 0",
         ),
     ];
@@ -207,7 +211,8 @@ fn irqbalance(text: &mut String, host: &Host) {
     };
     let _ = writeln!(
         text,
-        "# irqbalance would move the interrupts again: \"ban\" has it leave them alone, \"coexist\" does not tell it. {now}.\n\
+        "# irqbalance would move the interrupts again: \"ban\" has it leave them alone, \"coexist\" does not \
+         tell it. {now}.\n\
          irqbalance = \"ban\"\n"
     );
 }

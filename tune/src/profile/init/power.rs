@@ -12,7 +12,8 @@ pub(super) fn napi(host: &Host) -> Vec<Key> {
         (
             NapiFile::GroFlushTimeout,
             "20000",
-            "Nanoseconds after which a queue is polled whose interrupt is deferred: fewer interrupts, and a packet may wait so long",
+            "Nanoseconds after which a queue is polled whose interrupt is deferred: fewer interrupts, and a \
+             packet may wait so long",
         ),
         (NapiFile::DeferHardIrqs, "2", "Polls without a packet before the interrupt is switched on again"),
         (NapiFile::Threaded, "false", "Threads poll instead of softirqs, where the scheduler puts them"),

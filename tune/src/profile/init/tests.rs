@@ -83,13 +83,15 @@ fn rich() -> Host {
 fn every_section_says_what_is_there_now_and_what_is_not_recommended_is_commented_out() {
     let (text, desired) = planned(&rich());
     for line in [
-        "# irqbalance would move the interrupts again: \"ban\" has it leave them alone, \"coexist\" does not tell it. It runs, process 812.",
-        "[channels]\n# How many queues: \"workers\", one for each, or a number. Now: eth0 combined 4 of at most 63. A change takes \
-         the link down for a moment.\ncount = \"workers\"",
+        "# irqbalance would move the interrupts again: \"ban\" has it leave them alone, \"coexist\" does not \
+         tell it. It runs, process 812.",
+        "[channels]\n# How many queues: \"workers\", one for each, or a number. Now: eth0 combined 4 of at \
+         most 63. A change takes the link down for a moment.\ncount = \"workers\"",
         "# [rings]\n",
         "Now: eth0 512 of at most 4096.\n# rx = 2048\n",
         "Now: eth0 512 of at most 1024.\n# tx = 1024\n",
-        "[rss]\n# The hash names every queue in use equally often. Now: eth0 8 entries, queues up to 3.\ntable = \"equal\"\n",
+        "[rss]\n# The hash names every queue in use equally often. Now: eth0 8 entries, queues up to 3.\n\
+         table = \"equal\"\n",
         "# [coalesce]\n",
         "Now: eth0 on.\n# adaptive_rx = false\n",
         "# [features]\n",

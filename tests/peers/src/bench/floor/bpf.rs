@@ -1,7 +1,8 @@
 //! An echo in the kernel: bpf(2), without a library, for one program of eight instructions.
 //!
-//! The server's ends of connections are in a socket hash (Documentation/bpf/map_sockmap.rst), under the port of the other
-//! end. For each segment that one receives the kernel runs the program, which sends it out again on the same socket.
+//! The server's ends of connections are in a socket hash (Documentation/bpf/map_sockmap.rst), under the port
+//! of the other end. For each segment that one receives the kernel runs the program, which sends it out again
+//! on the same socket.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -18,13 +19,14 @@ const PROG_ATTACH: i32 = 8;
 const MAP_TYPE_SOCKHASH: u32 = 18;
 const PROG_TYPE_SK_SKB: u32 = 14;
 const SK_SKB_STREAM_VERDICT: u32 = 5;
-/// `offsetof(struct __sk_buff, remote_port)`: the port in network byte order, in a word in network byte order.
+/// `offsetof(struct __sk_buff, remote_port)`: the port in network byte order, in a word in network byte
+/// order.
 const REMOTE_PORT: i16 = 132;
 /// `bpf_sk_redirect_hash(skb, map, key, flags)`; without flags out of the socket, not into it.
 const SK_REDIRECT_HASH: i32 = 72;
 
-/// Arguments of bpf(2), as much of the union as the commands here need, in words: the kernel takes what is beyond its own
-/// length if it is 0.
+/// Arguments of bpf(2), as much of the union as the commands here need, in words: the kernel takes what is
+/// beyond its own length if it is 0.
 type Attributes = [u32; 20];
 
 /// Sockets whose bytes the kernel sends back, until this is dropped.

@@ -1,12 +1,14 @@
 //! The floor: what the kernel alone needs, on the server's first CPU, by one pinned thread.
 //!
-//! An echo costs a server one receive and one send, whatever it is written in. So half of an exchange of which one thread
-//! drives both ends over loopback, a send on one end and the receive on the other, is what no server in user space goes
-//! below: the thread never sleeps, is never interrupted and knows what comes. It is measured for each echo scenario of the
-//! run, with its size and its connections: batched by io_uring, which is the floor that percentages are of, and by plain
-//! system calls. What is measured is the CPU time of the thread.
+//! An echo costs a server one receive and one send, whatever it is written in. So half of an exchange of
+//! which one thread drives both ends over loopback, a send on one end and the receive on the other, is what
+//! no server in user space goes below: the thread never sleeps, is never interrupted and knows what comes. It
+//! is measured for each echo scenario of the run, with its size and its connections: batched by io_uring,
+//! which is the floor that percentages are of, and by plain system calls. What is measured is the CPU time of
+//! the thread.
 //!
-//! Beside it stand a null system call, an io_uring NOP, AF_UNIX instead of TCP, and, with CAP_BPF and CAP_NET_ADMIN, an echo in the kernel.
+//! Beside it stand a null system call, an io_uring NOP, AF_UNIX instead of TCP, and, with CAP_BPF and
+//! CAP_NET_ADMIN, an echo in the kernel.
 
 mod bpf;
 mod echo;
@@ -64,8 +66,8 @@ pub(crate) struct Half {
     pub(crate) system_calls_us: Spread,
     /// AF_UNIX, a system call each.
     pub(crate) unix_us: Spread,
-    /// The whole exchange with an echo in the kernel (BPF), wall-clock time: the client's two calls, and on the same CPU the
-    /// kernel's worker, whose time is nobody's. None if bpf(2) gave EPERM.
+    /// The whole exchange with an echo in the kernel (BPF), wall-clock time: the client's two calls, and on
+    /// the same CPU the kernel's worker, whose time is nobody's. None if bpf(2) gave EPERM.
     pub(crate) kernel_echo_us: Option<Spread>,
 }
 
@@ -97,8 +99,8 @@ impl Floor {
         let denied = self.halves.iter().any(|half| half.kernel_echo_us.is_none());
         let denied = if denied { "; kernel echo: EPERM: needs CAP_BPF and CAP_NET_ADMIN" } else { "" };
         format!(
-            "floor on CPU {}: half of an exchange in us, and of the io_uring floor what each contender reaches in %; a null system \
-             call {null} us, an io_uring NOP {nop} us{denied}",
+            "floor on CPU {}: half of an exchange in us, and of the io_uring floor what each contender \
+             reaches in %; a null system call {null} us, an io_uring NOP {nop} us{denied}",
             self.cpu
         )
     }

@@ -46,7 +46,8 @@ impl Ring {
         for (from, to) in from.chunks(batch).zip(to.chunks(batch)) {
             for socket in from {
                 let send = opcode::Send::new(Fd(socket.as_raw_fd()), pointer.cast_const(), length);
-                // SAFETY: `complete` below waits for it, and until then `buffer` is borrowed and the socket open.
+                // SAFETY: `complete` below waits for it, and until then `buffer` is borrowed and the socket
+                // open.
                 unsafe { self.push(&send.build()) }?;
             }
             for socket in to {
@@ -66,8 +67,9 @@ impl Ring {
         unsafe { self.0.submission().push(entry) }.context("the submission queue is full")
     }
 
-    /// Waits for all operations, each of which must have given `result`. All are waited for before one that has failed is
-    /// told of; should the wait itself fail, the process ends rather than let the kernel write to memory that is not its own.
+    /// Waits for all operations, each of which must have given `result`. All are waited for before one that
+    /// has failed is told of; should the wait itself fail, the process ends rather than let the kernel write
+    /// to memory that is not its own.
     fn complete(&mut self, count: usize, result: i32) -> anyhow::Result<()> {
         let mut results = Vec::with_capacity(count);
         while results.len() < count {

@@ -63,9 +63,9 @@ impl Connection {
         self.pending.is_some()
     }
 
-    /// Sends what is pending, then reads and sends back until there is nothing to read or the turn is over. `ended`: the
-    /// peer has ended its side, so that it is read to the end; otherwise a read that does not fill the buffer has emptied
-    /// the socket, and what comes later is a new event (epoll(7)).
+    /// Sends what is pending, then reads and sends back until there is nothing to read or the turn is over.
+    /// `ended`: the peer has ended its side, so that it is read to the end; otherwise a read that does not
+    /// fill the buffer has emptied the socket, and what comes later is a new event (epoll(7)).
     pub(crate) fn advance(&mut self, buffers: &mut Buffers, ended: bool) -> Progress {
         self.try_advance(buffers, ended).unwrap_or(Progress::Ended)
     }

@@ -1,10 +1,10 @@
 //! The peer `epoll`: an echo server with one epoll, one listener and one pinned thread per core.
 //!
-//! It does what `server` does with io_uring: echoes what comes, stops reading from who does not read, ends a connection
-//! that the peer half-closed when everything has gone back, resets at once with `--mode accept-close`. What can be spared is
-//! spared: options are inherited from the listener, not set per connection; a connection is added to the epoll once and
-//! changed only when its peer does not read; a message costs one `epoll_wait` (shared by all that are ready), one `recv`
-//! and one `send`.
+//! It does what `server` does with io_uring: echoes what comes, stops reading from who does not read, ends a
+//! connection that the peer half-closed when everything has gone back, resets at once with `--mode
+//! accept-close`. What can be spared is spared: options are inherited from the listener, not set per
+//! connection; a connection is added to the epoll once and changed only when its peer does not read; a
+//! message costs one `epoll_wait` (shared by all that are ready), one `recv` and one `send`.
 
 mod connection;
 mod worker;

@@ -39,8 +39,8 @@ pub(crate) struct Worker {
     epoll: OwnedFd,
     /// The listener is not watched, because there were no descriptors.
     paused: bool,
-    /// By the number of the descriptor. An event can't be that of an older connection of the same number: a connection is
-    /// closed at its own event, and has one in a batch.
+    /// By the number of the descriptor. An event can't be that of an older connection of the same number: a
+    /// connection is closed at its own event, and has one in a batch.
     connections: Vec<Option<Connection>>,
     buffers: Buffers,
 }
@@ -121,7 +121,8 @@ impl Worker {
                 self.connections[slot] = None; // closes it, which takes it out of the epoll
                 return if self.paused { self.pause(false) } else { Ok(()) };
             }
-            // Changing what is watched, even to the same, has epoll look again and tell if there is something.
+            // Changing what is watched, even to the same, has epoll look again and tell if there is
+            // something.
             (Trigger::Edge, Progress::More) => true,
             (Trigger::Edge, _) => false,
             (Trigger::Level, progress) => (progress == Progress::Blocked) != was_blocked,
