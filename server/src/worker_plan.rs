@@ -13,6 +13,9 @@ pub(crate) struct PlannedWorker {
     pub(crate) cpu: Cpu,
     /// The most connections it may have open.
     pub(crate) max_connections: u32,
+    /// A connection's second, plain descriptor has a number below this, so that what is no connection, such
+    /// as a client of the metrics endpoint, always finds one.
+    pub(crate) aliases_below: u32,
 }
 
 /// Why the workers asked for can't be had.
@@ -104,14 +107,14 @@ pub(crate) struct OtherFiles {
 
 impl OtherFiles {
     /// What a server with this configuration has: what it inherits, pipes for signals, the metrics endpoint
-    /// with its clients; of each worker the ring, the eventfd, and for each address a listener, the last two
-    /// also in the main thread's hands.
+    /// with its clients; of each worker the ring, a pipe, the eventfd, and for each address a listener, the last
+    /// two also in the main thread's hands.
     pub(crate) fn of(config: &Config) -> Self {
         let addresses = u32::try_from(config.listen.len()).unwrap_or(u32::MAX);
         let endpoint = if config.metrics.is_some() { metrics::MOST_FILES } else { 0 };
         Self {
             process: 16 + endpoint,
-            worker: addresses.saturating_mul(2).saturating_add(3),
+            worker: addresses.saturating_mul(2).saturating_add(5),
             reserve: worker::reserve(config.overload, config.listen.len()),
         }
     }
@@ -167,10 +170,11 @@ pub(crate) fn plan(
     let workers = u32::try_from(cpus.len()).expect("CPU numbers are below 8192");
     let limit = most_connections(offer.others, direct_descriptors, workers, offer.files);
     let slots = split(max_connections, workers, limit, offer.files)?;
+    let aliases_below = offer.files.saturating_sub(offer.others.process);
     Ok(cpus
         .into_iter()
         .zip(slots)
-        .map(|(cpu, max_connections)| PlannedWorker { cpu, max_connections })
+        .map(|(cpu, max_connections)| PlannedWorker { cpu, max_connections, aliases_below })
         .collect())
 }
 
@@ -219,9 +223,9 @@ mod tests {
             super::plan(Some(&[0, 1]), connections, false, &offer)
         };
         let workers = plain(None, 1000).unwrap();
-        assert!(workers.iter().all(|worker| worker.max_connections == (1000 - 16 - 2 * 5) / 2));
-        assert!(plain(Some(1000), 1000).unwrap_err().to_string().contains("at most 974"));
-        assert_eq!(plain(None, 26).unwrap_err(), PlanError::TooFewFiles { files: 26, workers: 2 });
+        assert!(workers.iter().all(|worker| worker.max_connections == (1000 - 16 - 2 * 7) / 2));
+        assert!(plain(Some(1000), 1000).unwrap_err().to_string().contains("at most 970"));
+        assert_eq!(plain(None, 30).unwrap_err(), PlanError::TooFewFiles { files: 30, workers: 2 });
     }
 
     #[test]
@@ -236,8 +240,8 @@ mod tests {
                 ..Config::default()
             })
         };
-        assert_eq!(of(1, false, Overload::Queue), OtherFiles { process: 16, worker: 5, reserve: 0 });
-        assert_eq!(of(8, false, Overload::Queue), OtherFiles { process: 16, worker: 19, reserve: 7 });
+        assert_eq!(of(1, false, Overload::Queue), OtherFiles { process: 16, worker: 7, reserve: 0 });
+        assert_eq!(of(8, false, Overload::Queue), OtherFiles { process: 16, worker: 21, reserve: 7 });
         assert!(of(1, true, Overload::Queue).process > 16 + 16, "16 clients and two listeners' worth");
         assert_eq!(of(1, false, Overload::Reset).reserve, 64);
     }
@@ -275,8 +279,8 @@ mod tests {
     fn what_is_spared_is_each_workers_and_the_refusal_names_the_true_limit() {
         let config = Config { overload: Overload::Reset, ..Config::default() };
         let offer = Offer { others: OtherFiles::of(&config), ..offer() };
-        // 16 of the process and 5 of the worker are no connections.
-        for (direct, each) in [(true, 1000 - 64), (false, (1000 - 21) - 64)] {
+        // 16 of the process and 7 of the worker are no connections.
+        for (direct, each) in [(true, 1000 - 64), (false, (1000 - 23) - 64)] {
             let workers = super::plan(Some(&[0]), None, direct, &offer).unwrap();
             assert_eq!(workers[0].max_connections, each, "one worker, though three CPUs are allowed");
         }

@@ -153,6 +153,7 @@ pub(crate) fn run(
                 features,
                 max_connections: worker.max_connections,
                 backlog,
+                aliases_below: worker.aliases_below,
                 counts_drops: index == 0 || config.accept == AcceptModel::PerCore,
                 config: Arc::clone(&config),
                 crew: crew.as_ref().map(|crew| (Arc::clone(crew), index)),

@@ -58,6 +58,7 @@ mod report;
 mod resets;
 mod shutdown;
 mod slow_readers;
+mod splicing;
 mod start_errors;
 mod steer_auto;
 mod steering;

@@ -107,6 +107,9 @@ pub enum Feature {
     /// A receive ends after 256 KiB, so that a peer that does not read can have no more than that on its way
     /// in. Linux 6.17 and later.
     ReceiveCredit,
+    /// With --mode echo messages larger than a buffer go back without being copied, by splice(2). Not with
+    /// --zerocopy-threshold.
+    Splice,
 }
 
 /// The cores to run on.
@@ -217,11 +220,17 @@ pub struct Config {
 }
 
 impl Config {
-    /// What the workers do without: what was asked, and direct descriptors where connections go from ring to
-    /// ring.
+    /// What the workers do without: what was asked, direct descriptors where connections go from ring to
+    /// ring, and splicing where it is of no use.
     pub(crate) fn features_not_used(&self) -> Vec<Feature> {
         let single = (self.accept == AcceptModel::Single).then_some(Feature::DirectDescriptors);
-        self.without.iter().copied().chain(single).collect()
+        let copies = (!self.splices()).then_some(Feature::Splice);
+        self.without.iter().copied().chain(single).chain(copies).collect()
+    }
+
+    /// True where bytes go back as they came, and no other way to spare copies was asked for.
+    pub(crate) fn splices(&self) -> bool {
+        !self.udp && self.mode == Mode::Echo && self.zerocopy_threshold.is_none()
     }
 }
 

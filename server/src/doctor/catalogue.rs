@@ -46,6 +46,7 @@ const fn entry(
     let switch = match capability {
         Capability::DirectDescriptors => Some(Feature::DirectDescriptors),
         Capability::ReceiveCredit => Some(Feature::ReceiveCredit),
+        Capability::Splice => Some(Feature::Splice),
         _ => None,
     };
     Entry { capability, check, name, since, why, instead, wish, switch }
@@ -67,7 +68,7 @@ fn with(asked: bool, wish: Wish) -> Wish {
     if asked { wish } else { Wish::None }
 }
 
-const ENTRIES: [Entry; 19] = [
+const ENTRIES: [Entry; 20] = [
     entry(
         Capability::DeferTaskrun,
         ["feature.defer_taskrun", "DEFER_TASKRUN", "6.1"],
@@ -130,6 +131,12 @@ const ENTRIES: [Entry; 19] = [
             "cancels the receive of a peer that does not read, when it notices",
         ],
         |config| with(!config.udp, Wish::Used),
+    ),
+    entry(
+        Capability::Splice,
+        ["feature.splice", "splice", "2.6.25"],
+        ["messages larger than a buffer are echoed without being copied", "copies them"],
+        |config| with(config.splices(), Wish::Used),
     ),
     entry(
         Capability::NoIowait,

@@ -80,7 +80,7 @@ mod tests {
 
     fn written(report: &Report) -> Value {
         let config = Config { steer: Steer::Auto, user: None, ..Config::default() };
-        let features = Features { direct_descriptors: true, receive_credit: true };
+        let features = Features { direct_descriptors: true, receive_credit: true, splice: false };
         let in_force = InForce { options: Options::in_force(&config), features };
         let mut out = Vec::new();
         write(report, &in_force, &mut out).unwrap();
@@ -110,7 +110,7 @@ mod tests {
             (&json!("echo"), &json!("auto"), &json!(4096))
         );
         assert_eq!((&options["metrics"], &options["user"]), (&json!("off"), &Value::Null));
-        let features = json!({"direct_descriptors": true, "receive_credit": true});
+        let features = json!({"direct_descriptors": true, "receive_credit": true, "splice": false});
         assert_eq!(json["features"], features);
     }
 

@@ -40,7 +40,7 @@ use tune::errno::describe;
 use crate::control::Control;
 use crate::stats::LiveCounters;
 use crate::worker::SetupError;
-use crate::worker::buffers::{Buffers, Group, Pages};
+use crate::worker::buffers::{Buffers, Pages};
 use crate::worker::ring as worker_ring;
 use drain::{CATCH_UP, Drain};
 use flight::{Sends, Sent};
@@ -139,7 +139,7 @@ pub(crate) fn run(
     let mut uring = worker_ring::create()?;
     let ring = Ring::new(&mut uring, buffers.count()).map_err(failed("register the ring's descriptor"))?;
     worker_ring::busy_poll(ring.submitter(), settings.busy_poll)?;
-    buffers.register(Group::Small, ring.submitter()).map_err(failed("register the buffer pool"))?;
+    buffers.register(ring.submitter()).map_err(failed("register the buffer pool"))?;
     if !ready() {
         return Ok(());
     }

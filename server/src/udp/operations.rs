@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::flight::BufferId;
 use super::message::{CONTROL_ROOM, Control, HEAD, Message, NAME_AT, NAME_ROOM, UDP_GRO};
 use super::token::Token;
-use crate::worker::buffers::{Buffers, Group};
+use crate::worker::buffers::{Buffers, GROUP};
 use crate::worker::enter::enter;
 
 /// An answer of the kernel.
@@ -154,9 +154,7 @@ impl<'r> Ring<'r> {
 
     /// Receives messages into buffers of the pool until it ends: `IORING_CQE_F_MORE` clear. Needs room.
     pub(super) fn receive(&mut self, index: usize, socket: RawFd) {
-        let entry =
-            opcode::RecvMsgMulti::new(Fd(socket), &raw const *self.receive_header, Group::Small as u16)
-                .build();
+        let entry = opcode::RecvMsgMulti::new(Fd(socket), &raw const *self.receive_header, GROUP).build();
         // SAFETY: the header, which the kernel copies when it takes the request, lives as long as the ring;
         // the request names a buffer group, whose pool outlives the ring.
         unsafe { self.push(&entry.user_data(Token::Receive(index).encode())) };

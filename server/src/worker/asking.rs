@@ -2,7 +2,6 @@
 
 use std::os::fd::AsRawFd;
 
-use super::buffers::Group;
 use super::connection::Step;
 use super::kernel::{Kernel, MOST_PIECES, Manner, Request};
 use super::token::{ConnectionId, Descriptor, Token};
@@ -37,32 +36,28 @@ impl<K: Kernel> Worker<'_, K> {
         // Nobody is listed while being asked but through `starved`, and those come back with a completion.
         listed.append(&mut self.listed);
         self.listed = listed;
-        for group in Group::ALL {
-            let buffers = self.memory.buffers(group);
-            // Copying for peers that do not read has freed buffers meanwhile. With none free, the completion
-            // of what has them wakes the worker up.
-            self.hurry |= !self.starved[group as usize].is_empty() && buffers.free() > 0;
-            // Buffers of silent sends come back only after the enter; with few left, receives would fail for
-            // want of one.
-            self.hurry |= !self.silent_sends.is_empty() && buffers.few_left();
-        }
+        let pool = self.memory.pool();
+        // Copying for peers that do not read has freed buffers meanwhile. With none free, the completion of
+        // what has them wakes the worker up.
+        self.hurry |= !self.starved.is_empty() && pool.free() > 0;
+        // Buffers of silent sends come back only after the enter; with few left, receives would fail for want
+        // of one.
+        self.hurry |= !self.silent_sends.is_empty() && pool.few_left();
         self.hurry |= !self.listed.is_empty();
     }
 
     /// Lets as many starved connections receive again as there are buffers for, before those who have had
     /// theirs ask for their next: else a few that stream would take every buffer again and again.
     fn feed_starved(&mut self) {
-        for group in Group::ALL {
-            let mut free = self.memory.buffers(group).free();
-            while free > 0
-                && self.kernel.room() >= MOST_STEPS
-                && let Some(id) = self.starved[group as usize].pop_front()
-            {
-                if let Some(connection) = self.connections.get(id) {
-                    connection.feed();
-                    self.ask_for(id);
-                    free -= 1;
-                }
+        let mut free = self.memory.pool().free();
+        while free > 0
+            && self.kernel.room() >= MOST_STEPS
+            && let Some(id) = self.starved.pop_front()
+        {
+            if let Some(connection) = self.connections.get(id) {
+                connection.feed();
+                self.ask_for(id);
+                free -= 1;
             }
         }
     }
@@ -81,13 +76,19 @@ impl<K: Kernel> Worker<'_, K> {
                     self.send(id, Manner::Waiting);
                 }
                 Step::Receive => self.kernel.ask(Request::Receive(id, descriptor)),
-                Step::ReceiveLarge(when) => self.kernel.ask(Request::ReceiveLarge(id, descriptor, when)),
+                Step::Install(number) => self.kernel.ask(Request::Install(id, number)),
+                Step::Watch => self.kernel.ask(Request::Watch(id, descriptor)),
                 Step::CancelReceive => self.kernel.ask(Request::Cancel(id, Token::Receive(id))),
                 Step::CancelSend => self.kernel.ask(Request::Cancel(id, Token::Send(id))),
                 Step::Shutdown => self.kernel.ask(Request::Shutdown(id, descriptor)),
                 Step::CountUnsent => self.count_unsent(id, descriptor),
                 Step::ResetOnClose => self.reset_on_close(id, descriptor),
-                Step::Close => self.kernel.ask(Request::Close(id, descriptor)),
+                Step::Close => {
+                    if let Some(alias) = connection.take_alias() {
+                        self.kernel.close_now(Descriptor::Plain(alias));
+                    }
+                    self.kernel.ask(Request::Close(id, descriptor));
+                }
             }
         }
     }
@@ -97,7 +98,7 @@ impl<K: Kernel> Worker<'_, K> {
         let spans = connection.queue().spans(MOST_PIECES, self.memory);
         // Its buffers come back when the peer has the bytes: only while enough are left for those who read
         // faster.
-        let few_left = self.memory.buffers(Group::Small).few_left();
+        let few_left = self.memory.pool().few_left();
         let manner = match self.settings.config.zerocopy_threshold {
             Some(threshold)
                 if !few_left && !connection.must_copy() && connection.queue().bytes() >= threshold.into() =>

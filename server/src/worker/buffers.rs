@@ -21,19 +21,8 @@ use super::ring::with_patience;
 use super::token::BufferId;
 use crate::config::Config;
 
-/// The buffer groups of a worker's ring: what a receive takes its buffer from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Group {
-    /// The pool, for all.
-    Small,
-    /// One large buffer, for those that send large messages, one after the other: so that their bytes are
-    /// still in the cache when they are sent.
-    Large,
-}
-
-impl Group {
-    pub(crate) const ALL: [Self; 2] = [Self::Small, Self::Large];
-}
+/// The number of the pool among a ring's buffer groups.
+pub(crate) const GROUP: u16 = 0;
 
 /// The largest number of buffers: `IORING_REGISTER_PBUF_RING` takes at most 32768 entries.
 pub(crate) const MAX_BUFFERS: u32 = 1 << 15;
@@ -133,7 +122,7 @@ enum Holder {
     Nobody,
 }
 
-/// The buffers of one group.
+/// The buffer pool.
 pub(crate) struct Buffers {
     ring: Mapping,
     memory: Mapping,
@@ -182,13 +171,13 @@ impl Buffers {
         Ok(buffers)
     }
 
-    /// Makes the buffers known to the ring as this group.
-    pub(crate) fn register(&self, group: Group, submitter: &Submitter<'_>) -> io::Result<()> {
+    /// Makes the buffers known to the ring, as [`GROUP`].
+    pub(crate) fn register(&self, submitter: &Submitter<'_>) -> io::Result<()> {
         let address = self.ring.start.as_ptr() as u64;
         with_patience(|| {
             // SAFETY: the mapping is page-aligned and holds `count` entries. The kernel keeps its pages until
             // the ring is gone.
-            unsafe { submitter.register_buf_ring_with_flags(address, self.count, group as u16, 0) }
+            unsafe { submitter.register_buf_ring_with_flags(address, self.count, GROUP, 0) }
         })
     }
 

@@ -5,8 +5,7 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 use tune::cpu_set::Cpu;
 
-use super::buffers::Group;
-use super::connection::ReceiveEnd;
+use super::connection::{Connection, ReceiveEnd, Way};
 use super::kernel::{Completion, Kernel, Request, Sample};
 use super::memory::PieceId;
 use super::token::{ConnectionId, Descriptor, Token};
@@ -62,6 +61,7 @@ impl<K: Kernel> Worker<'_, K> {
                 }
             }
             Token::Unsent(id) => self.take_unsent(id, completion.result),
+            Token::Install(id) => self.take_alias(id, completion.result),
             Token::Close(id) => self.connections.closed(id),
             Token::HandOver { number, member } => self.came_back(number, member),
             Token::TakeOver => {
@@ -85,37 +85,25 @@ impl<K: Kernel> Worker<'_, K> {
     fn take_receive(&mut self, id: ConnectionId, completion: &Completion) -> Result<(), WorkerError> {
         let unexpected = || WorkerError::Unexpected(format!("{completion:?}"));
         // The descriptor is not closed, nor the slot free, before the last completion.
-        let group = self.connections.get(id).and_then(|connection| connection.receives_into());
-        let group = group.ok_or_else(unexpected)?;
+        let way = self.connections.get(id).and_then(|connection| connection.receives_by());
+        if way.ok_or_else(unexpected)? == Way::Pipe {
+            self.take_watch(id, completion.result);
+            return Ok(());
+        }
         if !completion.more {
             self.receive_ended(id, completion.result);
         }
         let length = completion.result.unwrap_or(0);
         // The buffer is the worker's whatever else the completion says, and nobody's if none is named.
         if let Some(buffer) = completion.buffer {
-            let piece = self.memory.take(group, buffer, length).ok_or_else(unexpected)?;
+            let piece = self.memory.take(buffer, length).ok_or_else(unexpected)?;
             self.take_bytes(id, piece, length);
         }
-        if length > 0 {
-            self.choose_group(id, group, length, completion.left_some);
+        if self.splices && self.is_large(length, completion.left_some) {
+            self.connections.get(id).into_iter().for_each(Connection::begins_to_splice);
         }
         self.list(id);
         Ok(())
-    }
-
-    /// Where a connection whose receive brought so many bytes takes its next buffer from. Zero-copy sends
-    /// keep theirs until the peer has the bytes, which may be long.
-    fn choose_group(&mut self, id: ConnectionId, from: Group, length: u32, left_some: bool) {
-        let Some(connection) = self.connections.get(id) else { return };
-        let size = self.memory.buffers(Group::Small).size();
-        let fills = length as usize >= size;
-        match from {
-            Group::Large => connection.had_the_large_buffer(!fills),
-            Group::Small if fills && left_some && self.settings.config.zerocopy_threshold.is_none() => {
-                connection.wants_the_large_buffer();
-            }
-            Group::Small => {}
-        }
     }
 
     fn receive_ended(&mut self, id: ConnectionId, result: Result<u32, Errno>) {
@@ -127,10 +115,9 @@ impl<K: Kernel> Worker<'_, K> {
             Err(_) => ReceiveEnd::Failed,
         };
         connection.receive_ended(end);
-        if let Some(group) = connection.starves_for() {
-            // To wait for the large one is the rule.
-            self.counters.starved.add(u64::from(group == Group::Small));
-            self.starved[group as usize].push_back(id);
+        if connection.starves() {
+            self.counters.starved.add(1);
+            self.starved.push_back(id);
         }
         if end == ReceiveEnd::Failed {
             self.counters.reset.add(1);
@@ -157,7 +144,7 @@ impl<K: Kernel> Worker<'_, K> {
     }
 
     /// A receive has brought bytes.
-    fn heard(&mut self, id: ConnectionId) {
+    pub(super) fn heard(&mut self, id: ConnectionId) {
         let tick = self.tick();
         let Some(connection) = self.connections.get(id) else { return };
         let receives = connection.heard(tick);

@@ -9,21 +9,23 @@
 //! * a peer that does not read stops being read from: at most [`PAUSE_AT`] bytes plus what one armed receive
 //!   may still bring ([`super::operations::RECEIVE_CREDIT`] where the kernel has it) are queued, in few
 //!   pieces however small the peer's writes are;
-//! * the large buffer is had by one at a time, for as long as one send that does not wait takes: who is to
-//!   receive into it has nothing queued;
+//! * bytes are spliced only while nothing is queued, and no receive is armed;
 //! * requests end before the descriptor is closed, and the slot is free only when nothing is in flight.
 
 mod next_step;
+mod splicing;
 mod state;
 mod step;
 
+use std::num::NonZeroU32;
+
 use rustix::io::Errno;
 
-use super::buffers::Group;
 use super::memory::{Memory, PieceId};
 use super::send_queue::SendQueue;
 use super::token::Descriptor;
-use state::{InFlight, State, Turn};
+pub(crate) use state::Way;
+use state::{InFlight, State};
 pub(crate) use step::{ReceiveEnd, Step};
 
 /// While the peer's window is closed, no new receive is armed once this many bytes are queued for it.
@@ -37,12 +39,17 @@ pub(crate) struct Connection {
     in_flight: InFlight,
     /// The last send found the socket full.
     blocked: bool,
-    /// Where the next receive takes its buffer from.
-    group: Group,
-    /// The last receive into the large buffer could have done without it.
-    needless: bool,
-    /// Whether it waits for a buffer.
-    turn: Turn,
+    /// How the next bytes are to come.
+    way: Way,
+    /// The last splice brought less than a buffer holds.
+    little: bool,
+    /// The plain descriptor beside a direct one: `splice(2)` knows no other. 0 is never one: Rust's runtime
+    /// opens those of stdin, stdout and stderr where they are closed.
+    alias: Option<NonZeroU32>,
+    /// There is none to be had.
+    alias_refused: bool,
+    /// It waits for a buffer: its last receive found none.
+    starves: bool,
     /// Bytes came, or the connection was accepted, since [`Connection::take_heard`] was last called.
     heard: bool,
     /// The FIN of [`State::Lingering`] was asked for.
@@ -85,9 +92,11 @@ impl Connection {
             descriptor: Descriptor::Direct(0),
             in_flight: InFlight::default(),
             blocked: false,
-            group: Group::Small,
-            needless: false,
-            turn: Turn::Anybodys,
+            way: Way::Pool,
+            little: false,
+            alias: None,
+            alias_refused: false,
+            starves: false,
             heard: false,
             shutdown_asked: false,
             cancel_asked: false,
@@ -173,24 +182,9 @@ impl Connection {
         }
     }
 
-    /// The group that the receive in flight takes its buffers from.
-    pub(crate) fn receives_into(&self) -> Option<Group> {
+    /// How the receive or watch in flight is to bring bytes.
+    pub(crate) fn receives_by(&self) -> Option<Way> {
         self.in_flight.receive
-    }
-
-    /// A receive into a buffer of the pool has filled it, and more waits in the socket.
-    pub(crate) fn wants_the_large_buffer(&mut self) {
-        self.group = Group::Large;
-        self.needless = false;
-    }
-
-    /// A receive into the large buffer has brought what would fit into one of the pool, or more. The end of a
-    /// large message may be short: two in a row are not.
-    pub(crate) fn had_the_large_buffer(&mut self, needlessly: bool) {
-        if needlessly && self.needless {
-            self.group = Group::Small;
-        }
-        self.needless = needlessly;
     }
 
     /// Each `request` bytes of what came, `length` bytes, are to be answered with `response` bytes.
@@ -238,7 +232,7 @@ impl Connection {
         match (end, self.state) {
             (ReceiveEnd::Eof, State::Open | State::Ending) => self.state = State::Finishing,
             (ReceiveEnd::Eof, State::Lingering) => self.state = State::Aborting,
-            (ReceiveEnd::NoBuffers, State::Open | State::Lingering) => self.turn = Turn::Others,
+            (ReceiveEnd::NoBuffers, State::Open | State::Lingering) => self.starves = true,
             _ => {}
         }
     }
@@ -271,8 +265,8 @@ impl Connection {
 
     /// True if something is to be done as soon as the send in flight has ended.
     pub(crate) fn awaits_send(&self) -> bool {
-        let receives_then = self.group == Group::Large;
-        self.in_flight.send && (self.state != State::Open || self.queue.has_more() || receives_then)
+        let splices_then = self.way == Way::Pipe;
+        self.in_flight.send && (self.state != State::Open || self.queue.has_more() || splices_then)
     }
 
     /// The send in flight completed; the kernel took `bytes` bytes, 0 if the socket was full.
@@ -352,6 +346,7 @@ impl Connection {
     pub(crate) fn end_stream(&mut self) {
         if self.state == State::Open {
             self.state = State::Ending;
+            self.way = Way::Pool;
         }
     }
 
@@ -416,12 +411,12 @@ impl Connection {
 
     /// There are free buffers again, and it is the connection's turn.
     pub(crate) fn feed(&mut self) {
-        self.turn = Turn::Own;
+        self.starves = false;
     }
 
-    /// The group that a receive waits for a buffer of.
-    pub(crate) fn starves_for(&self) -> Option<Group> {
-        (self.turn == Turn::Others).then_some(self.group)
+    /// True if it waits for a buffer.
+    pub(crate) fn starves(&self) -> bool {
+        self.starves
     }
 }
 

@@ -25,9 +25,9 @@ fn plain(socket: OwnedFd) -> Descriptor {
 }
 
 /// A connection's socket, for one call.
-fn socket(number: u32) -> BorrowedFd<'static> {
+pub(super) fn socket(number: u32) -> BorrowedFd<'static> {
     // SAFETY: the worker asks for a connection that it owns and has not closed, so the descriptor is open
-    // during the call that each function here makes with it; none keeps it.
+    // during the call that is made with it; nobody keeps it.
     unsafe { BorrowedFd::borrow_raw(raw(number)) }
 }
 
@@ -62,7 +62,7 @@ pub(super) fn reset_on_close(number: u32) {
 
 /// As [`super::kernel::Kernel::accept_now`].
 pub(super) fn accept_now(listener: BorrowedFd<'_>) -> Result<Descriptor, Errno> {
-    rustix::net::accept_with(listener, SocketFlags::CLOEXEC).map(plain)
+    rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).map(plain)
 }
 
 /// What the kernel has thrown away instead of queueing it on the socket, modulo 2^32 (`SK_MEMINFO_DROPS`):

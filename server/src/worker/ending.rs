@@ -30,6 +30,7 @@ impl<K: Kernel> Worker<'_, K> {
                 (Some(Token::Accept(_) | Token::AcceptOne(_)), Ok(number)) => {
                     accepted.push(self.kernel.accepted(number));
                 }
+                (Some(Token::Install(_)), Ok(number)) => accepted.push(Descriptor::Plain(number)),
                 (Some(Token::TakeOver), Ok(number)) => {
                     self.counters.taken_over.add(1);
                     accepted.push(Descriptor::Plain(number));
@@ -78,6 +79,9 @@ impl<K: Kernel> Drop for Worker<'_, K> {
         for (id, connection) in self.connections.iter_mut() {
             if connection.is_sending() {
                 self.kernel.cancel_now(Token::Send(id));
+            }
+            if let Some(alias) = connection.take_alias() {
+                self.kernel.close_now(Descriptor::Plain(alias));
             }
             // The number of one that is being closed may be somebody else's by now.
             if connection.has_descriptor() {

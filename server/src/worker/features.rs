@@ -4,8 +4,8 @@
 
 mod capabilities;
 
-use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 
 use io_uring::squeue::Entry;
@@ -14,8 +14,10 @@ use io_uring::{IoUring, opcode};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::buffers::Group;
+use super::buffers::GROUP;
+use super::kernel::Spliced;
 use super::operations::set_receive_credit;
+use super::pipe::Pipe;
 use super::ring::{self, SetupError};
 use crate::config::Feature;
 pub(crate) use capabilities::{Capability, capabilities, try_rings};
@@ -28,6 +30,8 @@ pub struct Features {
     pub direct_descriptors: bool,
     /// A multishot receive takes a byte credit (6.17 and later).
     pub receive_credit: bool,
+    /// Large messages are echoed by `splice(2)`.
+    pub splice: bool,
 }
 
 impl Features {
@@ -44,6 +48,7 @@ impl Features {
         Ok(Self {
             receive_credit: takes_receive_credit(ring)?,
             direct_descriptors: closes_direct_descriptors(ring)?,
+            splice: splices()?,
         })
     }
 
@@ -52,6 +57,7 @@ impl Features {
         Self {
             direct_descriptors: self.direct_descriptors && !features.contains(&Feature::DirectDescriptors),
             receive_credit: self.receive_credit && !features.contains(&Feature::ReceiveCredit),
+            splice: self.splice && !features.contains(&Feature::Splice),
         }
     }
 }
@@ -84,11 +90,20 @@ fn closes_direct_descriptors(ring: &mut IoUring) -> io::Result<bool> {
 fn takes_receive_credit(ring: &mut IoUring) -> io::Result<bool> {
     let (socket, peer) = UnixStream::pair()?;
     drop(peer);
-    let mut receive = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), Group::Small as u16).build();
+    let mut receive = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), GROUP).build();
     set_receive_credit(&mut receive);
     // There is no buffer group, and nothing to receive: a kernel that takes the credit says ENOBUFS or end of
     // file.
     Ok(answer(ring, &[receive])? != Err(Errno::INVAL))
+}
+
+/// Whether a byte of a socket goes back into it through a pipe. No kernel refuses that, but a filter of system
+/// calls may.
+fn splices() -> io::Result<bool> {
+    let (socket, mut peer) = UnixStream::pair()?;
+    socket.set_nonblocking(true)?;
+    peer.write_all(&[0])?;
+    Ok(Pipe::new()?.echo(socket.as_fd()) == Spliced { came: 1, gone: 1 })
 }
 
 /// Submits requests of which one completes, and returns its result.
@@ -108,10 +123,11 @@ mod tests {
 
     #[test]
     fn one_can_do_without_each() {
-        let all = Features { direct_descriptors: true, receive_credit: true };
+        let all = Features { direct_descriptors: true, receive_credit: true, splice: true };
         assert_eq!(all.without(&[]), all);
         assert_eq!(all.without(&[Feature::DirectDescriptors]), Features { direct_descriptors: false, ..all });
         assert_eq!(all.without(&[Feature::ReceiveCredit]), Features { receive_credit: false, ..all });
+        assert_eq!(all.without(&[Feature::Splice]), Features { splice: false, ..all });
     }
 
     /// A kernel that has the byte credit (6.17) has had separate references to direct descriptors since 6.13.

@@ -24,9 +24,11 @@ pub(crate) enum Request {
     PollWake(RawFd),
     /// Receive into buffers of the pool until it ends: `IORING_CQE_F_MORE` clear.
     Receive(ConnectionId, Descriptor),
-    /// Receive once into the large buffer.
-    ReceiveLarge(ConnectionId, Descriptor, When),
-    /// End what this token stands for, a connection's receive or send. The answer is how many it hit.
+    /// Wait until bytes, the end of the stream or an error can be received.
+    Watch(ConnectionId, Descriptor),
+    /// Make a plain descriptor beside this direct one (Linux 6.8 and later).
+    Install(ConnectionId, u32),
+    /// End what this token stands for, a connection's receive, watch or send. The answer is how many it hit.
     Cancel(ConnectionId, Token),
     /// Send a FIN. The kernel does this on a thread of io-wq, so it is for the end of a drain only.
     Shutdown(ConnectionId, Descriptor),
@@ -58,15 +60,6 @@ pub(crate) struct Listener {
     pub(crate) index: u32,
     /// Its descriptor.
     pub(crate) descriptor: RawFd,
-}
-
-/// When a receive takes its buffer, or finds none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum When {
-    /// Once there is something to receive.
-    Readable,
-    /// At once; if there is nothing to receive it gives the buffer back and goes on as `Readable`.
-    Now,
 }
 
 /// When a connection's CPU is looked at.
@@ -107,6 +100,15 @@ pub(crate) struct Completion {
     pub(crate) left_some: bool,
     /// The kernel reads no more from a zero-copy send's pieces (`IORING_CQE_F_NOTIF`).
     pub(crate) notification: bool,
+}
+
+/// What was spliced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Spliced {
+    /// Bytes that were taken out of the socket; 0 if a receive has another thing to tell.
+    pub(crate) came: usize,
+    /// Those of them that went back into it.
+    pub(crate) gone: usize,
 }
 
 /// A ring, and the few system calls beside it.
@@ -175,6 +177,13 @@ pub(crate) trait Kernel {
 
     /// Makes the close of a plain descriptor a reset.
     fn reset_on_close(&mut self, number: u32);
+
+    /// Moves what waits in the socket of a plain descriptor back into it, as much as goes at a time.
+    fn splice(&mut self, number: u32) -> Spliced;
+
+    /// Takes what the socket did not at the last [`Kernel::splice`], as far as it fits. Returns the number of
+    /// bytes.
+    fn left_over(&mut self, bytes: &mut [u8]) -> usize;
 
     /// Closes a plain descriptor now. Only for one that is asked for nothing more.
     fn close_now(&mut self, descriptor: Descriptor);

@@ -7,13 +7,10 @@
 
 use std::io;
 
-use io_uring::Submitter;
-
-use super::buffers::{Buffers, Group, Mapping, Pages};
+use super::buffers::{Buffers, Mapping, Pages};
 use super::token::BufferId;
 
-/// A place in the table of pieces: first the buffers of the pool, then the large one, from there on pieces of
-/// the spill.
+/// A place in the table of pieces: first the buffers of the pool, from there on pieces of the spill.
 pub(crate) type PieceId = u32;
 
 /// The end of a list of pieces.
@@ -68,14 +65,10 @@ struct Piece {
 
 const UNUSED: Piece = Piece { next: NO_PIECE, start: 0, end: 0 };
 
-/// Bytes of the large buffer: with the sockets' own memory, what a core's second-level cache keeps. Measured:
-/// see server/README.md.
-const LARGE: u32 = 256 * 1024;
-
 /// The memory of one worker for bytes on their way.
 pub(crate) struct Memory {
-    /// The receive buffers of each [group](Group).
-    groups: [Buffers; 2],
+    /// The receive buffers.
+    pool: Buffers,
     slabs: Vec<Mapping>,
     /// Pieces of the spill that are in no list.
     free: Vec<PieceId>,
@@ -84,48 +77,38 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// `count` buffers of `size` bytes as the pool, the large buffer, an empty spill, and with `source` the
-    /// bytes of `--mode sink-source`.
+    /// `count` buffers of `size` bytes as the pool, an empty spill, and with `source` the bytes of `--mode
+    /// sink-source`.
     ///
     /// # Errors
     /// As [`Buffers::map`].
     pub(crate) fn map(count: u16, size: u32, pages: Pages, source: bool) -> io::Result<Self> {
-        let large = Buffers::map(1, size.max(LARGE), Pages::Small)?;
-        Ok(Self::new(Buffers::map(count, size, pages)?, large, source))
-    }
-
-    /// The same with these buffers.
-    pub(super) fn new(small: Buffers, large: Buffers, source: bool) -> Self {
-        let pieces = vec![UNUSED; small.count() + large.count()];
+        let pool = Buffers::map(count, size, pages)?;
+        let pieces = vec![UNUSED; pool.count()];
         let source = source.then(|| {
             let mut source = map(SOURCE_BYTES);
             let bytes = (0..SOURCE_PERIOD).map(|i| u8::try_from(i).expect("below 251")).cycle();
             source.bytes_mut().iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
             source
         });
-        Self { groups: [small, large], slabs: Vec::new(), free: Vec::new(), pieces, source }
+        Ok(Self { pool, slabs: Vec::new(), free: Vec::new(), pieces, source })
     }
 
-    /// Makes the buffers known to the ring.
-    pub(crate) fn register(&self, submitter: &Submitter<'_>) -> io::Result<()> {
-        Group::ALL.into_iter().try_for_each(|group| self.buffers(group).register(group, submitter))
-    }
-
-    /// The buffers of a group.
-    pub(crate) fn buffers(&self, group: Group) -> &Buffers {
-        &self.groups[group as usize]
+    /// The receive buffers.
+    pub(crate) fn pool(&self) -> &Buffers {
+        &self.pool
     }
 
     /// Lets the kernel have the buffers that were given back.
     pub(crate) fn publish(&mut self) {
-        self.groups.iter_mut().for_each(Buffers::publish);
+        self.pool.publish();
     }
 
     /// The bytes of a span.
     pub(crate) fn bytes(&self, span: Span) -> &[u8] {
         let (start, end) = (span.start as usize, span.end as usize);
         match self.place(span.piece) {
-            Place::Buffer(group, id) => self.buffers(group).bytes(id, start, end),
+            Place::Buffer(id) => self.pool.bytes(id, start, end),
             Place::Spill { slab, offset } => &self.slabs[slab].bytes()[offset + start..offset + end],
             Place::Source => &self.source.as_ref().expect("a source to send from").bytes()[start..end],
         }
@@ -155,32 +138,17 @@ impl Memory {
 
     /// A completion named this buffer, into which `length` bytes were received: it is a piece now. `None` as
     /// [`Buffers::take`].
-    pub(crate) fn take(&mut self, group: Group, buffer: BufferId, length: u32) -> Option<PieceId> {
-        let buffers = &mut self.groups[group as usize];
-        let buffer = buffers.take(buffer)?;
-        buffers.filled(length);
-        let piece = match group {
-            Group::Small => PieceId::from(buffer),
-            Group::Large => self.large_piece() + PieceId::from(buffer),
-        };
+    pub(crate) fn take(&mut self, buffer: BufferId, length: u32) -> Option<PieceId> {
+        let piece = PieceId::from(self.pool.take(buffer)?);
+        self.pool.filled(length);
         self.pieces[piece as usize] = Piece { end: length, ..UNUSED };
         Some(piece)
-    }
-
-    /// The large buffer's place in the table.
-    fn large_piece(&self) -> PieceId {
-        PieceId::try_from(self.buffers(Group::Small).count()).expect("a group has at most 32768 buffers")
-    }
-
-    /// The first place of the spill.
-    fn first_spilled(&self) -> usize {
-        self.groups.iter().map(Buffers::count).sum()
     }
 
     /// A piece is in no list any more.
     pub(crate) fn give_back(&mut self, piece: PieceId) {
         match self.place(piece) {
-            Place::Buffer(group, id) => self.groups[group as usize].give_back(id),
+            Place::Buffer(id) => self.pool.give_back(id),
             Place::Spill { .. } => self.give_back_spilled(piece),
             Place::Source => {}
         }
@@ -191,7 +159,7 @@ impl Memory {
         // Nobody uses it: back to the system with all but one slab.
         if self.slabs.len() > 1 && self.free.len() == self.slabs.len() * SLAB_PIECES {
             self.slabs.truncate(1);
-            self.pieces.truncate(self.first_spilled() + SLAB_PIECES);
+            self.pieces.truncate(self.pool.count() + SLAB_PIECES);
             let kept = self.pieces.len();
             self.free.retain(|&piece| (piece as usize) < kept);
         }
@@ -216,8 +184,17 @@ impl Memory {
     pub(super) fn room(&self, piece: PieceId) -> usize {
         match self.place(piece) {
             Place::Spill { .. } => SPILL_PIECE - self.pieces[piece as usize].end as usize,
-            Place::Buffer(..) | Place::Source => 0,
+            Place::Buffer(_) | Place::Source => 0,
         }
+    }
+
+    /// A piece of the spill with bytes that `fill` writes to it, at most [`SPILL_PIECE`]; it says how many.
+    pub(super) fn spill(&mut self, fill: impl FnOnce(&mut [u8]) -> usize) -> PieceId {
+        let piece = self.spill_piece();
+        let Place::Spill { slab, offset } = self.place(piece) else { unreachable!("just taken from there") };
+        let length = fill(&mut self.slabs[slab].bytes_mut()[offset..offset + SPILL_PIECE]);
+        self.pieces[piece as usize].end = u32::try_from(length).expect("no more than the piece has");
+        piece
     }
 
     /// Copies bytes behind those of a piece of the spill, which has [room](Memory::room) for them.
@@ -225,32 +202,26 @@ impl Memory {
         let Place::Spill { slab, offset } = self.place(piece) else {
             unreachable!("only the spill is written to")
         };
-        let Place::Buffer(group, id) = self.place(from.piece) else {
-            unreachable!("only buffers are copied from")
-        };
-        let bytes = self.groups[group as usize].bytes(id, from.start as usize, from.end as usize);
+        let Place::Buffer(id) = self.place(from.piece) else { unreachable!("only buffers are copied from") };
+        let bytes = self.pool.bytes(id, from.start as usize, from.end as usize);
         let end = self.pieces[piece as usize].end as usize;
         self.slabs[slab].bytes_mut()[offset + end..offset + end + bytes.len()].copy_from_slice(bytes);
         self.pieces[piece as usize].end += from.end - from.start;
     }
 
     /// Whether what is left in a piece is to be copied out of it, for a peer that does not read: so that such
-    /// peers can't keep the buffers from those that read, and that no peer can hold one for a few bytes. They
-    /// never hold the large one.
+    /// peers can't keep the buffers from those that read, and that no peer can hold one for a few bytes.
     pub(super) fn is_to_be_copied(&self, piece: PieceId) -> bool {
         match self.place(piece) {
-            Place::Buffer(group, _) => {
-                let buffers = self.buffers(group);
-                self.span(piece).len() < buffers.size() / 2 || buffers.few_left()
-            }
+            Place::Buffer(_) => self.span(piece).len() < self.pool.size() / 2 || self.pool.few_left(),
             Place::Spill { .. } | Place::Source => false,
         }
     }
 
     /// As [`Buffers::receive`].
     #[cfg(test)]
-    pub(crate) fn receive(&mut self, group: Group, head: u16, bytes: &[u8]) -> Option<BufferId> {
-        self.groups[group as usize].receive(head, bytes)
+    pub(crate) fn receive(&mut self, head: u16, bytes: &[u8]) -> Option<BufferId> {
+        self.pool.receive(head, bytes)
     }
 
     /// Bytes that the spill has from the system.
@@ -266,13 +237,10 @@ impl Memory {
     }
 
     fn place(&self, piece: PieceId) -> Place {
-        let (large, spill) = (self.large_piece(), self.first_spilled());
-        match piece {
-            SOURCE_PIECE => Place::Source,
-            _ if piece < large => Place::Buffer(Group::Small, number(piece)),
-            _ if (piece as usize) < spill => Place::Buffer(Group::Large, number(piece - large)),
-            _ => {
-                let index = piece as usize - spill;
+        match (piece as usize).checked_sub(self.pool.count()) {
+            _ if piece == SOURCE_PIECE => Place::Source,
+            None => Place::Buffer(BufferId::try_from(piece).expect("a pool has at most 32768 buffers")),
+            Some(index) => {
                 Place::Spill { slab: index / SLAB_PIECES, offset: index % SLAB_PIECES * SPILL_PIECE }
             }
         }
@@ -287,14 +255,9 @@ fn map(bytes: usize) -> Mapping {
     Mapping::new(bytes, Pages::Small).expect("memory for bytes on their way")
 }
 
-/// A buffer's number in its group, from its place among those of the group.
-fn number(place: PieceId) -> BufferId {
-    BufferId::try_from(place).expect("a group has at most 32768 buffers")
-}
-
 /// Where a piece's bytes lie.
 enum Place {
-    Buffer(Group, BufferId),
+    Buffer(BufferId),
     Spill { slab: usize, offset: usize },
     Source,
 }
@@ -313,18 +276,18 @@ mod tests {
         assert_eq!(memory.spill_bytes(), 0);
         let pieces: Vec<PieceId> = (0..=SLAB_PIECES).map(|_| memory.spill_piece()).collect();
         assert_eq!((memory.spill_bytes(), memory.spilled_pieces()), (2 << 20, SLAB_PIECES + 1));
-        assert!(pieces.iter().all(|&piece| piece >= 3), "buffers are not spill");
+        assert!(pieces.iter().all(|&piece| piece >= 2), "buffers are not spill");
         pieces.iter().for_each(|&piece| memory.give_back(piece));
         assert_eq!((memory.spill_bytes(), memory.spilled_pieces()), (1 << 20, 0));
         let again: Vec<PieceId> = (0..SLAB_PIECES).map(|_| memory.spill_piece()).collect();
         assert_eq!(memory.spill_bytes(), 1 << 20);
-        assert!(again.iter().all(|&piece| (piece as usize) < 3 + SLAB_PIECES));
+        assert!(again.iter().all(|&piece| (piece as usize) < 2 + SLAB_PIECES));
     }
 
     #[test]
     fn bytes_are_copied_behind_each_other() {
         let mut memory = memory(2, 64, false);
-        let full = memory.take(Group::Small, 1, 64).unwrap();
+        let full = memory.take(1, 64).unwrap();
         let piece = memory.spill_piece();
         assert_eq!((memory.room(full), memory.room(piece)), (0, SPILL_PIECE));
         memory.append(piece, memory.span(full));
@@ -332,19 +295,6 @@ mod tests {
         memory.append(piece, memory.span(full));
         assert_eq!((memory.room(piece), memory.span(piece).len()), (SPILL_PIECE - 68, 68));
         assert_eq!(memory.bytes(memory.span(piece)), [0; 68]);
-    }
-
-    #[test]
-    fn the_large_buffer_is_a_piece_and_is_always_copied_from() {
-        let mut memory = memory(2, 64, false);
-        let large = memory.take(Group::Large, 0, LARGE).unwrap();
-        assert_eq!(memory.take(Group::Large, 0, 1), None, "there is one");
-        assert_eq!((large, memory.span(large).len()), (2, LARGE as usize));
-        assert!(memory.is_to_be_copied(large));
-        let small = memory.take(Group::Small, 0, 64).unwrap();
-        assert!(!memory.is_to_be_copied(small));
-        memory.give_back(large);
-        assert_eq!(memory.buffers(Group::Large).held(), 0);
     }
 
     #[test]

@@ -23,10 +23,12 @@ mod idle;
 mod kernel;
 mod memory;
 mod operations;
+mod pipe;
 pub(crate) mod ring;
 mod send_queue;
 #[cfg(test)]
 mod simulation;
+mod splicing;
 mod token;
 
 use std::collections::VecDeque;
@@ -43,7 +45,7 @@ use crate::stats::LiveCounters;
 use accepting::Listening;
 pub(crate) use accepting::reserve;
 pub(crate) use buffers::MAX_BUFFERS;
-use buffers::{Group, Pages};
+use buffers::Pages;
 use connections::{Connections, list};
 pub(crate) use crew::Crew;
 use drain::Drain;
@@ -68,6 +70,8 @@ pub(crate) struct Settings {
     pub(crate) max_connections: u32,
     /// Length of each listener's accept queue.
     pub(crate) backlog: usize,
+    /// Below which number a connection may have a second, plain descriptor.
+    pub(crate) aliases_below: u32,
     /// What the server is to do.
     pub(crate) config: Arc<Config>,
     /// The listeners' drops are this worker's to count: no other worker has them.
@@ -88,6 +92,8 @@ pub(crate) struct Worker<'r, K: Kernel> {
     kernel: K,
     settings: &'r Settings,
     mode: Mode,
+    /// Large messages are spliced.
+    splices: bool,
     memory: &'r mut Memory,
     connections: Connections,
     /// Closed as soon as accepting has stopped.
@@ -108,8 +114,8 @@ pub(crate) struct Worker<'r, K: Kernel> {
     poll_wake: bool,
     /// Slots of connections to be asked for their next steps.
     listed: Vec<Slot>,
-    /// Connections that wait for a buffer of each [group](Group), longest first.
-    starved: [VecDeque<ConnectionId>; Group::ALL.len()],
+    /// Connections that wait for a buffer, longest first.
+    starved: VecDeque<ConnectionId>,
     silent_sends: Vec<SilentSend>,
     /// Do not sleep in the next enter: something is to be done right after it.
     hurry: bool,
@@ -143,6 +149,7 @@ pub(crate) fn run(
     let ring = Ring::new(&mut uring, settings.features, settings.max_connections + reserve)?;
     ring::busy_poll(ring.submitter(), config.busy_poll)?;
     memory
+        .pool()
         .register(ring.submitter())
         .map_err(|error| WorkerError::Start("register the buffers", error, ""))?;
     if let Some((crew, member)) = &settings.crew {
@@ -171,6 +178,7 @@ impl<'r, K: Kernel> Worker<'r, K> {
             kernel,
             settings,
             mode: settings.config.mode,
+            splices: settings.features.splice,
             memory,
             connections: Connections::new(settings.max_connections)?,
             listeners: (0..).zip(listeners).map(|(i, fd)| Listening::new(i, fd, settings)).collect(),
@@ -183,7 +191,7 @@ impl<'r, K: Kernel> Worker<'r, K> {
             wake,
             poll_wake: true,
             listed: list(most)?,
-            starved: [list(most)?.into(), list(most)?.into()],
+            starved: list(most)?.into(),
             silent_sends: list(most)?,
             hurry: false,
             idle,

@@ -7,9 +7,9 @@ use io_uring::opcode;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed};
 
-use super::buffers::Group;
+use super::buffers::GROUP;
 use super::descriptors::raw;
-use super::kernel::{Listener, MOST_PIECES, Manner, Request, Sample, When};
+use super::kernel::{Listener, MOST_PIECES, Manner, Request, Sample};
 use super::memory::{Memory, Span};
 use super::ring::Ring;
 use super::token::{Descriptor, Token};
@@ -24,9 +24,6 @@ const SQE_OPTLEN: usize = 44;
 
 /// Offset in `struct io_uring_sqe` of `ioprio`.
 const SQE_IOPRIO: usize = 2;
-
-/// `IORING_RECVSEND_POLL_FIRST` of `linux/io_uring.h` (since 5.19).
-const RECVSEND_POLL_FIRST: u16 = 1 << 0;
 
 /// `IORING_SEND_ZC_REPORT_USAGE` of `linux/io_uring.h` (since 6.2): the notification says whether the bytes
 /// were copied.
@@ -134,8 +131,13 @@ impl Ring<'_> {
                 (opcode::PollAdd::new(Fd(eventfd), libc::POLLIN.unsigned_abs().into()).build(), Token::Wake)
             }
             Request::Receive(id, descriptor) => (self.receive(descriptor), Token::Receive(id)),
-            Request::ReceiveLarge(id, descriptor, when) => {
-                (receive_large(descriptor, when), Token::Receive(id))
+            Request::Watch(id, descriptor) => {
+                let events = (libc::POLLIN | libc::POLLRDHUP).unsigned_abs();
+                let entry = opcode::PollAdd::new(fd(descriptor), events.into()).build();
+                (entry.flags(on(descriptor)), Token::Receive(id))
+            }
+            Request::Install(id, number) => {
+                (opcode::FixedFdInstall::new(Fixed(number), 0).build(), Token::Install(id))
             }
             // By `user_data`, for which the kernel has a hash; by descriptor it would go through all that is
             // armed.
@@ -173,23 +175,23 @@ impl Ring<'_> {
     fn accept_multishot(&self, listener: Listener) -> Entry {
         let accept = opcode::AcceptMulti::new(Fd(listener.descriptor));
         if self.features.direct_descriptors {
-            accept.allocate_file_index(true).build()
+            accept.allocate_file_index(true).flags(libc::SOCK_NONBLOCK).build()
         } else {
-            accept.flags(libc::SOCK_CLOEXEC).build()
+            accept.flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK).build()
         }
     }
 
     fn accept_one(&self, listener: Listener) -> Entry {
         let accept = opcode::Accept::new(Fd(listener.descriptor), std::ptr::null_mut(), std::ptr::null_mut());
         if self.features.direct_descriptors {
-            accept.file_index(Some(DestinationSlot::auto_target())).build()
+            accept.file_index(Some(DestinationSlot::auto_target())).flags(libc::SOCK_NONBLOCK).build()
         } else {
-            accept.flags(libc::SOCK_CLOEXEC).build()
+            accept.flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK).build()
         }
     }
 
     fn receive(&self, descriptor: Descriptor) -> Entry {
-        let mut entry = opcode::RecvMulti::new(fd(descriptor), Group::Small as u16).build();
+        let mut entry = opcode::RecvMulti::new(fd(descriptor), GROUP).build();
         if self.features.receive_credit {
             set_receive_credit(&mut entry);
         }
@@ -253,16 +255,6 @@ impl Ring<'_> {
         };
         (entry.flags(send_flags(descriptor, manner)), 1)
     }
-}
-
-/// As long as the buffer: a length of 0.
-fn receive_large(descriptor: Descriptor, when: When) -> Entry {
-    let receive = opcode::Recv::new(fd(descriptor), std::ptr::null_mut(), 0).buf_group(Group::Large as u16);
-    let receive = match when {
-        When::Readable => receive.ioprio(RECVSEND_POLL_FIRST),
-        When::Now => receive,
-    };
-    receive.build().flags(on(descriptor) | Flags::BUFFER_SELECT)
 }
 
 fn send_flags(descriptor: Descriptor, manner: Manner) -> Flags {

@@ -18,9 +18,10 @@ use rustix::io::Errno;
 use super::descriptors;
 use super::enter::enter;
 use super::features::Features;
-use super::kernel::{Completion, Kernel, Manner, Request};
+use super::kernel::{Completion, Kernel, Manner, Request, Spliced};
 use super::memory::{Memory, Span};
 use super::operations::VectorArena;
+use super::pipe::Pipe;
 use super::token::{ConnectionId, Descriptor, Token};
 pub use setup::SetupError;
 pub(super) use setup::{COMPLETIONS, create_small, with_patience};
@@ -42,6 +43,8 @@ pub(crate) struct Ring<'r> {
     /// Message headers of requests that the kernel has not read yet.
     pub(super) vectors: VectorArena,
     pub(super) features: Features,
+    /// If it is used.
+    pipe: Option<Pipe>,
     /// Where the kernel writes `SO_INCOMING_CPU`, by direct descriptor.
     pub(super) incoming_cpus: Box<[i32]>,
 }
@@ -66,6 +69,12 @@ impl<'r> Ring<'r> {
                 hint: "; lower --max-connections or raise the limit of open files (ulimit -n, LimitNOFILE=)",
             })?;
         }
+        let pipe = features.splice.then(Pipe::new).transpose();
+        let pipe = pipe.map_err(|error| SetupError::Failed {
+            operation: "make a pipe",
+            error,
+            hint: "; raise the limit of open files (ulimit -n, LimitNOFILE=)",
+        })?;
         let mut enter_flags = EnterFlags::GETEVENTS;
         enter_flags.set(EnterFlags::NO_IOWAIT, no_iowait);
         Ok(Self {
@@ -76,6 +85,7 @@ impl<'r> Ring<'r> {
             enter_flags,
             vectors: VectorArena::new(),
             features,
+            pipe,
             incoming_cpus: vec![0; direct as usize].into_boxed_slice(),
         })
     }
@@ -212,6 +222,15 @@ impl Kernel for Ring<'_> {
 
     fn reset_on_close(&mut self, number: u32) {
         descriptors::reset_on_close(number);
+    }
+
+    fn splice(&mut self, number: u32) -> Spliced {
+        let pipe = self.pipe.as_ref();
+        pipe.map_or(Spliced { came: 0, gone: 0 }, |pipe| pipe.echo(descriptors::socket(number)))
+    }
+
+    fn left_over(&mut self, bytes: &mut [u8]) -> usize {
+        self.pipe.as_ref().expect("bytes were spliced").read(bytes)
     }
 
     fn close_now(&mut self, descriptor: Descriptor) {

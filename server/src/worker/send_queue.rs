@@ -224,7 +224,7 @@ impl SendQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::worker::buffers::{Group, Pages};
+    use crate::worker::buffers::Pages;
     use crate::worker::memory::SPILL_PIECE;
 
     fn memory(buffers: u16, size: u32) -> Memory {
@@ -234,7 +234,7 @@ mod tests {
     /// A byte comes.
     fn receive(queue: &mut SendQueue, memory: &mut Memory) {
         memory.publish();
-        let piece = memory.take(Group::Small, 0, 1).unwrap();
+        let piece = memory.take(0, 1).unwrap();
         queue.push_sparing(piece, memory);
     }
 
@@ -253,19 +253,16 @@ mod tests {
         queue.sent(4 * SPILL_PIECE as u64 + 1, &mut memory);
         assert_eq!((queue.pieces, queue.bytes(), memory.spilled_pieces()), (1, 1, 1));
         queue.clear(&mut memory);
-        assert_eq!(
-            (queue.is_empty(), memory.spilled_pieces(), memory.buffers(Group::Small).held()),
-            (true, 0, 0)
-        );
+        assert_eq!((queue.is_empty(), memory.spilled_pieces(), memory.pool().held()), (true, 0, 0));
     }
 
     #[test]
     fn a_piece_larger_than_one_of_the_spill_is_copied_into_several() {
         let (mut queue, mut memory) = (SendQueue::default(), memory(1, 40_000));
-        let piece = memory.take(Group::Large, 0, 40_000).unwrap();
+        let piece = memory.take(0, 40_000).unwrap();
         queue.push(piece, &mut memory);
         assert_eq!(queue.spare_buffers(&mut memory), 40_000);
-        assert_eq!((queue.pieces, queue.bytes(), memory.buffers(Group::Large).held()), (3, 40_000, 0));
+        assert_eq!((queue.pieces, queue.bytes(), memory.pool().held()), (3, 40_000, 0));
         queue.start(64, &memory);
         queue.sent(20_000, &mut memory);
         assert_eq!((queue.pieces, queue.bytes()), (2, 20_000));

@@ -51,7 +51,7 @@ pub(crate) enum Token {
     CancelAccept(u32),
     /// The main thread wrote to the worker's eventfd.
     Wake,
-    /// Bytes, end of file or an error from a connection.
+    /// Bytes, end of file or an error from a connection, or that there is one of them.
     Receive(ConnectionId),
     /// Bytes were sent, or not.
     Send(ConnectionId),
@@ -76,6 +76,8 @@ pub(crate) enum Token {
         /// Which member: below 2^24.
         member: u32,
     },
+    /// There is a plain descriptor beside a connection's direct one, or not.
+    Install(ConnectionId),
     /// Another worker has given a plain descriptor.
     TakeOver,
 }
@@ -102,6 +104,7 @@ impl Token {
                 (14, u64::from(number) << SLOT_BITS | u64::from(member) & SLOT_MASK)
             }
             Self::TakeOver => (15, 0),
+            Self::Install(id) => of(16, id),
         };
         kind << KIND_SHIFT | rest
     }
@@ -130,6 +133,7 @@ impl Token {
             13 => Self::ResetOnClose(id()),
             14 => Self::HandOver { number: id().generation, member: id().slot },
             15 if rest == 0 => Self::TakeOver,
+            16 => Self::Install(id()),
             _ => return None,
         })
     }
@@ -143,13 +147,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decode_is_the_inverse_of_encode(kind in 0..15usize, slot in 0..MAX_SLOTS, generation: u32) {
+        fn decode_is_the_inverse_of_encode(kind in 0..16usize, slot in 0..MAX_SLOTS, generation: u32) {
             let id = ConnectionId { slot, generation };
             let token = [
                 Token::Accept(generation), Token::CancelAccept(generation), Token::Wake, Token::Receive(id),
                 Token::Send(id), Token::Cancel(id), Token::AcceptSample(id), Token::ReceiveSample(id),
                 Token::Shutdown(id), Token::Close(id), Token::Unsent(id), Token::AcceptOne(generation),
                 Token::ResetOnClose(id), Token::HandOver { number: generation, member: slot }, Token::TakeOver,
+                Token::Install(id),
             ][kind];
             prop_assert_eq!(Token::decode(token.encode()), Some(token));
         }
@@ -163,7 +168,7 @@ mod tests {
         }
 
         #[test]
-        fn foreign_user_data_is_refused(kind in 16..=255u64, rest in 0..1u64 << KIND_SHIFT) {
+        fn foreign_user_data_is_refused(kind in 17..=255u64, rest in 0..1u64 << KIND_SHIFT) {
             prop_assert_eq!(Token::decode(kind << KIND_SHIFT | rest), None);
         }
     }

@@ -84,6 +84,12 @@ impl Client {
         Ok(())
     }
 
+    /// Sends a byte that is no part of the stream (`MSG_OOB`).
+    pub(crate) fn send_urgent(&mut self) {
+        let sent = SockRef::from(&self.stream).send_out_of_band(b"!");
+        assert_eq!(sent.expect("send urgent data"), 1);
+    }
+
     /// Receives and checks the next `count` bytes.
     pub(crate) fn receive(&mut self, count: u64) {
         let end = self.received + count;

@@ -5,8 +5,16 @@ use serde::Deserialize;
 /// The whole report.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Report {
+    pub(crate) features: Features,
     pub(crate) total: Counts,
     pub(crate) cores: Vec<Core>,
+}
+
+/// What of the kernel it used.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Features {
+    pub(crate) direct_descriptors: bool,
+    pub(crate) splice: bool,
 }
 
 /// One core's line of it.

@@ -65,7 +65,7 @@ const TABLE: &[(&str, Form, &str)] = &[
     ("metrics", Text, r"off|[1-9][0-9]{0,3}|(0\.0\.0\.0|\[::1\]):[1-9][0-9]{0,3}"),
     ("stats-interval", Text, "[1-9][0-9]{2,3}ms|1day|off"),
     ("json", Flag, "true|false"),
-    ("without", List, "direct-descriptors|receive-credit"),
+    ("without", List, "direct-descriptors|receive-credit|splice"),
 ];
 
 /// Any set of options, each with good values.

@@ -183,8 +183,8 @@ mod tests {
         let mut facts = facts();
         (facts.direct_descriptors, facts.offer.files) = (false, 1024);
         facts.plan = crate::worker_plan::plan(None, Some(4096), false, &facts.offer);
-        let files = format!("ulimit -Hn {}", 4096 + 16 + 4 * 5);
-        assert_one(&judge(&Config::default(), &facts), check, Mark::Problem, &["at most 988", &files]);
+        let files = format!("ulimit -Hn {}", 4096 + 16 + 4 * 7);
+        assert_one(&judge(&Config::default(), &facts), check, Mark::Problem, &["at most 980", &files]);
     }
 
     #[test]

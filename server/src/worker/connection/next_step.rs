@@ -1,8 +1,8 @@
 //! What a connection asks the kernel for, from its state and from what the kernel holds of it. Pure.
 
-use super::{Connection, PAUSE_AT, State, Step, Turn};
-use crate::worker::buffers::Group;
-use crate::worker::kernel::When;
+use super::state::{State, Way};
+use super::{Connection, PAUSE_AT, Step};
+use crate::worker::token::Descriptor;
 
 impl Connection {
     /// What to ask the kernel for now; it is taken as asked. To be called until it gives `None`.
@@ -28,21 +28,21 @@ impl Connection {
     }
 
     fn receive_step(&mut self) -> Option<Step> {
-        let paused = match self.group {
-            Group::Small => self.blocked && self.queue.bytes() >= PAUSE_AT,
-            Group::Large => !self.queue.is_empty(),
+        let paused = match self.way {
+            Way::Pool => self.blocked && self.queue.bytes() >= PAUSE_AT,
+            Way::Pipe => !self.queue.is_empty(),
         };
         match self.in_flight.receive {
-            Some(armed) if paused || armed != self.group => self.cancel_step(Step::CancelReceive),
-            None if !paused && self.turn != Turn::Others => {
-                let turn = std::mem::replace(&mut self.turn, Turn::Anybodys);
-                self.in_flight.receive = Some(self.group);
-                Some(match self.group {
-                    Group::Small => Step::Receive,
-                    Group::Large if turn == Turn::Own => Step::ReceiveLarge(When::Now),
-                    Group::Large => Step::ReceiveLarge(When::Readable),
-                })
-            }
+            Some(armed) if paused || armed != self.way => self.cancel_step(Step::CancelReceive),
+            None if !paused && !self.starves => match (self.way, self.descriptor, self.alias) {
+                (Way::Pipe, Descriptor::Direct(number), None) => {
+                    self.look_started().then_some(Step::Install(number))
+                }
+                (way, ..) => {
+                    self.in_flight.receive = Some(way);
+                    Some(if way == Way::Pool { Step::Receive } else { Step::Watch })
+                }
+            },
             _ => None,
         }
     }

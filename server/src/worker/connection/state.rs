@@ -1,12 +1,10 @@
-//! The states of a connection, and what the kernel may hold of it.
-
-use crate::worker::buffers::Group;
+//! The states of a connection, how bytes come to it, and what the kernel may hold of it.
 
 /// Requests of a connection that the kernel holds.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct InFlight {
-    /// A receive, which takes its buffer from this group.
-    pub(super) receive: Option<Group>,
+    /// A receive, or the watch for bytes that are to be spliced.
+    pub(super) receive: Option<Way>,
     pub(super) send: bool,
     pub(super) cancel: bool,
     /// A look at the socket, at its CPU or at its unsent bytes, or a change of its options.
@@ -24,15 +22,13 @@ impl InFlight {
     }
 }
 
-/// Whose turn it is to have a buffer.
+/// How bytes come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
-    /// Anybody's: the connection has not waited for one.
-    Anybodys,
-    /// Others': its last receive found none, and it waits.
-    Others,
-    /// Its own, after it has waited.
-    Own,
+pub(crate) enum Way {
+    /// Into buffers of the pool.
+    Pool,
+    /// Through the worker's pipe, straight back.
+    Pipe,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,5 @@
 //! What a connection tells the worker to do, and how what it asked for may end. Pure.
 
-use crate::worker::kernel::When;
-
 /// How a receive ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReceiveEnd {
@@ -20,8 +18,10 @@ pub(crate) enum ReceiveEnd {
 pub(crate) enum Step {
     /// Arm a multishot receive into the pool.
     Receive,
-    /// Receive once into the large buffer.
-    ReceiveLarge(When),
+    /// Get a plain descriptor beside this direct one, for `splice(2)`.
+    Install(u32),
+    /// Tell when bytes wait, which are to be spliced.
+    Watch,
     /// Send what is queued; fail rather than wait when the socket is full.
     SendNow,
     /// Send what is queued, all of it, waiting for the peer. The bytes may be moved out of the pool before.
@@ -30,12 +30,12 @@ pub(crate) enum Step {
     CountUnsent,
     /// Make the close a reset.
     ResetOnClose,
-    /// End the receive.
+    /// End the receive or the watch.
     CancelReceive,
     /// Send a FIN.
     Shutdown,
     /// End the send.
     CancelSend,
-    /// Close the descriptor.
+    /// Close the descriptor, and before it the plain one beside it.
     Close,
 }

@@ -3,21 +3,33 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::worker::buffers::{Buffers, Group, Pages};
-use crate::worker::kernel::{MOST_PIECES, When};
-use crate::worker::memory::Span;
+use crate::worker::buffers::Pages;
+use crate::worker::kernel::MOST_PIECES;
+use crate::worker::memory::{SPILL_PIECE, Span};
 
 const BUFFER_SIZE: usize = 64 * 1024;
+
+/// As if a buffer were smaller: what is less is little.
+const LITTLE: usize = 1000;
 
 /// What may happen next; the numbers choose among what is possible.
 #[derive(Debug, Clone, Copy)]
 enum Event {
     Bytes {
         length: usize,
-        /// The receive goes on, if it is into the pool.
+        /// The receive goes on.
         more: bool,
-        /// They would fill a buffer of the pool, and more waits.
+        /// They fill a buffer, and more waits.
         fills: bool,
+    },
+    /// Bytes wait that are to be spliced, of which the socket takes back so many.
+    Spliced {
+        length: usize,
+        percent: usize,
+    },
+    /// There is a plain descriptor, or none to be had.
+    Installed {
+        refused: bool,
     },
     ReceiveEnds(ReceiveEnd),
     SendTakes {
@@ -50,6 +62,9 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
         18 => bytes(300),
         2 => bytes(BUFFER_SIZE),
+        10 => (0..3 * SPILL_PIECE, 0..=200usize)
+            .prop_map(|(length, percent)| Event::Spliced { length, percent: percent.min(100) }),
+        8 => prop::bool::weighted(0.2).prop_map(|refused| Event::Installed { refused }),
         6 => end.prop_map(Event::ReceiveEnds),
         20 => (0..=100usize).prop_map(|percent| Event::SendTakes { percent }),
         20 => Just(Event::SendTakes { percent: 100 }),
@@ -67,7 +82,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 /// A kernel that holds a connection's requests, and a peer that checks every byte.
 struct Model {
     connection: Connection,
-    receive: Option<Group>,
+    receive: Option<Way>,
+    install: bool,
     /// What the send in flight reads from, and its bytes when it started.
     send: Option<(Vec<Span>, Vec<u8>)>,
     cancel: bool,
@@ -78,30 +94,31 @@ struct Model {
     /// Bytes sent so far.
     sent: usize,
     memory: Memory,
-    /// The kernel's head in the ring of buffers of each group.
-    heads: [u16; Group::ALL.len()],
+    /// The kernel's head in the ring of buffers.
+    head: u16,
     broken: bool,
 }
 
 impl Model {
     fn new() -> Self {
+        Self::with(Descriptor::Plain(0))
+    }
+
+    fn with(descriptor: Descriptor) -> Self {
         let mut connection = Connection::free();
-        connection.open(Descriptor::Plain(0));
+        connection.open(descriptor);
         Self {
             connection,
             receive: None,
+            install: false,
             send: None,
             cancel: false,
             shutdown: false,
             closed: false,
             received: 0,
             sent: 0,
-            memory: Memory::new(
-                Buffers::map(64, u32::try_from(BUFFER_SIZE).unwrap(), Pages::Small).unwrap(),
-                Buffers::map(1, u32::try_from(BUFFER_SIZE).unwrap(), Pages::Small).unwrap(),
-                false,
-            ),
-            heads: [0; Group::ALL.len()],
+            memory: Memory::map(64, u32::try_from(BUFFER_SIZE).unwrap(), Pages::Small, false).unwrap(),
+            head: 0,
             broken: false,
         }
     }
@@ -110,14 +127,12 @@ impl Model {
         while let Some(step) = self.connection.next_step() {
             assert!(!self.closed, "{step:?} after the close");
             match step {
-                Step::Receive => assert_eq!(self.receive.replace(Group::Small), None, "armed twice"),
-                Step::ReceiveLarge(_) => {
-                    assert_eq!(self.receive.replace(Group::Large), None, "armed twice");
-                    assert!(
-                        self.connection.queue.is_empty() && self.send.is_none(),
-                        "it may have the buffer"
-                    );
+                Step::Receive => assert_eq!(self.receive.replace(Way::Pool), None, "armed twice"),
+                Step::Watch => {
+                    assert_eq!(self.receive.replace(Way::Pipe), None, "armed twice");
+                    assert!(self.connection.queue.is_empty() && self.send.is_none(), "bytes are queued");
                 }
+                Step::Install(_) => assert!(!std::mem::replace(&mut self.install, true), "asked for twice"),
                 Step::SendNow => self.start_send(most),
                 Step::SendWaiting => {
                     self.start_send(most);
@@ -142,6 +157,7 @@ impl Model {
                         self.receive.is_none() && self.send.is_none() && !self.cancel && !self.shutdown,
                         "closed with requests in flight"
                     );
+                    assert!(!self.install, "closed while a second descriptor is made");
                     assert!(self.broken || self.sent == self.received, "closed with bytes unsent");
                     self.closed = true;
                 }
@@ -162,16 +178,41 @@ impl Model {
         spans.iter().flat_map(|&span| self.memory.bytes(span)).copied().collect()
     }
 
-    fn bytes_came(&mut self, group: Group, length: usize) {
+    fn bytes_came(&mut self, length: usize) {
         self.memory.publish();
         let bytes: Vec<u8> = (self.received..self.received + length).map(pattern).collect();
-        let head = &mut self.heads[group as usize];
-        let Some(buffer) = self.memory.receive(group, *head, &bytes) else { return };
-        *head = head.wrapping_add(1);
+        let Some(buffer) = self.memory.receive(self.head, &bytes) else { return };
+        self.head = self.head.wrapping_add(1);
         self.received += length;
-        let piece = self.memory.take(group, buffer, u32::try_from(length).unwrap()).unwrap();
+        let piece = self.memory.take(buffer, u32::try_from(length).unwrap()).unwrap();
         self.connection.heard(0);
         self.connection.echo(piece, &mut self.memory);
+    }
+
+    fn spliced(&mut self, length: usize, percent: usize) {
+        self.receive = None;
+        self.connection.receive_ended(ReceiveEnd::Stopped);
+        if self.connection.to_splice().is_none() {
+            return;
+        }
+        assert_eq!(self.sent, self.received, "bytes overtake others");
+        if length == 0 {
+            return self.connection.stops_splicing();
+        }
+        self.connection.heard(0);
+        self.connection.spliced(length < LITTLE);
+        self.received += length;
+        self.sent += length * percent / 100;
+        let mut at = self.sent;
+        while at < self.received {
+            let count = (self.received - at).min(SPILL_PIECE);
+            let piece = self.memory.spill(|bytes| {
+                bytes.iter_mut().zip(at..at + count).for_each(|(byte, position)| *byte = pattern(position));
+                count
+            });
+            self.connection.left_over(piece, &mut self.memory);
+            at += count;
+        }
     }
 
     fn send_took(&mut self, percent: usize) {
@@ -193,22 +234,26 @@ impl Model {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Bytes { length, more, fills } if self.receive.is_some() => {
-                let group = self.receive.filter(|&group| more && group == Group::Small);
-                let group = std::mem::replace(&mut self.receive, group).expect("one is armed");
-                if self.receive.is_none() {
+            Event::Bytes { length, more, fills } if self.receive == Some(Way::Pool) => {
+                if !more {
+                    self.receive = None;
                     self.connection.receive_ended(ReceiveEnd::Stopped);
                 }
                 if !self.connection.discards() {
-                    self.bytes_came(group, length);
+                    self.bytes_came(length);
                 }
-                match group {
-                    Group::Large => self.connection.had_the_large_buffer(!fills),
-                    Group::Small if fills => self.connection.wants_the_large_buffer(),
-                    Group::Small => {}
+                if fills {
+                    self.connection.begins_to_splice();
                 }
             }
-            Event::ReceiveEnds(end) if self.receive.is_some() => {
+            Event::Spliced { length, percent } if self.receive == Some(Way::Pipe) => {
+                self.spliced(length, percent);
+            }
+            Event::Installed { refused } if self.install => {
+                self.install = false;
+                self.connection.alias_answered(NonZeroU32::new(7).filter(|_| !refused));
+            }
+            Event::ReceiveEnds(end) if self.receive == Some(Way::Pool) => {
                 self.receive = None;
                 self.connection.receive_ended(end);
                 if end == ReceiveEnd::Failed {
@@ -250,8 +295,8 @@ proptest! {
     /// receive are in flight, the queue is bounded, nothing is closed too early, and in the end everything is
     /// given back.
     #[test]
-    fn every_order_of_events_is_survived(events in events(), most in 1..=MOST_PIECES) {
-        let mut model = Model::new();
+    fn every_order_of_events_is_survived(events in events(), most in 1..=MOST_PIECES, direct: bool) {
+        let mut model = Model::with(if direct { Descriptor::Direct(0) } else { Descriptor::Plain(0) });
         model.ask(most);
         for event in events {
             model.happen(event);
@@ -263,6 +308,8 @@ proptest! {
         for _ in 0..1000 {
             for event in [
                 Event::Fed,
+                Event::Installed { refused: false },
+                Event::Spliced { length: 0, percent: 0 },
                 Event::SendTakes { percent: 100 },
                 Event::CancelAnswered { escaped: true },
                 Event::ShutdownEnds,
@@ -273,8 +320,7 @@ proptest! {
             }
         }
         prop_assert!(model.closed, "{:?}", model.connection);
-        let held = Group::ALL.map(|group| model.memory.buffers(group).held());
-        prop_assert_eq!((held, model.memory.spilled_pieces()), ([0, 0], 0), "memory lost");
+        prop_assert_eq!((model.memory.pool().held(), model.memory.spilled_pieces()), (0, 0), "memory lost");
         prop_assert!(model.broken || model.sent == model.received);
     }
 }
@@ -336,9 +382,9 @@ fn a_draining_server_sends_its_fin_once_and_drops_what_crosses_it() {
     assert!(model.closed);
 }
 
-#[test]
-fn a_large_message_goes_through_the_large_buffer_one_receive_and_one_send_at_a_time() {
-    let mut model = Model::new();
+/// What fills a buffer has come, and all that was queued is sent: the next bytes are spliced.
+fn that_splices(descriptor: Descriptor) -> Model {
+    let mut model = Model::with(descriptor);
     model.ask(8);
     model.happen(Event::Bytes { length: 100, more: true, fills: true });
     model.ask(8);
@@ -348,41 +394,64 @@ fn a_large_message_goes_through_the_large_buffer_one_receive_and_one_send_at_a_t
     model.ask(8);
     assert_eq!(model.receive, None, "first what is queued");
     model.happen(Event::SendTakes { percent: 100 });
-    assert_eq!(model.connection.next_step(), Some(Step::ReceiveLarge(When::Readable)));
-    model.receive = Some(Group::Large);
-    model.happen(Event::ReceiveEnds(ReceiveEnd::NoBuffers));
     model.ask(8);
-    assert_eq!((model.receive, model.connection.starves_for()), (None, Some(Group::Large)));
-    model.happen(Event::Fed);
-    assert_eq!(model.connection.next_step(), Some(Step::ReceiveLarge(When::Now)), "its turn");
-    model.receive = Some(Group::Large);
-    model.happen(Event::Bytes { length: 1000, more: false, fills: true });
-    model.ask(8);
-    assert_eq!(model.receive, None);
-    model.happen(Event::SendTakes { percent: 100 });
-    for _ in 0..2 {
-        model.ask(8);
-        assert_eq!(model.receive, Some(Group::Large), "the end of a message may be short");
-        model.happen(Event::Bytes { length: 10, more: false, fills: false });
-        model.ask(8);
-        model.happen(Event::SendTakes { percent: 100 });
-    }
-    model.ask(8);
-    assert_eq!(model.receive, Some(Group::Small), "but not two in a row");
+    model
 }
 
 #[test]
-fn a_peer_that_does_not_read_does_not_keep_the_large_buffer() {
-    let mut model = Model::new();
-    model.connection.wants_the_large_buffer();
+fn large_messages_are_spliced_until_two_are_small() {
+    let mut model = that_splices(Descriptor::Plain(3));
+    for _ in 0..2 {
+        assert_eq!((model.receive, model.connection.to_splice()), (Some(Way::Pipe), Some(3)));
+        model.happen(Event::Spliced { length: 20 * LITTLE, percent: 100 });
+        model.ask(8);
+        assert_eq!(model.receive, Some(Way::Pipe), "the end of a message may be short");
+        model.happen(Event::Spliced { length: 10, percent: 100 });
+        model.ask(8);
+    }
+    model.happen(Event::Spliced { length: 10, percent: 100 });
     model.ask(8);
-    model.happen(Event::Bytes { length: BUFFER_SIZE, more: false, fills: true });
-    model.ask(8);
-    model.happen(Event::SendTakes { percent: 50 });
+    assert_eq!(
+        (model.receive, model.sent),
+        (Some(Way::Pool), 100 + 40 * LITTLE + 30),
+        "but not two in a row"
+    );
+}
+
+#[test]
+fn what_the_socket_does_not_take_is_sent_before_more_is_spliced() {
+    let mut model = that_splices(Descriptor::Plain(0));
+    model.happen(Event::Spliced { length: 2 * SPILL_PIECE, percent: 25 });
     assert_eq!(model.connection.next_step(), Some(Step::SendWaiting));
-    model.spare();
-    assert_eq!(model.memory.buffers(Group::Large).held(), 0);
-    model.ask(8);
+    model.ask(1);
+    assert_eq!((model.receive, model.memory.spilled_pieces()), (None, 2));
     model.happen(Event::SendTakes { percent: 100 });
-    assert_eq!(model.sent, BUFFER_SIZE);
+    model.ask(1);
+    assert_eq!(model.receive, None, "half of it is left");
+    model.happen(Event::SendTakes { percent: 100 });
+    model.ask(1);
+    assert_eq!((model.receive, model.sent), (Some(Way::Pipe), 100 + 2 * SPILL_PIECE));
+}
+
+#[test]
+fn a_direct_descriptor_gets_a_plain_one_first_and_gives_it_back() {
+    let mut model = that_splices(Descriptor::Direct(5));
+    assert!(model.install && model.receive.is_none());
+    model.happen(Event::Installed { refused: false });
+    model.ask(8);
+    assert_eq!((model.receive, model.connection.to_splice()), (Some(Way::Pipe), Some(7)));
+    model.happen(Event::Spliced { length: 0, percent: 0 });
+    model.ask(8);
+    assert_eq!(model.receive, Some(Way::Pool), "a receive tells what it was");
+    assert_eq!((model.connection.take_alias(), model.connection.take_alias()), (Some(7), None));
+}
+
+#[test]
+fn without_a_plain_descriptor_bytes_are_copied_ever_after() {
+    let mut model = that_splices(Descriptor::Direct(5));
+    model.happen(Event::Installed { refused: true });
+    model.ask(8);
+    model.happen(Event::Bytes { length: 100, more: true, fills: true });
+    model.ask(8);
+    assert!(model.receive == Some(Way::Pool) && !model.cancel && !model.install);
 }

@@ -13,7 +13,7 @@ use io_uring::{Builder, IoUring, Probe, opcode};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, socket};
 
-use super::super::buffers::{Buffers, Group, Pages};
+use super::super::buffers::{Buffers, GROUP, Pages};
 use super::super::memory::Memory;
 use super::super::operations::{SOCKET_URING_OP_GETSOCKOPT, SOCKET_URING_OP_SIOCOUTQ, SQE_CMD_OP, patch};
 use super::super::ring::{self, SetupError};
@@ -21,9 +21,6 @@ use super::{Features, answer, trying_failed};
 
 /// `IORING_SETUP_CQE_MIXED` of `linux/io_uring.h`.
 const SETUP_CQE_MIXED: u32 = 1 << 18;
-
-/// The group that things are tried out with.
-const GROUP: u16 = Group::Small as u16;
 
 /// What a kernel's io_uring can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +45,8 @@ pub(crate) enum Capability {
     NoIowait,
     /// The byte credit of a multishot receive.
     ReceiveCredit,
+    /// `splice(2)` from a socket and back.
+    Splice,
     /// `IORING_OP_MSG_RING`, between rings with `DEFER_TASKRUN`.
     Messages,
     /// `IORING_MSG_SEND_FD` between such rings.
@@ -108,6 +107,7 @@ pub(crate) fn capabilities() -> Result<BTreeSet<Capability>, SetupError> {
     let features = Features::detect_on(&mut ring).map_err(trying_failed)?;
     found.extend(features.direct_descriptors.then_some(Capability::DirectDescriptors));
     found.extend(features.receive_credit.then_some(Capability::ReceiveCredit));
+    found.extend(features.splice.then_some(Capability::Splice));
     Ok(found)
 }
 
@@ -132,7 +132,7 @@ fn full_ring(slots: u32, buffers: u16) -> Result<(IoUring, Memory), SetupError> 
     let memory = Memory::map(buffers, 1, Pages::Small, false).map_err(failed("map the buffers", ""))?;
     let ring = ring::create()?;
     let memlock = "; raise the limit of locked memory (ulimit -l, LimitMEMLOCK=)";
-    memory.register(&ring.submitter()).map_err(failed("register the buffers", memlock))?;
+    memory.pool().register(&ring.submitter()).map_err(failed("register the buffers", memlock))?;
     if slots > 0 {
         let files = "; raise the limit of open files (ulimit -n, LimitNOFILE=)";
         let table = ring.submitter().register_files_sparse(slots);
@@ -177,7 +177,7 @@ fn receives_many_messages(ring: &mut IoUring) -> io::Result<bool> {
 /// One buffer, and a byte that comes in it.
 fn takes_a_buffer_ring(ring: &mut IoUring) -> io::Result<bool> {
     let buffers = Buffers::map(1, 64, Pages::Small)?;
-    if !is_had(buffers.register(Group::Small, &ring.submitter()))? {
+    if !is_had(buffers.register(&ring.submitter()))? {
         return Ok(false);
     }
     let (socket, mut peer) = UnixStream::pair()?;
@@ -317,6 +317,7 @@ mod tests {
         let features = Features::detect().unwrap();
         assert_eq!(features.direct_descriptors, found.contains(&Capability::DirectDescriptors));
         assert_eq!(features.receive_credit, found.contains(&Capability::ReceiveCredit));
+        assert_eq!(features.splice, found.contains(&Capability::Splice));
     }
 
     /// What Linux 6.1 has, the oldest that the server runs on.

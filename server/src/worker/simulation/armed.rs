@@ -1,7 +1,6 @@
 //! What a worker has asked the simulated kernel for, and what of it waits there.
 
 use super::world::PeerId;
-use crate::worker::buffers::Group;
 use crate::worker::kernel::{Manner, Request, Sample};
 use crate::worker::memory::{Memory, Span};
 use crate::worker::token::{ConnectionId, Token};
@@ -67,10 +66,14 @@ pub(super) enum Armed {
     Receive {
         id: ConnectionId,
         socket: PeerId,
-        /// A multishot receive into the pool, or one into the large buffer.
-        group: Group,
         /// Bytes that it may still bring.
         credit: usize,
+        cancelled: bool,
+    },
+    /// Until there is something to receive.
+    Watch {
+        id: ConnectionId,
+        socket: PeerId,
         cancelled: bool,
     },
     Send {
@@ -99,7 +102,7 @@ impl Armed {
         match self {
             Self::Accept { token, .. } => Some(*token),
             Self::Wake => Some(Token::Wake),
-            Self::Receive { id, .. } => Some(Token::Receive(*id)),
+            Self::Receive { id, .. } | Self::Watch { id, .. } => Some(Token::Receive(*id)),
             Self::Send { send, .. } => Some(Token::Send(send.id)),
             Self::Notification { .. } | Self::Mail => None,
             Self::Later(request) => token(request),
@@ -110,6 +113,7 @@ impl Armed {
         match self {
             Self::Accept { cancelled, .. }
             | Self::Receive { cancelled, .. }
+            | Self::Watch { cancelled, .. }
             | Self::Send { cancelled, .. } => Some(cancelled),
             _ => None,
         }
@@ -123,7 +127,8 @@ pub(super) fn token(request: &Request) -> Option<Token> {
         Request::AcceptOne(listener) => Token::AcceptOne(listener.index),
         Request::CancelAccepts(listener) => Token::CancelAccept(listener.index),
         Request::PollWake(_) => Token::Wake,
-        Request::Receive(id, _) | Request::ReceiveLarge(id, ..) => Token::Receive(id),
+        Request::Receive(id, _) | Request::Watch(id, _) => Token::Receive(id),
+        Request::Install(id, _) => Token::Install(id),
         Request::Cancel(id, _) => Token::Cancel(id),
         Request::Shutdown(id, _) => Token::Shutdown(id),
         Request::ResetOnClose(id, _) => Token::ResetOnClose(id),
@@ -146,6 +151,7 @@ pub(super) fn connection(token: Token) -> Option<ConnectionId> {
         | Token::Shutdown(id)
         | Token::Close(id)
         | Token::Unsent(id)
+        | Token::Install(id)
         | Token::ResetOnClose(id) => Some(id),
         _ => None,
     }

@@ -22,8 +22,10 @@ pub(super) struct Case {
     pub(super) listeners: usize,
     pub(super) buffers: u16,
     pub(super) buffer_size: u32,
-    /// Bytes of the large buffer.
-    pub(super) large: u32,
+    /// Bytes that are spliced at a time, if they are.
+    pub(super) splice: Option<usize>,
+    /// Numbers that plain descriptors beside direct ones may have.
+    pub(super) aliases_below: u32,
     pub(super) submissions: usize,
     pub(super) completions: usize,
     pub(super) direct: bool,
@@ -56,7 +58,8 @@ impl Default for Case {
             listeners: 1,
             buffers: 8,
             buffer_size: 64,
-            large: 256,
+            splice: Some(256),
+            aliases_below: 1000,
             submissions: 64,
             completions: 64,
             direct: true,
@@ -115,6 +118,7 @@ impl Case {
             completions: self.completions,
             direct: self.direct.then_some((self.max_connections + reserve) as usize),
             credit: self.credit,
+            splice: self.splice.unwrap_or(0),
         }
     }
 
@@ -127,9 +131,14 @@ impl Case {
             }
             Settings {
                 cpu: 0,
-                features: Features { direct_descriptors: self.direct, receive_credit: self.credit.is_some() },
+                features: Features {
+                    direct_descriptors: self.direct,
+                    receive_credit: self.credit.is_some(),
+                    splice: self.splice.is_some() && self.config().splices(),
+                },
                 max_connections: self.max_connections,
                 backlog: self.backlog,
+                aliases_below: self.aliases_below,
                 counts_drops: true,
                 config: Arc::new(self.config()),
                 crew: crew.as_ref().map(|crew| (Arc::clone(crew), index)),

@@ -13,8 +13,7 @@ use std::time::Instant;
 use super::armed::{Armed, Work};
 use super::seen::Seen;
 use super::world::World;
-use crate::worker::buffers::Group;
-use crate::worker::kernel::Completion;
+use crate::worker::kernel::{Completion, Request};
 use crate::worker::memory::Memory;
 use crate::worker::token::{Descriptor, Token};
 
@@ -38,6 +37,8 @@ pub(super) struct Limits {
     pub(super) direct: Option<usize>,
     /// Bytes that a receive may bring before it ends.
     pub(super) credit: Option<usize>,
+    /// Bytes that are spliced at a time.
+    pub(super) splice: usize,
 }
 
 /// A ring and its worker's part of the kernel.
@@ -57,8 +58,10 @@ pub(super) struct SimulatedKernel {
     taken: usize,
     overflow: VecDeque<Completion>,
     pub(super) direct: Vec<Option<usize>>,
-    /// The kernel's head in the ring of buffers of each group.
-    pub(super) heads: [u16; Group::ALL.len()],
+    /// The kernel's head in the ring of buffers.
+    pub(super) head: u16,
+    /// What was spliced out of a socket, which did not take it back.
+    pub(super) pipe: Vec<u8>,
     /// The last enter slept, and nothing happened any more; until when it would have slept.
     pub(super) asleep: Option<Option<Instant>>,
     /// Enters in a row that neither slept nor changed anything.
@@ -98,7 +101,8 @@ impl SimulatedKernel {
             taken: 0,
             overflow: VecDeque::new(),
             direct,
-            heads: [0; Group::ALL.len()],
+            head: 0,
+            pipe: Vec::new(),
             asleep: None,
             spins: 0,
             counted: 0,
@@ -248,11 +252,17 @@ impl SimulatedKernel {
 }
 
 impl Drop for SimulatedKernel {
-    /// The ring goes, and its direct descriptors with it.
+    /// The ring goes, and its direct descriptors with it. A close that was taken is done: nothing keeps the
+    /// kernel from closing a socket at once, only the answer may be late.
     fn drop(&mut self) {
         if !std::thread::panicking() {
             let worker = self.worker;
             self.world().mailboxes[worker] = None;
+            for armed in std::mem::take(&mut self.armed) {
+                if let Armed::Later(request @ Request::Close(..)) = armed {
+                    self.execute(request);
+                }
+            }
             for number in 0..self.direct.len() {
                 if self.direct[number].is_some() {
                     self.close(Descriptor::Direct(u32::try_from(number).expect("a small table")));

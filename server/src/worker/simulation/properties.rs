@@ -45,7 +45,8 @@ fn server() -> impl Strategy<Value = Case> {
         select(vec![0, 3, 16, 256usize]),
         any::<bool>(),
         prop::option::of(40..600usize),
-        select(vec![1, 2, 5, 40u32]),
+        prop::option::weighted(0.9, select(vec![1, 2, 5, 40usize])),
+        select(vec![1, 3, 1000u32]),
     );
     let options = (
         any::<bool>(),
@@ -66,7 +67,8 @@ fn server() -> impl Strategy<Value = Case> {
         completions: ring.0 + ring.1,
         direct: ring.2,
         credit: ring.3,
-        large: sizes.4 * ring.4,
+        splice: ring.4.map(|buffers| sizes.4 as usize * buffers),
+        aliases_below: ring.5,
         idle_timeout: options.1,
         zerocopy_threshold: options.2,
         spin: options.3.unwrap_or_default(),

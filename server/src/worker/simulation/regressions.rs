@@ -56,7 +56,7 @@ fn zero_copy_sends_to_a_peer_that_does_not_read_leave_buffers_to_the_others() {
 #[test]
 fn a_peer_that_does_not_read_has_a_bounded_queue_and_later_gets_every_byte() {
     let in_the_pool = PAUSE_AT..PAUSE_AT + 1024;
-    // The last sends large messages: as many bytes as the large buffer has.
+    // The last sends large messages: as many bytes as are spliced at a time.
     let cases = [(Some(1), 64, in_the_pool.clone()), (None, 1024, in_the_pool), (None, 64, 256..512 + 256)];
     for (zerocopy_threshold, buffer_size, queued) in cases {
         let peers = vec![vec![Action::StopReading, Action::Send(200_000)]];
@@ -139,7 +139,7 @@ fn a_close_that_the_kernel_does_not_take_at_once_is_submitted_again() {
         listeners: 2,
         buffers: 1,
         buffer_size: 64,
-        large: 64,
+        splice: Some(64),
         submissions: 8,
         completions: 8,
         direct: false,

@@ -8,7 +8,6 @@ use super::armed::{Armed, Work, token};
 use super::kernel::{FIRST_RING, SimulatedKernel};
 use super::socket::{Life, Socket};
 use super::world::{PeerId, World};
-use crate::worker::buffers::Group;
 use crate::worker::kernel::{Completion, Listener, Request};
 use crate::worker::memory::Memory;
 use crate::worker::token::{Descriptor, Token};
@@ -24,13 +23,26 @@ pub(super) fn number(bytes: usize) -> u32 {
 impl World {
     /// Accepts a connection as the lowest free plain descriptor.
     pub(super) fn open_plain(&mut self, id: PeerId) -> u32 {
+        self.accept(id);
+        self.add_plain(id)
+    }
+
+    /// Another descriptor of a connection that has a direct one.
+    fn add_alias(&mut self, id: PeerId) -> u32 {
+        let number = self.add_plain(id);
+        let before = self.sockets[id].alias.replace(number);
+        assert_eq!(before, None, "peer {id}: two plain descriptors");
+        number
+    }
+
+    /// The lowest number is that of stdin.
+    fn add_plain(&mut self, id: PeerId) -> u32 {
         let free = self.plain.iter().position(Option::is_none).unwrap_or(self.plain.len());
         if free == self.plain.len() {
             self.plain.push(None);
         }
         self.plain[free] = Some(id);
-        self.accept(id);
-        number(free)
+        number(free + 1)
     }
 
     fn accept(&mut self, id: PeerId) {
@@ -57,8 +69,9 @@ impl SimulatedKernel {
                 Request::CancelAccepts(listener) => self.cancel_accepts(listener),
                 Request::PollWake(_) => self.arm(Armed::Wake, memory),
                 Request::Receive(id, descriptor) => self.issue_receive(id, descriptor, memory),
-                Request::ReceiveLarge(id, descriptor, when) => {
-                    self.issue_receive_large(id, descriptor, when, memory);
+                Request::Watch(id, descriptor) => {
+                    let socket = self.socket_of(id, descriptor);
+                    self.arm(Armed::Watch { id, socket, cancelled: false }, memory);
                 }
                 Request::Cancel(_, target) => self.cancel(token(&request), target, memory),
                 _ if self.one_in(4) => self.armed.push(Armed::Later(request)),
@@ -81,12 +94,15 @@ impl SimulatedKernel {
         match &self.armed[index] {
             Armed::Accept { cancelled: true, .. }
             | Armed::Receive { cancelled: true, .. }
+            | Armed::Watch { cancelled: true, .. }
             | Armed::Send { cancelled: true, .. }
             | Armed::Later(_) => true,
             Armed::Accept { listener, .. } => !world.listeners[*listener].waiting.is_empty(),
             Armed::Wake => world.wakes[self.worker],
             Armed::Mail => world.mailboxes[self.worker].as_ref().is_some_and(|mail| !mail.is_empty()),
-            Armed::Receive { socket, .. } => world.sockets[*socket].is_readable(),
+            Armed::Receive { socket, .. } | Armed::Watch { socket, .. } => {
+                world.sockets[*socket].is_readable()
+            }
             Armed::Send { send, .. } => {
                 let socket = &world.sockets[send.socket];
                 socket.room() > 0 || socket.reset
@@ -105,12 +121,10 @@ impl SimulatedKernel {
             Armed::Accept { token, listener, cancelled } => self.accept(token, listener, cancelled),
             Armed::Wake => self.post(completion(Some(Token::Wake), Ok(1))),
             Armed::Mail => self.take_mail(),
-            Armed::Receive { group: Group::Small, id, socket, credit, cancelled } => {
+            Armed::Receive { id, socket, credit, cancelled } => {
                 self.receive(id, socket, credit, cancelled, memory);
             }
-            Armed::Receive { group: Group::Large, id, socket, cancelled, .. } => {
-                self.receive_large(id, socket, cancelled, memory);
-            }
+            Armed::Watch { id, socket, cancelled } => self.watch(id, socket, cancelled),
             Armed::Send { send, cancelled } => self.advance_send(send, cancelled, memory),
             Armed::Notification { send, .. } => {
                 send.check(memory);
@@ -232,7 +246,7 @@ impl SimulatedKernel {
     }
 
     /// What needs no waiting.
-    fn execute(&mut self, request: Request) {
+    pub(super) fn execute(&mut self, request: Request) {
         let mut result = Ok(0);
         match request {
             Request::Shutdown(id, descriptor) => {
@@ -253,6 +267,10 @@ impl SimulatedKernel {
             }
             Request::LookForCpu(_, id, direct) => {
                 self.socket_of(id, Descriptor::Direct(direct));
+            }
+            Request::Install(id, direct) => {
+                let peer = self.socket_of(id, Descriptor::Direct(direct));
+                result = if self.one_in(8) { Err(Errno::MFILE) } else { Ok(self.world().add_alias(peer)) };
             }
             Request::HandOver { ring, number, .. } => return self.hand_over(ring, number, token(&request)),
             _ => unreachable!("{request:?} is issued elsewhere"),
@@ -276,8 +294,19 @@ impl SimulatedKernel {
         let peer = self.socket(descriptor);
         match descriptor {
             Descriptor::Direct(number) => self.direct[number as usize] = None,
-            Descriptor::Plain(number) => self.world().plain[number as usize] = None,
+            Descriptor::Plain(number) => self.world().plain[number as usize - 1] = None,
         }
-        self.world().close(peer);
+        let mut world = self.world();
+        let alias = world.sockets[peer].alias;
+        if alias.is_some() {
+            assert_eq!(
+                alias.map(Descriptor::Plain),
+                Some(descriptor),
+                "peer {peer}: its FIN waits for the other"
+            );
+            world.sockets[peer].alias = None;
+        } else {
+            world.close(peer);
+        }
     }
 }

@@ -13,7 +13,7 @@ impl SimulatedKernel {
     pub(super) fn socket(&self, descriptor: Descriptor) -> PeerId {
         let open = match descriptor {
             Descriptor::Direct(number) => self.direct.get(number as usize).copied().flatten(),
-            Descriptor::Plain(number) => self.world().plain.get(number as usize).copied().flatten(),
+            Descriptor::Plain(number) => self.world().plain.get(number as usize - 1).copied().flatten(),
         };
         open.unwrap_or_else(|| panic!("{descriptor:?} is not open"))
     }
@@ -45,6 +45,17 @@ impl SimulatedKernel {
         self.socket_of(id, descriptor)
     }
 
+    /// The connection of a plain descriptor that may be spliced from and to: nothing else is under way that
+    /// reads or writes.
+    pub(super) fn check_splice(&self, number: u32) -> PeerId {
+        let peer = self.socket(Descriptor::Plain(number));
+        let (worker, id) = self.world().sockets[peer].owner.expect("a receive was armed before");
+        assert_eq!(worker, self.worker, "another worker's");
+        let other = self.is_under_way(|token| token == Token::Receive(id) || token == Token::Send(id));
+        assert!(!other, "{id:?}: spliced while it is received from or sent to");
+        peer
+    }
+
     /// Panics if the worker may not ask for this now.
     pub(super) fn check_request(&self, request: &Request) {
         let same = token(request);
@@ -60,7 +71,7 @@ impl SimulatedKernel {
                 assert!(!self.is_under_way(of_it), "{request:?}: requests are in flight");
             }
             Request::Receive(id, descriptor)
-            | Request::ReceiveLarge(id, descriptor, _)
+            | Request::Watch(id, descriptor)
             | Request::Shutdown(id, descriptor) => {
                 let peer = self.socket_of(id, descriptor);
                 if matches!(request, Request::Shutdown(..)) {
@@ -70,7 +81,8 @@ impl SimulatedKernel {
             }
             Request::LookForCpu(_, id, direct)
             | Request::LookForUnsent(id, direct)
-            | Request::ResetOnClose(id, direct) => {
+            | Request::ResetOnClose(id, direct)
+            | Request::Install(id, direct) => {
                 self.socket_of(id, Descriptor::Direct(direct));
             }
             _ => assert!(!self.is_under_way(|token| Some(token) == same), "{request:?} twice"),

@@ -1,7 +1,6 @@
 //! Drives workers through the simulation, turn by turn, and checks them after each.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use crate::control::{self, Control, Phase};
 use crate::stats::{Counters, LiveCounters};
 use crate::worker::Worker;
 use crate::worker::accepting::reserve;
-use crate::worker::buffers::{Buffers, Group, Pages};
+use crate::worker::buffers::Pages;
 use crate::worker::memory::Memory;
 
 /// Far more turns than any case takes.
@@ -42,9 +41,8 @@ impl Case {
         let counters: Vec<Arc<LiveCounters>> = (0..self.workers).map(|_| Arc::default()).collect();
         let settings = self.settings(&counters);
         let mut memories: Vec<Memory> = (0..self.workers)
-            .map(|_| [(self.buffers, self.buffer_size), (1, self.large)])
-            .map(|groups| groups.map(|(count, size)| Buffers::map(count, size, Pages::Small).unwrap()))
-            .map(|[small, large]| Memory::new(small, large, self.mode == Mode::SinkSource))
+            .map(|_| Memory::map(self.buffers, self.buffer_size, Pages::Small, self.mode == Mode::SinkSource))
+            .map(|memory| memory.expect("memory for a few buffers"))
             .collect();
         let (control, wake) = (Control::new(), control::wake().unwrap());
         let mut workers = Vec::new();
@@ -82,8 +80,7 @@ impl Case {
 fn check_end(world: &mut World, memories: &[Memory]) {
     if !world.cut_off {
         for memory in memories {
-            let held = Group::ALL.map(|group| memory.buffers(group).held());
-            assert_eq!((held, memory.spilled_pieces()), ([0, 0], 0), "memory lost");
+            assert_eq!((memory.pool().held(), memory.spilled_pieces()), (0, 0), "memory lost");
         }
     }
     assert!(world.plain.iter().all(Option::is_none), "a descriptor is left open");
@@ -142,13 +139,12 @@ impl Simulation<'_, '_> {
         let running = self.workers.iter().flatten();
         let states = running.map(|worker| {
             let acceptors: Vec<_> = worker.listeners.iter().map(|listening| &listening.acceptor).collect();
-            let starved = worker.starved.each_ref().map(VecDeque::len);
-            let held = Group::ALL.map(|group| worker.memory.buffers(group).held());
             let waiting = [worker.listed.len(), worker.silent_sends.len()];
             format!(
-                "{} open, {held:?} held, {starved:?} starved; listed, silent: {waiting:?}; {acceptors:?}, \
-                 rest {:?}, {:?}",
+                "{} open, {} held, {} starved; listed, silent: {waiting:?}; {acceptors:?}, rest {:?}, {:?}",
                 worker.connections.open_count(),
+                worker.memory.pool().held(),
+                worker.starved.len(),
                 worker.rest_until,
                 worker.kernel,
             )
@@ -232,13 +228,10 @@ fn check_turn(worker: &mut Worker<'_, SimulatedKernel>) {
     let alone = worker.settings.crew.is_none();
     assert!(!alone || worker.connections.open_count() <= most, "more connections than may be");
     if worker.kernel.asleep.is_some() {
-        for group in Group::ALL {
-            let starves =
-                !worker.starved[group as usize].is_empty() && worker.memory.buffers(group).free() > 0;
-            assert!(!starves, "sleeps while clients wait for free buffers: {group:?}");
-        }
-        assert_eq!(worker.memory.buffers(Group::Large).held(), 0, "sleeps with the large buffer");
+        let starves = !worker.starved.is_empty() && worker.memory.pool().free() > 0;
+        assert!(!starves, "sleeps while clients wait for free buffers");
     }
+    assert!(worker.kernel.pipe.is_empty(), "bytes are left in the pipe");
     let open: Vec<_> = worker.listeners.iter().map(|listening| listening.socket().as_raw_fd()).collect();
     let mut world = worker.kernel.world();
     world.cut_off |= worker.is_cut_off();

@@ -40,6 +40,8 @@ pub(super) struct Socket {
     pub(super) reset_on_close: bool,
     /// The worker that has it, and as whom.
     pub(super) owner: Option<(usize, ConnectionId)>,
+    /// The plain descriptor beside a direct one.
+    pub(super) alias: Option<u32>,
     /// Bytes that the worker got.
     pub(super) received: u64,
     /// Bytes that the kernel took from the worker.
@@ -66,6 +68,7 @@ impl Socket {
             fin_acknowledged: false,
             reset_on_close: false,
             owner: None,
+            alias: None,
             received: 0,
             sent: 0,
             acknowledged: 0,

@@ -1,4 +1,4 @@
-//! What receives and sends do in the simulated kernel.
+//! What receives, sends and splices do in the simulated kernel.
 
 use rustix::io::Errno;
 
@@ -6,81 +6,57 @@ use super::armed::{Armed, Send};
 use super::kernel::SimulatedKernel;
 use super::requests::{completion, number};
 use super::world::PeerId;
-use crate::worker::buffers::Group;
-use crate::worker::kernel::{Completion, Manner, When};
+use crate::worker::kernel::{Completion, Manner, Spliced};
 use crate::worker::memory::Memory;
 use crate::worker::token::{BufferId, ConnectionId, Descriptor, Token};
 
 impl SimulatedKernel {
     pub(super) fn issue_receive(&mut self, id: ConnectionId, descriptor: Descriptor, memory: &mut Memory) {
         let socket = self.socket_of(id, descriptor);
-        if !self.has_buffer(Group::Small, memory) {
+        if !self.has_buffer(memory) {
             self.seen.no_buffers += 1;
             return self.post(completion(Some(Token::Receive(id)), Err(Errno::NOBUFS)));
         }
         let credit = self.limits.credit.unwrap_or(usize::MAX);
-        let group = Group::Small;
-        self.arm(Armed::Receive { id, socket, group, credit, cancelled: false }, memory);
+        self.arm(Armed::Receive { id, socket, credit, cancelled: false }, memory);
     }
 
-    /// `When::Now` runs at once; else it does when there is something, or by mistake when there is nothing.
-    pub(super) fn issue_receive_large(
-        &mut self,
-        id: ConnectionId,
-        descriptor: Descriptor,
-        when: When,
-        memory: &mut Memory,
-    ) {
-        let socket = self.socket_of(id, descriptor);
-        let receive = Armed::Receive { id, socket, group: Group::Large, credit: 0, cancelled: false };
-        match when {
-            When::Now => self.advance_large(receive, memory),
-            When::Readable if self.one_in(4) => self.advance_large(receive, memory),
-            When::Readable => self.arm(receive, memory),
-        }
-    }
-
-    fn advance_large(&mut self, receive: Armed, memory: &mut Memory) {
-        self.armed.push(receive);
-        self.advance(self.armed.len() - 1, memory);
-    }
-
-    fn has_buffer(&self, group: Group, memory: &Memory) -> bool {
-        memory.buffers(group).is_published(self.heads[group as usize])
-    }
-
-    pub(super) fn receive_large(
-        &mut self,
-        id: ConnectionId,
-        socket: PeerId,
-        cancelled: bool,
-        memory: &mut Memory,
-    ) {
-        let token = Some(Token::Receive(id));
-        let now = self.world().now;
-        let pending = self.world().sockets[socket].incoming.len();
+    pub(super) fn watch(&mut self, id: ConnectionId, socket: PeerId, cancelled: bool) {
         let readable = self.world().sockets[socket].is_readable();
-        if cancelled && (!readable || !self.one_in(3)) {
-            return self.post(completion(token, Err(Errno::CANCELED)));
+        let cancelled = cancelled && (!readable || !self.one_in(3));
+        let result = if cancelled { Err(Errno::CANCELED) } else { Ok(1) };
+        self.post(completion(Some(Token::Receive(id)), result));
+    }
+
+    pub(super) fn splice_now(&mut self, number: u32) -> Spliced {
+        let id = self.check_splice(number);
+        assert!(self.pipe.is_empty(), "bytes of another connection are in the pipe");
+        let pending = self.world().sockets[id].incoming.len();
+        // An urgent mark is in the way.
+        if pending == 0 || self.one_in(16) {
+            self.seen.fruitless_splices += 1;
+            return Spliced { came: 0, gone: 0 };
         }
-        // It takes a buffer before it looks at the socket.
-        if !self.has_buffer(Group::Large, memory) {
-            self.seen.large_awaited += 1;
-            return self.post(completion(token, Err(Errno::NOBUFS)));
+        let came = self.up_to(pending.min(self.limits.splice));
+        let mut world = self.world();
+        let now = world.now;
+        let bytes = world.sockets[id].receive(came, now);
+        let socket = &world.sockets[id];
+        let mut gone = if socket.reset { 0 } else { socket.room().min(came) };
+        if world.choices.one_in(8) {
+            gone = world.choices.below(gone + 1);
         }
-        if !readable {
-            self.seen.needless_turns += 1;
-            return self.armed.push(Armed::Receive { id, socket, group: Group::Large, credit: 0, cancelled });
-        }
-        if pending == 0 {
-            return self.end_receive(token, socket, Group::Large, memory);
-        }
-        self.seen.large_receives += 1;
-        let length = self.up_to(pending.min(memory.buffers(Group::Large).size()));
-        let bytes = self.world().sockets[socket].receive(length, now);
-        let buffer = self.fill(Group::Large, &bytes, memory);
-        let left_some = length < pending;
-        self.post(Completion { buffer, left_some, ..completion(token, Ok(number(length))) });
+        world.sockets[id].send(&bytes[..gone], now);
+        world.events += 1;
+        drop(world);
+        self.pipe.extend(&bytes[gone..]);
+        self.seen.splices += 1;
+        self.seen.left_over += u64::from(gone < came);
+        Spliced { came, gone }
+    }
+
+    fn has_buffer(&self, memory: &Memory) -> bool {
+        memory.pool().is_published(self.head)
     }
 
     pub(super) fn receive(
@@ -101,18 +77,18 @@ impl SimulatedKernel {
             if !self.world().sockets[socket].is_readable() {
                 break;
             }
-            if !self.has_buffer(Group::Small, memory) {
+            if !self.has_buffer(memory) {
                 self.seen.no_buffers += 1;
                 return self.post(completion(token, Err(Errno::NOBUFS)));
             }
             let pending = self.world().sockets[socket].incoming.len();
             if pending == 0 {
-                return self.end_receive(token, socket, Group::Small, memory);
+                return self.end_receive(token, socket, memory);
             }
-            let room = memory.buffers(Group::Small).size();
+            let room = memory.pool().size();
             let length = self.up_to(pending.min(room).min(credit));
             let bytes = self.world().sockets[socket].receive(length, now);
-            let buffer = self.fill(Group::Small, &bytes, memory);
+            let buffer = self.fill(&bytes, memory);
             credit -= length;
             let more = credit > 0 && !self.one_in(16);
             let left_some = length < pending;
@@ -121,21 +97,20 @@ impl SimulatedKernel {
                 return;
             }
         }
-        self.armed.push(Armed::Receive { id, socket, group: Group::Small, credit, cancelled });
+        self.armed.push(Armed::Receive { id, socket, credit, cancelled });
     }
 
-    /// Receives into the next buffer of a group, which has one.
-    fn fill(&mut self, group: Group, bytes: &[u8], memory: &mut Memory) -> Option<BufferId> {
-        let head = &mut self.heads[group as usize];
-        let buffer = memory.receive(group, *head, bytes);
-        *head = head.wrapping_add(1);
+    /// Receives into the next buffer, which there is.
+    fn fill(&mut self, bytes: &[u8], memory: &mut Memory) -> Option<BufferId> {
+        let buffer = memory.receive(self.head, bytes);
+        self.head = self.head.wrapping_add(1);
         buffer
     }
 
     /// The end of the stream or an error: without a buffer, or, as if the kernel had taken one before it
     /// looked, with.
-    fn end_receive(&mut self, token: Option<Token>, socket: PeerId, group: Group, memory: &mut Memory) {
-        let buffer = if self.one_in(8) { self.fill(group, b"?", memory) } else { None };
+    fn end_receive(&mut self, token: Option<Token>, socket: PeerId, memory: &mut Memory) {
+        let buffer = if self.one_in(8) { self.fill(b"?", memory) } else { None };
         let reset = self.world().sockets[socket].reset;
         let result = if reset { Err(Errno::CONNRESET) } else { Ok(0) };
         self.post(Completion { buffer, ..completion(token, result) });

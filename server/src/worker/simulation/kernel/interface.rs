@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::super::armed::{Send, Work};
 use super::{MOST_RUN, SimulatedKernel};
-use crate::worker::kernel::{Completion, Kernel, MOST_PIECES, Manner, Request};
+use crate::worker::kernel::{Completion, Kernel, MOST_PIECES, Manner, Request, Spliced};
 use crate::worker::memory::{Memory, Span};
 use crate::worker::token::{ConnectionId, Descriptor, Token};
 
@@ -117,6 +117,16 @@ impl Kernel for SimulatedKernel {
     fn reset_on_close(&mut self, number: u32) {
         let id = self.socket(Descriptor::Plain(number));
         self.world().sockets[id].reset_on_close = true;
+    }
+
+    fn splice(&mut self, number: u32) -> Spliced {
+        self.splice_now(number)
+    }
+
+    fn left_over(&mut self, bytes: &mut [u8]) -> usize {
+        let length = bytes.len().min(self.pipe.len());
+        bytes.iter_mut().zip(self.pipe.drain(..length)).for_each(|(to, byte)| *to = byte);
+        length
     }
 
     fn close_now(&mut self, descriptor: Descriptor) {
