@@ -26,8 +26,9 @@ fn peers() -> Vec<&'static [&'static str]> {
     peers
 }
 
-/// One process, and both of its models.
-const BLOCKING: [[&str; 3]; 2] = [["blocking", "--model", "shared"], ["blocking", "--model", "reuseport"]];
+/// One process, and all of its models.
+const BLOCKING: [[&str; 3]; 3] =
+    [["blocking", "--model", "shared"], ["blocking", "--model", "reuseport"], ["blocking", "--model", "cpu"]];
 
 #[test]
 fn every_byte_comes_back() {
