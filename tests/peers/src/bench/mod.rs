@@ -15,8 +15,8 @@
 //! * [`turn`] measures one contender once, [`memory`] what idle connections cost it; [`rounds`] has all of
 //!   them take turns;
 //! * [`floor`] is what the kernel alone needs;
-//! * [`selection`] chooses the rounds that count, [`figures`] summarizes a scenario's, [`report`] prints all as
-//!   [`table`]s, [`overview`] and [`plot`] have all scenarios in one.
+//! * [`selection`] chooses the rounds that count, [`figures`] summarizes a scenario's, [`report`] prints all
+//!   as [`table`]s, [`overview`] and [`plot`] have all scenarios in one.
 
 pub mod cli;
 pub(crate) mod contender;

@@ -57,6 +57,19 @@ struct ScenarioSummary<'a> {
     memory: &'a [MemoryUse],
 }
 
+impl<'a> ScenarioSummary<'a> {
+    fn of(result: &'a ScenarioResult) -> Self {
+        Self {
+            scenario: result.outcome.scenario,
+            title: result.title(),
+            contenders: &result.contenders,
+            ratios: &result.ratios,
+            floor: result.floor.as_ref(),
+            memory: &result.outcome.memory,
+        }
+    }
+}
+
 impl Results {
     pub(crate) fn new(machine: Machine, plan: &Plan, outcomes: Vec<Outcome>, floor: Option<Floor>) -> Self {
         let setup = &plan.setup;
@@ -130,22 +143,12 @@ impl Results {
 
     /// The results without the rounds.
     pub(crate) fn summary(&self) -> Summary<'_> {
-        fn scenario(result: &ScenarioResult) -> ScenarioSummary<'_> {
-            ScenarioSummary {
-                scenario: result.outcome.scenario,
-                title: result.title(),
-                contenders: &result.contenders,
-                ratios: &result.ratios,
-                floor: result.floor.as_ref(),
-                memory: &result.outcome.memory,
-            }
-        }
         Summary {
             schema: SCHEMA,
             machine: &self.machine,
             method: self.method(),
             floor: self.floor.as_ref(),
-            scenarios: self.scenarios.iter().map(scenario).collect(),
+            scenarios: self.scenarios.iter().map(ScenarioSummary::of).collect(),
         }
     }
 
