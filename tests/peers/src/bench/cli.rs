@@ -96,7 +96,8 @@ pub struct BenchArgs {
     /// Write the raw figures of every round to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write the summary alone to this file, as JSON: the same figures as in the tables.
+    /// Write what the tables have, without the rounds, to this file, as JSON: of each figure median, least and
+    /// greatest.
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
     /// Measure the floor too: what the kernel alone needs for half of each echo scenario's exchange, a null
@@ -141,7 +142,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     // The file first: standard output may be a pipe whose reader is gone. And if the file fails, the table is
     // not lost.
     let written = json.map_or(Ok(()), |file| file.write_as_json(&results));
-    let summed = summary.map_or(Ok(()), |file| file.write_as_json(&results.summary()));
+    let summed = summary.map_or(Ok(()), |file| Ok(file.write(&serde_json::to_vec(&results.summary())?)?));
     let drawn = svg.map_or(Ok(()), |file| Ok(file.write(results.svg()?.as_bytes())?));
     let mut out = std::io::stdout().lock();
     let printed = if args.markdown { results.print_markdown(&mut out) } else { results.print(&mut out) };

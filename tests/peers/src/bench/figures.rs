@@ -1,6 +1,6 @@
 //! One scenario's figures, their summary, and the cells in which they are shown.
 
-use lab::summary::{Comparison, Spread};
+use lab::summary::{Comparison, Spread, Verdict};
 use serde::Serialize;
 
 use super::floor::Half;
@@ -38,6 +38,23 @@ pub(crate) struct Share {
 pub(crate) struct Row<T> {
     name: String,
     values: Vec<(&'static str, Option<T>)>,
+}
+
+/// A [`Row`] in few words.
+#[derive(Debug, Serialize)]
+pub(crate) struct Brief {
+    name: String,
+    values: Vec<BriefValue>,
+}
+
+#[derive(Debug, Serialize)]
+struct BriefValue {
+    figure: &'static str,
+    /// To a thousandth.
+    median_min_max: Option<[f64; 3]>,
+    /// Of a ratio, whether it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verdict: Option<Verdict>,
 }
 
 /// A figure of a turn.
@@ -224,6 +241,32 @@ impl Share {
     /// Whether a cost could not be measured for want of a privilege.
     pub(crate) fn is_denied(&self) -> bool {
         self.half_us.iter().any(|(_, spread)| spread.is_none())
+    }
+}
+
+impl Row<Spread> {
+    pub(crate) fn brief(&self) -> Brief {
+        let value =
+            |(figure, spread): &(&'static str, Option<Spread>)| BriefValue::of(figure, spread.as_ref(), None);
+        Brief { name: self.name.clone(), values: self.values.iter().map(value).collect() }
+    }
+}
+
+impl Row<Comparison> {
+    pub(crate) fn brief(&self) -> Brief {
+        let value = |(figure, comparison): &(&'static str, Option<Comparison>)| {
+            let ratio = comparison.as_ref().and_then(|comparison| comparison.ratio.as_ref());
+            BriefValue::of(figure, ratio, comparison.map(|comparison| comparison.verdict))
+        };
+        Brief { name: self.name.clone(), values: self.values.iter().map(value).collect() }
+    }
+}
+
+impl BriefValue {
+    fn of(figure: &'static str, spread: Option<&Spread>, verdict: Option<Verdict>) -> Self {
+        let rounded = |value: f64| (1000.0 * value).round() / 1000.0;
+        let in_order = |spread: &Spread| [spread.median, spread.min, spread.max].map(rounded);
+        Self { figure, median_min_max: spread.map(in_order), verdict }
     }
 }
 

@@ -7,7 +7,7 @@ use lab::summary::{Comparison, Spread};
 use serde::Serialize;
 
 use super::contender::Contender;
-use super::figures::{Row, ScenarioResult, Share, memory_table};
+use super::figures::{Brief, Row, ScenarioResult, Share, memory_table};
 use super::floor::Floor;
 use super::memory::MemoryUse;
 use super::overview::{self, Line};
@@ -51,8 +51,8 @@ struct ScenarioSummary<'a> {
     scenario: Scenario,
     /// How many rounds count, and under which conditions.
     title: String,
-    contenders: &'a [Row<Spread>],
-    ratios: &'a [Row<Comparison>],
+    contenders: Vec<Brief>,
+    ratios: Vec<Brief>,
     floor: Option<&'a Share>,
     memory: &'a [MemoryUse],
 }
@@ -62,8 +62,8 @@ impl<'a> ScenarioSummary<'a> {
         Self {
             scenario: result.outcome.scenario,
             title: result.title(),
-            contenders: &result.contenders,
-            ratios: &result.ratios,
+            contenders: result.contenders.iter().map(Row::<Spread>::brief).collect(),
+            ratios: result.ratios.iter().map(Row::<Comparison>::brief).collect(),
             floor: result.floor.as_ref(),
             memory: &result.outcome.memory,
         }
