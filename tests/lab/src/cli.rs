@@ -12,10 +12,9 @@ use load::{limits, open_files};
 use tune::affinity;
 use tune::cpu_set::CpuSet;
 
-use crate::interrupt::{Interrupt, Interrupted};
+use crate::interrupt::{self, Interrupt};
 use crate::json_file::JsonFile;
 use crate::measurement::Workload;
-use crate::report::Results;
 use crate::run::run as run_rounds;
 
 /// Rounds of a run and of a quick one. Even, so that before and after come first equally often, and at least
@@ -62,23 +61,11 @@ struct Cli {
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Fails only if the terminal is gone.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return load::cli::usage(&error),
     };
     match execute(&cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let interrupted = error.downcast_ref::<Interrupted>().copied();
-            match interrupted {
-                Some(interrupted) => eprintln!("lab: {interrupted}"),
-                None => eprintln!("lab: {error:#}"),
-            }
-            let code = interrupted.and_then(|Interrupted(signal)| u8::try_from(128 + signal).ok());
-            code.map_or(ExitCode::FAILURE, ExitCode::from)
-        }
+        Err(error) => interrupt::failure("lab", &error),
     }
 }
 
@@ -101,7 +88,7 @@ fn execute(cli: &Cli) -> anyhow::Result<()> {
     let results = results.map_err(|error| interrupt.check().map_or_else(Into::into, |()| error))?;
     // The file first: standard output may be a pipe whose reader is gone. And if the file fails, the table is
     // not lost.
-    let written = json.map_or(Ok(()), |file| write_json(file, &results));
+    let written = json.map_or(Ok(()), |file| file.write_as_json(&results));
     let mut out = std::io::stdout().lock();
     let printed = results.print(&mut out).and_then(|()| out.flush());
     written.and(printed.context("write the table to standard output"))
@@ -123,12 +110,6 @@ fn check_machine() -> anyhow::Result<CpuSet> {
         );
     }
     Ok(cpus)
-}
-
-fn write_json(file: JsonFile, results: &Results) -> anyhow::Result<()> {
-    let mut text = serde_json::to_vec_pretty(results).context("results as JSON")?;
-    text.push(b'\n');
-    Ok(file.write(&text)?)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 
@@ -15,6 +16,17 @@ use signal_hook::iterator::Signals;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("stopped by signal {0}; nothing is left behind")]
 pub struct Interrupted(pub i32);
+
+/// Prints why a program has failed; gives its exit code: 128 + signal if one has stopped it, else 1.
+#[must_use]
+pub fn failure(program: &str, error: &anyhow::Error) -> ExitCode {
+    let Some(interrupted @ Interrupted(signal)) = error.downcast_ref() else {
+        eprintln!("{program}: {error:#}");
+        return ExitCode::FAILURE;
+    };
+    eprintln!("{program}: {interrupted}");
+    u8::try_from(128 + signal).map_or(ExitCode::FAILURE, ExitCode::from)
+}
 
 /// Knows whether a signal came, and which children to kill when one comes.
 #[derive(Clone, Default)]

@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
+use serde::Serialize;
 use tune::errno::describe;
 
 /// A place to which one text can be written.
@@ -63,6 +65,16 @@ impl JsonFile {
             Ok((path, target)) => Ok(Self { path, option, target }),
             Err(error) => Err(JsonFileError { operation: "open", path: path.to_owned(), option, error }),
         }
+    }
+
+    /// Writes results as JSON, replacing what there was.
+    ///
+    /// # Errors
+    /// As [`JsonFile::write`].
+    pub fn write_as_json(self, results: &impl Serialize) -> anyhow::Result<()> {
+        let mut text = serde_json::to_vec_pretty(results).context("results as JSON")?;
+        text.push(b'\n');
+        Ok(self.write(&text)?)
     }
 
     /// Writes the text, replacing what there was.

@@ -86,8 +86,7 @@ impl Results {
     /// Prints the table.
     pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let Workload { connections, size, .. } = self.workload;
-        let machine = &self.machine;
-        writeln!(out, "Linux {}, {}, CPUs {}", machine.kernel, machine.cpu_model, machine.cpus)?;
+        writeln!(out, "{}", self.machine)?;
         writeln!(
             out,
             "before: listeners chosen by hash, the interface as the kernel made it; after: profiles/lab.toml \

@@ -60,6 +60,9 @@ pub struct EchoOptions {
     pub spin: bool,
     /// When to end.
     pub limit: Limit,
+    /// Each connection is closed when its messages are back, not when those of all are: a server that serves
+    /// one connection at a time comes to the next. Without a limit of count it changes nothing.
+    pub close_each: bool,
     /// CPUs to which the threads are pinned, one each; empty: every CPU this process may use.
     pub cores: Vec<Cpu>,
     /// A run in which nothing happens for this long ends; what has not come back by then is lost. UDP: how
@@ -84,6 +87,7 @@ impl EchoOptions {
             sources: None,
             spin: false,
             limit: Limit::Duration(Duration::from_secs(1)),
+            close_each: false,
             cores: Vec::new(),
             timeout: Duration::from_secs(10),
             progress: false,

@@ -61,11 +61,13 @@ pub fn accept(options: &AcceptOptions) -> Result<Report, Error> {
     Ok(Report::sum("replay-article accept", options.address, elapsed, reports))
 }
 
-/// The options of the exchange.
+/// The options of the exchange. Each client closes when it has its messages, so that a server that serves one
+/// at a time comes to the next.
 #[must_use]
 pub fn exchange_options(address: SocketAddr) -> EchoOptions {
     let (connections, count, size) = EXCHANGE;
-    EchoOptions { connections, size, limit: Limit::Count(count), ..EchoOptions::new(address) }
+    let limit = Limit::Count(count);
+    EchoOptions { connections, size, limit, close_each: true, ..EchoOptions::new(address) }
 }
 
 /// A running process; killed if it is dropped before it has ended.

@@ -110,6 +110,17 @@ fn a_byte_too_many_is_seen() {
     assert_eq!(echo::run(&short(address)).unwrap().failure().unwrap(), "1 bytes that were never sent");
 }
 
+/// A server that serves a connection to its end before it accepts the next.
+#[test]
+fn one_at_a_time_all_are_served_if_each_closes_when_it_is_done() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || listener.incoming().flatten().for_each(|socket| echo_with(socket, |_, _| {})));
+    let options = EchoOptions { connections: 20, close_each: true, ..short(address) };
+    let report = echo::run(&options).unwrap();
+    assert_eq!((report.failure(), report.counts.operations), (None, 400));
+}
+
 #[test]
 fn errors_are_counted_by_kind() {
     let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use lab::interrupt::Interrupted;
+use lab::interrupt;
 
+use crate::article::cli::{self as article, ArticleArgs};
 use crate::bench::cli::{self as bench, BenchArgs};
 use crate::peer::blocking::{self, BlockingArgs};
 use crate::peer::epoll::{self, EpollArgs};
@@ -55,38 +56,31 @@ enum Command {
     Haproxy(PeerArgs),
     /// Measure `server` against its peers, or any two commands against each other.
     Bench(Box<BenchArgs>),
+    /// Reproduce the classic article's table: shared listener, listener per core, and by CPU.
+    ///
+    /// Exit code: as that of bench.
+    Article(ArticleArgs),
 }
 
 /// The names of the peers.
 pub(crate) fn peers() -> impl Iterator<Item = String> {
     let subcommands = <Cli as CommandFactory>::command();
     let names: Vec<_> = subcommands.get_subcommands().map(|command| command.get_name().to_owned()).collect();
-    names.into_iter().filter(|name| name != "bench")
+    names.into_iter().filter(|name| !["bench", "article"].contains(&&**name))
 }
 
 /// Reads the command line (with the program's name first), runs, prints, and gives the exit code.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Fails only if the terminal is gone.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return load::cli::usage(&error),
     };
     let result = match &cli.command {
         Command::Bench(args) => bench::run(args),
+        Command::Article(args) => article::run(args),
         peer => run_peer(peer).map(|()| ExitCode::SUCCESS),
     };
-    result.unwrap_or_else(|error| {
-        let interrupted = error.downcast_ref::<Interrupted>().copied();
-        match interrupted {
-            Some(interrupted) => eprintln!("peers: {interrupted}"),
-            None => eprintln!("peers: {error:#}"),
-        }
-        let code = interrupted.and_then(|Interrupted(signal)| u8::try_from(128 + signal).ok());
-        code.map_or(ExitCode::FAILURE, ExitCode::from)
-    })
+    result.unwrap_or_else(|error| interrupt::failure("peers", &error))
 }
 
 /// Runs a peer until a signal ends the process.
@@ -104,7 +98,7 @@ fn run_peer(command: &Command) -> anyhow::Result<()> {
         Command::Glommio(args) => glommio::run(args),
         Command::Nginx(args) => proxy::run_nginx(args),
         Command::Haproxy(args) => proxy::run_haproxy(args),
-        Command::Bench(_) => unreachable!("the caller runs it"),
+        Command::Bench(_) | Command::Article(_) => unreachable!("the caller runs it"),
     }
 }
 

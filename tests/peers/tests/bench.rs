@@ -101,17 +101,26 @@ fn every_peer_takes_part_and_the_floor_and_the_plot_are_there() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let svg = directory.path().join("bench.svg");
+    let [svg, summary] = ["bench.svg", "summary.json"].map(|name| directory.path().join(name));
     let only = "echo-64x1,connect-reset,connect-echo";
     let mut command = Command::new(env!("CARGO_BIN_EXE_peers"));
     command.args(["bench", "--rounds", "1", "--repeats", "0", "--duration", "20ms", "--client-sleeps"]);
-    let output = command.args(["--only", only, "--floor", "--svg"]).arg(&svg).output().unwrap();
+    command.args(["--only", only, "--floor", "--svg"]).arg(&svg).arg("--summary").arg(&summary);
+    let output = command.output().unwrap();
     assert_right(&output);
     let text = String::from_utf8(output.stdout).unwrap();
     for line in ["  CPU us/op ", "floor on CPU 0", "server / blocking-shared", "server / best other"] {
         assert!(text.contains(line), "no {line} in\n{text}");
     }
     assert!(fs::read_to_string(svg).unwrap().contains("connect-reset"), "{text}");
+    let summary: serde_json::Value = serde_json::from_str(&fs::read_to_string(summary).unwrap()).unwrap();
+    let echo = &summary["scenarios"][0];
+    assert_eq!((&summary["schema"], &echo["scenario"]), (&1.into(), &"echo-64x1".into()), "{summary}");
+    assert!(echo.get("rounds").is_none() && echo["contenders"].is_array(), "{summary}");
+    // The line above the tables.
+    let machine = &summary["machine"];
+    let [date, kernel] = ["date", "kernel"].map(|name| machine[name].as_str().unwrap());
+    assert!(text.starts_with(&format!("{}, Linux {kernel}, {} CPUs (", &date[..10], machine["cpu_count"])));
 }
 
 #[test]
@@ -128,6 +137,30 @@ fn two_commands_are_measured_against_each_other() {
     let rounds = table.lines().skip_while(|line| !line.starts_with("| scenario"));
     let names: Vec<_> = rounds.skip(2).filter_map(|line| line.split(" | ").nth(1)).collect();
     assert_eq!(names, ["inside", "outside", "inside / outside"], "{table}");
+}
+
+/// All models under both workloads; what each core has accepted adds up.
+#[test]
+fn the_articles_table_counts_every_accept() {
+    let directory = tempfile::tempdir().unwrap();
+    let json = directory.path().join("article.json");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peers"));
+    command.args(["article", "--rounds", "1", "--duration", "20ms", "--clients", "7", "--markdown"]);
+    let output = command.arg("--json").arg(&json).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().filter(|line| line.contains(": per core, by CPU | ")).count(), 4, "{text}");
+    let results: serde_json::Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
+    for (workload, exact) in results["workloads"].as_array().unwrap().iter().zip([false, true]) {
+        for model in workload["models"].as_array().unwrap() {
+            let turn = &model["turns"][0];
+            let cores = turn["accepts"]["cores"].as_array().unwrap();
+            let accepted: u64 = cores.iter().map(|core| core["accepted"].as_u64().unwrap()).sum();
+            // The runner's own connection is one of them.
+            assert!(accepted == 8 || !exact && accepted > 1, "{model}");
+            assert_eq!(cores.len(), tune::affinity::allowed().unwrap().len(), "{model}");
+        }
+    }
 }
 
 /// A contender that changes one byte must not win.

@@ -106,11 +106,7 @@ impl Group {
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Fails only if the terminal is gone.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return load::cli::usage(&error),
     };
     let held = match &cli.role {
         Some(Role::Guest(asked)) => guest::run(asked),

@@ -225,6 +225,7 @@ impl MessageArgs {
             sources: self.common.sources.clone(),
             spin: self.common.spin,
             limit: self.common.limit(self.count),
+            close_each: false,
             cores: self.common.run.cores()?,
             timeout,
             progress: progress(),

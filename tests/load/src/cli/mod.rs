@@ -70,15 +70,19 @@ enum Article {
     Exchange(ExchangeArgs),
 }
 
+/// Prints why a command line was not read, or the help that it asks for; gives the exit code.
+#[must_use]
+pub fn usage(error: &clap::Error) -> ExitCode {
+    // Fails only if the terminal is gone.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
 /// Reads the command line (with the program's name first), runs, prints, and gives the exit code.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Fails only if the terminal is gone.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return usage(&error),
     };
     match cli.mode.execute() {
         Ok(None) => ExitCode::SUCCESS,

@@ -53,7 +53,8 @@ impl<F: Flow> EchoClient<'_, F> {
         let connection = match opened {
             Ok(socket) => {
                 let flow = F::new(id, messages, &self.shape);
-                Some(Connection { socket, flow, established: options.transport == Transport::Udp })
+                let established = options.transport == Transport::Udp;
+                Some(Connection { socket, flow, established, closing: false })
             }
             Err(error) => {
                 self.count_failed_opening(&error);
@@ -105,22 +106,28 @@ impl<F: Flow> EchoClient<'_, F> {
         }
     }
 
+    /// Half-closes a connection, unless it is: what comes now but the end was never sent.
+    pub(super) fn half_close(&mut self, slot: usize) {
+        let Some(connection) = self.connections[slot].as_mut().filter(|connection| !connection.closing)
+        else {
+            return;
+        };
+        match connection.socket.shutdown(Shutdown::Write) {
+            Ok(()) => connection.closing = true,
+            Err(error) => {
+                self.stats.counts.count_io_error(&error);
+                self.connections[slot] = None;
+            }
+        }
+    }
+
     /// Half-closes every connection and waits for the server to close: bytes that come now were never sent.
     pub(crate) fn close(mut self) -> Result<ThreadStats, Error> {
         if self.options.transport == Transport::Udp {
             return Ok(self.stats);
         }
-        let mut open = 0;
-        for slot in 0..self.connections.len() {
-            let Some(connection) = self.connections[slot].as_ref() else { continue };
-            match connection.socket.shutdown(Shutdown::Write) {
-                Ok(()) => open += 1,
-                Err(error) => {
-                    self.stats.counts.count_io_error(&error);
-                    self.connections[slot] = None;
-                }
-            }
-        }
+        (0..self.connections.len()).for_each(|slot| self.half_close(slot));
+        let mut open = self.connections.iter().flatten().count();
         let mut patience = Patience::new(self.options.timeout, Instant::now());
         while open > 0 && !patience.is_over(self.now) {
             self.ring.wait(patience.next())?;
@@ -128,12 +135,10 @@ impl<F: Flow> EchoClient<'_, F> {
             while let Some(completion) = self.ring.next() {
                 let slot = completion.slot;
                 let was_open = self.connections[slot].is_some();
-                if completion.operation == Operation::Receive && completion.result == Ok(0) {
-                    self.connections[slot] = None;
-                } else if completion.operation == Operation::Receive {
+                if completion.operation == Operation::Receive {
                     self.received(completion)?;
                 }
-                open -= u32::from(was_open && self.connections[slot].is_none());
+                open -= usize::from(was_open && self.connections[slot].is_none());
             }
         }
         for _ in 0..open {

@@ -24,6 +24,8 @@ struct Connection<F> {
     socket: Socket,
     flow: F,
     established: bool,
+    /// Half-closed: the server is to close it, too.
+    closing: bool,
 }
 
 /// One thread's connections. A slot is `None` once its connection has ended.
@@ -217,8 +219,13 @@ impl<'a, F: Flow> EchoClient<'a, F> {
         if let Some(filled) = buffer {
             self.ring.give_back(filled);
         }
+        let counted = matches!(self.options.limit, Limit::Count(_));
+        if self.options.close_each && counted && self.is_done(slot) {
+            self.half_close(slot);
+        }
         let Some(connection) = self.connections[slot].as_ref() else { return Ok(()) };
         match result {
+            Ok(0) if connection.closing => self.connections[slot] = None,
             Ok(0) if stream => self.fail(slot, &io::Error::other("closed by the peer")),
             Ok(_) | Err(Errno::NOBUFS) if more => return self.send(slot),
             Ok(_) | Err(Errno::NOBUFS) => {
@@ -230,11 +237,15 @@ impl<'a, F: Flow> EchoClient<'a, F> {
         Ok(())
     }
 
+    /// Whether nothing is under way on a connection, or to be started, or it is gone.
+    fn is_done(&self, slot: usize) -> bool {
+        self.connections[slot].as_ref().is_none_or(|connection| connection.flow.messages().is_done())
+    }
+
     /// Counts a connection that has failed and drops it.
     fn fail(&mut self, slot: usize, error: &io::Error) {
         self.stats.counts.count_io_error(error);
-        let done = self.connections[slot].as_ref().is_none_or(|c| c.flow.messages().is_done());
-        self.busy -= usize::from(!done);
+        self.busy -= usize::from(!self.is_done(slot));
         self.drop_connection(slot);
     }
 
@@ -268,7 +279,7 @@ impl<'a, F: Flow> EchoClient<'a, F> {
     /// Ends the connections on which something is still missing.
     fn give_up_messages(&mut self) {
         for slot in 0..self.connections.len() {
-            if self.connections[slot].as_ref().is_some_and(|c| !c.flow.messages().is_done()) {
+            if !self.is_done(slot) {
                 self.stats.counts.count_io_error(&io::Error::other("no answer"));
                 self.drop_connection(slot);
             }

@@ -96,6 +96,10 @@ pub struct BenchArgs {
     /// Write the raw figures of every round to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write what the tables have, without the rounds, to this file, as JSON: of each figure median, least and
+    /// greatest.
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
     /// Measure the floor too: what the kernel alone needs for half of each echo scenario's exchange, a null
     /// system call and an io_uring NOP, on the first of the server's CPUs; and show each contender as a per
     /// cent of it.
@@ -109,7 +113,8 @@ pub struct BenchArgs {
     markdown: bool,
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+/// Reads a length of a turn.
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     let range = Duration::from_millis(10)..=Duration::from_secs(3600);
     range.contains(&time).then_some(time).ok_or_else(|| "it is not in 10ms to 1h".to_owned())
@@ -124,23 +129,25 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     load::open_files::raise_limit()?;
     let _priority = args.nice.map(Priority::set).transpose()?;
     let json = args.json.as_deref().map(|path| JsonFile::open(path, "--json")).transpose()?;
+    let summary = args.summary.as_deref().map(|path| JsonFile::open(path, "--summary")).transpose()?;
     let svg = args.svg.as_deref().map(|path| JsonFile::open(path, "--svg")).transpose()?;
     let interrupt = Interrupt::install().context("handle signals")?;
     let cores = plan.setup.server_cores.iter().chain(plan.setup.client_cores.iter().copied()).collect();
     // First: if it cannot be had, no long run is lost.
-    let floor = args.floor.then(|| Floor::measure(&plan)).transpose()?;
+    let floor = args.floor.then(|| Floor::measure(plan.setup.server_cpu()?)).transpose()?;
     let outcomes = rounds::run(&plan, &interrupt);
     // What fails after a signal fails because of it.
     let outcomes = outcomes.map_err(|error| interrupt.check().map_or_else(Into::into, |()| error))?;
     let results = Results::new(Machine::read(cores), &plan, outcomes, floor);
     // The file first: standard output may be a pipe whose reader is gone. And if the file fails, the table is
     // not lost.
-    let written = json.map_or(Ok(()), |file| write_json(file, &results));
+    let written = json.map_or(Ok(()), |file| file.write_as_json(&results));
+    let summed = summary.map_or(Ok(()), |file| Ok(file.write(&serde_json::to_vec(&results.summary())?)?));
     let drawn = svg.map_or(Ok(()), |file| Ok(file.write(results.svg()?.as_bytes())?));
     let mut out = std::io::stdout().lock();
     let printed = if args.markdown { results.print_markdown(&mut out) } else { results.print(&mut out) };
     printed.and_then(|()| out.flush()).context("write the table to standard output")?;
-    written.and(drawn)?;
+    written.and(summed).and(drawn)?;
     let failures = results.failures();
     failures.iter().for_each(|failure| eprintln!("peers: {failure}"));
     let without = results.without_rounds();
@@ -148,12 +155,6 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
         eprintln!("peers: no round counts of {}: see the raw rounds in --json for why", without.join(", "));
     }
     Ok(if failures.is_empty() && without.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn write_json(file: JsonFile, results: &Results) -> anyhow::Result<()> {
-    let mut text = serde_json::to_vec_pretty(results).context("results as JSON")?;
-    text.push(b'\n');
-    Ok(file.write(&text)?)
 }
 
 impl BenchArgs {
@@ -185,6 +186,7 @@ impl BenchArgs {
             rounds: rounds.into(),
             repeats: self.repeats.unwrap_or(rounds).into(),
             setup,
+            floor: self.floor,
         })
     }
 

@@ -149,6 +149,12 @@ impl Running {
         Ok(held)
     }
 
+    /// Has it end (SIGTERM); gives what it wrote to standard output.
+    pub(crate) fn end(self) -> anyhow::Result<String> {
+        self.child.terminate()?;
+        self.child.finish(PATIENCE)
+    }
+
     /// Fails if it has ended, with its own last words.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         if self.child.has_ended() {

@@ -15,22 +15,23 @@
 //! * [`turn`] measures one contender once, [`memory`] what idle connections cost it; [`rounds`] has all of
 //!   them take turns;
 //! * [`floor`] is what the kernel alone needs;
-//! * [`selection`] chooses the rounds that count, [`report`] summarizes and prints them as [`table`]s,
-//!   [`overview`] and [`plot`] have all scenarios in one.
+//! * [`selection`] chooses the rounds that count, [`figures`] summarizes a scenario's, [`report`] prints all
+//!   as [`table`]s, [`overview`] and [`plot`] have all scenarios in one.
 
 pub mod cli;
-mod contender;
+pub(crate) mod contender;
 mod counters;
 mod distance;
+mod figures;
 mod floor;
 mod memory;
 mod overview;
 mod peer;
 mod plot;
-mod priority;
+pub(crate) mod priority;
 mod report;
 mod rounds;
 mod scenario;
 mod selection;
-mod table;
-mod turn;
+pub(crate) mod table;
+pub(crate) mod turn;

@@ -8,6 +8,7 @@ use lab::summary::Spread;
 use serde::Serialize;
 
 use super::contender::{Contender, Running};
+use super::floor::Half;
 use super::memory::{self, MemoryUse};
 use super::scenario::{OPEN, Scenario};
 use super::selection::{Conditions, Selection, is_enough, select};
@@ -24,6 +25,8 @@ pub(crate) struct Plan {
     /// The most rounds that are repeated for being disturbed, in one scenario.
     pub(crate) repeats: usize,
     pub(crate) setup: Setup,
+    /// In each round the floor too.
+    pub(crate) floor: bool,
 }
 
 /// One turn of each contender.
@@ -31,6 +34,8 @@ pub(crate) struct Plan {
 pub(crate) struct Round {
     /// Names of the contenders in the order of their turns.
     pub(crate) order: Vec<String>,
+    /// What the kernel alone needs, measured before the turns; none if it is not asked for, or has no floor.
+    pub(crate) floor: Option<Half>,
     /// In the order of the contenders.
     pub(crate) turns: Vec<Turn>,
 }
@@ -135,7 +140,9 @@ fn run_scenario(
     for number in 0..=most {
         interrupt.check()?;
         progress.say(&format!("{scenario}: round {number} of {} ({} at most)", plan.rounds, most));
-        let round = round(&mut servers, number, scenario, outcome.rate_asked_per_s, &plan.setup, interrupt)?;
+        let floor = if plan.floor { Half::measure(plan.setup.server_cpu()?, scenario)? } else { None };
+        let rate = outcome.rate_asked_per_s;
+        let round = Round { floor, ..round(&mut servers, number, scenario, rate, &plan.setup, interrupt)? };
         if number == 0 {
             outcome.warm_up = Some(round);
             continue;
@@ -174,7 +181,7 @@ fn round(
     }
     turns.sort_by_key(|&(index, _)| index);
     let order = order.iter().map(|&index| servers[index].name.clone()).collect();
-    Ok(Round { order, turns: turns.into_iter().map(|(_, turn)| turn).collect() })
+    Ok(Round { order, floor: None, turns: turns.into_iter().map(|(_, turn)| turn).collect() })
 }
 
 /// A share of the rate of the closed loop of all contenders but the first: the median of three turns of each,

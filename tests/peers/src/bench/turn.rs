@@ -13,7 +13,7 @@ use load::{Limit, Moment};
 use serde::Serialize;
 use tune::cpu_set::{Cpu, CpuSet};
 
-use super::contender::Running;
+use super::contender::{Held, Running};
 use super::counters::{CpuTimes, IdleTime};
 use super::distance;
 use super::scenario::{OPEN, Scenario};
@@ -33,6 +33,13 @@ pub(crate) struct Setup {
     pub(crate) duration: Duration,
     /// A turn in which nothing comes for this long has failed.
     pub(crate) timeout: Duration,
+}
+
+impl Setup {
+    /// The first CPU of the servers.
+    pub(crate) fn server_cpu(&self) -> anyhow::Result<Cpu> {
+        self.server_cores.iter().next().context("no server core")
+    }
 }
 
 /// What was measured in one turn.
@@ -73,8 +80,8 @@ struct Reading {
 
 /// What was used between two readings, seconds.
 #[derive(Debug, Clone, Copy, Default)]
-struct Used {
-    server: f64,
+pub(crate) struct Used {
+    pub(crate) server: f64,
     client: f64,
     wall: f64,
     idle: f64,
@@ -106,7 +113,7 @@ pub(crate) fn measure(
     Ok(turn(server, &report, used, [distance_before, distance_of(setup)?], cpus.len()))
 }
 
-/// One run of the client, and what was used from its start to its end.
+/// One run of the client in a scenario, and what was used.
 fn run_once(
     server: &Running,
     scenario: Scenario,
@@ -118,6 +125,17 @@ fn run_once(
         Scenario::Backlog { .. } => Some(server.hold()?),
         _ => None,
     };
+    observe(server, cpus, held, |observer| run_client(server, scenario, rate, setup, observer))
+}
+
+/// One run of a client, and what was used from its start, at which the server is let go if it was held, to
+/// its end.
+pub(crate) fn observe(
+    server: &Running,
+    cpus: &CpuSet,
+    held: Option<Held>,
+    client: impl FnOnce(&load::Observer<'_>) -> Result<Report, load::Error>,
+) -> anyhow::Result<(Report, Used)> {
     let (held, pid) = (Mutex::new(held), server.pid());
     let readings = Mutex::new(Vec::new());
     let observer = |moment| {
@@ -126,7 +144,7 @@ fn run_once(
         // Lets it go, if it was held.
         drop(held.lock().unwrap_or_else(PoisonError::into_inner).take());
     };
-    let report = run_client(server, scenario, rate, setup, &observer)?;
+    let report = client(&observer)?;
     let mut readings = readings.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter();
     let (before, after) =
         readings.next().zip(readings.next()).context("the observer was told of the start and the end")?;
@@ -180,7 +198,6 @@ fn run_client(
 }
 
 fn turn(server: &Running, report: &Report, used: Used, distances: [Duration; 2], cpus: usize) -> Turn {
-    let wall = used.wall * cpus as f64;
     let per_operation = |seconds: f64| seconds * 1e6 / report.counts.operations.max(1) as f64;
     Turn {
         contender: server.name.clone(),
@@ -194,13 +211,19 @@ fn turn(server: &Running, report: &Report, used: Used, distances: [Duration; 2],
         latency_us: report.latency_us,
         operations_late: report.counts.operations_late,
         operations_not_started: report.counts.operations_not_started,
-        foreign: ((wall - used.idle - used.server - used.client) / wall.max(1e-9)).max(0.0),
+        foreign: used.foreign(cpus),
         distance_ns: distances.map(|distance| distance.as_secs_f64() * 1e9),
         failure: report.failure(),
     }
 }
 
 impl Used {
+    /// Share of the time of so many CPUs that neither server nor client used.
+    pub(crate) fn foreign(&self, cpus: usize) -> f64 {
+        let wall = self.wall * cpus as f64;
+        ((wall - self.idle - self.server - self.client) / wall.max(1e-9)).max(0.0)
+    }
+
     fn add(&mut self, other: Self) {
         self.server += other.server;
         self.client += other.client;
@@ -243,9 +266,8 @@ fn own_cpu_time() -> Duration {
 }
 
 fn distance_of(setup: &Setup) -> anyhow::Result<Duration> {
-    let server = setup.server_cores.iter().next().context("no server core")?;
     let client = setup.client_cores.first().context("no client core")?;
-    distance::measure(server, *client)
+    distance::measure(setup.server_cpu()?, *client)
 }
 
 fn all_cpus(setup: &Setup) -> CpuSet {

@@ -2,19 +2,25 @@
 //! begin.
 //!
 //! In the two classic models: the processes share the listener that their parent has made (`shared`), or each
-//! has its own, of one SO_REUSEPORT group (`reuseport`). Who has accepted a connection serves it to its end
+//! has its own, of one SO_REUSEPORT group (`reuseport`); and in a third, `cpu`, in which each has its own and
+//! gets what its own CPU receives (SO_INCOMING_CPU). Who has accepted a connection serves it to its end
 //! before it accepts the next, so that `--mode echo` serves as many connections at a time as there are cores,
 //! and the others wait.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
-use std::process::Stdio;
+use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum, value_parser};
+use rustix::net::{Shutdown, shutdown, sockopt};
 
-use super::{Mode, PeerArgs, listener, processes, say_listening};
+use super::processes::Processes;
+use super::{Mode, PeerArgs, listener, say_listening};
+use crate::accepts::{Accepts, CoreAccepts};
+
+/// Of so many connections one is asked on which CPU it was received: asking costs a system call.
+const SAMPLE: u64 = 16;
 
 /// The blocking peer's options.
 #[derive(Debug, Args)]
@@ -39,9 +45,12 @@ enum Model {
     Shared,
     /// Each process, with SO_REUSEPORT.
     Reuseport,
+    /// Each process, with SO_REUSEPORT, for what its own CPU receives: SO_INCOMING_CPU. Before Linux 6.2 as
+    /// reuseport.
+    Cpu,
 }
 
-/// Runs the server until a signal ends the process.
+/// Runs the server until SIGTERM or SIGINT; then each process says what it has accepted.
 pub(crate) fn run(args: &BlockingArgs) -> anyhow::Result<()> {
     if args.child {
         return serve(args);
@@ -50,35 +59,65 @@ pub(crate) fn run(args: &BlockingArgs) -> anyhow::Result<()> {
     let first = listener::listen(args.peer.listen, &args.peer)?;
     let mut address = args.peer.listen;
     address.set_port(listener::port(&first)?);
-    say_listening("blocking", address, cores.clone());
+    let mut listeners = vec![first];
+    for _ in cores.iter().skip(1) {
+        listeners.push(match args.model {
+            Model::Shared => duplicate(&listeners[0])?,
+            Model::Reuseport | Model::Cpu => listener::listen(address, &args.peer)?,
+        });
+    }
+    if args.model == Model::Cpu {
+        for (listener, &cpu) in listeners.iter().zip(&cores) {
+            sockopt::set_socket_incoming_cpu(listener, cpu).context("set SO_INCOMING_CPU of a listener")?;
+        }
+    }
     let mode = args.peer.mode.to_possible_value().context("no mode is hidden")?;
-    let words =
-        ["blocking", "--child", "--mode", mode.get_name(), "--buffer-size", &args.buffer_size.to_string()]
-            .map(Into::into);
-    let own = std::cell::Cell::new(Some(first.try_clone().context("duplicate the listener")?));
-    processes::per_core(&cores, || {
-        let listener = match (args.model, own.take()) {
-            (Model::Shared, _) => first.try_clone().context("duplicate the listener")?,
-            (Model::Reuseport, Some(first)) => first,
-            (Model::Reuseport, None) => listener::listen(address, &args.peer)?,
-        };
-        Ok((words.to_vec(), Stdio::from(listener)))
-    })
+    let mut processes = Processes::default();
+    for (cpu, listener) in cores.iter().zip(&listeners) {
+        let words = ["blocking", "--child", "--mode", mode.get_name(), "--cores", &cpu.to_string()];
+        let size = ["--buffer-size", &args.buffer_size.to_string()].map(Into::into);
+        let words = words.map(Into::into).into_iter().chain(size).collect();
+        processes.start(*cpu, words, duplicate(listener)?.into())?;
+    }
+    // A listener that is shut down accepts nothing more: accept(2) gives EINVAL to all who wait in it.
+    processes.on_signal(move || {
+        for listener in &listeners {
+            // ENOTCONN for the second descriptor of one that is shared.
+            let _ = shutdown(listener, Shutdown::Read);
+        }
+    })?;
+    say_listening("blocking", address, cores);
+    processes.wait_for_all()
+}
+
+fn duplicate(listener: &OwnedFd) -> anyhow::Result<OwnedFd> {
+    listener.try_clone().context("duplicate the listener")
 }
 
 fn serve(args: &BlockingArgs) -> anyhow::Result<()> {
     let listener = std::io::stdin().as_fd().try_clone_to_owned().context("duplicate standard input")?;
     rustix::io::ioctl_fionbio(&listener, false).context("make the listener blocking")?;
     let listener = TcpListener::from(listener);
+    let core = *args.peer.cores()?.first().context("no core")?;
+    let mut accepts = CoreAccepts::of(core);
     let mut buffer = vec![0; args.buffer_size as usize];
     loop {
-        let (stream, _) = listener.accept().context("accept: standard input is not a listener")?;
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if error.kind() == ErrorKind::InvalidInput => break, // EINVAL: it was shut down
+            Err(error) => return Err(error).context("accept: standard input is not a listener"),
+        };
+        if accepts.accepted.is_multiple_of(SAMPLE) {
+            accepts.sample(sockopt::socket_incoming_cpu(&stream).context("get SO_INCOMING_CPU")?);
+        }
+        accepts.accepted += 1;
         match args.peer.mode {
             // After AcceptClose this resets: the connection has inherited SO_LINGER of 0 seconds.
             Mode::AcceptClose | Mode::AcceptFin => drop(stream),
             Mode::Echo => echo(stream, &mut buffer),
         }
     }
+    Accepts { cores: vec![accepts] }.print(&mut std::io::stdout())
 }
 
 fn echo(mut stream: TcpStream, buffer: &mut [u8]) {

@@ -14,7 +14,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::{PeerArgs, processes};
+use super::PeerArgs;
+use super::processes::Processes;
 
 /// Where the two are beside the directories of PATH.
 const SBIN: &str = "/usr/sbin:/usr/local/sbin";
@@ -62,7 +63,11 @@ pub(crate) fn run_nginx(args: &PeerArgs) -> anyhow::Result<()> {
     let config = memory_file("nginx-config", &config)?;
     let words: Vec<OsString> =
         vec![program.into(), "-e".into(), "stderr".into(), "-c".into(), path_of(&config).into()];
-    processes::per_core(&args.cores()?, || Ok((words.clone(), Stdio::null())))
+    let mut processes = Processes::default();
+    for cpu in args.cores()? {
+        processes.start(cpu, words.clone(), Stdio::null())?;
+    }
+    processes.wait_for_all()
 }
 
 /// Runs haproxy: one thread and listener per core, which closes (`tcp-request session reject`, section 4.2 of

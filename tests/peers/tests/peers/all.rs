@@ -1,8 +1,7 @@
 //! What holds for every peer.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::thread;
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
 
 use load::Limit;
 use load::echo::{self, EchoOptions};
@@ -26,8 +25,9 @@ fn peers() -> Vec<&'static [&'static str]> {
     peers
 }
 
-/// One process, and both of its models.
-const BLOCKING: [[&str; 3]; 2] = [["blocking", "--model", "shared"], ["blocking", "--model", "reuseport"]];
+/// One process, and all of its models.
+const BLOCKING: [[&str; 3]; 3] =
+    [["blocking", "--model", "shared"], ["blocking", "--model", "reuseport"], ["blocking", "--model", "cpu"]];
 
 #[test]
 fn every_byte_comes_back() {
@@ -46,17 +46,8 @@ fn everything_comes_back_after_a_half_close_and_then_the_end() {
     let blocking = BLOCKING.iter().map(|args| &args[..]);
     for args in peers().into_iter().chain(blocking) {
         let peer = Peer::start(&[args, &["--cores", "0"]].concat());
-        let mut socket = peer.connect();
         let sent = bytes(100_000);
-        let mut writer = socket.try_clone().unwrap();
-        let to_send = sent.clone();
-        let sending = thread::spawn(move || {
-            writer.write_all(&to_send).unwrap();
-            writer.shutdown(Shutdown::Write).unwrap();
-        });
-        let mut received = Vec::new();
-        socket.read_to_end(&mut received).unwrap();
-        sending.join().unwrap();
+        let received = peer.half_close_after(&sent);
         assert!(received == sent, "{args:?}: {} of {} bytes, or others", received.len(), sent.len());
     }
 }

@@ -1,8 +1,8 @@
 //! A peer as a process of its own.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -52,6 +52,20 @@ impl Peer {
         socket.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
         socket.set_write_timeout(Some(PATIENCE)).expect("set a timeout");
         socket
+    }
+
+    /// Sends on a new connection, half-closes it, and gives what comes until the end.
+    pub(crate) fn half_close_after(&self, bytes: &[u8]) -> Vec<u8> {
+        let (socket, mut received) = (self.connect(), Vec::new());
+        let (mut reader, mut writer) = (&socket, &socket);
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                writer.write_all(bytes).expect("send");
+                writer.shutdown(Shutdown::Write).expect("half-close");
+            });
+            reader.read_to_end(&mut received).expect("receive");
+        });
+        received
     }
 
     /// Numbers of its open descriptors, those that it has inherited too.

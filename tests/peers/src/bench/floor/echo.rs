@@ -2,9 +2,12 @@
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair, sockopt,
+};
 
 /// Ends of connections, and the message that goes over each.
 pub(crate) struct Pairs {
@@ -24,8 +27,11 @@ impl Pairs {
         let pair = || -> std::io::Result<(OwnedFd, OwnedFd)> {
             let one = TcpStream::connect(address)?;
             let (other, _) = listener.accept()?;
-            one.set_nodelay(true)?;
-            other.set_nodelay(true)?;
+            for end in [&one, &other] {
+                end.set_nodelay(true)?;
+                // Closed by reset: no port is left in TIME_WAIT.
+                sockopt::set_socket_linger(end, Some(Duration::ZERO))?;
+            }
             Ok((one.into(), other.into()))
         };
         Self::new(count, size, || pair().with_context(|| format!("connect to {address}")))

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::net::sockopt;
 
 use super::bpf::KernelEcho;
 
@@ -29,8 +30,11 @@ impl Clients {
         for _ in 0..count {
             let client = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
             let (server, _) = listener.accept().context("accept")?;
-            client.set_nodelay(true).context("set TCP_NODELAY")?;
-            server.set_nodelay(true).context("set TCP_NODELAY")?;
+            for end in [&client, &server] {
+                end.set_nodelay(true).context("set TCP_NODELAY")?;
+                // Closed by reset: no port is left in TIME_WAIT.
+                sockopt::set_socket_linger(end, Some(Duration::ZERO)).context("set SO_LINGER")?;
+            }
             client.set_read_timeout(Some(PATIENCE)).context("set SO_RCVTIMEO")?;
             echo.add(&server)?;
             clients.push(client);

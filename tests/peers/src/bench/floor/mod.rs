@@ -3,9 +3,9 @@
 //! An echo costs a server one receive and one send, whatever it is written in. So half of an exchange of
 //! which one thread drives both ends over loopback, a send on one end and the receive on the other, is what
 //! no server in user space goes below: the thread never sleeps, is never interrupted and knows what comes. It
-//! is measured for each echo scenario of the run, with its size and its connections: batched by io_uring,
-//! which is the floor that percentages are of, and by plain system calls. What is measured is the CPU time of
-//! the thread.
+//! is measured in each round of each echo scenario, with its size and its connections, so that a machine that
+//! gets slower or faster does so for the floor too: batched by io_uring, which is the floor that percentages
+//! are of, and by plain system calls. What is measured is the CPU time of the thread.
 //!
 //! Beside it stand a null system call, an io_uring NOP, AF_UNIX instead of TCP, and, with CAP_BPF and
 //! CAP_NET_ADMIN, an echo in the kernel.
@@ -29,17 +29,16 @@ use tune::cpu_set::Cpu;
 use self::echo::Pairs;
 use self::kernel_echo::Clients;
 use self::ring::Ring;
-use super::overview::Line;
-use super::rounds::Plan;
 use super::scenario::Scenario;
 use super::table;
 
-/// Samples of each cost, and the least CPU time of one.
+/// Samples of each cost: of what is measured once, and in each round; and the least CPU time of one.
 const SAMPLES: usize = 15;
+const SAMPLES_OF_ROUND: usize = 3;
 const SAMPLE: Duration = Duration::from_millis(4);
 
-/// Batches between two looks at the clock, which is a system call too.
-const BATCHES: usize = 64;
+/// Operations between two looks at the clock, which is a system call too.
+const UNLOOKED: u64 = 64;
 
 /// NOPs in a batch.
 const NOPS: u16 = 64;
@@ -47,106 +46,99 @@ const NOPS: u16 = 64;
 /// Messages that are greater do not fit into a socket, and one thread would wait for itself.
 const LARGEST: u32 = 64 * 1024;
 
-/// Everything that was measured, microseconds.
+/// What does not depend on a scenario, microseconds.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Floor {
     cpu: Cpu,
     null_system_call_us: Spread,
     io_uring_nop_us: Spread,
-    halves: Vec<Half>,
 }
 
-/// Half of an exchange: a send and a receive.
+/// Half of an exchange, a send and a receive, as it was once: medians of a few samples, microseconds.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Half {
-    pub(crate) scenario: Scenario,
     /// TCP over loopback, batched by io_uring.
-    pub(crate) io_uring_us: Spread,
+    pub(crate) io_uring_us: f64,
     /// TCP over loopback, a system call each.
-    pub(crate) system_calls_us: Spread,
+    pub(crate) system_calls_us: f64,
     /// AF_UNIX, a system call each.
-    pub(crate) unix_us: Spread,
+    pub(crate) unix_us: f64,
     /// The whole exchange with an echo in the kernel (BPF), wall-clock time: the client's two calls, and on
     /// the same CPU the kernel's worker, whose time is nobody's. None if bpf(2) gave EPERM.
-    pub(crate) kernel_echo_us: Option<Spread>,
+    pub(crate) kernel_echo_us: Option<f64>,
 }
 
 impl Floor {
-    /// Measures it on the first of the server's CPUs, for those of the scenarios that are echoes.
-    pub(crate) fn measure(plan: &Plan) -> anyhow::Result<Self> {
-        let cpu = plan.setup.server_cores.iter().next().context("no server core")?;
-        // A thread of its own: the runner's stays where it was.
-        let measure = || {
-            tune::affinity::pin(cpu).with_context(|| format!("pin a thread to CPU {cpu}"))?;
+    /// Measures it on a CPU.
+    pub(crate) fn measure(cpu: Cpu) -> anyhow::Result<Self> {
+        on_cpu(cpu, || {
             let mut ring = Ring::new()?;
-            let null_system_call_us = cost(cpu_time, || {
+            let null_system_call_us = cost(SAMPLES, cpu_time, || {
                 let _ = rustix::process::getppid();
                 Ok(1)
             })?;
-            let io_uring_nop_us = cost(cpu_time, || ring.nops(NOPS).map(|()| NOPS.into()))?;
-            let halves = plan.scenarios.iter().filter_map(|&scenario| half(&mut ring, scenario).transpose());
-            let halves = halves.collect::<anyhow::Result<_>>()?;
-            Ok(Self { cpu, null_system_call_us, io_uring_nop_us, halves })
-        };
-        let thread = std::thread::scope(|scope| scope.spawn(measure).join());
-        thread.map_err(|_| anyhow::anyhow!("the thread that measures the floor panicked"))?
+            let io_uring_nop_us = cost(SAMPLES, cpu_time, || ring.nops(NOPS).map(|()| NOPS.into()))?;
+            Ok(Self { cpu, null_system_call_us, io_uring_nop_us })
+        })
     }
 
-    /// What stands above the table.
-    pub(crate) fn title(&self) -> String {
+    /// What stands above the table; `denied`: that the kernel's echo was.
+    pub(crate) fn title(&self, denied: bool) -> String {
         let [null, nop] =
             [&self.null_system_call_us, &self.io_uring_nop_us].map(|cost| table::spread(Some(cost), 3));
-        let denied = self.halves.iter().any(|half| half.kernel_echo_us.is_none());
         let denied = if denied { "; kernel echo: EPERM: needs CAP_BPF and CAP_NET_ADMIN" } else { "" };
         format!(
-            "floor on CPU {}: half of an exchange in us, and of the io_uring floor what each contender \
-             reaches in %; a null system call {null} us, an io_uring NOP {nop} us{denied}",
+            "floor on CPU {}, in each round: half of an exchange in us, and of the io_uring floor what each \
+             contender reaches in %; a null system call {null} us, an io_uring NOP {nop} us{denied}",
             self.cpu
         )
     }
+}
 
-    /// Header, and a row for each scenario: the floors, and each contender as a per cent of that of io_uring.
-    pub(crate) fn table(&self, names: &[String], lines: &[Line]) -> Vec<Vec<String>> {
-        let header =
-            ["", "io_uring", "system calls", "AF_UNIX", "whole, kernel echo"].map(str::to_owned).into_iter();
-        let mut table = vec![header.chain(names.iter().map(|name| format!("{name} %"))).collect::<Vec<_>>()];
-        for half in &self.halves {
-            let scenario = half.scenario.to_string();
-            let Some(line) = lines.iter().find(|line| line.scenario == scenario) else { continue };
-            let floors = [&half.io_uring_us, &half.system_calls_us, &half.unix_us];
-            let floors = floors.into_iter().map(Some).chain([half.kernel_echo_us.as_ref()]);
-            let floors = floors.map(|floor| table::spread(floor, 2));
-            let percent = |name: &String| {
-                let share = line.median(name).map(|median| 100.0 * half.io_uring_us.median / median);
-                share.map_or("-".to_owned(), |share| format!("{share:.0}"))
-            };
-            table.push([scenario].into_iter().chain(floors).chain(names.iter().map(percent)).collect());
+impl Half {
+    /// Measures it on a CPU, as in the scenario; none if that is no echo, or too large.
+    pub(crate) fn measure(cpu: Cpu, scenario: Scenario) -> anyhow::Result<Option<Self>> {
+        match scenario {
+            Scenario::Echo { size, connections, depth: 1, .. } if size <= LARGEST => {
+                on_cpu(cpu, || Self::of(size as usize, connections)).map(Some)
+            }
+            _ => Ok(None),
         }
-        table
+    }
+
+    fn of(size: usize, connections: u32) -> anyhow::Result<Self> {
+        let median = |spread: Spread| spread.median;
+        let (mut ring, mut tcp) = (Ring::new()?, Pairs::tcp(connections as usize, size)?);
+        let io_uring = cost(SAMPLES_OF_ROUND, cpu_time, || {
+            tcp.turn();
+            ring.exchange(&tcp.from, &tcp.to, &mut tcp.buffer).map(|()| connections.into())
+        });
+        let io_uring_us = io_uring.map(median)?;
+        let system_calls = cost(SAMPLES_OF_ROUND, cpu_time, || tcp.exchange().map(|()| connections.into()));
+        let system_calls_us = system_calls.map(median)?;
+        let mut unix = Pairs::unix(connections as usize, size)?;
+        let unix = cost(SAMPLES_OF_ROUND, cpu_time, || unix.exchange().map(|()| connections.into()));
+        let unix_us = unix.map(median)?;
+        let kernel_echo_us = match Clients::new(connections, size) {
+            Ok(mut clients) => {
+                let exchange = || clients.exchange().map(|()| connections.into());
+                Some(cost(SAMPLES_OF_ROUND, wall_time, exchange).map(median)?)
+            }
+            Err(error) if may_not(&error) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Self { io_uring_us, system_calls_us, unix_us, kernel_echo_us })
     }
 }
 
-/// Half of an exchange as in the scenario; none if that is no echo, or too large.
-fn half(ring: &mut Ring, scenario: Scenario) -> anyhow::Result<Option<Half>> {
-    let Scenario::Echo { size, connections, depth: 1, .. } = scenario else { return Ok(None) };
-    if size > LARGEST {
-        return Ok(None);
-    }
-    let (size, count) = (size as usize, connections as usize);
-    let mut tcp = Pairs::tcp(count, size)?;
-    let io_uring_us = cost(cpu_time, || {
-        tcp.turn();
-        ring.exchange(&tcp.from, &tcp.to, &mut tcp.buffer).map(|()| connections.into())
-    })?;
-    let system_calls_us = cost(cpu_time, || tcp.exchange().map(|()| connections.into()))?;
-    let mut unix = Pairs::unix(count, size)?;
-    let unix_us = cost(cpu_time, || unix.exchange().map(|()| connections.into()))?;
-    let kernel_echo_us = match Clients::new(connections, size) {
-        Ok(mut clients) => Some(cost(wall_time, || clients.exchange().map(|()| connections.into()))?),
-        Err(error) if may_not(&error) => None,
-        Err(error) => return Err(error),
+/// Runs it on a thread of its own on a CPU: the runner's stays where it was.
+fn on_cpu<T: Send>(cpu: Cpu, work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+    let pinned = || {
+        tune::affinity::pin(cpu).with_context(|| format!("pin a thread to CPU {cpu}"))?;
+        work()
     };
-    Ok(Some(Half { scenario, io_uring_us, system_calls_us, unix_us, kernel_echo_us }))
+    let thread = std::thread::scope(|scope| scope.spawn(pinned).join());
+    thread.map_err(|_| anyhow::anyhow!("the thread that measures the floor panicked"))?
 }
 
 /// Whether it failed for want of a privilege.
@@ -158,18 +150,23 @@ fn may_not(error: &anyhow::Error) -> bool {
 }
 
 /// Time per operation, of batches that say how many operations they were. The first sample warms up.
-fn cost(clock: fn() -> Duration, mut batch: impl FnMut() -> anyhow::Result<u64>) -> anyhow::Result<Spread> {
-    let mut samples = Vec::new();
-    for _ in 0..=SAMPLES {
+fn cost(
+    samples: usize,
+    clock: fn() -> Duration,
+    mut batch: impl FnMut() -> anyhow::Result<u64>,
+) -> anyhow::Result<Spread> {
+    let mut costs = Vec::new();
+    for _ in 0..=samples {
         let (start, mut operations) = (clock(), 0);
         while clock() - start < SAMPLE {
-            for _ in 0..BATCHES {
+            let look = operations + UNLOOKED;
+            while operations < look {
                 operations += batch()?;
             }
         }
-        samples.push((clock() - start).as_secs_f64() * 1e6 / operations as f64);
+        costs.push((clock() - start).as_secs_f64() * 1e6 / operations as f64);
     }
-    Spread::of(samples.into_iter().skip(1)).context("no sample")
+    Spread::of(costs.into_iter().skip(1)).context("no sample")
 }
 
 /// Time that has passed.
