@@ -61,7 +61,10 @@ impl<K: Kernel> Worker<'_, K> {
                     self.list(id);
                 }
             }
-            Token::Unsent(id) => self.take_unsent(id, completion.result),
+            Token::Unsent(id) => {
+                self.take_unsent(id, completion.result);
+                self.list(id);
+            }
             Token::Close(id) => self.connections.closed(id),
             Token::HandOver { number, member } => self.came_back(number, member),
             Token::TakeOver => {
@@ -130,9 +133,8 @@ impl<K: Kernel> Worker<'_, K> {
         if let Some(group) = connection.starves_for() {
             // To wait for the large one is the rule.
             self.counters.starved.add(u64::from(group == Group::Small));
-            self.starved[group as usize].push_back(id);
-        }
-        if end == ReceiveEnd::Failed {
+            self.connections.queue_up(&mut self.starved[group as usize], id);
+        } else if end == ReceiveEnd::Failed {
             self.counters.reset.add(1);
             connection.abort(self.memory);
         }
