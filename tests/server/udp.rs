@@ -15,7 +15,7 @@ use rustix::process::Signal;
 
 use crate::common::report::{Counts, Report};
 use crate::common::server::Ended;
-use crate::common::{Launch, Server, WATCH, cpus, holds_for_a_while, skipped, sockets, wait_until};
+use crate::common::{Launch, Server, cpus, skipped, sockets, wait_until};
 
 /// Memory for datagrams that a socket of the server has where `net.core.rmem_max` is as the kernel sets it.
 const QUEUE: u64 = 2 * 212_992;
@@ -110,8 +110,7 @@ fn a_pool_of_one_buffer_is_enough() {
         (0..20).for_each(|i| client.send(i * 50));
         client.receive_all();
     }
-    let before = server.cpu_time();
-    holds_for_a_while("an idle server sleeps", || server.cpu_time() < before + WATCH / 4);
+    server.wait_until_it_sleeps();
     let report = server.stop();
     assert!(report.total.starved > 0, "it never was without a buffer: {report:?}");
     assert_echoed(&report, 400, client.sent);

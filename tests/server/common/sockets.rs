@@ -35,7 +35,8 @@ pub(crate) fn held(port: u16) -> usize {
     held.map(|row| row.inode).collect::<HashSet<_>>().len()
 }
 
-/// Bytes that the server has sent to its clients and that these have not acknowledged.
+/// Bytes that were sent from `port`, of the server or of a client, and that the other end has not
+/// acknowledged.
 pub(crate) fn unacknowledged(port: u16) -> u32 {
     rows().iter().filter(|row| row.local_port == port && is_held(row)).map(|row| row.tx_queue).sum()
 }
