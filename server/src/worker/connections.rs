@@ -159,7 +159,8 @@ mod tests {
         );
     }
 
-    /// No receive is armed on one that waits, so that it may go and its slot be used again while it is queued.
+    /// No receive is armed on one that waits, so that it may go and its slot be used again while it is
+    /// queued.
     #[test]
     fn a_queue_of_connections_that_wait_never_grows() {
         let mut connections = Connections::new(2, 0).unwrap();
