@@ -57,7 +57,8 @@ fn with_single_the_connection_limit_holds_for_every_core() {
 #[test]
 fn with_single_a_drain_loses_nobody() {
     for _ in 0..10 {
-        let Some((server, ..)) = two_cores(&["--accept", "single"]) else { return skipped("needs 2 CPUs") };
+        let options = ["--accept", "single", "--drain-timeout", "600s"];
+        let Some((server, ..)) = two_cores(&options) else { return skipped("needs 2 CPUs") };
         server.freeze();
         let mut clients: Vec<Client> = (0..300).map(|_| Client::connect(server.address)).collect();
         clients.iter_mut().for_each(|client| client.send(100));

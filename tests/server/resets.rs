@@ -10,6 +10,9 @@ use crate::echo::MORE_THAN_FITS;
 
 /// What must be true after any storm: a new client is served, nothing is open, no descriptor is left over,
 /// and the log is as short as before.
+///
+/// A reset from another CPU may overtake the handshake's last ACK: then there never was a connection, and the
+/// kernel counts a drop at the listener (`tcp_check_req()`, `tcp_v4_rcv()`).
 fn assert_unharmed(server: Server, descriptors: usize, accepted: u64) {
     let mut client = Client::connect(server.address);
     client.echo(100_000);
@@ -21,7 +24,10 @@ fn assert_unharmed(server: Server, descriptors: usize, accepted: u64) {
     assert_eq!(server.stderr().len(), 1, "resets are not errors: {:?}", server.stderr());
     let report = server.stop();
     report.assert_sums();
-    assert_eq!((report.total.accepted, report.total.open), (accepted + 1, 0), "accepted, open: {report:?}");
+    let total = &report.total;
+    let least = (accepted + 1).saturating_sub(total.listen_drops);
+    assert!((least..=accepted + 1).contains(&total.accepted), "accepted: {report:?}");
+    assert_eq!(total.open, 0, "{report:?}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::common::client::{CHUNK, fill_all};
 use crate::common::pattern::Numbers;
-use crate::common::{Client, Server, WATCH, holds_for_a_while, proc};
+use crate::common::{Client, Server, holds_for_a_while, proc};
 use crate::echo::MORE_THAN_FITS;
 
 const MIB_IN_KIB: u64 = 1024;
@@ -15,12 +15,10 @@ fn a_reader_that_stops_stops_being_read_from_and_later_gets_every_byte() {
     let before = proc::resident_kib(server.pid());
 
     let sent = stalled.fill(MORE_THAN_FITS);
-    let spent = server.cpu_time();
     holds_for_a_while("a stalled connection costs no memory", || {
         proc::resident_kib(server.pid()) < before + 32 * MIB_IN_KIB
     });
-    let spent = server.cpu_time() - spent;
-    assert!(spent < WATCH / 5, "{spent:?} of CPU time in {WATCH:?} while nothing could move");
+    server.wait_until_it_sleeps();
 
     let others = serve_healthy_clients(&server, 10);
     stalled.receive_all();

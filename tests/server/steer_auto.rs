@@ -102,7 +102,7 @@ fn a_draining_server_refuses_new_connections_though_it_was_watching() {
     let Some((first, second)) = cpus::two() else { return skipped("needs 2 CPUs") };
     let server = start(first, second);
     let mut busy = Client::connect(server.address);
-    busy.fill(MORE_THAN_FITS);
+    busy.fill_the_server(MORE_THAN_FITS);
     assert!(watches(&server));
     server.signal(Signal::TERM);
     wait_until("connections refused", || {

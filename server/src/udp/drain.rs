@@ -50,8 +50,7 @@ impl Worker<'_> {
 
     /// True when the drain is over and what was received is answered.
     pub(super) fn is_done(&self) -> bool {
-        let Some(drain) = &self.drain else { return false };
-        let stop = self.control.phase() == Phase::Stop;
-        drain.is_over && (stop || !self.sends.are_queued() && !self.sends.are_sending())
+        let is_over = self.drain.as_ref().is_some_and(|drain| drain.is_over);
+        is_over && !self.sends.are_queued() && !self.sends.are_sending()
     }
 }

@@ -24,18 +24,15 @@ impl<K: Kernel> Worker<'_, K> {
         self.ask_to_accept();
         self.hand_over();
         self.feed_starved();
-        let mut listed = std::mem::take(&mut self.listed);
+        // Nobody is listed while being asked.
         let mut asked = 0;
-        while asked < listed.len() && self.kernel.room() >= MOST_STEPS {
-            if let Some(id) = self.connections.unlisted(listed[asked]) {
+        while asked < self.listed.len() && self.kernel.room() >= MOST_STEPS {
+            if let Some(id) = self.connections.unlisted(self.listed[asked]) {
                 self.ask_for(id);
             }
             asked += 1;
         }
-        listed.drain(..asked);
-        // Nobody is listed while being asked but through `starved`, and those come back with a completion.
-        listed.append(&mut self.listed);
-        self.listed = listed;
+        self.listed.drain(..asked);
         let pool = self.memory.pool();
         // Copying for peers that do not read has freed buffers meanwhile. With none free, the completion of
         // what has them wakes the worker up.

@@ -60,7 +60,10 @@ impl<K: Kernel> Worker<'_, K> {
                     self.list(id);
                 }
             }
-            Token::Unsent(id) => self.take_unsent(id, completion.result),
+            Token::Unsent(id) => {
+                self.take_unsent(id, completion.result);
+                self.list(id);
+            }
             Token::Install(id) => self.take_alias(id, completion.result),
             Token::Close(id) => self.connections.closed(id),
             Token::HandOver { number, member } => self.came_back(number, member),
@@ -117,9 +120,8 @@ impl<K: Kernel> Worker<'_, K> {
         connection.receive_ended(end);
         if connection.starves() {
             self.counters.starved.add(1);
-            self.starved.push_back(id);
-        }
-        if end == ReceiveEnd::Failed {
+            self.connections.queue_up(&mut self.starved, id);
+        } else if end == ReceiveEnd::Failed {
             self.counters.reset.add(1);
             connection.abort(self.memory);
         }

@@ -1,6 +1,6 @@
 //! The worker's connections by slot, with the generation that tells a slot's connections apart. Pure.
 
-use std::collections::TryReserveError;
+use std::collections::{TryReserveError, VecDeque};
 
 use super::connection::Connection;
 use super::token::{ConnectionId, Descriptor, Slot};
@@ -22,14 +22,14 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// A table for `capacity` connections.
+    /// A table for `capacity` connections, and memory for `reserve` more.
     ///
     /// # Errors
     /// If there is no memory for it.
-    pub(crate) fn new(capacity: u32) -> Result<Self, TryReserveError> {
-        let capacity = capacity as usize;
+    pub(crate) fn new(capacity: u32, reserve: u32) -> Result<Self, TryReserveError> {
+        let most = (capacity + reserve) as usize;
         // Untouched memory costs nothing; growing on the way would stop the worker to move it.
-        Ok(Self { entries: list(capacity)?, free: list(capacity)?, capacity })
+        Ok(Self { entries: list(most)?, free: list(most)?, capacity: capacity as usize })
     }
 
     /// A connection with this descriptor was accepted. It gets a slot even beyond the capacity, which the
@@ -79,6 +79,15 @@ impl Connections {
         self.free.push(id.slot);
     }
 
+    /// Puts a connection that waits for a buffer at the end of a queue, which has room for twice as many as
+    /// there may be: where it is full, half of it or more are gone, and are taken out.
+    pub(crate) fn queue_up(&mut self, queue: &mut VecDeque<ConnectionId>, id: ConnectionId) {
+        if queue.len() == queue.capacity() {
+            queue.retain(|&id| self.get(id).is_some());
+        }
+        queue.push_back(id);
+    }
+
     /// Number of connections.
     pub(crate) fn open_count(&self) -> usize {
         self.entries.len() - self.free.len()
@@ -89,12 +98,25 @@ impl Connections {
         self.capacity.saturating_sub(self.open_count())
     }
 
+    /// How many there may be before the lists grow.
+    #[cfg(test)]
+    pub(super) fn rooms(&self) -> [usize; 2] {
+        [self.entries.capacity(), self.free.capacity()]
+    }
+
     /// All connections.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (ConnectionId, &mut Connection)> {
         (0..)
             .zip(&mut self.entries)
             .filter(|(_, entry)| !entry.connection.is_free())
             .map(|(slot, entry)| (ConnectionId { slot, generation: entry.generation }, &mut entry.connection))
+    }
+}
+
+/// Notes in the worker's list that the connection of this slot is to be asked for its next steps.
+pub(super) fn note(listed: &mut Vec<Slot>, slot: Slot, connection: &mut Connection) {
+    if !std::mem::replace(&mut connection.listed, true) {
+        listed.push(slot);
     }
 }
 
@@ -122,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_slot_used_again_has_another_identity() {
-        let mut connections = Connections::new(4).unwrap();
+        let mut connections = Connections::new(4, 0).unwrap();
         let first = connections.open(Descriptor::Direct(7));
         assert_eq!((connections.open_count(), connections.free_count()), (1, 3));
         close(&mut connections, first);
@@ -137,9 +159,25 @@ mod tests {
         );
     }
 
+    /// No receive is armed on one that waits, so that it may go and its slot be used again while it is
+    /// queued.
+    #[test]
+    fn a_queue_of_connections_that_wait_never_grows() {
+        let mut connections = Connections::new(2, 0).unwrap();
+        let mut queue = VecDeque::from(list(4).unwrap());
+        let waiting = connections.open(Descriptor::Plain(1));
+        connections.queue_up(&mut queue, waiting);
+        for number in 2..100 {
+            let gone = connections.open(Descriptor::Plain(number));
+            connections.queue_up(&mut queue, gone);
+            close(&mut connections, gone);
+        }
+        assert_eq!((queue.capacity(), queue.front()), (4, Some(&waiting)));
+    }
+
     #[test]
     fn a_connection_beyond_the_capacity_is_kept() {
-        let mut connections = Connections::new(1).unwrap();
+        let mut connections = Connections::new(1, 1).unwrap();
         let first = connections.open(Descriptor::Plain(1));
         let second = connections.open(Descriptor::Plain(2));
         assert_eq!((connections.open_count(), connections.free_count()), (2, 0));

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::Worker;
 use super::connection::Connection;
+use super::connections::note;
 use super::kernel::Kernel;
 use super::ring::COMPLETIONS;
 use super::token::ConnectionId;
@@ -100,9 +101,7 @@ impl<K: Kernel> Worker<'_, K> {
             } else {
                 continue;
             }
-            if !std::mem::replace(&mut connection.listed, true) {
-                self.listed.push(id.slot);
-            }
+            note(&mut self.listed, id.slot, connection);
         }
     }
 
@@ -117,7 +116,6 @@ impl<K: Kernel> Worker<'_, K> {
         if connection.is_lingering() && unsent == 0 {
             connection.abort(self.memory);
         }
-        self.list(id);
     }
 
     /// True once the drain timeout has passed or a second signal came: what was busy then has been counted.

@@ -46,7 +46,7 @@ use accepting::Listening;
 pub(crate) use accepting::reserve;
 pub(crate) use buffers::MAX_BUFFERS;
 use buffers::Pages;
-use connections::{Connections, list};
+use connections::{Connections, list, note};
 pub(crate) use crew::Crew;
 use drain::Drain;
 pub use error::WorkerError;
@@ -170,17 +170,18 @@ impl<'r, K: Kernel> Worker<'r, K> {
         wake: &'r OwnedFd,
         counters: &'r LiveCounters,
     ) -> Result<Self, WorkerError> {
-        let most = settings.max_connections as usize;
+        let beyond = reserve(settings.config.overload, listeners.len());
+        let most = (settings.max_connections + beyond) as usize;
         let idle = settings.config.idle_timeout.map(|timeout| Idle::new(timeout, kernel.now()));
         // Untouched memory costs nothing, and the lists never grow.
-        let handed = if settings.crew.is_some() { most } else { 0 };
+        let handed = settings.crew.as_ref().map_or(0, |(crew, _)| crew.room() + beyond as usize);
         Ok(Self {
             kernel,
             settings,
             mode: settings.config.mode,
             splices: settings.features.splice,
             memory,
-            connections: Connections::new(settings.max_connections)?,
+            connections: Connections::new(settings.max_connections, beyond)?,
             listeners: (0..).zip(listeners).map(|(i, fd)| Listening::new(i, fd, settings)).collect(),
             rest_until: None,
             full: false,
@@ -191,7 +192,7 @@ impl<'r, K: Kernel> Worker<'r, K> {
             wake,
             poll_wake: true,
             listed: list(most)?,
-            starved: list(most)?.into(),
+            starved: list(2 * most)?.into(),
             silent_sends: list(most)?,
             hurry: false,
             idle,
@@ -243,10 +244,8 @@ impl<'r, K: Kernel> Worker<'r, K> {
 
     /// Notes that a connection is to be asked for its next steps.
     fn list(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get(id)
-            && !std::mem::replace(&mut connection.listed, true)
-        {
-            self.listed.push(id.slot);
+        if let Some(connection) = self.connections.get(id) {
+            note(&mut self.listed, id.slot, connection);
         }
     }
 
@@ -284,9 +283,7 @@ impl<'r, K: Kernel> Worker<'r, K> {
             } else {
                 continue;
             }
-            if !std::mem::replace(&mut connection.listed, true) {
-                self.listed.push(id.slot);
-            }
+            note(&mut self.listed, id.slot, connection);
         }
     }
 

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::DEADLINE;
-use super::pattern;
+use super::{DEADLINE, pattern, sockets};
 
 /// Bytes written or read at a time.
 pub(crate) const CHUNK: usize = 64 * 1024;
@@ -152,6 +151,18 @@ impl Client {
     /// If `limit` bytes do not fill it.
     pub(crate) fn fill(&mut self, limit: u64) -> u64 {
         fill_all(std::slice::from_mut(self), CHUNK, limit);
+        self.sent
+    }
+
+    /// As [`Client::fill`]; then reads until the server's kernel has everything that was sent. What is still
+    /// in the client's comes as fast as the machine is, and a server that drains ends who has been quiet for
+    /// a while.
+    pub(crate) fn fill_the_server(&mut self, limit: u64) -> u64 {
+        self.fill(limit);
+        let port = self.stream.local_addr().expect("an address").port();
+        while sockets::unacknowledged(port) > 0 {
+            self.receive((self.sent - self.received).min(CHUNK as u64));
+        }
         self.sent
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use super::report::Report;
-use super::{DEADLINE, comes_true, proc, sockets, wait_until};
+use super::{DEADLINE, WATCH, comes_true, proc, sockets, wait_until};
 
 /// How to start a server. The defaults: any port of 127.0.0.1, the report as JSON.
 pub(crate) struct Launch {
@@ -237,6 +237,19 @@ impl Server {
     /// CPU time of all its threads.
     pub(crate) fn cpu_time(&self) -> Duration {
         proc::cpu_time(self.pid())
+    }
+
+    /// Waits until it uses less than a fifth of a CPU: it has done what it was to do, and sleeps.
+    ///
+    /// # Panics
+    /// If it never does: something keeps it busy though nothing is to be done.
+    pub(crate) fn wait_until_it_sleeps(&self) {
+        let sleeps = || {
+            let before = self.cpu_time();
+            std::thread::sleep(WATCH);
+            self.cpu_time() - before < WATCH / 5
+        };
+        assert!((0..30).any(|_| sleeps()), "it never sleeps, and nothing is to be done");
     }
 
     /// Waits until it holds no connection and none waits for it.

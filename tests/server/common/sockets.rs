@@ -1,4 +1,4 @@
-//! The server's sockets as the kernel sees them (`/proc/net/tcp`, proc_net_tcp(5)).
+//! The server's sockets as the kernel sees them (`/proc/net/tcp` and `udp`, proc_net_tcp(5)).
 //!
 //! The file is read in pieces: while other programs open and close sockets a row may be missed or come twice.
 //! So wait for a count, do not take the first one for true.
@@ -14,7 +14,7 @@ struct Row {
     state: u8,
     /// Of a connection: bytes sent that the other end has not acknowledged.
     tx_queue: u32,
-    /// Of a listener: connections that nobody has accepted yet.
+    /// Of a listener: connections that nobody has accepted yet. Of a UDP socket: memory of what waits there.
     rx_queue: u32,
     /// 0 when no process holds the socket: not yet accepted, or closed already.
     inode: u64,
@@ -35,7 +35,8 @@ pub(crate) fn held(port: u16) -> usize {
     held.map(|row| row.inode).collect::<HashSet<_>>().len()
 }
 
-/// Bytes that the server has sent to its clients and that these have not acknowledged.
+/// Bytes that were sent from `port`, of the server or of a client, and that the other end has not
+/// acknowledged.
 pub(crate) fn unacknowledged(port: u16) -> u32 {
     rows().iter().filter(|row| row.local_port == port && is_held(row)).map(|row| row.tx_queue).sum()
 }
@@ -51,13 +52,22 @@ pub(crate) fn waiting(port: u16) -> u32 {
     listeners.map(|row| row.rx_queue).sum()
 }
 
+/// True if no datagram waits in the UDP sockets of `port`.
+pub(crate) fn all_taken(port: u16) -> bool {
+    rows_of("/proc/net/udp").iter().all(|row| row.local_port != port || row.rx_queue == 0)
+}
+
 fn is_held(row: &Row) -> bool {
     row.state != LISTEN && row.inode != 0
 }
 
 fn rows() -> Vec<Row> {
-    let table = fs::read_to_string("/proc/net/tcp").expect("read /proc/net/tcp");
-    table.lines().skip(1).map(|line| row(line).unwrap_or_else(|| panic!("/proc/net/tcp: {line}"))).collect()
+    rows_of("/proc/net/tcp")
+}
+
+fn rows_of(path: &str) -> Vec<Row> {
+    let table = fs::read_to_string(path).unwrap_or_else(|error| panic!("read {path}: {error}"));
+    table.lines().skip(1).map(|line| row(line).unwrap_or_else(|| panic!("{path}: {line}"))).collect()
 }
 
 /// `sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode …`

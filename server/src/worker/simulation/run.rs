@@ -55,8 +55,9 @@ impl Case {
             let worker = Worker::new(&settings[index], kernel, memory, sockets, &control, &wake, counters);
             workers.push(Some(worker.expect("memory for a few connections")));
         }
-        let simulation =
-            Simulation { case: self, world: Rc::clone(&world), control: &control, workers, quiet: 0 };
+        let rooms = workers.iter().flatten().map(rooms).collect();
+        let (case, shared, control) = (self, Rc::clone(&world), &control);
+        let simulation = Simulation { case, world: shared, control, workers, rooms, quiet: 0 };
         let seen = simulation.run();
         let mut world = world.borrow_mut();
         check_end(&mut world, &memories);
@@ -98,6 +99,8 @@ struct Simulation<'c, 'r> {
     world: Rc<RefCell<World>>,
     control: &'c Control,
     workers: Vec<Option<Worker<'r, SimulatedKernel>>>,
+    /// What the lists of each had [room](rooms) for at the start.
+    rooms: Vec<Vec<usize>>,
     /// How often nothing happened any more.
     quiet: u32,
 }
@@ -120,7 +123,7 @@ impl Simulation<'_, '_> {
                     seen += finish(&worker.take().expect("it was there"));
                 } else if let Some(worker) = worker {
                     worker.turn().expect("no peer and no kernel makes a worker fail");
-                    check_turn(worker);
+                    check_turn(worker, &self.rooms[index]);
                 }
             }
             if self.workers.iter().all(Option::is_none) {
@@ -221,12 +224,25 @@ impl Simulation<'_, '_> {
     }
 }
 
-/// Panics if the worker's books are wrong.
-fn check_turn(worker: &mut Worker<'_, SimulatedKernel>) {
+/// How long each list of the worker's may become before it grows. One of several workers may have more
+/// connections than its limit, which another could not take: then only what waits to be handed over.
+fn rooms(worker: &Worker<'_, SimulatedKernel>) -> Vec<usize> {
+    let to_hand_over = worker.to_hand_over.capacity();
+    if worker.settings.crew.is_some() {
+        return vec![to_hand_over];
+    }
+    let [entries, free] = worker.connections.rooms();
+    let (starved, listed) = (worker.starved.capacity(), worker.listed.capacity());
+    vec![entries, free, starved, listed, worker.silent_sends.capacity(), to_hand_over]
+}
+
+/// Panics if the worker's books are wrong. `at_start`: what its lists had room for then.
+fn check_turn(worker: &mut Worker<'_, SimulatedKernel>, at_start: &[usize]) {
     let reserve = reserve(worker.settings.config.overload, worker.kernel.listeners.len());
     let most = (worker.settings.max_connections + reserve) as usize;
     let alone = worker.settings.crew.is_none();
     assert!(!alone || worker.connections.open_count() <= most, "more connections than may be");
+    assert_eq!(rooms(worker), at_start, "a list has grown");
     if worker.kernel.asleep.is_some() {
         let starves = !worker.starved.is_empty() && worker.memory.pool().free() > 0;
         assert!(!starves, "sleeps while clients wait for free buffers");
