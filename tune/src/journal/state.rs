@@ -259,6 +259,14 @@ impl State {
     }
 }
 
+impl Drop for State {
+    /// Also where a child that another thread has just forked still has the descriptor.
+    fn drop(&mut self) {
+        // Closing it is the other way; nothing is left to be told.
+        let _ = flock(&self.handle, FlockOperation::Unlock);
+    }
+}
+
 /// The cookie of the network namespace, 0 in a captured tree.
 fn netns(files: &KernelFiles) -> Result<u64, JournalError> {
     if !files.is_live() {

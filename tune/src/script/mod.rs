@@ -26,9 +26,10 @@ const FUNCTIONS: &str = concat!(
 );
 
 /// The programs that they call, besides those of some settings, as the head names them.
-const TOOLS: [&str; 13] = [
+const TOOLS: [&str; 16] = [
     "awk",
     "cat",
+    "flock",
     "grep",
     "id",
     "ip (else a foreign /sys is not noticed)",
@@ -38,7 +39,9 @@ const TOOLS: [&str; 13] = [
     "rm",
     "sed",
     "sh",
+    "sleep",
     "sort",
+    "tee",
     "tr",
 ];
 
@@ -169,8 +172,8 @@ fn push_keep(text: &mut String, host: &Host, setting: &Setting) {
             Some(name) => writeln!(text, "    keep {path} {irq} {}", quoted(name)),
             None => return,
         },
-        // Another thread polls when the queues have been made anew.
-        Setting::NapiThread(..) => return,
+        // Another thread polls when the queues have been made anew; `set_to` knows of a table that it gives back.
+        Setting::NapiThread(..) | Setting::Ethtool(..) => return,
         _ => writeln!(text, "    keep {path}"),
     };
 }
