@@ -187,7 +187,8 @@ fn channels_of_a_veth_stay_when_a_sysctl_fails() {
     assert_eq!(veth.values(), before);
 }
 
-/// The first write takes away what the host is read from: what was written before that is said, and comes back.
+/// The first write takes away what the host is read from: what was written before that is said, and comes
+/// back.
 #[test]
 fn a_host_that_cannot_be_read_any_more_ends_it_and_what_was_set_is_said() {
     let tree = copy_of("virtio-2cpu");

@@ -274,3 +274,21 @@ fn netns(files: &KernelFiles) -> Result<u64, JournalError> {
     }
     netns::cookie().map_err(|error| JournalError::Namespace(describe(&error)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As a child has it that another thread forks and that has not begun its program yet.
+    #[test]
+    fn the_lock_ends_with_the_state_whoever_has_a_copy_of_its_descriptor() {
+        let (root, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let files = KernelFiles::open(root.path()).unwrap();
+        let state = State::open(place.path(), &files).unwrap();
+        let copy = state.handle.try_clone().unwrap();
+        assert!(matches!(State::open(place.path(), &files), Err(JournalError::Locked(_))));
+        drop(state);
+        assert!(State::open(place.path(), &files).is_ok());
+        drop(copy);
+    }
+}

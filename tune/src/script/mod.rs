@@ -107,7 +107,11 @@ impl Script {
             "#\n# Run it as root: {}sh FILE. It refuses where the interface is not the one it was made for.\n\
              # Everything is looked at before the first write, each value is read back after it, and a\n\
              # failure undoes what was written; at its end it says how to undo it later, with what earlier\n\
-             # runs wrote and nobody undid. A second run has nothing to do.\n\
+             # runs wrote and nobody undid. A second run has nothing to do. It runs beside no other one and \
+             no\n\
+             # tune (a lock on /run/corelocal), and knows nothing of tune's journal: of an apply and a \
+             script\n\
+             # undo the later one first.\n\
              # It needs {}.\n\
              # TUNE_ROOT=DIRECTORY takes /proc, /sys and /run from below a directory, to try it.\n",
             comment(&origin.inside),
@@ -172,7 +176,8 @@ fn push_keep(text: &mut String, host: &Host, setting: &Setting) {
             Some(name) => writeln!(text, "    keep {path} {irq} {}", quoted(name)),
             None => return,
         },
-        // Another thread polls when the queues have been made anew; `set_to` knows of a table that it gives back.
+        // Another thread polls when the queues have been made anew; `set_to` knows of a table that it gives
+        // back.
         Setting::NapiThread(..) | Setting::Ethtool(..) => return,
         _ => writeln!(text, "    keep {path}"),
     };
