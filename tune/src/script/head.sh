@@ -92,7 +92,10 @@ lock() {
 
 # quote TEXT: the text as one word of a shell.
 quote() {
-    printf '%s\n' "$1" | sed "s/'/'\\\\''/g; 1s/^/'/; \$s/\$/'/"
+    case $1 in
+        *"'"*) printf '%s\n' "$1" | sed "s/'/'\\\\''/g; 1s/^/'/; \$s/\$/'/" ;;
+        *) printf "'%s'\n" "$1" ;;
+    esac
 }
 
 # needs TOOL: it is there. That of this machine would change this machine, and nothing below TUNE_ROOT.

@@ -37,7 +37,9 @@ rounds_to() {
 # holds FORM PATH VALUE: true if it holds the value.
 holds() {
     text=$(found "$2" "$3") || return 1
-    if [ "$1" = rings ]; then
+    if [ "$text" = "$3" ]; then
+        return 0
+    elif [ "$1" = rings ]; then
         rounds_to "$3" "$text"
     else
         [ "$(canonical "$1" "$text")" = "$(canonical "$1" "$3")" ]
