@@ -93,6 +93,25 @@ fn what_a_driver_rounds_is_done_said_and_no_drift() {
     assert_eq!(captured(root.path()), everything());
 }
 
+/// The kernel refuses fewer channels for the sake of a table, which is then given back to it and filled anew.
+#[test]
+fn a_table_that_is_in_the_way_of_fewer_channels_is_in_the_journal() {
+    let root = host("ice", &everything());
+    let table = &everything()["rss"]["table"];
+    let profile =
+        profile_of("[channels]\ncount = 24\n[queues]\nirq = \"keep\"\nrps = \"keep\"\nxps = \"keep\"\n");
+    run(root.path(), ["apply", profile.path().to_str().unwrap()]).expect(0);
+    let mut ethtool = captured(root.path());
+    assert_eq!(ethtool["channels"]["combined"]["now"], 24);
+    for (index, entry) in ethtool["rss"]["table"].as_array_mut().unwrap().iter_mut().enumerate() {
+        *entry = json!(index % 24);
+    }
+    assert_ne!(&ethtool["rss"]["table"], table);
+    fs::write(root.path().join("corelocal/ethtool/eth0.json"), ethtool.to_string()).unwrap();
+    run(root.path(), ["restore"]).expect(0);
+    assert_eq!(captured(root.path()), everything());
+}
+
 #[test]
 fn show_has_what_ethtool_says() {
     let root = host("ice", &everything());

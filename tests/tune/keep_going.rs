@@ -186,3 +186,27 @@ fn channels_of_a_veth_stay_when_a_sysctl_fails() {
     veth.tune(&["restore"]).expect(0);
     assert_eq!(veth.values(), before);
 }
+
+/// The first write takes away what the host is read from: what was written before that is said, and comes
+/// back.
+#[test]
+fn a_host_that_cannot_be_read_any_more_ends_it_and_what_was_set_is_said() {
+    let tree = copy_of("virtio-2cpu");
+    let online = tree.path().join("sys/devices/system/cpu/online");
+    let (before, of_online) = (contents(tree.path()), fs::read_to_string(&online).unwrap());
+    let breaking = {
+        let online = online.clone();
+        move |file: &Path, value: &str| {
+            fs::write(&online, "?\n")?;
+            DirectWrite.write(file, value)
+        }
+    };
+    let files = KernelFiles::with_writer(tree.path(), breaking).unwrap();
+    let auto = Profile::parse(&fs::read_to_string(profile("auto.toml")).unwrap(), "profile").unwrap();
+    let error = apply_keeping_going(&files, &tree.path().join("run/corelocal"), &auto).unwrap_err();
+    assert!(error.to_string().ends_with("; 4 values were set before, and are kept"), "{error}");
+    assert!(matches!(&error, tune::Error::Apply(error) if error.needs_restore()), "{error}");
+    fs::write(online, of_online).unwrap();
+    run(tree.path(), ["restore"]).expect(0);
+    assert_same_values(&contents(tree.path()), &before);
+}

@@ -1,199 +1,16 @@
-//! `script` where ethtool has more than a veth does: a made-up one that does what ethtool and the kernel do
-//! with channels, rings, RSS, coalescing and features.
+//! `script` where ethtool has more than a veth does, by a made-up ethtool.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::Command;
 
-use common::script::{file_of, has, sh, shells, undo_file};
-use common::{Run, copy_of, run};
-use serde_json::{Value, json};
-
-/// As ethtool 6.1, but for the fields that it does not know, of an interface whose settings are the files of
-/// its directory.
-const ETHTOOL: &str = r#"#!/bin/sh
-set -eu
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
-cd "$(dirname "$0")/../state"
-flag=$1
-interface=$2
-shift 2
-case $flag in
-    -[A-Z])
-        echo "$flag $interface $*" >>log
-        if [ -e "refuse$flag" ]; then
-            cat "refuse$flag" >&2
-            # Of what it does with -N it says only in words that it failed.
-            [ "$flag" = -N ] && exit 0
-            exit 75
-        fi
-        ;;
-esac
-hold() {
-    while [ $# -gt 0 ]; do
-        echo "$2" >"$1"
-        shift 2
-    done
-}
-fill() { awk -v queues="$1" 'BEGIN { for (i = 0; i < 512; i++) printf "%d ", i % queues; print "" }' >table; }
-case $flag in
-    -l)
-        printf 'Channel parameters for %s:\nPre-set maximums:\nRX:\t\tn/a\nTX:\t\tn/a\n' "$interface"
-        printf 'Other:\t\t1\nCombined:\t96\nCurrent hardware settings:\nRX:\t\tn/a\nTX:\t\tn/a\n'
-        printf 'Other:\t\t1\nCombined:\t%s\n' "$(cat combined)"
-        ;;
-    -L)
-        # ethtool_check_max_channel()
-        most=$(tr ' ' '\n' <table | sort -n | tail -n 1)
-        if [ -e table-is-set ] && [ "$most" -ge "$2" ]; then
-            echo "netlink error: requested channel counts are too low for existing" \
-                "indirection table settings" >&2
-            echo "netlink error: Invalid argument" >&2
-            exit 1
-        fi
-        hold "$@"
-        [ -e table-is-set ] || fill "$2"
-        ;;
-    -g)
-        printf 'Ring parameters for %s:\nPre-set maximums:\nRX:\t\t4096\nRX Mini:\tn/a\n' "$interface"
-        printf 'TX:\t\t4096\nCurrent hardware settings:\nRX:\t\t%s\nRX Mini:\tn/a\n' "$(cat rx)"
-        printf 'RX Jumbo:\tn/a\nTX:\t\t%s\n' "$(cat tx)"
-        ;;
-    -G)
-        hold "$@"
-        [ "$(cat rx)" != 1000 ] || cat rx-of-1000 >rx
-        ;;
-    -x)
-        echo "RX flow hash indirection table for $interface with 48 RX ring(s):"
-        awk '{
-            for (i = 1; i <= NF; i++) {
-                if (i % 8 == 1) printf "%s%5d: ", (i > 1 ? "\n" : ""), i - 1
-                printf " %5d", $i
-            }
-            print ""
-        }' table
-        printf 'RSS hash key:\n6d:5a:56:da\nRSS hash function:\n    toeplitz: on\n'
-        ;;
-    -X)
-        touch table-is-set
-        case $1 in
-            default) rm table-is-set; fill "$(cat combined)" ;;
-            equal) fill "$2" ;;
-            *) echo "$@" | awk '{ for (i = 2; i <= NF; i++) while ($i-- > 0) printf "%d ", i - 2 }' >table ;;
-        esac
-        ;;
-    -n)
-        case $(cat "$2") in
-            *r*) echo "TCP over IPV4 flows - All matching flows discarded on RX"; exit 0 ;;
-        esac
-        echo "TCP over IPV4 flows use these fields for computing Hash flow key:"
-        [ -s "$2" ] || printf None
-        fold -w 1 "$2" | sed 's/m/L2DA/; s/^v/VLAN tag/; s/^t/L3 proto/; s/^s/IP SA/; s/^d/IP DA/
-            s/^f/L4 bytes 0 \& 1 [TCP\/UDP src port]/; s/^n/L4 bytes 2 \& 3 [TCP\/UDP dst port]/
-            s/^e/GTP TEID/; s/^l/IPv6 Flow Label/'
-        echo
-        ;;
-    -N) printf '%s' "$3" >"$2" ;;
-    -c)
-        printf 'Coalesce parameters for %s:\nAdaptive RX: %s  TX: n/a\n' "$interface" "$(cat adaptive-rx)"
-        printf 'rx-usecs: %s\nrx-usecs-irq: 7\n' "$(cat rx-usecs)"
-        ;;
-    -k) printf 'Features for %s:\nrx-checksumming: on\nntuple-filters: %s\n' "$interface" "$(cat ntuple)" ;;
-    *) hold "$@" ;;
-esac
-"#;
-
-/// An ice host, of which `channels` are combined, with that ethtool.
-fn ice(channels: u32) -> tempfile::TempDir {
-    let tree = copy_of("i40e-48cpu");
-    let device = tree.path().join("sys/devices/pci0000:ae/0000:ae:00.0/0000:af:00.0");
-    fs::remove_file(device.join("driver")).unwrap();
-    std::os::unix::fs::symlink("../../../../bus/pci/drivers/ice", device.join("driver")).unwrap();
-    let table: Vec<u32> = (0..512).map(|entry| entry / 256).collect();
-    let ethtool = json!({
-        "channels": { "other": { "now": 1, "max": 1 }, "combined": { "now": channels, "max": 96 } },
-        "rings": { "rx": { "now": 512, "max": 4096 }, "tx": { "now": 512, "max": 4096 } },
-        "rss": { "table": table },
-        "hash": { "tcp4": "sdfn" },
-        "coalesce": { "adaptive_rx": 1, "rx_usecs": 50 },
-        "features": { "rx-ntuple-filter": { "on": false, "fixed": false } }
-    });
-    fs::write(tree.path().join("corelocal/ethtool/eth0.json"), ethtool.to_string()).unwrap();
-    let interrupts = tree.path().join("proc/interrupts");
-    let text = fs::read_to_string(&interrupts).unwrap();
-    fs::write(&interrupts, text.replace(" i40e-eth0-", " ice-eth0-")).unwrap();
-    let (bin, state) = (tree.path().join("bin"), tree.path().join("state"));
-    fs::create_dir(&bin).unwrap();
-    fs::create_dir(&state).unwrap();
-    let program = file_of(&bin, "ethtool", ETHTOOL);
-    fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
-    let table: Vec<String> = table.iter().map(ToString::to_string).collect();
-    for (name, text) in [
-        ("combined", channels.to_string()),
-        ("rx", "512".into()),
-        ("tx", "512".into()),
-        ("table", table.join(" ")),
-        ("table-is-set", String::new()),
-        ("tcp4", "sdfn".into()),
-        ("adaptive-rx", "on".into()),
-        ("rx-usecs", "50".into()),
-        ("ntuple", "off".into()),
-        ("log", String::new()),
-    ] {
-        file_of(&state, name, &text);
-    }
-    tree
-}
-
-const ALL: &str = "irqbalance = \"coexist\"\n[channels]\n[rings]\nrx = 2048\n\
-                   [coalesce]\nadaptive_rx = false\nrx_usecs = 8\n[rss]\n[features]\nntuple = \"on\"\n\
-                   [queues]\nirq = \"keep\"\nrps = \"keep\"\nxps = \"keep\"\n";
-
-/// The script of a profile for a tree, and what it did there, by the last of the shells; what is run again is
-/// by the first.
-fn run_all(tree: &Path, profile: &str) -> (String, Run) {
-    let profile = file_of(tree, "profile.toml", profile);
-    let text = run(tree, ["script", profile.to_str().unwrap()]).expect(0).stdout;
-    let script = file_of(tree, "script.sh", &text);
-    (text, run_by(shells().last().unwrap(), tree, &script))
-}
-
-/// What the script, or what undoes it, does there.
-fn run_again(tree: &Path, file: &Path) -> Run {
-    run_by(shells()[0], tree, file)
-}
-
-fn run_by(shell: &[&str], tree: &Path, file: &Path) -> Run {
-    sh(shell, &tree.join("script.sh"), file).env("TUNE_ROOT", tree).output().unwrap().into()
-}
-
-fn hold(tree: &Path, name: &str, text: &str) {
-    file_of(&tree.join("state"), name, text);
-}
-
-fn held(tree: &Path, name: &str) -> String {
-    fs::read_to_string(tree.join("state").join(name)).unwrap().trim().to_owned()
-}
-
-/// Changes what was captured.
-fn capture(tree: &Path, change: impl FnOnce(&mut Value)) {
-    let file = tree.join("corelocal/ethtool/eth0.json");
-    let mut ethtool = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
-    change(&mut ethtool);
-    fs::write(&file, ethtool.to_string()).unwrap();
-}
-
-fn log(tree: &Path) -> Vec<String> {
-    let log = tree.join("state/log");
-    let lines = fs::read_to_string(&log).unwrap().lines().map(str::to_owned).collect();
-    fs::write(log, "").unwrap();
-    lines
-}
+use common::Run;
+use common::ethtool::{ALL, KEEP, capture, held, hold, ice, log, run_again, run_all};
+use common::script::{has, undo_file};
+use serde_json::json;
 
 #[test]
 fn each_setting_of_ethtool_is_set_read_back_and_put_back() {
@@ -254,9 +71,6 @@ fn what_the_driver_does_not_support_is_skipped_unless_it_is_required_and_any_oth
         assert_eq!(held(tree.path(), "combined"), if code == 1 { "47" } else { "48" });
     }
 }
-
-/// Of what is left of a profile that keeps the queues as they are.
-const KEEP: &str = "irqbalance = \"coexist\"\n[queues]\nirq = \"keep\"\nrps = \"keep\"\nxps = \"keep\"\n";
 
 /// The driver has asked for its interrupts anew, and their numbers may have gone to others.
 #[test]
@@ -353,17 +167,27 @@ fn a_table_over_all_channels_is_given_back_where_those_become_fewer_and_any_othe
     let by_weight: Vec<u32> = (0..512).map(|entry| entry * 48 / 512).collect();
     let without_first: Vec<u32> = (0..512).map(|entry| entry % 47 + 1).collect();
     let uneven: Vec<u32> = (0..512).map(|entry| if entry < 500 { entry % 48 } else { 0 }).collect();
-    for (table, is_even) in [(even, true), (by_weight, true), (uneven, false), (without_first, false)] {
+    // ethtool has no arguments to make it again.
+    let backwards: Vec<u32> = by_weight.iter().rev().copied().collect();
+    let made_again = format!("-X eth0 weight {}", ["11 11 10"; 16].join(" "));
+    for (table, way_back) in [
+        (even, Some(vec!["-L eth0 combined 48"])),
+        (by_weight, Some(vec!["-L eth0 combined 48", &made_again])),
+        (uneven, None),
+        (without_first, None),
+        (backwards, None),
+    ] {
         let tree = ice(48);
         let text: Vec<String> = table.iter().map(ToString::to_string).collect();
         hold(tree.path(), "table", &text.join(" "));
         capture(tree.path(), |ethtool| ethtool["rss"]["table"] = json!(table));
-        let done = run_all(tree.path(), &profile).1.expect(if is_even { 2 } else { 1 });
+        let done = run_all(tree.path(), &profile).1.expect(if way_back.is_some() { 2 } else { 1 });
         let set = ["-L eth0 combined 24", "-X eth0 default", "-L eth0 combined 24"];
-        assert_eq!(log(tree.path()), set[..if is_even { 3 } else { 1 }]);
-        if is_even {
+        assert_eq!(log(tree.path()), set[..if way_back.is_some() { 3 } else { 1 }]);
+        if let Some(way_back) = way_back {
             run_again(tree.path(), &undo_file(&done)).expect(0);
-            assert_eq!(log(tree.path()), ["-L eth0 combined 48"]);
+            assert_eq!(log(tree.path()), way_back);
+            assert_eq!(held(tree.path(), "table"), text.join(" "));
         } else {
             let said = "Invalid argument; \"ethtool -X eth0 default\" takes that table back\n";
             assert!(done.stderr.contains(said), "{}", done.stderr);

@@ -13,10 +13,10 @@ case $package in
     server) tests=(black_box) copied=() ;;
     tune)
         tests=(apply attack capture channels check cli ethtool faults irqbalance irqbalance_real keep_going killed
-            known_faults named_netns nothing_to_do power restore script script_tools script_veth stacked
-            threaded_napi veth watch)
+            known_faults named_netns nothing_to_do power restore script script_tools script_trouble script_veth
+            stacked threaded_napi veth watch)
         copied=(profiles tests/hosts tests/tune)
-        export VM_PROGRAMS="irqbalance setpriv socat strace ${VM_PROGRAMS:-}"
+        export VM_PROGRAMS="flock irqbalance setpriv socat strace ${VM_PROGRAMS:-}"
         ;;
     *) echo "integration.sh: VM_PACKAGE is $package; server and tune can be" >&2 && exit 2 ;;
 esac

@@ -15,7 +15,7 @@ use crate::restore::{Restored, SetError, follow, set};
 use crate::setting::{Change, Setting, Value};
 use crate::setting_io;
 
-/// Why a profile was not applied. In every case but [`Undo::is_complete`] being false, nothing has changed.
+/// Why a profile was not applied. Unless it says so ([`ApplyError::needs_restore`]), nothing has changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// A file or a value is not possible; nothing was written.
@@ -40,13 +40,25 @@ pub enum ApplyError {
         /// What became of the values that were written before.
         undo: Undo,
     },
+    /// Where the rest is to be kept: the host cannot be read or planned any more.
+    #[error("{cause}; {written} values were set before, and are kept")]
+    CutShort {
+        /// The failure.
+        cause: String,
+        /// How many.
+        written: usize,
+    },
 }
 
 impl ApplyError {
     /// True if some of the apply is left, and the journal with it: what a restore is for.
     #[must_use]
     pub fn needs_restore(&self) -> bool {
-        matches!(self, Self::Undone { undo, .. } if !undo.is_complete())
+        match self {
+            Self::Undone { undo, .. } => !undo.is_complete(),
+            Self::CutShort { .. } => true,
+            _ => false,
+        }
     }
 }
 

@@ -25,7 +25,8 @@ const ROUNDS: usize = 6;
 /// [`Applied::failed`], and all else is kept. Its old values are in the journal all the same.
 ///
 /// # Errors
-/// If the host cannot be read or planned, or the journal not be written: then nothing was.
+/// If the host cannot be read or planned, or the journal not be written: then nothing was, or what was is
+/// kept, and said.
 pub fn apply_keeping_going(
     files: &KernelFiles,
     state_directory: &Path,
@@ -53,8 +54,15 @@ pub fn apply_keeping_going(
         if left.is_empty() {
             break;
         }
-        write_each(files, &state, profile, &planned.host, &left, &mut done)?;
-        planned = stages::settle(files, profile, &interfaces, &left)?;
+        let round = write_each(files, &state, profile, &planned.host, &left, &mut done)
+            .and_then(|()| stages::settle(files, profile, &interfaces, &left));
+        planned = match (round, done.written.len()) {
+            (Ok(planned), _) => planned,
+            (Err(error), 0) => return Err(error),
+            (Err(error), written) => {
+                return Err(ApplyError::CutShort { cause: error.to_string(), written }.into());
+            }
+        };
         stages::without(&mut planned, &done.unsupported);
     }
     let Done { written, mut failed, replaced_journal, .. } = done;

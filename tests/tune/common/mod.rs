@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) mod ethtool;
 pub(crate) mod link;
 pub(crate) mod script;
 pub(crate) mod veth;

@@ -20,7 +20,8 @@ impl Host {
 }
 
 impl NicHost {
-    /// What there is of queues and interrupts that a driver may reset when it makes its queues anew.
+    /// What there is of queues and interrupts that a driver may reset when it makes its queues anew, and the
+    /// RSS table, which is given back to it where it is in the way of fewer channels.
     pub(crate) fn queue_settings(&self) -> Vec<Setting> {
         let of_queue = |setting: &Setting| {
             matches!(
@@ -31,6 +32,7 @@ impl NicHost {
                     | Setting::XpsRxqs(..)
                     | Setting::RpsCpus(..)
                     | Setting::RpsFlowCount(..)
+                    | Setting::Ethtool(_, Knob::Rss)
             )
         };
         let all = self.possible_settings().into_iter();

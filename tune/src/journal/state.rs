@@ -259,10 +259,36 @@ impl State {
     }
 }
 
+impl Drop for State {
+    /// Also where a child that another thread has just forked still has the descriptor.
+    fn drop(&mut self) {
+        // Closing it is the other way; nothing is left to be told.
+        let _ = flock(&self.handle, FlockOperation::Unlock);
+    }
+}
+
 /// The cookie of the network namespace, 0 in a captured tree.
 fn netns(files: &KernelFiles) -> Result<u64, JournalError> {
     if !files.is_live() {
         return Ok(0);
     }
     netns::cookie().map_err(|error| JournalError::Namespace(describe(&error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As a child has it that another thread forks and that has not begun its program yet.
+    #[test]
+    fn the_lock_ends_with_the_state_whoever_has_a_copy_of_its_descriptor() {
+        let (root, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let files = KernelFiles::open(root.path()).unwrap();
+        let state = State::open(place.path(), &files).unwrap();
+        let copy = state.handle.try_clone().unwrap();
+        assert!(matches!(State::open(place.path(), &files), Err(JournalError::Locked(_))));
+        drop(state);
+        assert!(State::open(place.path(), &files).is_ok());
+        drop(copy);
+    }
 }

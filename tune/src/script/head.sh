@@ -6,18 +6,96 @@ root=${TUNE_ROOT:+$(cd -P "$TUNE_ROOT" && pwd)} || exit 1
 PATH=${root:+$root/bin:}$PATH
 # One for each network namespace; /run is empty after a boot.
 undo_file=$root/run/tune-undo.$(readlink /proc/self/ns/net | tr -dc '[:digit:]').sh
+lock=$root/run/corelocal
+busy="another tune, or a script of it, is at work"
 written=0
 optional=
 finished=
 
+# Whether anybody reads what is said is no reason to end half-way. (What is called here may still end by it.)
+trap : PIPE
+[ -e /proc/self/fd/1 ] || exec >/dev/null
+[ -e /proc/self/fd/2 ] || exec 2>/dev/null
+
+# complain TEXT…: on stderr, whatever becomes of it.
+complain() {
+    echo "tune script: $*" >&2 || :
+}
+
+# say TEXT…: on stdout, else on stderr: what was done stands all the same.
+say() {
+    echo "$*" 2>/dev/null || complain "$@"
+}
+
 fail() {
-    echo "tune script: $*" >&2
+    complain "$@"
     exit 1
+}
+
+# functions_of_undo: what the undo file has of functions, too, as text.
+functions_of_undo() {
+    cat <<'END'
+# write VALUE FILE: by tee, since not every shell says why it could not write.
+write() {
+    printf '%s\n' "$1" | tee "$2" >/dev/null
+}
+
+# hash_by INTERFACE FLOW FIELDS: ethtool 6.1 ends with 0, whatever it complains of.
+hash_by() {
+    ! ethtool -N "$1" rx-flow-hash "$2" "$3" 2>&1 | grep .
+}
+
+# ban SOCKET IRQS: the interrupts that irqbalance leaves alone.
+ban() {
+    printf 'settings ban irqs %s\000' "$2" | socat -u - "UNIX-CONNECT:$1"
+}
+
+# attempt COMMAND…: runs it, and again for two seconds while a driver is busy; $message is what it says. (The
+# tee of busybox says "I/O error" whatever the kernel said.)
+attempt() {
+    for pause in 1 1 0; do
+        if message=$("$@" 2>&1); then
+            message=
+            return 0
+        fi
+        case $message in
+            *[Rr]"esource busy"* | *"temporarily unavailable"* | *": I/O error"*) sleep "$pause" ;;
+            *) return 1 ;;
+        esac
+    done
+    return 1
+}
+
+# put_back COMMAND…: on the way back, whatever became of the ones before. What is gone needs nothing.
+put_back() {
+    if attempt "$@"; then
+        return 0
+    fi
+    echo "tune script: $*: $message" >&2 || :
+    case $message in
+        *"No such "*) ;;
+        *) failed=1 ;;
+    esac
+}
+END
+}
+eval "$(functions_of_undo)"
+
+# lock: one run at a time, also of what undoes one and of tune, which locks the same directory. Who may not
+# make or read it may not set anything either, and is told so elsewhere.
+lock() {
+    command -v flock >/dev/null || fail "flock is not installed; nothing was written"
+    mkdir -p "$lock" 2>/dev/null && [ -r "$lock" ] || return 0
+    exec 9<"$lock"
+    flock -n 9 || fail "$busy; nothing was written"
 }
 
 # quote TEXT: the text as one word of a shell.
 quote() {
-    printf '%s\n' "$1" | sed "s/'/'\\\\''/g; 1s/^/'/; \$s/\$/'/"
+    case $1 in
+        *"'"*) printf '%s\n' "$1" | sed "s/'/'\\\\''/g; 1s/^/'/; \$s/\$/'/" ;;
+        *) printf "'%s'\n" "$1" ;;
+    esac
 }
 
 # needs TOOL: it is there. That of this machine would change this machine, and nothing below TUNE_ROOT.

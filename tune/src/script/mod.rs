@@ -26,9 +26,10 @@ const FUNCTIONS: &str = concat!(
 );
 
 /// The programs that they call, besides those of some settings, as the head names them.
-const TOOLS: [&str; 13] = [
+const TOOLS: [&str; 16] = [
     "awk",
     "cat",
+    "flock",
     "grep",
     "id",
     "ip (else a foreign /sys is not noticed)",
@@ -38,7 +39,9 @@ const TOOLS: [&str; 13] = [
     "rm",
     "sed",
     "sh",
+    "sleep",
     "sort",
+    "tee",
     "tr",
 ];
 
@@ -104,7 +107,11 @@ impl Script {
             "#\n# Run it as root: {}sh FILE. It refuses where the interface is not the one it was made for.\n\
              # Everything is looked at before the first write, each value is read back after it, and a\n\
              # failure undoes what was written; at its end it says how to undo it later, with what earlier\n\
-             # runs wrote and nobody undid. A second run has nothing to do.\n\
+             # runs wrote and nobody undid. A second run has nothing to do. It runs beside no other one and \
+             no\n\
+             # tune (a lock on /run/corelocal), and knows nothing of tune's journal: of an apply and a \
+             script\n\
+             # undo the later one first.\n\
              # It needs {}.\n\
              # TUNE_ROOT=DIRECTORY takes /proc, /sys and /run from below a directory, to try it.\n",
             comment(&origin.inside),
@@ -169,8 +176,9 @@ fn push_keep(text: &mut String, host: &Host, setting: &Setting) {
             Some(name) => writeln!(text, "    keep {path} {irq} {}", quoted(name)),
             None => return,
         },
-        // Another thread polls when the queues have been made anew.
-        Setting::NapiThread(..) => return,
+        // Another thread polls when the queues have been made anew; `set_to` knows of a table that it gives
+        // back.
+        Setting::NapiThread(..) | Setting::Ethtool(..) => return,
         _ => writeln!(text, "    keep {path}"),
     };
 }

@@ -8,7 +8,7 @@ can_tell() {
     else
         return 0
     fi
-    echo "tune script: skipped $1: $why; it may move the interrupts again" >&2
+    complain "skipped $1: $why; it may move the interrupts again"
     return 1
 }
 
@@ -21,7 +21,7 @@ look() {
             [ -w "$root$2" ] || fail "$2 cannot be written; nothing was written; run this as root"
             ;;
         ethtool/*) needs ethtool ;;
-        irqbalance/*) can_tell "$2" && needs socat || return 0 ;;
+        irqbalance/*) can_tell "$2" 2>/dev/null && needs socat || return 0 ;;
         napi_thread/*)
             needs taskset
             thread "$2" >/dev/null ||
@@ -43,27 +43,45 @@ is_unsupported() {
 
 # set_to PATH VALUE: sets it, or leaves in $message why not. The kernel refuses fewer channels than a table
 # names that somebody has set: one that is even over all is given back to the driver, which fills it for those
-# that stay.
+# that stay; the way back makes it again when the channels are there again, unless the driver does.
 set_to() {
-    if message=$(eval "$(setter "$1" "$2")" 2>&1); then
+    if eval "attempt $(setter "$1" "$2")"; then
         return 0
     fi
     case $1:$message in
         ethtool/*/channels:*"indirection table"*) ;;
         *) return 1 ;;
     esac
-    if is_even "$(found "${1%channels}rss" '')" "$(found "$1" "$2")"; then
-        message=$(ethtool -X "$(interface "$1")" default 2>&1 && eval "$(setter "$1" "$2")" 2>&1)
-    else
-        message="$message; \"ethtool -X $(interface "$1") default\" takes that table back"
+    nic=$(interface "$1")
+    rss=${1%channels}rss
+    filled=$(found "$rss" '')
+    if ! can_give_back "$filled" "$(found "$1" "$2")"; then
+        message="$message; \"ethtool -X $nic default\" takes that table back"
         return 1
     fi
+    make_again=:
+    case $filled in
+        table*)
+            make_again=$(setter "$rss" "$filled")
+            undo_lines=$lines_before
+            note "$rss" "$filled"
+            note "$1" "$was"
+            keep_undo
+            ;;
+    esac
+    if attempt ethtool -X "$nic" default && eval "attempt $(setter "$1" "$2")"; then
+        return 0
+    fi
+    refusal=$message
+    eval "attempt $make_again" || :
+    message=$refusal
+    return 1
 }
 
 # put FORM PATH BEFORE AFTER: notes the old value for the way back, sets the new one, and reads it back.
 put() {
     case $2 in
-        irqbalance/*) can_tell "$2" 2>/dev/null || return 0 ;;
+        irqbalance/*) can_tell "$2" || return 0 ;;
     esac
     if holds "$1" "$2" "$4"; then
         return 0
@@ -77,7 +95,7 @@ put() {
         is=$4
         [ "$1" != rings ] || is=$(canonical words "$text")
         [ "$is" = "$4" ] || is="$is, to which the driver rounds $4"
-        echo "$2: ${3:-$was} -> $is"
+        say "$2: ${3:-$was} -> $is"
         return 0
     fi
     if holds "$1" "$2" "$was"; then
@@ -86,7 +104,7 @@ put() {
         written=$((written - 1))
     fi
     if [ -n "$optional" ] && is_unsupported "$2" "$message"; then
-        echo "tune script: skipped $2: $message" >&2
+        complain "skipped $2: $message"
         return 0
     fi
     fail "set $2 to \"$4\": ${message:-it reads back \"$text\"}"
@@ -126,8 +144,12 @@ later() {
 # run: looks at everything, then writes it.
 run() {
     phase=look
+    # As by tune: what is refused is refused before the directory is made, and looked at again when locked.
+    [ -d "$lock" ] || changes
+    lock
     changes
     earlier_runs
+    begin_undo
     trap at_exit EXIT
     trap 'exit 129' HUP
     trap 'exit 130' INT
@@ -138,8 +160,8 @@ run() {
     if [ "$written" -eq 0 ]; then
         undo_lines=
         keep_undo
-        echo "nothing to do"
+        say "nothing to do"
     else
-        echo "applied $written changes; to undo: ${inside}sh $undo_file"
+        say "applied $written changes; to undo: ${inside}sh $undo_file"
     fi
 }

@@ -18,7 +18,7 @@ same() {
 # note PATH VALUE [IRQ NAME]: on the way back it is set to this; an interrupt only if it is that of this
 # handler.
 note() {
-    line="{ $(setter "$1" "$2"); } || failed=1"
+    line="put_back $(setter "$1" "$2")"
     if [ $# -gt 2 ]; then
         line="case \", \$($(handlers "$3")), \" in *$(quote ", $4, ")*) $line ;; esac"
     fi
@@ -36,8 +36,26 @@ $guards"
         fail "$undo_file is of another interface; nothing was written; run it where that is, or remove it"
     guards="$(printf '%s' "$guards" | sort -u)
 "
-    earlier_lines="$(grep ' || failed=1' "$undo_file" || :)
+    earlier_lines="$(grep -e '^put_back ' -e ' put_back .* ;; esac$' "$undo_file" || :)
 "
+}
+
+# begin_undo: what the undo file has before and after the lines that are noted.
+begin_undo() {
+    # shellcheck disable=SC2016 # for the file, not for here
+    undo_head=$(
+        printf '%s\n' '#!/bin/sh' '# Puts back what was there before, last written first.' \
+            '# shellcheck disable=SC2317 # put_back calls by name' 'failed=0' 'refuse() {' \
+            '    echo "tune script: $1 is another one; nothing was put back" >&2' '    exit 1' '}'
+        functions_of_undo
+        [ -z "$root" ] || printf 'PATH=%s:$PATH\n' "$(quote "$root/bin")"
+        directory=$(quote "$lock")
+        printf 'if ! { mkdir -p %s && exec 9<%s && flock -n 9; }; then\n' "$directory" "$directory"
+        printf '%s\n' "    echo \"tune script: $busy; nothing was put back\" >&2" '    exit 1' 'fi'
+        printf '%s' "$guards"
+    )
+    # shellcheck disable=SC2016 # for the file, not for here
+    undo_end=$(printf '[ "$failed" -ne 0 ] || rm -f %s\nexit "$failed"' "$(quote "$undo_file")")
 }
 
 # keep_undo: what is noted, as a file that puts it back, and nothing where there is nothing.
@@ -46,29 +64,26 @@ keep_undo() {
         rm -f "$undo_file"
         return 0
     fi
-    {
-        # shellcheck disable=SC2016 # for the file, not for here
-        printf '%s\n' '#!/bin/sh' '# Puts back what was there before, last written first.' 'failed=0' \
-            'refuse() {' '    echo "tune script: $1 is another one; nothing was put back" >&2' \
-            '    exit 1' '}'
-        # shellcheck disable=SC2016 # for the file, not for here
-        [ -z "$root" ] || printf 'PATH=%s:$PATH\n' "$(quote "$root/bin")"
-        printf '%s' "$guards" "$undo_lines" "$earlier_lines"
-        # shellcheck disable=SC2016 # for the file, not for here
-        printf '[ "$failed" -ne 0 ] || rm -f %s\nexit "$failed"\n' "$(quote "$undo_file")"
-    } >"$undo_file.new"
-    mv "$undo_file.new" "$undo_file"
+    new="$undo_head
+$undo_lines$earlier_lines$undo_end"
+    if ! why=$({ write "$new" "$undo_file.new" && mv "$undo_file.new" "$undo_file"; } 2>&1); then
+        rm -f "$undo_file.new"
+        fail "the way back cannot be kept in $undo_file: $why"
+    fi
 }
 
 # undo: puts back what this run wrote; nothing is left of it.
 undo() {
+    failed=0
     if [ "$written" -eq 0 ]; then
-        echo "tune script: nothing was written" >&2
-    elif (failed=0 && eval "$undo_lines" && exit "$failed"); then
-        echo "tune script: undone, every value is as before" >&2
+        complain "nothing was written"
     else
-        echo "tune script: NOT wholly undone; run again: ${inside}sh $undo_file" >&2
-        return 0
+        eval "$undo_lines"
+        if [ "$failed" -ne 0 ]; then
+            complain "NOT wholly undone; run again: ${inside}sh $undo_file"
+            return 0
+        fi
+        complain "undone, every value is as before"
     fi
     undo_lines=
     keep_undo

@@ -37,7 +37,9 @@ rounds_to() {
 # holds FORM PATH VALUE: true if it holds the value.
 holds() {
     text=$(found "$2" "$3") || return 1
-    if [ "$1" = rings ]; then
+    if [ "$text" = "$3" ]; then
+        return 0
+    elif [ "$1" = rings ]; then
         rounds_to "$3" "$text"
     else
         [ "$(canonical "$1" "$text")" = "$(canonical "$1" "$3")" ]
@@ -97,14 +99,20 @@ weights() {
         }'
 }
 
-# is_even TABLE CHANNELS: the table names each of the receive queues as often as the others or once more.
-is_even() {
+# can_give_back TABLE CHANNELS: the table names each of the receive queues as often as the others or once
+# more, as the driver's own does, and ethtool could make it again.
+can_give_back() {
     printf '%s\n' "$1" "$2" | awk '
         NR == 1 { runs = split($0, run) }
         NR == 2 { for (i = 1; i < NF; i += 2) if ($i != "tx") queues += $(i + 1) }
         END {
             if (run[1] == "equal") exit (run[2] != queues)
-            for (i = 2; i <= runs; i++) { split(run[i], of, "*"); count[of[1]] += of[2] }
+            for (i = 2; i <= runs; i++) {
+                split(run[i], of, "*")
+                if (i > 2 && of[1] + 0 <= last) exit 1
+                last = of[1] + 0
+                count[last] = of[2]
+            }
             for (queue in count) if (queue + 0 >= queues) exit 1
             least = most = count[0] + 0
             for (queue = 0; queue < queues; queue++) {
@@ -172,24 +180,20 @@ found() {
     esac
 }
 
-# setter PATH VALUE: the command that sets it, also for the undo file.
+# setter PATH VALUE: the command that sets it, as words of a shell, also for the undo file.
 setter() {
     case $1 in
         ethtool/*) to=$(quote "$(interface "$1")") ;;
     esac
     case $1 in
-        /*) printf "printf '%%s\\\\n' %s >%s\n" "$(quote "$2")" "$(quote "$root$1")" ;;
+        /*) echo "write $(quote "$2") $(quote "$root$1")" ;;
         ethtool/*/channels) echo "ethtool -L $to $2" ;;
         ethtool/*/rings) echo "ethtool -G $to $2" ;;
-        # ethtool 6.1 ends with 0, whatever it complains of.
-        ethtool/*/rss/*) echo "! ethtool -N $to rx-flow-hash ${1##*/} $(quote "${2#none}") 2>&1 | grep ." ;;
+        ethtool/*/rss/*) echo "hash_by $to ${1##*/} $(quote "${2#none}")" ;;
         ethtool/*/rss) echo "ethtool -X $to $(weights "$2")" ;;
         ethtool/*/ntuple) echo "ethtool -K $to ntuple $2" ;;
         ethtool/*/coalesce/*) echo "ethtool -C $to $(printf '%s\n' "${1##*/}" | tr _ -) $2" ;;
-        napi_thread/*) echo "taskset -c -p $2 $(thread "$1") >/dev/null" ;;
-        irqbalance/*)
-            printf "printf 'settings ban irqs %s\\\\000' | socat -u - UNIX-CONNECT:%s\n" \
-                "${2:-NONE}" "$(quote "$(irqbalance "$1")")"
-            ;;
+        napi_thread/*) echo "taskset -c -p $2 $(thread "$1")" ;;
+        irqbalance/*) echo "ban $(quote "$(irqbalance "$1")") $(quote "${2:-NONE}")" ;;
     esac
 }
