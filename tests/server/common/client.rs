@@ -154,7 +154,7 @@ impl Client {
     pub(crate) fn fill_the_server(&mut self, limit: u64) -> u64 {
         self.fill(limit);
         let port = self.stream.local_addr().expect("an address").port();
-        while sockets::unacknowledged(port) > 0 {
+        while !sockets::all_acknowledged(port) {
             self.receive((self.sent - self.received).min(CHUNK as u64));
         }
         self.sent
