@@ -160,7 +160,7 @@ impl Client {
     pub(crate) fn fill_the_server(&mut self, limit: u64) -> u64 {
         self.fill(limit);
         let port = self.stream.local_addr().expect("an address").port();
-        while sockets::unacknowledged(port) > 0 {
+        while !sockets::all_acknowledged(port) {
             self.receive((self.sent - self.received).min(CHUNK as u64));
         }
         self.sent
@@ -198,7 +198,7 @@ impl Client {
     /// If a byte comes, or a reset.
     pub(crate) fn expect_end(&mut self) {
         let mut byte = [0];
-        let end = self.stream.read(&mut byte);
+        let end = self.read_once(&mut byte);
         assert!(matches!(end, Ok(0)), "after {} bytes: {end:?} instead of the end", self.received);
     }
 
@@ -223,7 +223,7 @@ impl Client {
         let start = Instant::now();
         let mut buffer = vec![0; CHUNK];
         loop {
-            match self.stream.read(&mut buffer) {
+            match self.read_once(&mut buffer) {
                 Ok(0) => break,
                 Ok(got) => self.take(&buffer[..got]),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
@@ -244,8 +244,18 @@ impl Client {
         (Self { stream, ..self }, self)
     }
 
+    /// A read with a timeout is interrupted when a stopped process goes on (signal(7)).
+    fn read_once(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            match self.stream.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+
     fn read(&mut self, buffer: &mut [u8]) -> usize {
-        match self.stream.read(buffer) {
+        match self.read_once(buffer) {
             Ok(got) => {
                 self.take(&buffer[..got]);
                 got

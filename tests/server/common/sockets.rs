@@ -35,8 +35,13 @@ pub(crate) fn held(port: u16) -> usize {
     held.map(|row| row.inode).collect::<HashSet<_>>().len()
 }
 
-/// Bytes that were sent from `port`, of the server or of a client, and that the other end has not
-/// acknowledged.
+/// True if the server has acknowledged all that the client on `port` has sent. A row that is missed is no
+/// sign.
+pub(crate) fn all_acknowledged(port: u16) -> bool {
+    rows().iter().any(|row| row.local_port == port && is_held(row) && row.tx_queue == 0)
+}
+
+/// Bytes that the server has sent to its clients and that these have not acknowledged.
 pub(crate) fn unacknowledged(port: u16) -> u32 {
     rows().iter().filter(|row| row.local_port == port && is_held(row)).map(|row| row.tx_queue).sum()
 }
