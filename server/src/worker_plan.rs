@@ -107,8 +107,8 @@ pub(crate) struct OtherFiles {
 
 impl OtherFiles {
     /// What a server with this configuration has: what it inherits, pipes for signals, the metrics endpoint
-    /// with its clients; of each worker the ring, a pipe, the eventfd, and for each address a listener, the last
-    /// two also in the main thread's hands.
+    /// with its clients; of each worker the ring, a pipe, the eventfd, and for each address a listener, the
+    /// last two also in the main thread's hands.
     pub(crate) fn of(config: &Config) -> Self {
         let addresses = u32::try_from(config.listen.len()).unwrap_or(u32::MAX);
         let endpoint = if config.metrics.is_some() { metrics::MOST_FILES } else { 0 };

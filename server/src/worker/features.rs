@@ -97,8 +97,8 @@ fn takes_receive_credit(ring: &mut IoUring) -> io::Result<bool> {
     Ok(answer(ring, &[receive])? != Err(Errno::INVAL))
 }
 
-/// Whether a byte of a socket goes back into it through a pipe. No kernel refuses that, but a filter of system
-/// calls may.
+/// Whether a byte of a socket goes back into it through a pipe. No kernel refuses that, but a filter of
+/// system calls may.
 fn splices() -> io::Result<bool> {
     let (socket, mut peer) = UnixStream::pair()?;
     socket.set_nonblocking(true)?;

@@ -13,7 +13,7 @@ use std::time::Instant;
 use super::armed::{Armed, Work};
 use super::seen::Seen;
 use super::world::World;
-use crate::worker::kernel::{Completion, Request};
+use crate::worker::kernel::Completion;
 use crate::worker::memory::Memory;
 use crate::worker::token::{Descriptor, Token};
 
@@ -252,17 +252,11 @@ impl SimulatedKernel {
 }
 
 impl Drop for SimulatedKernel {
-    /// The ring goes, and its direct descriptors with it. A close that was taken is done: nothing keeps the
-    /// kernel from closing a socket at once, only the answer may be late.
+    /// The ring goes, and its direct descriptors with it.
     fn drop(&mut self) {
         if !std::thread::panicking() {
             let worker = self.worker;
             self.world().mailboxes[worker] = None;
-            for armed in std::mem::take(&mut self.armed) {
-                if let Armed::Later(request @ Request::Close(..)) = armed {
-                    self.execute(request);
-                }
-            }
             for number in 0..self.direct.len() {
                 if self.direct[number].is_some() {
                     self.close(Descriptor::Direct(u32::try_from(number).expect("a small table")));

@@ -248,7 +248,7 @@ impl SimulatedKernel {
     }
 
     /// What needs no waiting.
-    pub(super) fn execute(&mut self, request: Request) {
+    fn execute(&mut self, request: Request) {
         let mut result = Ok(0);
         match request {
             Request::Shutdown(id, descriptor) => {

@@ -96,8 +96,8 @@ pub struct BenchArgs {
     /// Write the raw figures of every round to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write what the tables have, without the rounds, to this file, as JSON: of each figure median, least and
-    /// greatest.
+    /// Write what the tables have, without the rounds, to this file, as JSON: of each figure median, least
+    /// and greatest.
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
     /// Measure the floor too: what the kernel alone needs for half of each echo scenario's exchange, a null
