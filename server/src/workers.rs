@@ -30,6 +30,9 @@ use crate::worker::{self, Crew, Features, Settings};
 use crate::worker_plan::PlannedWorker;
 use crate::{host, numa, privileges, signals};
 
+/// Descriptors for which there is room from the start, if there may be as many: 8 bytes each.
+const MOST_ROOM: u32 = 1 << 16;
+
 /// What the main thread waits for.
 enum Event {
     /// A worker is set up, on this thread, and waits to be told that the listeners listen.
@@ -138,6 +141,9 @@ pub(crate) fn run(
         metrics: None,
         live_table: None,
     };
+    if features.splice && features.direct_descriptors {
+        make_room_for_descriptors(plan);
+    }
     let config = Arc::new(config.clone());
     let crew = (config.accept == AcceptModel::Single).then(|| {
         let limits = plan.iter().map(|worker| worker.max_connections);
@@ -177,6 +183,16 @@ pub(crate) fn run(
         server.next_event();
     }
     Ok(server.finish(plan))
+}
+
+/// Lets the process's table of open files grow while it has one thread: later the kernel waits for all CPUs
+/// each time that it grows (`expand_fdtable` in its `fs/file.c`), and a worker with it.
+fn make_room_for_descriptors(plan: &[PlannedWorker]) {
+    let connections = plan.iter().map(|worker| worker.max_connections).fold(0, u32::saturating_add);
+    let below = plan.iter().map(|worker| worker.aliases_below).min().unwrap_or(0);
+    let number = connections.min(MOST_ROOM).min(below).saturating_sub(1);
+    // If there is no memory for it, it grows when it must.
+    let _ = rustix::io::fcntl_dupfd_cloexec(io::stdin(), number.cast_signed());
 }
 
 pub(crate) fn no_thread(what: &str, error: &io::Error) -> anyhow::Error {

@@ -62,7 +62,13 @@ pub(super) const COUNTERS: &[Family] = &[
         "Receives that found the buffer pool empty and waited for a buffer."
     ),
     family!("blocked_sends", blocked, "Sends that found the socket full and waited for the peer."),
-    family!("copied", bytes, bytes_copied, "Bytes copied out of the pool because a peer read too slowly."),
+    family!("copied", bytes, bytes_copied, "Bytes copied because a peer read too slowly."),
+    family!("spliced", bytes, bytes_spliced, "Bytes sent back without being copied, by splice(2)."),
+    family!(
+        "splice_refused_connections",
+        splice_refused,
+        "Connections with large messages that are copied for want of a second descriptor."
+    ),
     family!("accept_rests", accept_rests, "Times that accepting rested for want of descriptors or memory."),
     family!("completion_queue_overflows", cq_overflows, "Times that the completion queue overflowed."),
     family!("zerocopy_sends", zerocopy_sends, "Sends that were zero-copy."),

@@ -130,8 +130,12 @@ counters! {
     starved,
     /// Times that a send found the socket full and the peer was waited for.
     blocked,
-    /// Bytes copied out of the pool because a peer read too slowly.
+    /// Bytes copied out of the pool, or out of the pipe, because a peer read too slowly.
     bytes_copied,
+    /// Bytes that went back without being copied, by `splice(2)`; among those sent.
+    bytes_spliced,
+    /// Connections with large messages that are copied for want of a second descriptor.
+    splice_refused,
     /// Times that accepting rested because the system was out of descriptors or memory.
     accept_rests,
     /// Times that the kernel had more completions than the completion queue holds and kept them back.

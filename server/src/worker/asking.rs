@@ -24,6 +24,7 @@ impl<K: Kernel> Worker<'_, K> {
         self.ask_to_accept();
         self.hand_over();
         self.feed_starved();
+        self.splice_some();
         // Nobody is listed while being asked.
         let mut asked = 0;
         while asked < self.listed.len() && self.kernel.room() >= MOST_STEPS {
@@ -40,7 +41,7 @@ impl<K: Kernel> Worker<'_, K> {
         // Buffers of silent sends come back only after the enter; with few left, receives would fail for want
         // of one.
         self.hurry |= !self.silent_sends.is_empty() && pool.few_left();
-        self.hurry |= !self.listed.is_empty();
+        self.hurry |= !self.listed.is_empty() || !self.to_splice.is_empty();
     }
 
     /// Lets as many starved connections receive again as there are buffers for, before those who have had

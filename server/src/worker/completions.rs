@@ -122,7 +122,14 @@ impl<K: Kernel> Worker<'_, K> {
             self.counters.starved.add(1);
             self.connections.queue_up(&mut self.starved, id);
         } else if end == ReceiveEnd::Failed {
-            self.counters.reset.add(1);
+            self.failed(id);
+        }
+    }
+
+    /// The connection is broken.
+    pub(super) fn failed(&mut self, id: ConnectionId) {
+        self.counters.reset.add(1);
+        if let Some(connection) = self.connections.get(id) {
             connection.abort(self.memory);
         }
     }

@@ -41,7 +41,9 @@ pub(crate) struct Connection {
     blocked: bool,
     /// How the next bytes are to come.
     way: Way,
-    /// The last splice brought less than a buffer holds.
+    /// Bytes wait that are to be spliced.
+    ready: bool,
+    /// The last splice brought little.
     little: bool,
     /// The plain descriptor beside a direct one: `splice(2)` knows no other. 0 is never one: Rust's runtime
     /// opens those of stdin, stdout and stderr where they are closed.
@@ -93,6 +95,7 @@ impl Connection {
             in_flight: InFlight::default(),
             blocked: false,
             way: Way::Pool,
+            ready: false,
             little: false,
             alias: None,
             alias_refused: false,
@@ -232,7 +235,7 @@ impl Connection {
         match (end, self.state) {
             (ReceiveEnd::Eof, State::Open | State::Ending) => self.state = State::Finishing,
             (ReceiveEnd::Eof, State::Lingering) => self.state = State::Aborting,
-            (ReceiveEnd::NoBuffers, State::Open | State::Lingering) => self.starves = true,
+            (ReceiveEnd::NoBuffers, State::Open | State::Lingering) => self.starves = self.way == Way::Pool,
             _ => {}
         }
     }
@@ -346,7 +349,7 @@ impl Connection {
     pub(crate) fn end_stream(&mut self) {
         if self.state == State::Open {
             self.state = State::Ending;
-            self.way = Way::Pool;
+            self.stops_splicing();
         }
     }
 

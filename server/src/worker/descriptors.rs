@@ -7,6 +7,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, sockopt};
 
+use super::kernel::Spliced;
+use super::pipe::Pipe;
 use super::token::Descriptor;
 
 /// `SO_MEMINFO` of `asm-generic/socket.h`, and how many values it gives (`SK_MEMINFO_VARS` of
@@ -25,9 +27,9 @@ fn plain(socket: OwnedFd) -> Descriptor {
 }
 
 /// A connection's socket, for one call.
-pub(super) fn socket(number: u32) -> BorrowedFd<'static> {
+fn socket(number: u32) -> BorrowedFd<'static> {
     // SAFETY: the worker asks for a connection that it owns and has not closed, so the descriptor is open
-    // during the call that is made with it; nobody keeps it.
+    // during the call that each function here makes with it; none keeps it.
     unsafe { BorrowedFd::borrow_raw(raw(number)) }
 }
 
@@ -58,6 +60,11 @@ pub(super) fn unsent_bytes(number: u32) -> Result<u32, Errno> {
 pub(super) fn reset_on_close(number: u32) {
     // If it fails the connection ends with a FIN.
     let _ = sockopt::set_socket_linger(socket(number), Some(Duration::ZERO));
+}
+
+/// As [`super::kernel::Kernel::splice`].
+pub(super) fn splice(number: u32, pipe: &Pipe) -> Result<Spliced, Errno> {
+    pipe.echo(socket(number))
 }
 
 /// As [`super::kernel::Kernel::accept_now`].

@@ -1,4 +1,5 @@
-//! `io_uring_enter(2)`: the one system call of a loop, for connections and for datagrams.
+//! `io_uring_enter(2)`: the one system call of a turn of the loop, beside splices, for connections and for
+//! datagrams.
 #![allow(unsafe_code)]
 
 use std::io;

@@ -24,7 +24,7 @@ pub(crate) enum Request {
     PollWake(RawFd),
     /// Receive into buffers of the pool until it ends: `IORING_CQE_F_MORE` clear.
     Receive(ConnectionId, Descriptor),
-    /// Wait until bytes, the end of the stream or an error can be received.
+    /// Wait until bytes, the end of the stream or an error can be received; the result is `poll(2)`'s mask.
     Watch(ConnectionId, Descriptor),
     /// Make a plain descriptor beside this direct one (Linux 6.8 and later).
     Install(ConnectionId, u32),
@@ -105,7 +105,7 @@ pub(crate) struct Completion {
 /// What was spliced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Spliced {
-    /// Bytes that were taken out of the socket; 0 if a receive has another thing to tell.
+    /// Bytes that were taken out of the socket; 0 at the end of the stream.
     pub(crate) came: usize,
     /// Those of them that went back into it.
     pub(crate) gone: usize,
@@ -178,8 +178,14 @@ pub(crate) trait Kernel {
     /// Makes the close of a plain descriptor a reset.
     fn reset_on_close(&mut self, number: u32);
 
+    /// True if there is a pipe to splice through.
+    fn splices(&self) -> bool;
+
     /// Moves what waits in the socket of a plain descriptor back into it, as much as goes at a time.
-    fn splice(&mut self, number: u32) -> Spliced;
+    ///
+    /// # Errors
+    /// The connection's error, which no receive tells after that; EAGAIN if nothing waits.
+    fn splice(&mut self, number: u32) -> Result<Spliced, Errno>;
 
     /// Takes what the socket did not at the last [`Kernel::splice`], as far as it fits. Returns the number of
     /// bytes.

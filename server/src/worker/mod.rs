@@ -116,6 +116,8 @@ pub(crate) struct Worker<'r, K: Kernel> {
     listed: Vec<Slot>,
     /// Connections that wait for a buffer, longest first.
     starved: VecDeque<ConnectionId>,
+    /// Connections of which bytes wait that are to be spliced, longest first.
+    to_splice: VecDeque<ConnectionId>,
     silent_sends: Vec<SilentSend>,
     /// Do not sleep in the next enter: something is to be done right after it.
     hurry: bool,
@@ -175,11 +177,12 @@ impl<'r, K: Kernel> Worker<'r, K> {
         let idle = settings.config.idle_timeout.map(|timeout| Idle::new(timeout, kernel.now()));
         // Untouched memory costs nothing, and the lists never grow.
         let handed = settings.crew.as_ref().map_or(0, |(crew, _)| crew.room() + beyond as usize);
+        let splices = kernel.splices();
         Ok(Self {
             kernel,
             settings,
             mode: settings.config.mode,
-            splices: settings.features.splice,
+            splices,
             memory,
             connections: Connections::new(settings.max_connections, beyond)?,
             listeners: (0..).zip(listeners).map(|(i, fd)| Listening::new(i, fd, settings)).collect(),
@@ -193,6 +196,7 @@ impl<'r, K: Kernel> Worker<'r, K> {
             poll_wake: true,
             listed: list(most)?,
             starved: list(2 * most)?.into(),
+            to_splice: list(if splices { 2 * most } else { 0 })?.into(),
             silent_sends: list(most)?,
             hurry: false,
             idle,

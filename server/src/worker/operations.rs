@@ -132,8 +132,7 @@ impl Ring<'_> {
             }
             Request::Receive(id, descriptor) => (self.receive(descriptor), Token::Receive(id)),
             Request::Watch(id, descriptor) => {
-                let events = (libc::POLLIN | libc::POLLRDHUP).unsigned_abs();
-                let entry = opcode::PollAdd::new(fd(descriptor), events.into()).build();
+                let entry = opcode::PollAdd::new(fd(descriptor), libc::POLLIN.unsigned_abs().into()).build();
                 (entry.flags(on(descriptor)), Token::Receive(id))
             }
             Request::Install(id, number) => {

@@ -69,7 +69,7 @@ impl<'r> Ring<'r> {
                 hint: "; lower --max-connections or raise the limit of open files (ulimit -n, LimitNOFILE=)",
             })?;
         }
-        let pipe = features.splice.then(Pipe::new).transpose();
+        let pipe = features.splice.then(Pipe::new).transpose().map(Option::flatten);
         let pipe = pipe.map_err(|error| SetupError::Failed {
             operation: "make a pipe",
             error,
@@ -224,9 +224,12 @@ impl Kernel for Ring<'_> {
         descriptors::reset_on_close(number);
     }
 
-    fn splice(&mut self, number: u32) -> Spliced {
-        let pipe = self.pipe.as_ref();
-        pipe.map_or(Spliced { came: 0, gone: 0 }, |pipe| pipe.echo(descriptors::socket(number)))
+    fn splices(&self) -> bool {
+        self.pipe.is_some()
+    }
+
+    fn splice(&mut self, number: u32) -> Result<Spliced, Errno> {
+        descriptors::splice(number, self.pipe.as_ref().ok_or(Errno::AGAIN)?)
     }
 
     fn left_over(&mut self, bytes: &mut [u8]) -> usize {

@@ -40,6 +40,9 @@ pub(crate) struct Counts {
     /// Sends that found the socket full.
     pub(crate) blocked: u64,
     pub(crate) bytes_copied: u64,
+    pub(crate) bytes_spliced: u64,
+    /// Connections whose large messages were copied for want of a descriptor.
+    pub(crate) splice_refused: u64,
     /// Times that accepting rested.
     pub(crate) accept_rests: u64,
     /// Connections that ended by an error.

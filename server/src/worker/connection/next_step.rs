@@ -30,7 +30,7 @@ impl Connection {
     fn receive_step(&mut self) -> Option<Step> {
         let paused = match self.way {
             Way::Pool => self.blocked && self.queue.bytes() >= PAUSE_AT,
-            Way::Pipe => !self.queue.is_empty(),
+            Way::Pipe => self.ready || !self.queue.is_empty(),
         };
         match self.in_flight.receive {
             Some(armed) if paused || armed != self.way => self.cancel_step(Step::CancelReceive),

@@ -11,7 +11,7 @@ use crate::worker::memory::{Memory, PieceId};
 use crate::worker::token::Descriptor;
 
 impl Connection {
-    /// A receive has filled a buffer of the pool, and more waits in the socket.
+    /// A receive has brought bytes of a large message: the next are to be spliced.
     pub(crate) fn begins_to_splice(&mut self) {
         if self.state == State::Open && !self.alias_refused {
             self.way = Way::Pipe;
@@ -19,8 +19,15 @@ impl Connection {
         }
     }
 
-    /// The plain descriptor to splice from and to; `None` if that is not to be done now.
-    pub(crate) fn to_splice(&self) -> Option<u32> {
+    /// The watch has found that bytes wait. They are spliced when it is the connection's turn.
+    pub(crate) fn bytes_wait(&mut self) {
+        self.ready = true;
+    }
+
+    /// It is the connection's turn. Gives the plain descriptor to splice from and to; `None` if that is not
+    /// to be done any more.
+    pub(crate) fn take_turn(&mut self) -> Option<u32> {
+        self.ready = false;
         let free = self.state == State::Open && self.way == Way::Pipe && self.queue.is_empty();
         match (self.descriptor, self.alias) {
             _ if !free => None,
@@ -29,18 +36,18 @@ impl Connection {
         }
     }
 
-    /// Bytes were spliced. `little`: less than a buffer of the pool holds. The end of a large message may be;
-    /// two in a row are not.
+    /// Bytes were spliced, `little` for a large message. The end of one may be; two in a row are not.
     pub(crate) fn spliced(&mut self, little: bool) {
         if little && self.little {
-            self.way = Way::Pool;
+            self.stops_splicing();
         }
         self.little = little;
     }
 
-    /// There was nothing to splice: a receive tells why.
+    /// What comes next is received.
     pub(crate) fn stops_splicing(&mut self) {
         self.way = Way::Pool;
+        self.ready = false;
     }
 
     /// The socket was full, and this is left of what was taken out of it.
@@ -55,7 +62,7 @@ impl Connection {
         self.alias = number;
         self.alias_refused = number.is_none();
         if self.alias_refused {
-            self.way = Way::Pool;
+            self.stops_splicing();
         }
     }
 

@@ -7,7 +7,8 @@ pub(super) struct InFlight {
     pub(super) receive: Option<Way>,
     pub(super) send: bool,
     pub(super) cancel: bool,
-    /// A look at the socket, at its CPU or at its unsent bytes, or a change of its options.
+    /// A look at the socket, at its CPU or at its unsent bytes, a change of its options, or the wish for a
+    /// plain descriptor.
     pub(super) look: bool,
     pub(super) shutdown: bool,
     /// A zero-copy send was done, and the kernel still reads from its pieces.

@@ -192,7 +192,8 @@ impl Model {
     fn spliced(&mut self, length: usize, percent: usize) {
         self.receive = None;
         self.connection.receive_ended(ReceiveEnd::Stopped);
-        if self.connection.to_splice().is_none() {
+        self.connection.bytes_wait();
+        if self.connection.take_turn().is_none() {
             return;
         }
         assert_eq!(self.sent, self.received, "bytes overtake others");
@@ -402,7 +403,7 @@ fn that_splices(descriptor: Descriptor) -> Model {
 fn large_messages_are_spliced_until_two_are_small() {
     let mut model = that_splices(Descriptor::Plain(3));
     for _ in 0..2 {
-        assert_eq!((model.receive, model.connection.to_splice()), (Some(Way::Pipe), Some(3)));
+        assert_eq!((model.receive, model.connection.take_turn()), (Some(Way::Pipe), Some(3)));
         model.happen(Event::Spliced { length: 20 * LITTLE, percent: 100 });
         model.ask(8);
         assert_eq!(model.receive, Some(Way::Pipe), "the end of a message may be short");
@@ -439,7 +440,7 @@ fn a_direct_descriptor_gets_a_plain_one_first_and_gives_it_back() {
     assert!(model.install && model.receive.is_none());
     model.happen(Event::Installed { refused: false });
     model.ask(8);
-    assert_eq!((model.receive, model.connection.to_splice()), (Some(Way::Pipe), Some(7)));
+    assert_eq!((model.receive, model.connection.take_turn()), (Some(Way::Pipe), Some(7)));
     model.happen(Event::Spliced { length: 0, percent: 0 });
     model.ask(8);
     assert_eq!(model.receive, Some(Way::Pool), "a receive tells what it was");

@@ -118,7 +118,7 @@ impl Case {
             completions: self.completions,
             direct: self.direct.then_some((self.max_connections + reserve) as usize),
             credit: self.credit,
-            splice: self.splice.unwrap_or(0),
+            splice: self.splice.filter(|_| self.config().splices()).unwrap_or(0),
         }
     }
 

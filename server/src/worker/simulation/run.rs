@@ -233,7 +233,8 @@ fn rooms(worker: &Worker<'_, SimulatedKernel>) -> Vec<usize> {
     }
     let [entries, free] = worker.connections.rooms();
     let (starved, listed) = (worker.starved.capacity(), worker.listed.capacity());
-    vec![entries, free, starved, listed, worker.silent_sends.capacity(), to_hand_over]
+    let (silent, to_splice) = (worker.silent_sends.capacity(), worker.to_splice.capacity());
+    vec![entries, free, starved, listed, silent, to_splice, to_hand_over]
 }
 
 /// Panics if the worker's books are wrong. `at_start`: what its lists had room for then.

@@ -24,18 +24,21 @@ impl SimulatedKernel {
     pub(super) fn watch(&mut self, id: ConnectionId, socket: PeerId, cancelled: bool) {
         let readable = self.world().sockets[socket].is_readable();
         let cancelled = cancelled && (!readable || !self.one_in(3));
-        let result = if cancelled { Err(Errno::CANCELED) } else { Ok(1) };
+        let events = libc::POLLIN | if self.world().sockets[socket].reset { libc::POLLERR } else { 0 };
+        let result = if cancelled { Err(Errno::CANCELED) } else { Ok(events.unsigned_abs().into()) };
         self.post(completion(Some(Token::Receive(id)), result));
     }
 
-    pub(super) fn splice_now(&mut self, number: u32) -> Spliced {
+    pub(super) fn splice_now(&mut self, number: u32) -> Result<Spliced, Errno> {
         let id = self.check_splice(number);
         assert!(self.pipe.is_empty(), "bytes of another connection are in the pipe");
         let pending = self.world().sockets[id].incoming.len();
-        // An urgent mark is in the way.
+        let reset = self.world().sockets[id].reset;
+        // Or an urgent mark is in the way.
         if pending == 0 || self.one_in(16) {
             self.seen.fruitless_splices += 1;
-            return Spliced { came: 0, gone: 0 };
+            let end = if self.one_in(2) { Ok(Spliced { came: 0, gone: 0 }) } else { Err(Errno::AGAIN) };
+            return if reset && pending == 0 { Err(self.broken()) } else { end };
         }
         let came = self.up_to(pending.min(self.limits.splice));
         let mut world = self.world();
@@ -52,7 +55,7 @@ impl SimulatedKernel {
         self.pipe.extend(&bytes[gone..]);
         self.seen.splices += 1;
         self.seen.left_over += u64::from(gone < came);
-        Spliced { came, gone }
+        Ok(Spliced { came, gone })
     }
 
     fn has_buffer(&self, memory: &Memory) -> bool {

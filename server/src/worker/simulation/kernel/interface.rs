@@ -119,7 +119,11 @@ impl Kernel for SimulatedKernel {
         self.world().sockets[id].reset_on_close = true;
     }
 
-    fn splice(&mut self, number: u32) -> Spliced {
+    fn splices(&self) -> bool {
+        self.limits.splice > 0
+    }
+
+    fn splice(&mut self, number: u32) -> Result<Spliced, Errno> {
         self.splice_now(number)
     }
 
