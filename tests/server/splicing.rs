@@ -94,7 +94,7 @@ fn a_spliced_peer_that_stops_reading_is_not_read_from_and_later_gets_every_byte(
 /// The server copies then.
 #[test]
 fn without_descriptors_to_spare_large_messages_come_back_all_the_same() {
-    let server = Server::start(&["--max-connections", "60", "--metrics", "127.0.0.1:0"]);
+    let server = Server::start(&[]);
     let mut clients: Vec<Client> = (0..20).map(|_| Client::connect(server.address)).collect();
     clients.iter_mut().for_each(|client| client.echo(10));
     let before = descriptors(&server);
