@@ -193,13 +193,9 @@ fn say(error: &anyhow::Error) {
 
 /// False if a worker has failed.
 fn serve(config: &Config, json: bool) -> Result<bool> {
-    let cores = match &config.cores {
-        Cores::All => None,
-        Cores::List(cores) => Some(cores.as_slice()),
-    };
     let features = Features::detect()?.without(&config.features_not_used());
     let offer = host::offer(config)?;
-    let plan = worker_plan::plan(cores, config.max_connections, features.direct_descriptors, &offer)?;
+    let plan = worker_plan::plan(config, features.direct_descriptors, &offer)?;
     let cpus: Vec<Cpu> = plan.iter().map(|worker| worker.cpu).collect();
     let endpoint = config.metrics.map(Endpoint::bind).transpose()?;
     let listeners = Listeners::bind(config, &cpus)?;
@@ -255,6 +251,7 @@ fn in_force(
         listen: addresses.to_vec(),
         cores: Cores::List(plan.iter().map(|worker| worker.cpu).collect()),
         max_connections: (!config.udp).then(|| plan.iter().map(|worker| worker.max_connections).sum()),
+        spill: config.spills().then(|| plan.iter().map(|worker| worker.spill).sum()),
         metrics: endpoint.map(Endpoint::address),
         ..config.clone()
     };

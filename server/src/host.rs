@@ -1,4 +1,4 @@
-//! What the server reads of the host: CPUs, limits, the length of accept queues.
+//! What the server reads of the host: CPUs, limits, memory, the length of accept queues.
 
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -6,7 +6,9 @@ use tune::affinity;
 use tune::cpu_set::CpuSet;
 use tune::kernel_files::KernelFiles;
 
+use crate::cgroup;
 use crate::config::Config;
+use crate::meminfo;
 use crate::worker_plan::{Offer, OtherFiles};
 
 /// Raises the soft limit of open files to the hard one and reads what the host offers to a server with this
@@ -19,7 +21,20 @@ pub(crate) fn offer(config: &Config) -> Result<Offer> {
         allowed: affinity::allowed().context("sched_getaffinity")?,
         files: raise_open_files(),
         others: OtherFiles::of(config),
+        memory: memory(&files),
     })
+}
+
+/// Bytes of memory that this process may have: what the host has, less where its cgroup, one above that or
+/// its own limits (RLIMIT_AS, RLIMIT_DATA) say so; `None` if nothing of that can be read.
+fn memory(files: &KernelFiles) -> Option<u64> {
+    let host = files.read("/proc/meminfo").ok().and_then(|text| meminfo::bytes(&text, "MemTotal:"));
+    let cgroup = files.read("/proc/self/cgroup").unwrap_or_default();
+    let limits = cgroup::files(&cgroup, "memory", ["memory.max", "memory.limit_in_bytes"]);
+    // "max" is no number, and no limit.
+    let limits = limits.iter().filter_map(|path| files.read(path).ok()?.trim().parse().ok());
+    let own = [Resource::As, Resource::Data].map(|resource| getrlimit(resource).current);
+    host.into_iter().chain(limits).chain(own.into_iter().flatten()).min()
 }
 
 /// CPU numbers of this host are below this, those of CPUs that are yet to be plugged in, too

@@ -12,19 +12,21 @@
 //!
 //! With `--udp` the workers are those of [`udp`], which has its own, smaller loop. `server doctor`
 //! ([`doctor`]) serves nothing: it holds what the host has against the same configuration. Small parts of
-//! both: [`host`] reads CPUs and limits, [`numa`] binds a worker's memory to its node, [`pins`] keeps the
-//! workers on their CPUs, [`signals`] says when to end, [`control`] is how the main thread tells the workers
-//! to drain or stop.
+//! both: [`host`] reads CPUs and limits, [`cgroup`] and [`meminfo`] know where, [`numa`] binds a worker's
+//! memory to its node, [`pins`] keeps the workers on their CPUs, [`signals`] says when to end, [`control`] is
+//! how the main thread tells the workers to drain or stop.
 //!
 //! What a worker counts ([`stats`]) any thread may read while it runs: the live table and the final
 //! [`report`], and the [`metrics`] endpoint.
 
+mod cgroup;
 pub mod cli;
 pub mod config;
 mod control;
 pub mod doctor;
 mod host;
 pub mod listener;
+mod meminfo;
 pub mod metrics;
 mod numa;
 mod pins;

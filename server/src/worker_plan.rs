@@ -1,10 +1,10 @@
-//! Which worker runs on which CPU, with how many connections. Pure.
+//! Which worker runs on which CPU, with how many connections and how much memory for their bytes. Pure.
 
 use tune::cpu_set::{Cpu, CpuSet};
 
-use crate::config::Config;
+use crate::config::{Config, Cores};
 use crate::metrics;
-use crate::worker::{self, MAX_SLOTS};
+use crate::worker::{self, LEAST_SPILL, MAX_SLOTS, SPILL_PIECE};
 
 /// One worker to be started. Its listener has the same index in the reuseport group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub(crate) struct PlannedWorker {
     pub(crate) cpu: Cpu,
     /// The most connections it may have open.
     pub(crate) max_connections: u32,
+    /// Bytes of its spill, a multiple of [`SPILL_PIECE`]; 0 where it needs none.
+    pub(crate) spill: u64,
     /// A connection's second, plain descriptor has a number below this, so that what is no connection, such
     /// as a client of the metrics endpoint, always finds one.
     pub(crate) aliases_below: u32,
@@ -69,6 +71,16 @@ pub enum PlanError {
         /// The largest number that would do.
         most: u32,
     },
+    /// Less memory for what peers do not read than each worker must have.
+    #[error("--spill {asked} is less than {LEAST_SPILL} for each of {workers} cores; give at least {least}")]
+    TooLittleSpill {
+        /// `--spill`
+        asked: u64,
+        /// Number of workers.
+        workers: u32,
+        /// The smallest number that would do.
+        least: u64,
+    },
     /// Not even one connection for each worker.
     #[error(
         "a limit of {files} open files is too low for {workers} cores; raise it (ulimit -n, LimitNOFILE=)"
@@ -92,6 +104,8 @@ pub(crate) struct Offer {
     pub(crate) files: u32,
     /// What of them is not for connections.
     pub(crate) others: OtherFiles,
+    /// Bytes of memory that this process may have, if that is known.
+    pub(crate) memory: Option<u64>,
 }
 
 /// Open files that are no connections within the limit.
@@ -147,16 +161,16 @@ pub(crate) fn files_for(others: OtherFiles, direct_descriptors: bool, workers: u
     others.total(workers).saturating_add(of_each.saturating_mul(workers))
 }
 
-/// The workers for `cores` (all that are offered if `None`), in that order, with `max_connections` split
-/// evenly.
+/// The workers of this configuration, in the order of its cores, with connections and the spill split evenly.
 pub(crate) fn plan(
-    cores: Option<&[Cpu]>,
-    max_connections: Option<u32>,
+    config: &Config,
     direct_descriptors: bool,
     offer: &Offer,
 ) -> Result<Vec<PlannedWorker>, PlanError> {
-    let usable = offer.online.intersection(&offer.allowed);
-    let cpus = cores.map_or_else(|| usable.iter().collect(), <[Cpu]>::to_vec);
+    let cpus: Vec<Cpu> = match &config.cores {
+        Cores::All => offer.online.intersection(&offer.allowed).iter().collect(),
+        Cores::List(cores) => cores.clone(),
+    };
     let wanted: CpuSet = cpus.iter().copied().collect();
     let asked = || wanted.to_string();
     let missing = wanted.difference(&offer.online);
@@ -169,13 +183,30 @@ pub(crate) fn plan(
     }
     let workers = u32::try_from(cpus.len()).expect("CPU numbers are below 8192");
     let limit = most_connections(offer.others, direct_descriptors, workers, offer.files);
-    let slots = split(max_connections, workers, limit, offer.files)?;
+    let slots = split(config.max_connections, workers, limit, offer.files)?;
+    let spill = if config.spills() { spill(config.spill, workers, offer.memory)? } else { 0 };
     let aliases_below = offer.files.saturating_sub(offer.others.process);
     Ok(cpus
         .into_iter()
         .zip(slots)
-        .map(|(cpu, max_connections)| PlannedWorker { cpu, max_connections, aliases_below })
+        .map(|(cpu, max_connections)| PlannedWorker { cpu, max_connections, spill, aliases_below })
         .collect())
+}
+
+/// Of the memory that the process may have, the spill has one part of so many unless `--spill` says
+/// otherwise: it is never given up to others, and buffers, the kernel's sockets and the rest of the host need
+/// some, too.
+const SPILL_SHARE: u64 = 4;
+
+/// Bytes of each worker's spill.
+fn spill(asked: Option<u64>, workers: u32, memory: Option<u64>) -> Result<u64, PlanError> {
+    let least = LEAST_SPILL * u64::from(workers);
+    let total = asked.unwrap_or_else(|| (memory.unwrap_or(0) / SPILL_SHARE).max(least));
+    if total < least {
+        return Err(PlanError::TooLittleSpill { asked: total, workers, least });
+    }
+    let pieces = total / u64::from(workers.max(1)) / SPILL_PIECE as u64;
+    Ok(pieces * SPILL_PIECE as u64)
 }
 
 fn split(
@@ -205,7 +236,13 @@ mod tests {
 
     fn offer() -> Offer {
         let others = OtherFiles::of(&Config::default());
-        Offer { online: "0-3".parse().unwrap(), allowed: "0-2".parse().unwrap(), files: 1000, others }
+        Offer {
+            online: "0-3".parse().unwrap(),
+            allowed: "0-2".parse().unwrap(),
+            files: 1000,
+            others,
+            memory: None,
+        }
     }
 
     fn plan(
@@ -213,14 +250,19 @@ mod tests {
         max_connections: Option<u32>,
         offer: &Offer,
     ) -> Result<Vec<PlannedWorker>, PlanError> {
-        super::plan(cores, max_connections, true, offer)
+        super::plan(&asked(cores, max_connections), true, offer)
+    }
+
+    fn asked(cores: Option<&[Cpu]>, max_connections: Option<u32>) -> Config {
+        let cores = cores.map_or(Cores::All, |cores| Cores::List(cores.to_vec()));
+        Config { cores, max_connections, ..Config::default() }
     }
 
     #[test]
     fn plain_descriptors_share_the_limit_of_open_files() {
         let plain = |connections, files| {
             let offer = Offer { files, ..offer() };
-            super::plan(Some(&[0, 1]), connections, false, &offer)
+            super::plan(&asked(Some(&[0, 1]), connections), false, &offer)
         };
         let workers = plain(None, 1000).unwrap();
         assert!(workers.iter().all(|worker| worker.max_connections == (1000 - 16 - 2 * 7) / 2));
@@ -252,9 +294,9 @@ mod tests {
     fn a_table_of_direct_descriptors_has_room_for_the_reserve() {
         let config = Config { overload: Overload::Reset, ..Config::default() };
         let offer = Offer { files: 1 << 21, others: OtherFiles::of(&config), ..offer() };
-        let most = super::plan(Some(&[0]), Some(MAX_SLOTS - 64), true, &offer).unwrap();
+        let most = plan(Some(&[0]), Some(MAX_SLOTS - 64), &offer).unwrap();
         assert_eq!(most[0].max_connections, MAX_SLOTS - 64);
-        assert!(super::plan(Some(&[0]), Some(MAX_SLOTS), true, &offer).is_err());
+        assert!(plan(Some(&[0]), Some(MAX_SLOTS), &offer).is_err());
     }
 
     #[test]
@@ -281,7 +323,7 @@ mod tests {
         let offer = Offer { others: OtherFiles::of(&config), ..offer() };
         // 16 of the process and 7 of the worker are no connections.
         for (direct, each) in [(true, 1000 - 64), (false, (1000 - 23) - 64)] {
-            let workers = super::plan(Some(&[0]), None, direct, &offer).unwrap();
+            let workers = super::plan(&asked(Some(&[0]), None), direct, &offer).unwrap();
             assert_eq!(workers[0].max_connections, each, "one worker, though three CPUs are allowed");
         }
         let refused = plan(Some(&[0, 1]), Some(2000), &offer).unwrap_err().to_string();
@@ -311,6 +353,24 @@ mod tests {
     fn connections_are_split_with_nothing_lost() {
         let workers = plan(None, Some(8), &offer()).unwrap();
         assert_eq!(workers.iter().map(|worker| worker.max_connections).collect::<Vec<_>>(), [3, 3, 2]);
+    }
+
+    #[test]
+    fn the_spill_is_split_in_whole_pieces_and_by_default_a_quarter_of_the_memory() {
+        let spill = |config: &Config, memory| {
+            let workers = super::plan(config, true, &Offer { memory, ..offer() });
+            workers.map(|workers| workers.iter().map(|worker| worker.spill).collect::<Vec<_>>())
+        };
+        let of = |spill| Config { spill, ..Config::default() };
+        let mib = 1 << 20;
+        assert_eq!(spill(&of(None), Some(120 * mib)).unwrap(), [10 * mib; 3]);
+        assert_eq!(spill(&of(None), Some(4 * mib)).unwrap(), [mib; 3], "no less");
+        assert_eq!(spill(&of(None), None).unwrap(), [mib; 3], "unknown is not endless");
+        assert_eq!(spill(&of(Some(6 * mib + 16_384)), Some(mib)).unwrap(), [2 * mib; 3]);
+        let refused = spill(&of(Some(3 * mib - 1)), None).unwrap_err().to_string();
+        assert!(refused.contains("3145727 is less than 1048576 for each of 3 cores"), "{refused}");
+        let none = Config { mode: crate::config::Mode::Discard, ..of(None) };
+        assert_eq!(spill(&none, Some(120 * mib)).unwrap(), [0; 3]);
     }
 
     #[test]

@@ -158,6 +158,7 @@ pub(crate) fn run(
                 cpu: worker.cpu,
                 features,
                 max_connections: worker.max_connections,
+                spill: worker.spill,
                 backlog,
                 aliases_below: worker.aliases_below,
                 counts_drops: index == 0 || config.accept == AcceptModel::PerCore,
@@ -292,6 +293,7 @@ impl<N: FnMut(Notice)> Server<N> {
         let core = |(worker, counters): (&PlannedWorker, &Arc<LiveCounters>)| LiveCore {
             cpu: worker.cpu,
             max_connections: worker.max_connections,
+            spill: worker.spill,
             counters: Arc::clone(counters),
         };
         plan.iter().zip(&self.counters).map(core).collect()

@@ -53,6 +53,15 @@ fn json_says_what_was_in_force() {
     assert_eq!(options["max-connections"], 1000);
     assert!(ended.stderr[1].contains(options["metrics"].as_str().unwrap()), "{ended:?}");
     assert!(report["features"]["direct_descriptors"].is_boolean(), "{report}");
+    assert!(options.get("spill").is_none(), "nothing is kept for anybody: {options}");
+}
+
+#[test]
+fn json_says_how_large_the_spill_is_that_was_not_asked_for() {
+    let ended = Server::start(&["--cores", &cores()]).terminate();
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let spill = report["options"]["spill"].as_u64();
+    assert!(spill.is_some_and(|bytes| bytes >= 1 << 20), "{report}");
 }
 
 #[test]

@@ -147,8 +147,8 @@ fn too_few_descriptors_to_start_with_are_reported() {
     Launch::new(&[]).descriptors(6).refused().error_line();
 }
 
-/// All that a worker needs it has before the first client can come: from then on no limit of memory ends the
-/// process.
+/// All that the workers need they have before the first client can come, the spill among it: clients make
+/// them ask for no memory.
 #[test]
 fn a_server_with_too_little_memory_does_not_begin_to_listen() {
     let mut listened = 0;
@@ -171,6 +171,8 @@ fn options_that_make_no_sense_are_refused() {
         &["--buffers", "3"],
         &["--buffers", "65536000"],
         &["--buffer-size", "0"],
+        &["--spill", "1048575"],
+        &["--spill", "17592186044417"],
         &["--max-connections", "0"],
         &["--max-connections", "4294967296"],
         &["--backlog", "0"],

@@ -36,6 +36,7 @@ impl Options {
             drain_timeout: Some(Time(config.drain_timeout)),
             buffers: Some(BufferCount(config.buffers)),
             buffer_size: Some(Number(config.buffer_size)),
+            spill: config.spill.map(Number),
             huge_pages: Some(config.huge_pages),
             busy_poll: Some(Microseconds(config.busy_poll)),
             spin_us: Some(Number(spin)),

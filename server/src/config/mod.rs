@@ -185,6 +185,9 @@ pub struct Config {
     pub buffers: u16,
     /// Bytes of a receive buffer: 64 to 1 MiB.
     pub buffer_size: u32,
+    /// Most bytes of peers that do not read, in the whole process, split over the cores; `None`: a quarter of
+    /// the memory that the process may have.
+    pub spill: Option<u64>,
     /// `SO_BUSY_POLL` of the listeners, which connections inherit, and NAPI busy polling of the ring: whole
     /// microseconds, zero: off.
     pub busy_poll: Duration,
@@ -228,9 +231,14 @@ impl Config {
         self.without.iter().copied().chain(single).chain(copies).collect()
     }
 
+    /// True where the bytes of a peer that does not read are kept for it.
+    pub(crate) fn spills(&self) -> bool {
+        !self.udp && self.mode == Mode::Echo
+    }
+
     /// True where bytes go back as they came, and no other way to spare copies was asked for.
     pub(crate) fn splices(&self) -> bool {
-        !self.udp && self.mode == Mode::Echo && self.zerocopy_threshold.is_none()
+        self.spills() && self.zerocopy_threshold.is_none()
     }
 }
 
@@ -253,6 +261,7 @@ impl Default for Config {
             idle_timeout: None,
             buffers: 256,
             buffer_size: 16 * 1024,
+            spill: None,
             busy_poll: Duration::ZERO,
             spin: Duration::ZERO,
             nodelay: true,

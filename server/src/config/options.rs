@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::text::one_or_more;
 use super::values::{
     Account, BufferCount, DeferAccept, DrainTimeout, IdleTimeout, ListenAddress, MessageSize, MetricsAddress,
-    Microseconds, Number, OrOff, QueueLength, StatsInterval,
+    Microseconds, Number, OrOff, QueueLength, SpillSize, StatsInterval,
 };
 use super::{AcceptModel, Cores, Feature, Keepalive, Mode, Overload, Steer};
 
@@ -109,7 +109,7 @@ pub struct Options {
     /// Most connections open at a time in the whole process, split evenly over the cores: 1 to 4294967295
     /// [default: 65536 for each core, or what the limit of open files allows]
     #[arg(long, value_name = "N", help_heading = "Connections")]
-    pub max_connections: Option<Number<u32, 1, { u32::MAX }>>,
+    pub max_connections: Option<Number<u32, 1, 4_294_967_295>>,
 
     /// What a client gets when its core has as many connections as it may have [default: queue]
     #[arg(long, value_name = "WHAT", value_enum, help_heading = "Connections")]
@@ -145,6 +145,14 @@ pub struct Options {
     /// [default: 16384]
     #[arg(long, value_name = "BYTES", help_heading = "Memory")]
     pub buffer_size: Option<Number<u32, 64, { 1 << 20 }>>,
+
+    /// Most bytes, in the whole process, that were received from peers that do not read and are kept for them
+    /// outside the receive buffers, split evenly over the cores: 1048576 to 17592186044416 (16 TiB), at least
+    /// 1048576 for each. When they are that many and half of a core's buffers are taken, too, connections of
+    /// such peers are reset; --idle-timeout ends those who never read [default: a quarter of the memory that
+    /// the server may have]
+    #[arg(long, value_name = "BYTES", help_heading = "Memory")]
+    pub spill: Option<SpillSize>,
 
     /// Receive buffers are in huge pages: --buffers times --buffer-size must be 2097152 bytes (2 MiB) or more
     /// [default: false]
@@ -203,8 +211,8 @@ macro_rules! with_all_fields {
         $macro! {
             listen, v6only, backlog, defer_accept, fastopen, user, group, cores, accept, steer, numa, udp, mode,
             request_size, response_size, max_connections, overload, idle_timeout, keepalive, nodelay,
-            zerocopy_threshold, drain_timeout, buffers, buffer_size, huge_pages, busy_poll, spin_us, metrics,
-            stats_interval, json, without
+            zerocopy_threshold, drain_timeout, buffers, buffer_size, spill, huge_pages, busy_poll, spin_us,
+            metrics, stats_interval, json, without
         }
     };
 }

@@ -28,7 +28,7 @@ macro_rules! shown_as {
 }
 
 shown_as! {
-    [T: Display, const MIN: u32, const MAX: u32] Number<T, MIN, MAX>: |number| number.0;
+    [T: Display, const MIN: u64, const MAX: u64] Number<T, MIN, MAX>: |number| number.0;
     [const MIN: u32, const MAX: u32] Time<MIN, MAX>: |time| format_duration(time.0);
     [const MIN: u32, const MAX: u32] Seconds<MIN, MAX>: |time| format_duration(time.0);
     [] Microseconds: |time| time.0.as_micros();
@@ -75,7 +75,7 @@ macro_rules! written_as_shown {
 }
 
 written_as_shown! {
-    [T: TryFrom<u32> + Display, const MIN: u32, const MAX: u32] Number<T, MIN, MAX>;
+    [T: TryFrom<u64> + Display, const MIN: u64, const MAX: u64] Number<T, MIN, MAX>;
     [const MIN: u32, const MAX: u32] Time<MIN, MAX>;
     [const MIN: u32, const MAX: u32] Seconds<MIN, MAX>;
     [] Microseconds;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use humantime::{format_duration, parse_duration};
 
 use super::Keepalive;
-use crate::worker::MAX_BUFFERS;
+use crate::worker::{LEAST_SPILL, MAX_BUFFERS};
 
 const SECOND: u32 = 1000;
 const DAY: u32 = 24 * 60 * 60 * SECOND;
@@ -23,7 +23,9 @@ pub type DeferAccept = Seconds<1, 3600>;
 /// `--keepalive`: the kernel's limit, `MAX_TCP_KEEPIDLE`.
 pub(super) type KeepaliveTime = Seconds<1, 32_767>;
 /// Bytes of a message of `--mode sink-source`, up to 1 GiB.
-pub type MessageSize<const MIN: u32> = Number<u32, MIN, { 1 << 30 }>;
+pub type MessageSize<const MIN: u64> = Number<u32, MIN, { 1 << 30 }>;
+/// `--spill`: for one core at least; more than 16 TiB no host has to spare.
+pub type SpillSize = Number<u64, LEAST_SPILL, { 1 << 44 }>;
 /// Length of a queue of a listener.
 pub type QueueLength = Number<u16, 1, 65_535>;
 
@@ -34,7 +36,7 @@ pub struct Refused(String);
 
 /// A whole number from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Number<T, const MIN: u32, const MAX: u32>(pub(super) T);
+pub struct Number<T, const MIN: u64, const MAX: u64>(pub(super) T);
 
 /// A time with its unit, from `MIN` to `MAX` milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +97,7 @@ macro_rules! checked {
 }
 
 checked! {
-    [T, const MIN: u32, const MAX: u32] Number<T, MIN, MAX>: T;
+    [T, const MIN: u64, const MAX: u64] Number<T, MIN, MAX>: T;
     [const MIN: u32, const MAX: u32] Time<MIN, MAX>: Duration;
     [const MIN: u32, const MAX: u32] Seconds<MIN, MAX>: Duration;
     [] Microseconds: Duration;
@@ -116,11 +118,11 @@ impl<T: Checked> Checked for OrOff<T> {
     }
 }
 
-impl<T: TryFrom<u32>, const MIN: u32, const MAX: u32> FromStr for Number<T, MIN, MAX> {
+impl<T: TryFrom<u64>, const MIN: u64, const MAX: u64> FromStr for Number<T, MIN, MAX> {
     type Err = Refused;
 
     fn from_str(text: &str) -> Result<Self, Refused> {
-        let number: Option<u32> = text.parse().ok().filter(|number| (MIN..=MAX).contains(number));
+        let number: Option<u64> = text.parse().ok().filter(|number| (MIN..=MAX).contains(number));
         number
             .and_then(|number| T::try_from(number).ok())
             .map(Self)

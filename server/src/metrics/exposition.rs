@@ -76,9 +76,16 @@ impl Collector for Server {
         // Read once, so that the families are of one moment.
         let cores: Vec<CoreReport> = self.cores.iter().map(CoreReport::read).collect();
         let open = cores.iter().map(|core| (core.core, core.counters.open));
-        gauges(&mut encoder, "open_connections", "Connections open now.", open)?;
+        gauges(&mut encoder, "open_connections", None, "Connections open now.", open)?;
         let limits = self.cores.iter().map(|core| (core.cpu, core.max_connections.into()));
-        gauges(&mut encoder, "connection_limit", "The most connections that a core may have open.", limits)?;
+        let help = "The most connections that a core may have open.";
+        gauges(&mut encoder, "connection_limit", None, help, limits)?;
+        let spilled = cores.iter().map(|core| (core.core, core.counters.spill_bytes));
+        let help = "Bytes in use now for peers that do not read, outside the receive buffers.";
+        gauges(&mut encoder, "spill", Some(&Unit::Bytes), help, spilled)?;
+        let limits = self.cores.iter().map(|core| (core.cpu, core.spill));
+        let help = "The most bytes that a core may use for peers that do not read.";
+        gauges(&mut encoder, "spill_limit", Some(&Unit::Bytes), help, limits)?;
         for family in COUNTERS {
             let unit = family.unit.as_ref();
             let mut metric =
@@ -100,10 +107,11 @@ impl Collector for Server {
 fn gauges(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
+    unit: Option<&Unit>,
     help: &str,
     values: impl Iterator<Item = (u32, u64)>,
 ) -> fmt::Result {
-    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    let mut metric = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
     for (core, value) in values {
         metric.encode_family(&[("core", core)])?.encode_gauge(&value)?;
     }
@@ -135,11 +143,16 @@ mod tests {
 
     #[test]
     fn each_family_has_its_head_and_a_value_for_each_core() {
-        let core =
-            |cpu| LiveCore { cpu, max_connections: 10 + cpu, counters: Arc::new(LiveCounters::new(4)) };
+        let core = |cpu| LiveCore {
+            cpu,
+            max_connections: 10 + cpu,
+            spill: 99,
+            counters: Arc::new(LiveCounters::new(4)),
+        };
         let cores = vec![core(3), core(0)];
         cores[0].counters.bytes_in.add(700);
         cores[1].counters.open.set(5);
+        cores[1].counters.spill_bytes.set(16_384);
         cores[0].counters.count_accept_sample(Some(2), 3);
         cores[0].counters.count_accept_sample(None, 3);
         let exposition = Exposition::new(cores, Arc::new(Control::new()));
@@ -154,6 +167,9 @@ mod tests {
              0\n\
              corelocal_server_open_connections{core=\"0\"} 5\n",
             "corelocal_server_connection_limit{core=\"3\"} 13\n",
+            "# UNIT corelocal_server_spill_bytes bytes\ncorelocal_server_spill_bytes{core=\"3\"} 0\n\
+             corelocal_server_spill_bytes{core=\"0\"} 16384\n",
+            "corelocal_server_spill_limit_bytes{core=\"3\"} 99\n",
             "corelocal_server_accept_source_samples_total{core=\"3\",cpu=\"2\"} 1\n\
              corelocal_server_accept_source_samples_total{core=\"3\",cpu=\"unknown\"} 1\n# HELP",
             concat!("corelocal_server_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1\n"),

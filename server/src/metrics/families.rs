@@ -24,7 +24,7 @@ macro_rules! family {
     };
 }
 
-/// All of [`Counters`] but `open`, which is a gauge.
+/// All of [`Counters`] but `open` and `spill_bytes`, which are gauges.
 pub(super) const COUNTERS: &[Family] = &[
     family!("accepted_connections", accepted, "Connections accepted."),
     family!("receives", requests, "Receives that brought bytes."),
@@ -63,6 +63,11 @@ pub(super) const COUNTERS: &[Family] = &[
     ),
     family!("blocked_sends", blocked, "Sends that found the socket full and waited for the peer."),
     family!("copied", bytes, bytes_copied, "Bytes copied because a peer read too slowly."),
+    family!(
+        "spill_full_connections",
+        spill_full,
+        "Connections reset because their peers did not read, and neither the spill nor the buffers had room."
+    ),
     family!("spliced", bytes, bytes_spliced, "Bytes sent back without being copied, by splice(2)."),
     family!(
         "splice_refused_connections",
@@ -98,7 +103,7 @@ mod tests {
     fn every_counter_is_published_once() {
         let numbered = Counters::numbered();
         let mut numbers: Vec<u64> = COUNTERS.iter().map(|family| (family.value)(&numbered)).collect();
-        numbers.push(numbered.open);
+        numbers.extend([numbered.open, numbered.spill_bytes]);
         numbers.sort_unstable();
         assert_eq!(numbers, (1..=Counters::FIELDS.len() as u64).collect::<Vec<_>>());
     }

@@ -42,8 +42,8 @@ impl CoreReport {
 /// What the server was to do, beside what it did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct InForce {
-    /// Every option, with the addresses that were bound, the cores and the limit of connections that there
-    /// are.
+    /// Every option, with the addresses that were bound, the cores, and the limits of connections and of the
+    /// spill that there are.
     pub options: Options,
     /// What is used of the kernel.
     pub features: Features,

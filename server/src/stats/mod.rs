@@ -70,12 +70,12 @@ macro_rules! counters {
         }
 
         impl Counters {
-            /// What was counted since `earlier`. [`open`](Self::open) is no count of events and stays what it
-            /// is now.
+            /// What was counted since `earlier`. [`open`](Self::open) and [`spill_bytes`](Self::spill_bytes)
+            /// are no counts of events and stay what they are now.
             #[must_use]
             pub fn since(&self, earlier: &Self) -> Self {
                 let counted = Self { $($field: self.$field.saturating_sub(earlier.$field),)* };
-                Self { open: self.open, ..counted }
+                Self { open: self.open, spill_bytes: self.spill_bytes, ..counted }
             }
 
             /// Every field another number, from 1 on.
@@ -132,6 +132,12 @@ counters! {
     blocked,
     /// Bytes copied out of the pool, or out of the pipe, because a peer read too slowly.
     bytes_copied,
+    /// Bytes of the spill in use now, in whole pieces of 16 KiB; in the final report those that were when the
+    /// worker ended.
+    spill_bytes,
+    /// Connections that were reset because their peers did not read, the spill was full, and few receive
+    /// buffers were left.
+    spill_full,
     /// Bytes that went back without being copied, by `splice(2)`; among those sent.
     bytes_spliced,
     /// Connections with large messages that are copied for want of a second descriptor.
@@ -189,6 +195,8 @@ pub(crate) struct LiveCore {
     pub(crate) cpu: Cpu,
     /// The most connections it may have open.
     pub(crate) max_connections: u32,
+    /// Bytes of its spill.
+    pub(crate) spill: u64,
     /// What it counts.
     pub(crate) counters: Arc<LiveCounters>,
 }
@@ -277,9 +285,9 @@ mod tests {
 
     #[test]
     fn what_was_counted_since_is_the_difference_but_for_what_is_open() {
-        let before = Counters { accepted: 5, open: 5, bytes_in: 7, ..Counters::default() };
-        let now = Counters { accepted: 9, open: 2, bytes_in: 7, ..Counters::default() };
-        let expected = Counters { accepted: 4, open: 2, ..Counters::default() };
+        let before = Counters { accepted: 5, open: 5, bytes_in: 7, spill_bytes: 9, ..Counters::default() };
+        let now = Counters { accepted: 9, open: 2, bytes_in: 7, spill_bytes: 1, ..Counters::default() };
+        let expected = Counters { accepted: 4, open: 2, spill_bytes: 1, ..Counters::default() };
         assert_eq!(now.since(&before), expected);
     }
 

@@ -70,8 +70,10 @@ impl<K: Kernel> Worker<'_, K> {
             match step {
                 Step::SendNow => self.send(id, Manner::Silent),
                 Step::SendWaiting => {
-                    self.counters.bytes_copied.add(connection.spare_buffers(self.memory));
-                    self.send(id, Manner::Waiting);
+                    let copied = connection.spare_buffers(self.memory);
+                    if self.copied(id, copied) {
+                        self.send(id, Manner::Waiting);
+                    }
                 }
                 Step::Receive => self.kernel.ask(Request::Receive(id, descriptor)),
                 Step::Install(number) => self.kernel.ask(Request::Install(id, number)),

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use super::ring::with_patience;
 use super::token::BufferId;
@@ -97,6 +97,18 @@ impl Mapping {
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`; the mutable borrow makes this the only reference.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
+    }
+
+    /// Gives the pages of `from..to`, whole ones, back to the system; they are zeroed when they are next
+    /// used.
+    pub(super) fn forget(&mut self, from: usize, to: usize) {
+        assert!(from <= to && to <= self.length);
+        // SAFETY: the offset lies inside the mapping by the check above.
+        let start = unsafe { self.start.add(from) };
+        // SAFETY: the range lies inside the mapping; the mutable borrow makes this the only user, and private
+        // anonymous memory reads as zeros afterwards (`madvise(2)`, MADV_DONTNEED), so it stays initialised.
+        let result = unsafe { madvise(start.as_ptr().cast(), to - from, Advice::LinuxDontNeed) };
+        debug_assert!(result.is_ok());
     }
 }
 

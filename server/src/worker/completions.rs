@@ -8,6 +8,7 @@ use tune::cpu_set::Cpu;
 use super::connection::{Connection, ReceiveEnd, Way};
 use super::kernel::{Completion, Kernel, Request, Sample};
 use super::memory::PieceId;
+use super::send_queue::SpillFull;
 use super::token::{ConnectionId, Descriptor, Token};
 use super::{SilentSend, Worker, WorkerError};
 use crate::config::Mode;
@@ -102,7 +103,7 @@ impl<K: Kernel> Worker<'_, K> {
             let piece = self.memory.take(buffer, length).ok_or_else(unexpected)?;
             self.take_bytes(id, piece, length);
         }
-        if self.splices && self.is_large(length, completion.left_some) {
+        if self.is_to_be_spliced(length, completion.left_some) {
             self.connections.get(id).into_iter().for_each(Connection::begins_to_splice);
         }
         self.list(id);
@@ -141,7 +142,10 @@ impl<K: Kernel> Worker<'_, K> {
         self.counters.bytes_in.add(length.into());
         self.counters.requests.add(1);
         match self.mode {
-            Mode::Echo => self.counters.bytes_copied.add(connection.echo(piece, self.memory)),
+            Mode::Echo => {
+                let copied = connection.echo(piece, self.memory);
+                self.copied(id, copied);
+            }
             Mode::SinkSource => {
                 let config = &self.settings.config;
                 connection.answer(length, config.request_size, config.response_size);
@@ -150,6 +154,19 @@ impl<K: Kernel> Worker<'_, K> {
             Mode::Discard | Mode::AcceptClose => self.memory.give_back(piece),
         }
         self.heard(id);
+    }
+
+    /// Bytes of a connection were copied to the spill. False if that had no place for them: the connection
+    /// is reset, whose peer has not been reading.
+    pub(super) fn copied(&mut self, id: ConnectionId, copied: Result<u64, SpillFull>) -> bool {
+        self.counters.bytes_copied.add(copied.unwrap_or(0));
+        self.counters.spill_full.add(copied.is_err().into());
+        if copied.is_err()
+            && let Some(connection) = self.connections.get(id)
+        {
+            connection.give_up(self.memory);
+        }
+        copied.is_ok()
     }
 
     /// A receive has brought bytes.

@@ -22,7 +22,7 @@ use std::num::NonZeroU32;
 
 use rustix::io::Errno;
 
-use super::memory::{Memory, PieceId};
+use super::memory::Memory;
 use super::send_queue::SendQueue;
 use super::token::Descriptor;
 pub(crate) use state::Way;
@@ -176,16 +176,6 @@ impl Connection {
         self.receives
     }
 
-    /// The bytes that came in a piece are to be sent back. Returns how many were copied out of its buffer.
-    pub(crate) fn echo(&mut self, piece: PieceId, memory: &mut Memory) -> u64 {
-        if self.blocked {
-            self.queue.push_sparing(piece, memory)
-        } else {
-            self.queue.push(piece, memory);
-            0
-        }
-    }
-
     /// How the receive or watch in flight is to bring bytes.
     pub(crate) fn receives_by(&self) -> Option<Way> {
         self.in_flight.receive
@@ -246,12 +236,18 @@ impl Connection {
         &self.queue
     }
 
-    /// Gives the connection up: what is queued is dropped, as soon as the kernel does not read from it.
+    /// Ends the connection: what is queued is dropped, as soon as the kernel does not read from it.
     pub(crate) fn abort(&mut self, memory: &mut Memory) {
         if matches!(self.state, State::Open | State::Finishing | State::Ending | State::Lingering) {
             self.state = State::Aborting;
             self.queue.clear(memory);
         }
+    }
+
+    /// As [`Connection::abort`], with a reset, so that the peer does not take what it gets for all.
+    pub(crate) fn give_up(&mut self, memory: &mut Memory) {
+        self.abort(memory);
+        self.reset_wanted = true;
     }
 
     /// Closes a connection that was just accepted, with a reset unless the listener's options say so already.
@@ -277,11 +273,6 @@ impl Connection {
     /// The FIN was sent, or could not be.
     pub(crate) fn shutdown_ended(&mut self) {
         self.in_flight.shutdown = false;
-    }
-
-    /// As [`SendQueue::spare_buffers`].
-    pub(crate) fn spare_buffers(&mut self, memory: &mut Memory) -> u64 {
-        self.queue.spare_buffers(memory)
     }
 
     /// The bytes that the peer has not acknowledged are to be counted.

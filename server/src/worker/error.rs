@@ -22,6 +22,12 @@ pub enum WorkerError {
          memory (ulimit -v)"
     )]
     NoMemory(TryReserveError),
+    /// There is no memory for the bytes of peers that do not read.
+    #[error(
+        "map {0} bytes for the spill: {error}; give a lower --spill, or raise the limit of memory \
+         (ulimit -v)", error = describe(.1)
+    )]
+    NoSpill(u64, io::Error),
     /// The ring itself failed.
     #[error("io_uring_enter: {error}", error = describe(.0))]
     Enter(io::Error),

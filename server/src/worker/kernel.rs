@@ -178,8 +178,8 @@ pub(crate) trait Kernel {
     /// Makes the close of a plain descriptor a reset.
     fn reset_on_close(&mut self, number: u32);
 
-    /// True if there is a pipe to splice through.
-    fn splices(&self) -> bool;
+    /// Bytes that a [`Kernel::splice`] moves at most; 0 without a pipe to splice through.
+    fn most_spliced(&self) -> usize;
 
     /// Moves what waits in the socket of a plain descriptor back into it, as much as goes at a time.
     ///

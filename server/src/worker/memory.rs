@@ -8,6 +8,8 @@
 use std::io;
 
 use super::buffers::{Buffers, Mapping, Pages};
+use super::connections::list;
+use super::spill::{SPILL_PIECE, Spill, SpillPiece};
 use super::token::BufferId;
 
 /// A place in the table of pieces: first the buffers of the pool, from there on pieces of the spill.
@@ -18,12 +20,6 @@ pub(crate) const NO_PIECE: PieceId = PieceId::MAX;
 
 /// The piece that [`Memory::source`] is.
 const SOURCE_PIECE: PieceId = PieceId::MAX - 1;
-
-/// Bytes of a piece of the spill.
-pub(crate) const SPILL_PIECE: usize = 16 * 1024;
-
-/// Pieces by which the spill grows: 1 MiB.
-const SLAB_PIECES: usize = 64;
 
 /// The bytes that a connection of `--mode sink-source` gets repeat after this many: the byte at offset `i` of
 /// the stream is `i % 251`.
@@ -69,29 +65,24 @@ const UNUSED: Piece = Piece { next: NO_PIECE, start: 0, end: 0 };
 pub(crate) struct Memory {
     /// The receive buffers.
     pool: Buffers,
-    slabs: Vec<Mapping>,
-    /// Pieces of the spill that are in no list.
-    free: Vec<PieceId>,
+    spill: Spill,
+    /// As many as were ever used: untouched memory costs nothing, and the table never grows beyond its room.
     pieces: Vec<Piece>,
     source: Option<Mapping>,
 }
 
 impl Memory {
-    /// `count` buffers of `size` bytes as the pool, an empty spill, and with `source` the bytes of `--mode
+    /// `count` buffers of `size` bytes as the pool, this spill, and with `source` the bytes of `--mode
     /// sink-source`.
     ///
     /// # Errors
     /// As [`Buffers::map`].
-    pub(crate) fn map(count: u16, size: u32, pages: Pages, source: bool) -> io::Result<Self> {
+    pub(crate) fn map(count: u16, size: u32, pages: Pages, source: bool, spill: Spill) -> io::Result<Self> {
         let pool = Buffers::map(count, size, pages)?;
-        let pieces = vec![UNUSED; pool.count()];
-        let source = source.then(|| {
-            let mut source = map(SOURCE_BYTES);
-            let bytes = (0..SOURCE_PERIOD).map(|i| u8::try_from(i).expect("below 251")).cycle();
-            source.bytes_mut().iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
-            source
-        });
-        Ok(Self { pool, slabs: Vec::new(), free: Vec::new(), pieces, source })
+        let mut pieces = list(pool.count() + spill.count()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        pieces.resize(pool.count(), UNUSED);
+        let source = source.then(map_source).transpose()?;
+        Ok(Self { pool, spill, pieces, source })
     }
 
     /// The receive buffers.
@@ -109,7 +100,7 @@ impl Memory {
         let (start, end) = (span.start as usize, span.end as usize);
         match self.place(span.piece) {
             Place::Buffer(id) => self.pool.bytes(id, start, end),
-            Place::Spill { slab, offset } => &self.slabs[slab].bytes()[offset + start..offset + end],
+            Place::Spill(piece) => &self.spill.bytes(piece)[start..end],
             Place::Source => &self.source.as_ref().expect("a source to send from").bytes()[start..end],
         }
     }
@@ -149,63 +140,57 @@ impl Memory {
     pub(crate) fn give_back(&mut self, piece: PieceId) {
         match self.place(piece) {
             Place::Buffer(id) => self.pool.give_back(id),
-            Place::Spill { .. } => self.give_back_spilled(piece),
+            Place::Spill(piece) => self.spill.give_back(piece),
             Place::Source => {}
         }
     }
 
-    fn give_back_spilled(&mut self, piece: PieceId) {
-        self.free.push(piece);
-        // Nobody uses it: back to the system with all but one slab.
-        if self.slabs.len() > 1 && self.free.len() == self.slabs.len() * SLAB_PIECES {
-            self.slabs.truncate(1);
-            self.pieces.truncate(self.pool.count() + SLAB_PIECES);
-            let kept = self.pieces.len();
-            self.free.retain(|&piece| (piece as usize) < kept);
+    /// An empty piece of the spill; `None` if that is full.
+    pub(super) fn spill_piece(&mut self) -> Option<PieceId> {
+        let id = self.pool.count() + self.spill.take()? as usize;
+        if id == self.pieces.len() {
+            self.pieces.push(UNUSED);
+        } else {
+            self.pieces[id] = UNUSED;
         }
+        Some(PieceId::try_from(id).expect("a spill has fewer than 2^31 pieces"))
     }
 
-    /// An empty piece of the spill, which grows if it has none: the one place where a worker allocates after
-    /// its start.
-    pub(super) fn spill_piece(&mut self) -> PieceId {
-        if self.free.is_empty() {
-            let first = self.pieces.len();
-            self.slabs.push(map(SLAB_PIECES * SPILL_PIECE));
-            self.pieces.resize(first + SLAB_PIECES, UNUSED);
-            let ids = (first..first + SLAB_PIECES).rev();
-            self.free.extend(ids.map(|id| PieceId::try_from(id).expect("memory ends before 2^32 pieces")));
-        }
-        let piece = self.free.pop().expect("just filled");
-        self.pieces[piece as usize] = UNUSED;
-        piece
+    /// Bytes that the spill has room for, in whole pieces.
+    pub(super) fn spill_room(&self) -> usize {
+        (self.spill.count() - self.spill.used()) * SPILL_PIECE
+    }
+
+    /// Bytes of the spill that are used, in whole pieces.
+    pub(super) fn spill_bytes(&self) -> usize {
+        self.spill.used() * SPILL_PIECE
     }
 
     /// How many bytes may be put behind those of a piece: none if it is a receive buffer.
     pub(super) fn room(&self, piece: PieceId) -> usize {
         match self.place(piece) {
-            Place::Spill { .. } => SPILL_PIECE - self.pieces[piece as usize].end as usize,
+            Place::Spill(_) => SPILL_PIECE - self.pieces[piece as usize].end as usize,
             Place::Buffer(_) | Place::Source => 0,
         }
     }
 
-    /// A piece of the spill with bytes that `fill` writes to it, at most [`SPILL_PIECE`]; it says how many.
+    /// A piece of the spill, which has [room](Memory::spill_room), with bytes that `fill` writes to it, at
+    /// most [`SPILL_PIECE`]; it says how many.
     pub(super) fn spill(&mut self, fill: impl FnOnce(&mut [u8]) -> usize) -> PieceId {
-        let piece = self.spill_piece();
-        let Place::Spill { slab, offset } = self.place(piece) else { unreachable!("just taken from there") };
-        let length = fill(&mut self.slabs[slab].bytes_mut()[offset..offset + SPILL_PIECE]);
+        let piece = self.spill_piece().expect("there was room");
+        let Place::Spill(place) = self.place(piece) else { unreachable!("just taken from there") };
+        let length = fill(self.spill.bytes_mut(place));
         self.pieces[piece as usize].end = u32::try_from(length).expect("no more than the piece has");
         piece
     }
 
     /// Copies bytes behind those of a piece of the spill, which has [room](Memory::room) for them.
     pub(super) fn append(&mut self, piece: PieceId, from: Span) {
-        let Place::Spill { slab, offset } = self.place(piece) else {
-            unreachable!("only the spill is written to")
-        };
+        let Place::Spill(place) = self.place(piece) else { unreachable!("only the spill is written to") };
         let Place::Buffer(id) = self.place(from.piece) else { unreachable!("only buffers are copied from") };
         let bytes = self.pool.bytes(id, from.start as usize, from.end as usize);
         let end = self.pieces[piece as usize].end as usize;
-        self.slabs[slab].bytes_mut()[offset + end..offset + end + bytes.len()].copy_from_slice(bytes);
+        self.spill.bytes_mut(place)[end..end + bytes.len()].copy_from_slice(bytes);
         self.pieces[piece as usize].end += from.end - from.start;
     }
 
@@ -214,7 +199,7 @@ impl Memory {
     pub(super) fn is_to_be_copied(&self, piece: PieceId) -> bool {
         match self.place(piece) {
             Place::Buffer(_) => self.span(piece).len() < self.pool.size() / 2 || self.pool.few_left(),
-            Place::Spill { .. } | Place::Source => false,
+            Place::Spill(_) | Place::Source => false,
         }
     }
 
@@ -224,41 +209,27 @@ impl Memory {
         self.pool.receive(head, bytes)
     }
 
-    /// Bytes that the spill has from the system.
-    #[cfg(test)]
-    pub(crate) fn spill_bytes(&self) -> usize {
-        self.slabs.len() * SLAB_PIECES * SPILL_PIECE
-    }
-
-    /// Pieces of the spill that are in lists.
-    #[cfg(test)]
-    pub(crate) fn spilled_pieces(&self) -> usize {
-        self.slabs.len() * SLAB_PIECES - self.free.len()
-    }
-
     fn place(&self, piece: PieceId) -> Place {
         match (piece as usize).checked_sub(self.pool.count()) {
             _ if piece == SOURCE_PIECE => Place::Source,
             None => Place::Buffer(BufferId::try_from(piece).expect("a pool has at most 32768 buffers")),
-            Some(index) => {
-                Place::Spill { slab: index / SLAB_PIECES, offset: index % SLAB_PIECES * SPILL_PIECE }
-            }
+            Some(index) => Place::Spill(SpillPiece::try_from(index).expect("a piece of the spill")),
         }
     }
 }
 
-/// Memory that zero-copy sends may read from.
-///
-/// # Panics
-/// Without memory, as an allocation would end the process.
-fn map(bytes: usize) -> Mapping {
-    Mapping::new(bytes, Pages::Small).expect("memory for bytes on their way")
+/// The source, in memory that zero-copy sends may read from.
+fn map_source() -> io::Result<Mapping> {
+    let mut source = Mapping::new(SOURCE_BYTES, Pages::Small)?;
+    let bytes = (0..SOURCE_PERIOD).map(|i| u8::try_from(i).expect("below 251")).cycle();
+    source.bytes_mut().iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
+    Ok(source)
 }
 
 /// Where a piece's bytes lie.
 enum Place {
     Buffer(BufferId),
-    Spill { slab: usize, offset: usize },
+    Spill(SpillPiece),
     Source,
 }
 
@@ -267,28 +238,28 @@ mod tests {
     use super::*;
 
     fn memory(count: u16, size: u32, source: bool) -> Memory {
-        Memory::map(count, size, Pages::Small, source).unwrap()
+        Memory::map(count, size, Pages::Small, source, Spill::map(3 * SPILL_PIECE as u64).unwrap()).unwrap()
     }
 
     #[test]
-    fn the_spill_grows_and_goes_back_to_the_system() {
+    fn pieces_of_the_spill_are_no_buffers_and_end_at_its_bound() {
         let mut memory = memory(2, 64, false);
-        assert_eq!(memory.spill_bytes(), 0);
-        let pieces: Vec<PieceId> = (0..=SLAB_PIECES).map(|_| memory.spill_piece()).collect();
-        assert_eq!((memory.spill_bytes(), memory.spilled_pieces()), (2 << 20, SLAB_PIECES + 1));
-        assert!(pieces.iter().all(|&piece| piece >= 2), "buffers are not spill");
-        pieces.iter().for_each(|&piece| memory.give_back(piece));
-        assert_eq!((memory.spill_bytes(), memory.spilled_pieces()), (1 << 20, 0));
-        let again: Vec<PieceId> = (0..SLAB_PIECES).map(|_| memory.spill_piece()).collect();
-        assert_eq!(memory.spill_bytes(), 1 << 20);
-        assert!(again.iter().all(|&piece| (piece as usize) < 2 + SLAB_PIECES));
+        let room = memory.pieces.capacity();
+        for _ in 0..2 {
+            let pieces: Vec<PieceId> = std::iter::from_fn(|| memory.spill_piece()).collect();
+            assert_eq!(pieces, [2, 3, 4]);
+            assert_eq!((memory.spill_bytes(), memory.spill_room()), (3 * SPILL_PIECE, 0));
+            pieces.into_iter().for_each(|piece| memory.give_back(piece));
+            assert_eq!((memory.spill_bytes(), memory.spill_room()), (0, 3 * SPILL_PIECE));
+        }
+        assert_eq!(memory.pieces.capacity(), room, "the table never grows");
     }
 
     #[test]
     fn bytes_are_copied_behind_each_other() {
         let mut memory = memory(2, 64, false);
         let full = memory.take(1, 64).unwrap();
-        let piece = memory.spill_piece();
+        let piece = memory.spill_piece().unwrap();
         assert_eq!((memory.room(full), memory.room(piece)), (0, SPILL_PIECE));
         memory.append(piece, memory.span(full));
         memory.skip(full, 60);

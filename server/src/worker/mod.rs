@@ -28,6 +28,7 @@ pub(crate) mod ring;
 mod send_queue;
 #[cfg(test)]
 mod simulation;
+mod spill;
 mod splicing;
 mod token;
 
@@ -57,6 +58,8 @@ use kernel::Kernel;
 use memory::Memory;
 use ring::Ring;
 pub use ring::SetupError;
+use spill::Spill;
+pub(crate) use spill::{LEAST_SPILL, SPILL_PIECE};
 pub(crate) use token::MAX_SLOTS;
 use token::{ConnectionId, Slot};
 
@@ -70,6 +73,8 @@ pub(crate) struct Settings {
     pub(crate) max_connections: u32,
     /// Length of each listener's accept queue.
     pub(crate) backlog: usize,
+    /// Bytes of the spill.
+    pub(crate) spill: u64,
     /// Below which number a connection may have a second, plain descriptor.
     pub(crate) aliases_below: u32,
     /// What the server is to do.
@@ -143,7 +148,8 @@ pub(crate) fn run(
     // The buffers first, so that they are dropped after the ring.
     let pages = Pages::of(config);
     let source = config.mode == Mode::SinkSource;
-    let mut memory = Memory::map(config.buffers, config.buffer_size, pages, source)
+    let spill = Spill::map(settings.spill).map_err(|error| WorkerError::NoSpill(settings.spill, error))?;
+    let mut memory = Memory::map(config.buffers, config.buffer_size, pages, source, spill)
         .map_err(|error| WorkerError::Start("map the buffers", error, pages.hint()))?;
     let mut uring = ring::create()?;
     let reserve = reserve(config.overload, listeners.len());
@@ -177,7 +183,7 @@ impl<'r, K: Kernel> Worker<'r, K> {
         let idle = settings.config.idle_timeout.map(|timeout| Idle::new(timeout, kernel.now()));
         // Untouched memory costs nothing, and the lists never grow.
         let handed = settings.crew.as_ref().map_or(0, |(crew, _)| crew.room() + beyond as usize);
-        let splices = kernel.splices();
+        let splices = kernel.most_spliced() > 0;
         Ok(Self {
             kernel,
             settings,
@@ -225,6 +231,7 @@ impl<'r, K: Kernel> Worker<'r, K> {
         if sweeps {
             self.sweep(caught_up);
         }
+        self.counters.spill_bytes.set(self.memory.spill_bytes() as u64);
         if !self.is_cut_off() {
             self.counters.open.set(self.connections.open_count() as u64);
         }

@@ -17,7 +17,7 @@ use super::kernel::Spliced;
 
 /// Bytes that are spliced at a time: with the sockets' own memory, what a core's second-level cache keeps.
 /// Measured: see server/README.md.
-const MOST: usize = 256 * 1024;
+pub(super) const MOST: usize = 256 * 1024;
 
 /// Sizes of a pipe, largest first. It has a place for each of its pages, and a place may have to do for as
 /// little as one segment. The first is what `fs.pipe-max-size` allows by default; the last is what a pipe has

@@ -21,7 +21,7 @@ use super::features::Features;
 use super::kernel::{Completion, Kernel, Manner, Request, Spliced};
 use super::memory::{Memory, Span};
 use super::operations::VectorArena;
-use super::pipe::Pipe;
+use super::pipe::{self, Pipe};
 use super::token::{ConnectionId, Descriptor, Token};
 pub use setup::SetupError;
 pub(super) use setup::{COMPLETIONS, create_small, with_patience};
@@ -224,8 +224,8 @@ impl Kernel for Ring<'_> {
         descriptors::reset_on_close(number);
     }
 
-    fn splices(&self) -> bool {
-        self.pipe.is_some()
+    fn most_spliced(&self) -> usize {
+        self.pipe.as_ref().map_or(0, |_| pipe::MOST)
     }
 
     fn splice(&mut self, number: u32) -> Result<Spliced, Errno> {

@@ -4,6 +4,10 @@
 
 use super::memory::{Memory, NO_PIECE, PieceId, SOURCE_BYTES, Span};
 
+/// Bytes are to be copied out of the pool, which has few buffers left, and the spill has no place for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SpillFull;
+
 /// What is queued, and how much of it the send in flight reads from: a list of pieces, then bytes of the
 /// [source](super::memory::SOURCE_PERIOD).
 #[derive(Debug)]
@@ -94,10 +98,13 @@ impl SendQueue {
 
     /// As [`SendQueue::push`], but copies the bytes out of their buffer if they are [to
     /// be](Memory::is_to_be_copied), behind those copied last. Returns the number of bytes copied.
-    pub(crate) fn push_sparing(&mut self, piece: PieceId, memory: &mut Memory) -> u64 {
+    ///
+    /// # Errors
+    /// If there is no place for them; they are queued all the same.
+    pub(crate) fn push_sparing(&mut self, piece: PieceId, memory: &mut Memory) -> Result<u64, SpillFull> {
         if !memory.is_to_be_copied(piece) {
             self.push(piece, memory);
-            return 0;
+            return Ok(0);
         }
         self.bytes += memory.span(piece).len() as u64;
         self.copy(piece, memory)
@@ -105,32 +112,41 @@ impl SendQueue {
 
     /// Copies the queue out of its buffers, as far as it is [to be](Memory::is_to_be_copied). Returns the
     /// number of bytes copied. Only without a send in flight.
-    pub(crate) fn spare_buffers(&mut self, memory: &mut Memory) -> u64 {
+    ///
+    /// # Errors
+    /// If there is no place for some; they stay where they are.
+    pub(crate) fn spare_buffers(&mut self, memory: &mut Memory) -> Result<u64, SpillFull> {
         debug_assert_eq!(self.sending, 0);
         let mut at = self.first;
         (self.first, self.last, self.pieces) = (NO_PIECE, NO_PIECE, 0);
-        let mut copied = 0;
+        let mut copied = Ok(0);
         while at != NO_PIECE {
             let piece = at;
             at = memory.next(piece);
-            if memory.is_to_be_copied(piece) {
-                copied += self.copy(piece, memory);
-            } else {
-                self.link(piece, memory);
+            match copied {
+                Ok(bytes) if memory.is_to_be_copied(piece) => {
+                    copied = self.copy(piece, memory).map(|more| bytes + more);
+                }
+                _ => self.link(piece, memory),
             }
         }
         copied
     }
 
-    /// Copies what is left of a buffer to the end of the list and gives the buffer back.
-    fn copy(&mut self, piece: PieceId, memory: &mut Memory) -> u64 {
+    /// Copies what is left of a buffer to the end of the list and gives the buffer back. Where there is no
+    /// place, the buffer itself goes to the end of the list, which with few left is an error.
+    fn copy(&mut self, piece: PieceId, memory: &mut Memory) -> Result<u64, SpillFull> {
         let mut left = memory.span(piece);
         let copied = left.len() as u64;
+        // Not behind what the kernel reads from.
+        let appendable = if self.pieces > self.sending { memory.room(self.last) } else { 0 };
+        if left.len() > appendable + memory.spill_room() {
+            self.link(piece, memory);
+            return if memory.pool().few_left() { Err(SpillFull) } else { Ok(0) };
+        }
         while left.len() > 0 {
-            // Not behind what the kernel reads from.
-            let appendable = self.pieces > self.sending && memory.room(self.last) > 0;
-            if !appendable {
-                let fresh = memory.spill_piece();
+            if self.pieces == self.sending || memory.room(self.last) == 0 {
+                let fresh = memory.spill_piece().expect("there was room");
                 self.link(fresh, memory);
             }
             let length = left.len().min(memory.room(self.last));
@@ -139,7 +155,7 @@ impl SendQueue {
             left.start = end;
         }
         memory.give_back(piece);
-        copied
+        Ok(copied)
     }
 
     fn link(&mut self, piece: PieceId, memory: &mut Memory) {
@@ -225,17 +241,30 @@ impl SendQueue {
 mod tests {
     use super::*;
     use crate::worker::buffers::Pages;
-    use crate::worker::memory::SPILL_PIECE;
+    use crate::worker::spill::{SPILL_PIECE, Spill};
+
+    /// With a spill of so many pieces.
+    fn memory_with(buffers: u16, size: u32, spill: u64) -> Memory {
+        let spill = Spill::map(spill * SPILL_PIECE as u64).unwrap();
+        Memory::map(buffers, size, Pages::Small, true, spill).unwrap()
+    }
 
     fn memory(buffers: u16, size: u32) -> Memory {
-        Memory::map(buffers, size, Pages::Small, true).unwrap()
+        memory_with(buffers, size, 64)
     }
 
     /// A byte comes.
     fn receive(queue: &mut SendQueue, memory: &mut Memory) {
         memory.publish();
         let piece = memory.take(0, 1).unwrap();
-        queue.push_sparing(piece, memory);
+        queue.push_sparing(piece, memory).unwrap();
+    }
+
+    /// Bytes that are in pieces, which are as many as the queue says.
+    fn queued(queue: &SendQueue, memory: &Memory) -> u64 {
+        let bytes = queue.spans(usize::MAX, memory).map(|span| span.len() as u64).sum();
+        assert_eq!(queue.bytes(), bytes);
+        bytes
     }
 
     /// A peer that writes one byte at a time and does not read.
@@ -251,9 +280,9 @@ mod tests {
         receive(&mut queue, &mut memory);
         assert_eq!((queue.pieces, queue.sending_bytes()), (6, 4 * SPILL_PIECE as u64 + 1));
         queue.sent(4 * SPILL_PIECE as u64 + 1, &mut memory);
-        assert_eq!((queue.pieces, queue.bytes(), memory.spilled_pieces()), (1, 1, 1));
+        assert_eq!((queue.pieces, queue.bytes(), memory.spill_bytes()), (1, 1, SPILL_PIECE));
         queue.clear(&mut memory);
-        assert_eq!((queue.is_empty(), memory.spilled_pieces(), memory.pool().held()), (true, 0, 0));
+        assert_eq!((queue.is_empty(), memory.spill_bytes(), memory.pool().held()), (true, 0, 0));
     }
 
     #[test]
@@ -261,11 +290,45 @@ mod tests {
         let (mut queue, mut memory) = (SendQueue::default(), memory(1, 40_000));
         let piece = memory.take(0, 40_000).unwrap();
         queue.push(piece, &mut memory);
-        assert_eq!(queue.spare_buffers(&mut memory), 40_000);
+        assert_eq!(queue.spare_buffers(&mut memory), Ok(40_000));
         assert_eq!((queue.pieces, queue.bytes(), memory.pool().held()), (3, 40_000, 0));
         queue.start(64, &memory);
         queue.sent(20_000, &mut memory);
         assert_eq!((queue.pieces, queue.bytes()), (2, 20_000));
+    }
+
+    /// Full buffers, and a spill that has room for one.
+    #[test]
+    fn without_a_place_bytes_stay_in_their_buffers_and_that_is_an_error_once_these_are_few() {
+        let (mut queue, mut memory) = (SendQueue::default(), memory_with(8, 40_000, 3));
+        let pushed: Vec<_> = (0..6)
+            .map(|buffer| {
+                let piece = memory.take(buffer, 40_000).unwrap();
+                queue.push_sparing(piece, &mut memory)
+            })
+            .collect();
+        assert_eq!(pushed, [Ok(0), Ok(0), Ok(0), Ok(0), Ok(40_000), Err(SpillFull)]);
+        assert_eq!(queued(&queue, &memory), 240_000, "nothing is lost");
+        queue.start(4, &memory);
+        queue.sent(160_000, &mut memory);
+        let piece = memory.take(6, 1).unwrap();
+        assert_eq!(queue.push_sparing(piece, &mut memory), Ok(0), "a few bytes, where buffers are many");
+        assert_eq!((queued(&queue, &memory), memory.pool().held()), (80_001, 2));
+        queue.clear(&mut memory);
+        assert_eq!((memory.spill_bytes(), memory.pool().held()), (0, 0));
+    }
+
+    #[test]
+    fn what_can_be_spared_of_a_queue_is_before_the_spill_is_full() {
+        let (mut queue, mut memory) = (SendQueue::default(), memory_with(8, 40_000, 3));
+        for buffer in 0..6 {
+            let piece = memory.take(buffer, 40_000).unwrap();
+            queue.push(piece, &mut memory);
+        }
+        assert_eq!(queue.spare_buffers(&mut memory), Err(SpillFull));
+        assert_eq!((queued(&queue, &memory), memory.pool().held()), (240_000, 5));
+        queue.clear(&mut memory);
+        assert_eq!((memory.spill_bytes(), memory.pool().held()), (0, 0));
     }
 
     #[test]

@@ -11,21 +11,30 @@ use rustix::io::Errno;
 use super::Worker;
 use super::connection::ReceiveEnd;
 use super::kernel::{Kernel, Spliced};
-use super::memory::SPILL_PIECE;
+use super::pipe;
+use super::spill::{LEAST_SPILL, SPILL_PIECE};
 use super::token::{ConnectionId, Descriptor};
 
 /// Bytes for which splicing is worth it. Measured: see server/README.md.
 const LARGE: usize = 16 * 1024;
 
+/// An empty spill has a place for all that a splice may leave.
+const _: () = assert!(LEAST_SPILL >= pipe::MOST as u64);
+
 /// Bytes after which a turn of the loop splices no more: others wait meanwhile.
 const MOST_A_TURN: usize = 512 * 1024;
 
 impl<K: Kernel> Worker<'_, K> {
-    /// True if a receive that brought so many bytes is of a large message: it has filled its buffer, and that
-    /// is a large one, or more waits.
-    pub(super) fn is_large(&self, length: u32, left_some: bool) -> bool {
+    /// True if what follows a receive that brought so many bytes is to be spliced. That was of a large
+    /// message if it has filled its buffer, and that is a large one, or more waits.
+    pub(super) fn is_to_be_spliced(&self, length: u32, left_some: bool) -> bool {
         let size = self.memory.pool().size();
-        length as usize >= size && (left_some || size >= LARGE)
+        self.splices && length as usize >= size && (left_some || size >= LARGE) && self.may_splice()
+    }
+
+    /// True if there is a place for all that a splice may leave, none of which may stay in the pipe.
+    fn may_splice(&self) -> bool {
+        self.memory.spill_room() >= self.kernel.most_spliced()
     }
 
     /// There is a plain descriptor beside a connection's direct one, or there was none to be had.
@@ -69,7 +78,13 @@ impl<K: Kernel> Worker<'_, K> {
 
     /// Splices what waits for a connection whose turn it is. Returns the number of bytes.
     fn splice(&mut self, id: ConnectionId) -> usize {
+        let may_splice = self.may_splice();
         let Some(connection) = self.connections.get(id) else { return 0 };
+        if !may_splice {
+            connection.stops_splicing();
+            self.list(id);
+            return 0;
+        }
         let Some(number) = connection.take_turn() else { return 0 };
         let spliced = self.kernel.splice(number);
         match spliced {

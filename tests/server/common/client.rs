@@ -167,19 +167,18 @@ impl Client {
     }
 
     /// Sends what the kernel takes at once; returns how much that was.
-    fn send_what_fits(&mut self, at_a_time: usize) -> u64 {
+    fn send_what_fits(&mut self, at_a_time: usize) -> std::io::Result<u64> {
         let before = self.sent;
         self.stream.set_nonblocking(true).expect("set non-blocking");
-        loop {
+        let end = loop {
             let bytes = pattern::bytes(self.number, self.sent, at_a_time);
             match self.stream.write(bytes) {
                 Ok(count) => self.sent += count as u64,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => panic!("send after {} bytes: {error}", self.sent),
+                Err(error) => break error,
             }
-        }
+        };
         self.stream.set_nonblocking(false).expect("set blocking");
-        self.sent - before
+        if end.kind() == ErrorKind::WouldBlock { Ok(self.sent - before) } else { Err(end) }
     }
 
     /// Ends the client's stream; the other direction stays open.
@@ -275,14 +274,38 @@ impl Client {
 /// # Panics
 /// If `limit` bytes do not fill a connection.
 pub(crate) fn fill_all(clients: &mut [Client], at_a_time: usize, limit: u64) {
+    let lost = fill_some(clients, at_a_time, limit);
+    assert!(lost.is_empty(), "{:?}", lost[0].1);
+}
+
+/// As [`fill_all`], for a server that may reset connections. Gives those that it has not reset.
+pub(crate) fn fill_or_be_reset(mut clients: Vec<Client>, limit: u64) -> Vec<Client> {
     loop {
-        let mut progress = 0;
-        for client in &mut *clients {
-            progress += client.send_what_fits(at_a_time);
+        let lost = fill_some(&mut clients, CHUNK, limit);
+        if lost.is_empty() {
+            return clients;
+        }
+        for (index, error) in lost.into_iter().rev() {
+            let reset = matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
+            assert!(reset, "send after {} bytes: {error}", clients[index].sent);
+            clients.swap_remove(index);
+        }
+    }
+}
+
+/// Fills these connections until nothing goes any more, or some are lost: these, in order, and how.
+fn fill_some(clients: &mut [Client], at_a_time: usize, limit: u64) -> Vec<(usize, std::io::Error)> {
+    loop {
+        let (mut progress, mut lost) = (0, Vec::new());
+        for (index, client) in clients.iter_mut().enumerate() {
+            match client.send_what_fits(at_a_time) {
+                Ok(bytes) => progress += bytes,
+                Err(error) => lost.push((index, error)),
+            }
             assert!(client.sent < limit, "{} bytes sent, none read: nothing bounds them", client.sent);
         }
-        if progress == 0 && !any_writable_within(FULL, clients) {
-            break;
+        if !lost.is_empty() || progress == 0 && !any_writable_within(FULL, clients) {
+            return lost;
         }
     }
 }

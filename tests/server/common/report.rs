@@ -41,6 +41,10 @@ pub(crate) struct Counts {
     pub(crate) blocked: u64,
     pub(crate) bytes_copied: u64,
     pub(crate) bytes_spliced: u64,
+    /// Bytes kept for peers that did not read, at the end.
+    pub(crate) spill_bytes: u64,
+    /// Connections reset because there was no place for more of those.
+    pub(crate) spill_full: u64,
     /// Connections whose large messages were copied for want of a descriptor.
     pub(crate) splice_refused: u64,
     /// Times that accepting rested.

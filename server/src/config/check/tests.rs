@@ -31,6 +31,7 @@ fn udp_goes_with_nothing_of_connections() {
         "--max-connections 10",
         "--nodelay true",
         "--overload queue",
+        "--spill 1048576",
         "--zerocopy-threshold 1",
     ] {
         let name = option.split(' ').next().unwrap();
@@ -65,6 +66,7 @@ fn a_mode_refuses_what_it_leaves_without_effect() {
         "--keepalive 5s",
         "--nodelay false",
         "--overload reset",
+        "--spill 1048576",
         "--zerocopy-threshold 9",
     ] {
         refused(&format!("--mode accept-close {option}"), "has no effect with --mode accept-close");
@@ -75,6 +77,8 @@ fn a_mode_refuses_what_it_leaves_without_effect() {
     }
     refused("--mode discard --nodelay true", "nothing is sent");
     refused("--mode discard --zerocopy-threshold 16384", "nothing is sent");
+    refused("--mode discard --spill 1048576", "nothing is sent");
+    refused("--mode sink-source --spill 1048576", "nothing that is received is kept");
     assert!(check("--mode discard --idle-timeout 1s --buffers 8").is_ok());
     refused("--mode sink-source --response-size 0 --nodelay true", "with --response-size 0: nothing is sent");
     assert!(check("--mode sink-source --nodelay true").is_ok());

@@ -59,6 +59,7 @@ const TABLE: &[(&str, Form, &str)] = &[
     ("drain-timeout", Text, "0s|[1-9][0-9]{0,3}(ms|s)|1day"),
     ("buffers", Digits, "1|2|4|256|32768"),
     ("buffer-size", Digits, "64|[1-9][0-9]{2,5}|1048576"),
+    ("spill", Digits, "1048576|[2-9][0-9]{6,12}|17592186044416"),
     ("huge-pages", Flag, "true|false"),
     ("busy-poll", Text, "[1-9][0-9]{0,5}(us)?|1ms"),
     ("spin-us", Digits, "0|[1-9][0-9]{0,5}|1000000"),
@@ -190,7 +191,7 @@ fn help(argument: &clap::Arg) -> String {
 }
 
 /// Defaults that no value says.
-const IN_WORDS: [&str; 4] = ["user", "group", "max-connections", "without"];
+const IN_WORDS: [&str; 5] = ["user", "group", "max-connections", "spill", "without"];
 
 #[test]
 fn the_defaults_in_the_help_are_those_of_the_configuration() {
@@ -207,7 +208,8 @@ fn the_defaults_in_the_help_are_those_of_the_configuration() {
         assert_ne!(options.json, Some(true));
     }
     let default = Config::default();
-    assert_eq!((default.user, default.group, default.max_connections), (None, None, None));
+    assert_eq!((default.user, default.group), (None, None));
+    assert_eq!((default.max_connections, default.spill), (None, None));
     assert!(default.without.is_empty());
     assert_eq!(crate::worker_plan::DEFAULT_SLOTS, 65_536, "--max-connections says so");
 }
@@ -236,5 +238,5 @@ fn the_ranges_in_the_help_are_those_that_are_checked() {
             }
         }
     }
-    assert_eq!(ranges, 15);
+    assert_eq!(ranges, 16);
 }

@@ -5,6 +5,7 @@ use tune::cpu_set::CpuSet;
 use tune::host::Topology;
 use tune::kernel_files::KernelFiles;
 
+use crate::cgroup;
 use crate::doctor::facts::CpuFacts;
 
 const CPU: &str = "/sys/devices/system/cpu";
@@ -35,43 +36,13 @@ fn list(files: &KernelFiles, path: &str) -> Option<CpuSet> {
 /// The CPUs of this process's cgroup, in the hierarchy of version 2 or the `cpuset` one of version 1.
 fn cpuset(files: &KernelFiles) -> Option<CpuSet> {
     let text = files.read("/proc/self/cgroup").ok()?;
-    places(&text).iter().find_map(|path| list(files, path)).filter(|cpus| !cpus.is_empty())
-}
-
-/// The files that may hold the CPUs of a cgroup, from the text of `/proc/self/cgroup`: `ID:CONTROLLERS:PATH`.
-fn places(cgroup: &str) -> Vec<String> {
-    let rows = cgroup.lines().filter_map(|line| {
-        let mut fields = line.splitn(3, ':');
-        let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-        let path = path.trim_end_matches('/');
-        if controllers.is_empty() {
-            Some(format!("/sys/fs/cgroup{path}/cpuset.cpus.effective"))
-        } else if controllers.split(',').any(|name| name == "cpuset") {
-            Some(format!("/sys/fs/cgroup/cpuset{path}/cpuset.effective_cpus"))
-        } else {
-            None
-        }
-    });
-    rows.collect()
+    let places = cgroup::files(&text, "cpuset", ["cpuset.cpus.effective", "cpuset.effective_cpus"]);
+    places.iter().find_map(|path| list(files, path)).filter(|cpus| !cpus.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_cpus_of_a_cgroup_are_looked_for_in_both_hierarchies() {
-        let text = "9:name=systemd:/\n3:cpuset:/box\n2:cpu,cpuacct:/\n0::/user.slice/a:b\n";
-        assert_eq!(
-            places(text),
-            [
-                "/sys/fs/cgroup/cpuset/box/cpuset.effective_cpus",
-                "/sys/fs/cgroup/user.slice/a:b/cpuset.cpus.effective"
-            ]
-        );
-        assert_eq!(places("0::/"), ["/sys/fs/cgroup/cpuset.cpus.effective"]);
-        assert!(places("nonsense\n1:x\n").is_empty());
-    }
 
     #[test]
     fn a_captured_host_has_its_cpus() {

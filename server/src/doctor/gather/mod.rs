@@ -15,9 +15,9 @@ use tune::kernel_files::KernelFiles;
 
 use super::facts::{Cause, Facts, HugePages, Process, Refusal, Rings};
 use super::judge::SYSCTLS;
-use crate::config::{Config, Cores, Feature};
+use crate::config::{Config, Feature};
 use crate::worker::{self, Capability, SetupError};
-use crate::{host, privileges, worker_plan};
+use crate::{host, meminfo, privileges, worker_plan};
 
 /// All facts of this host for this configuration.
 ///
@@ -29,11 +29,7 @@ pub(super) fn gather(config: &Config) -> Result<Facts> {
     let capabilities = capabilities();
     let has_direct = capabilities.as_ref().is_ok_and(|found| found.contains(&Capability::DirectDescriptors));
     let is_direct = has_direct && !config.without.contains(&Feature::DirectDescriptors);
-    let cores = match &config.cores {
-        Cores::All => None,
-        Cores::List(cores) => Some(cores.as_slice()),
-    };
-    let plan = worker_plan::plan(cores, config.max_connections, is_direct, &offer);
+    let plan = worker_plan::plan(config, is_direct, &offer);
     let rings = plan.as_ref().ok().filter(|_| capabilities.is_ok()).map(|plan| {
         let slots = |most: u32| if is_direct { most } else { 0 };
         let slots: Vec<u32> = plan.iter().map(|worker| slots(worker.max_connections)).collect();
@@ -49,7 +45,7 @@ pub(super) fn gather(config: &Config) -> Result<Facts> {
         plan,
         rings,
         process: Process::parse(&status, getrlimit(Resource::Memlock).current),
-        memory: meminfo.as_deref().and_then(available),
+        memory: meminfo.as_deref().and_then(|text| meminfo::bytes(text, "MemAvailable:")),
         huge_pages: meminfo.as_deref().and_then(huge_pages),
         privileges: privileges::check(config).map_err(|error| error.to_string()),
         sysctls: sysctls(&files),
@@ -106,28 +102,14 @@ fn sysctls(files: &KernelFiles) -> BTreeMap<&'static str, String> {
     SYSCTLS.into_iter().filter_map(read).collect()
 }
 
-/// `MemAvailable` of the text of `/proc/meminfo`, in bytes.
-fn available(meminfo: &str) -> Option<u64> {
-    kibibytes(field(meminfo, "MemAvailable:")?)
-}
-
 /// The huge pages of the text of `/proc/meminfo`; `None` on a kernel without.
 fn huge_pages(meminfo: &str) -> Option<HugePages> {
-    let number = |name| field(meminfo, name)?.parse::<u64>().ok();
+    let number = |name| meminfo::number(meminfo, name);
     Some(HugePages {
-        size: kibibytes(field(meminfo, "Hugepagesize:")?).filter(|&size| size > 0)?,
+        size: meminfo::bytes(meminfo, "Hugepagesize:").filter(|&size| size > 0)?,
         free: number("HugePages_Free:")?.saturating_sub(number("HugePages_Rsvd:")?),
         total: number("HugePages_Total:")?,
     })
-}
-
-fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
-}
-
-/// Bytes of a number such as `2048 kB`.
-fn kibibytes(text: &str) -> Option<u64> {
-    text.strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -148,13 +130,6 @@ mod tests {
             assert_eq!(refusal.cause, cause);
             assert!(refusal.text.ends_with("; do"), "{}", refusal.text);
         }
-    }
-
-    #[test]
-    fn available_memory_is_read_with_its_unit() {
-        assert_eq!(available("MemTotal: 9 kB\nMemAvailable:    2048 kB\n"), Some(2 << 20));
-        assert_eq!(available("MemTotal: 9 kB\n"), None, "before Linux 3.14");
-        assert_eq!(available("MemAvailable: many kB\n"), None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
 }
 
 /// RLIMIT_NOFILE against the connections, by the rules of [`crate::worker_plan`]. A plan that fails for its
-/// cores is told with the cores.
+/// cores is told with the cores, one that fails for its memory with the memory.
 fn open_files(config: &Config, facts: &Facts) -> Option<Finding> {
     let finding =
         |mark, says: String| Finding::new(Group::Limits, "limits.open_files", mark, "open files", says);
@@ -66,7 +66,9 @@ fn open_files(config: &Config, facts: &Facts) -> Option<Finding> {
             Some(finding(Mark::Problem, error.to_string()).next(raise_to(wanted)))
         }
         Err(error @ PlanError::TooFewConnections { .. }) => Some(finding(Mark::Problem, error.to_string())),
-        Err(PlanError::NotOnline { .. } | PlanError::NotAllowed { .. }) => None,
+        Err(
+            PlanError::NotOnline { .. } | PlanError::NotAllowed { .. } | PlanError::TooLittleSpill { .. },
+        ) => None,
     }
 }
 
@@ -91,15 +93,24 @@ fn locked_memory(facts: &Facts) -> Finding {
     }
 }
 
-/// The receive buffers of all cores against what is free. Buffers take memory when they are first used.
+/// The receive buffers of all cores against what is free, and what the spill may take. Both take memory when
+/// they are first used.
 fn memory(config: &Config, facts: &Facts) -> Option<Finding> {
-    let cores = facts.plan.as_ref().ok()?.len();
+    let finding = |mark, says: String| Finding::new(Group::Limits, "limits.memory", mark, "memory", says);
+    let plan = match &facts.plan {
+        Ok(plan) => plan,
+        Err(error @ PlanError::TooLittleSpill { .. }) => {
+            return Some(finding(Mark::Problem, error.to_string()));
+        }
+        Err(_) => return None,
+    };
+    let cores = plan.len();
     if config.huge_pages {
         return huge_pages(config, facts, cores as u64);
     }
     let available = facts.memory?;
     let needed = u64::from(config.buffers) * u64::from(config.buffer_size) * cores as u64;
-    let says = format!(
+    let mut says = format!(
         "receive buffers take up to {} ({} x {} on each of {}) of {} available",
         bytes(needed),
         config.buffers,
@@ -107,11 +118,14 @@ fn memory(config: &Config, facts: &Facts) -> Option<Finding> {
         count(cores, "core"),
         bytes(available)
     );
-    let finding = |mark| Finding::new(Group::Limits, "limits.memory", mark, "memory", says.as_str());
+    let spill = plan.iter().map(|worker| worker.spill).sum();
+    if spill > 0 {
+        says += &format!("; what peers do not read takes up to {} (--spill)", bytes(spill));
+    }
     Some(if needed > available {
-        finding(Mark::Warning).next("smaller --buffers or --buffer-size, or fewer --cores")
+        finding(Mark::Warning, says).next("smaller --buffers or --buffer-size, or fewer --cores")
     } else {
-        finding(Mark::Ok)
+        finding(Mark::Ok, says)
     })
 }
 
@@ -182,7 +196,8 @@ mod tests {
         assert!(of(&judged(None, 1024, Cores::List(vec![9])), check).is_empty(), "told with the cores");
         let mut facts = facts();
         (facts.direct_descriptors, facts.offer.files) = (false, 1024);
-        facts.plan = crate::worker_plan::plan(None, Some(4096), false, &facts.offer);
+        let config = Config { max_connections: Some(4096), ..Config::default() };
+        facts.plan = crate::worker_plan::plan(&config, false, &facts.offer);
         let files = format!("ulimit -Hn {}", 4096 + 16 + 4 * 7);
         assert_one(&judge(&Config::default(), &facts), check, Mark::Problem, &["at most 980", &files]);
     }
@@ -191,11 +206,20 @@ mod tests {
     fn buffers_that_do_not_fit_into_memory_are_a_warning() {
         let mut facts = facts();
         facts.memory = Some(16 << 20);
-        assert_one(&judge(&Config::default(), &facts), "limits.memory", Mark::Ok, &["16 MiB"]);
+        let words = ["16 MiB", "2 GiB (--spill)"];
+        assert_one(&judge(&Config::default(), &facts), "limits.memory", Mark::Ok, &words);
         facts.memory = Some((16 << 20) - 1);
         assert_one(&judge(&Config::default(), &facts), "limits.memory", Mark::Warning, &["--buffers"]);
         facts.memory = None;
         assert!(of(&judge(&Config::default(), &facts), "limits.memory").is_empty(), "unknown is not zero");
+    }
+
+    #[test]
+    fn a_spill_that_is_too_small_is_told_once() {
+        let config = Config { spill: Some(1 << 20), ..Config::default() };
+        let findings = judge(&config, &planned(&config, facts()));
+        assert_one(&findings, "limits.memory", Mark::Problem, &["give at least 4194304"]);
+        assert!(of(&findings, "limits.open_files").is_empty());
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub(super) mod fixture {
 
     use super::super::facts::{CpuFacts, Facts, NicFacts, Process, Rings};
     use super::super::finding::{Finding, Mark};
-    use crate::config::{Config, Cores};
+    use crate::config::Config;
     use crate::worker::Capability;
     use crate::worker_plan::{self, Offer};
 
@@ -95,12 +95,13 @@ pub(super) mod fixture {
             ..Topology::default()
         };
         let others = worker_plan::OtherFiles::of(&Config::default());
-        let offer = Offer { online: online.clone(), allowed: online, files: 100_000, others };
+        let memory = Some(8 << 30);
+        let offer = Offer { online: online.clone(), allowed: online, files: 100_000, others, memory };
         Facts {
             kernel: "6.18.0".to_owned(),
             capabilities: Ok(BTreeSet::from([Capability::DirectDescriptors])),
             direct_descriptors: true,
-            plan: worker_plan::plan(None, None, true, &offer),
+            plan: worker_plan::plan(&Config::default(), true, &offer),
             offer,
             rings: Some(Rings { asked: 4, made: 4, refusal: None }),
             process: Process { memlock: Some(8 << 20), capabilities: 0, has_seccomp: false },
@@ -122,11 +123,7 @@ pub(super) mod fixture {
 
     /// The facts with the workers that this configuration gives on them.
     pub(crate) fn planned(config: &Config, facts: Facts) -> Facts {
-        let cores = match &config.cores {
-            Cores::All => None,
-            Cores::List(list) => Some(list.as_slice()),
-        };
-        Facts { plan: worker_plan::plan(cores, config.max_connections, true, &facts.offer), ..facts }
+        Facts { plan: worker_plan::plan(config, true, &facts.offer), ..facts }
     }
 
     /// Mark, words and next step of the findings of this check.

@@ -79,6 +79,7 @@ const COLUMNS: &[Column] = &[
     if_any!("at limit/s", queue_waits),
     if_any!("no buffer/s", starved),
     if_any!("blocked/s", blocked),
+    if_any!("spill full/s", spill_full),
     if_any!("accept rests/s", accept_rests),
     if_any!("dropped/s", datagrams_dropped),
 ];

@@ -1,12 +1,34 @@
-//! What becomes of a connection's sends. Pure.
+//! What a connection sends, and what becomes of its sends. Pure.
 
 use rustix::io::Errno;
 
 use super::Connection;
 use super::state::{State, Way};
-use crate::worker::memory::Memory;
+use crate::worker::memory::{Memory, PieceId};
+use crate::worker::send_queue::SpillFull;
 
 impl Connection {
+    /// The bytes that came in a piece are to be sent back. Returns how many were copied out of its buffer.
+    ///
+    /// # Errors
+    /// As [`SendQueue::push_sparing`]; the connection is to be [given up](Connection::give_up).
+    pub(crate) fn echo(&mut self, piece: PieceId, memory: &mut Memory) -> Result<u64, SpillFull> {
+        if self.blocked {
+            self.queue.push_sparing(piece, memory)
+        } else {
+            self.queue.push(piece, memory);
+            Ok(0)
+        }
+    }
+
+    /// As [`SendQueue::spare_buffers`].
+    ///
+    /// # Errors
+    /// As there; the connection is to be [given up](Connection::give_up).
+    pub(crate) fn spare_buffers(&mut self, memory: &mut Memory) -> Result<u64, SpillFull> {
+        self.queue.spare_buffers(memory)
+    }
+
     /// The first `spans` spans of the queue were given to the kernel to send, as its request number
     /// `request`.
     pub(crate) fn send_started(&mut self, spans: usize, request: u64, memory: &Memory) {

@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::worker::buffers::Pages;
 use crate::worker::kernel::MOST_PIECES;
-use crate::worker::memory::{SPILL_PIECE, Span};
+use crate::worker::memory::Span;
+use crate::worker::send_queue::SpillFull;
+use crate::worker::spill::{SPILL_PIECE, Spill};
 
 const BUFFER_SIZE: usize = 64 * 1024;
 
@@ -101,12 +103,15 @@ struct Model {
 
 impl Model {
     fn new() -> Self {
-        Self::with(Descriptor::Plain(0))
+        Self::with(Descriptor::Plain(0), 64)
     }
 
-    fn with(descriptor: Descriptor) -> Self {
+    /// With a spill of so many pieces.
+    fn with(descriptor: Descriptor, spill: u64) -> Self {
         let mut connection = Connection::free();
         connection.open(descriptor);
+        let size = u32::try_from(BUFFER_SIZE).unwrap();
+        let spill = Spill::map(spill * SPILL_PIECE as u64).unwrap();
         Self {
             connection,
             receive: None,
@@ -117,7 +122,7 @@ impl Model {
             closed: false,
             received: 0,
             sent: 0,
-            memory: Memory::map(64, u32::try_from(BUFFER_SIZE).unwrap(), Pages::Small, false).unwrap(),
+            memory: Memory::map(16, size, Pages::Small, false, spill).unwrap(),
             head: 0,
             broken: false,
         }
@@ -135,8 +140,12 @@ impl Model {
                 Step::Install(_) => assert!(!std::mem::replace(&mut self.install, true), "asked for twice"),
                 Step::SendNow => self.start_send(most),
                 Step::SendWaiting => {
-                    self.start_send(most);
-                    self.connection.send_waits();
+                    let copied = self.connection.spare_buffers(&mut self.memory);
+                    self.copied(copied);
+                    if copied.is_ok() {
+                        self.start_send(most);
+                        self.connection.send_waits();
+                    }
                 }
                 Step::CancelReceive | Step::CancelSend => {
                     assert!(!std::mem::replace(&mut self.cancel, true), "cancelled twice");
@@ -186,13 +195,25 @@ impl Model {
         self.received += length;
         let piece = self.memory.take(buffer, u32::try_from(length).unwrap()).unwrap();
         self.connection.heard(0);
-        self.connection.echo(piece, &mut self.memory);
+        let copied = self.connection.echo(piece, &mut self.memory);
+        self.copied(copied);
+    }
+
+    fn copied(&mut self, copied: Result<u64, SpillFull>) {
+        if copied.is_err() {
+            assert!(self.memory.pool().few_left() && self.connection.blocked, "it reads");
+            self.broken = true;
+            self.connection.give_up(&mut self.memory);
+        }
     }
 
     fn spliced(&mut self, length: usize, percent: usize) {
         self.receive = None;
         self.connection.receive_ended(ReceiveEnd::Stopped);
         self.connection.bytes_wait();
+        if self.memory.spill_room() < 3 * SPILL_PIECE {
+            return self.connection.stops_splicing();
+        }
         if self.connection.take_turn().is_none() {
             return;
         }
@@ -229,7 +250,8 @@ impl Model {
 
     fn spare(&mut self) {
         if self.send.is_none() {
-            self.connection.spare_buffers(&mut self.memory);
+            let copied = self.connection.spare_buffers(&mut self.memory);
+            self.copied(copied);
         }
     }
 
@@ -296,8 +318,11 @@ proptest! {
     /// receive are in flight, the queue is bounded, nothing is closed too early, and in the end everything is
     /// given back.
     #[test]
-    fn every_order_of_events_is_survived(events in events(), most in 1..=MOST_PIECES, direct: bool) {
-        let mut model = Model::with(if direct { Descriptor::Direct(0) } else { Descriptor::Plain(0) });
+    fn every_order_of_events_is_survived(
+        events in events(), most in 1..=MOST_PIECES, direct: bool, spill in 0..40u64,
+    ) {
+        let descriptor = if direct { Descriptor::Direct(0) } else { Descriptor::Plain(0) };
+        let mut model = Model::with(descriptor, spill);
         model.ask(most);
         for event in events {
             model.happen(event);
@@ -321,7 +346,7 @@ proptest! {
             }
         }
         prop_assert!(model.closed, "{:?}", model.connection);
-        prop_assert_eq!((model.memory.pool().held(), model.memory.spilled_pieces()), (0, 0), "memory lost");
+        prop_assert_eq!((model.memory.pool().held(), model.memory.spill_bytes()), (0, 0), "memory lost");
         prop_assert!(model.broken || model.sent == model.received);
     }
 }
@@ -385,7 +410,7 @@ fn a_draining_server_sends_its_fin_once_and_drops_what_crosses_it() {
 
 /// What fills a buffer has come, and all that was queued is sent: the next bytes are spliced.
 fn that_splices(descriptor: Descriptor) -> Model {
-    let mut model = Model::with(descriptor);
+    let mut model = Model::with(descriptor, 64);
     model.ask(8);
     model.happen(Event::Bytes { length: 100, more: true, fills: true });
     model.ask(8);
@@ -425,7 +450,7 @@ fn what_the_socket_does_not_take_is_sent_before_more_is_spliced() {
     model.happen(Event::Spliced { length: 2 * SPILL_PIECE, percent: 25 });
     assert_eq!(model.connection.next_step(), Some(Step::SendWaiting));
     model.ask(1);
-    assert_eq!((model.receive, model.memory.spilled_pieces()), (None, 2));
+    assert_eq!((model.receive, model.memory.spill_bytes()), (None, 2 * SPILL_PIECE));
     model.happen(Event::SendTakes { percent: 100 });
     model.ask(1);
     assert_eq!(model.receive, None, "half of it is left");
@@ -455,4 +480,25 @@ fn without_a_plain_descriptor_bytes_are_copied_ever_after() {
     model.happen(Event::Bytes { length: 100, more: true, fills: true });
     model.ask(8);
     assert!(model.receive == Some(Way::Pool) && !model.cancel && !model.install);
+}
+
+/// One who sends what fills buffers and does not read, until the spill is full and few buffers are left.
+#[test]
+fn a_peer_that_does_not_read_is_reset_when_nothing_has_room_for_its_bytes() {
+    let mut model = Model::with(Descriptor::Plain(0), 1);
+    model.ask(8);
+    model.happen(Event::Bytes { length: 100, more: true, fills: false });
+    model.ask(8);
+    model.happen(Event::SendTakes { percent: 0 });
+    while !model.broken {
+        assert!(model.memory.pool().held() <= 8, "half of them");
+        model.happen(Event::Bytes { length: BUFFER_SIZE, more: true, fills: false });
+    }
+    assert_eq!((model.memory.pool().held(), model.memory.spill_bytes()), (0, 0), "and has nothing any more");
+    model.ask(8);
+    model.happen(Event::ReceiveEnds(ReceiveEnd::Stopped));
+    model.happen(Event::CancelAnswered { escaped: false });
+    assert_eq!(model.connection.next_step(), Some(Step::ResetOnClose));
+    model.connection.look_ended();
+    assert_eq!(model.connection.next_step(), Some(Step::Close));
 }

@@ -14,7 +14,6 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, socket};
 
 use super::super::buffers::{Buffers, GROUP, Pages};
-use super::super::memory::Memory;
 use super::super::operations::{SOCKET_URING_OP_GETSOCKOPT, SOCKET_URING_OP_SIOCOUTQ, SQE_CMD_OP, patch};
 use super::super::ring::{self, SetupError};
 use super::{Features, answer, trying_failed};
@@ -127,12 +126,12 @@ pub(crate) fn try_rings(slots: &[u32], buffers: u16) -> (usize, Option<SetupErro
 }
 
 /// The ring comes first so that it is dropped before its buffers.
-fn full_ring(slots: u32, buffers: u16) -> Result<(IoUring, Memory), SetupError> {
+fn full_ring(slots: u32, buffers: u16) -> Result<(IoUring, Buffers), SetupError> {
     let failed = |operation, hint| move |error| SetupError::Failed { operation, error, hint };
-    let memory = Memory::map(buffers, 1, Pages::Small, false).map_err(failed("map the buffers", ""))?;
+    let memory = Buffers::map(buffers, 1, Pages::Small).map_err(failed("map the buffers", ""))?;
     let ring = ring::create()?;
     let memlock = "; raise the limit of locked memory (ulimit -l, LimitMEMLOCK=)";
-    memory.pool().register(&ring.submitter()).map_err(failed("register the buffers", memlock))?;
+    memory.register(&ring.submitter()).map_err(failed("register the buffers", memlock))?;
     if slots > 0 {
         let files = "; raise the limit of open files (ulimit -n, LimitNOFILE=)";
         let table = ring.submitter().register_files_sparse(slots);

@@ -10,6 +10,7 @@ use super::world::{AcceptQueue, World};
 use crate::config::{Config, Mode, Overload};
 use crate::stats::LiveCounters;
 use crate::worker::accepting::reserve;
+use crate::worker::spill::SPILL_PIECE;
 use crate::worker::{Crew, Features, Settings};
 
 /// What is simulated.
@@ -22,6 +23,8 @@ pub(super) struct Case {
     pub(super) listeners: usize,
     pub(super) buffers: u16,
     pub(super) buffer_size: u32,
+    /// Pieces of each worker's spill.
+    pub(super) spill: usize,
     /// Bytes that are spliced at a time, if they are.
     pub(super) splice: Option<usize>,
     /// Numbers that plain descriptors beside direct ones may have.
@@ -58,6 +61,7 @@ impl Default for Case {
             listeners: 1,
             buffers: 8,
             buffer_size: 64,
+            spill: 64,
             splice: Some(256),
             aliases_below: 1000,
             submissions: 64,
@@ -111,6 +115,11 @@ impl Case {
         world
     }
 
+    /// Bytes of each worker's spill.
+    pub(super) fn spill_bytes(&self) -> u64 {
+        (self.spill * SPILL_PIECE) as u64
+    }
+
     pub(super) fn limits(&self) -> Limits {
         let reserve = reserve(self.overload, self.listeners);
         Limits {
@@ -138,6 +147,7 @@ impl Case {
                 },
                 max_connections: self.max_connections,
                 backlog: self.backlog,
+                spill: self.spill_bytes(),
                 aliases_below: self.aliases_below,
                 counts_drops: true,
                 config: Arc::new(self.config()),

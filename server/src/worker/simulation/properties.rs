@@ -38,8 +38,9 @@ fn server() -> impl Strategy<Value = Case> {
         2 => Just(Mode::SinkSource),
         1 => Just(Mode::AcceptClose),
     ];
-    let sizes =
-        (1..=8u32, 0..6usize, 1..=2usize, select(vec![1, 2, 4, 8u16]), select(vec![64, 64, 300, 4096u32]));
+    let buffers =
+        (select(vec![1, 2, 4, 8u16]), select(vec![64, 64, 300, 4096u32]), select(vec![0, 1, 2, 5, 64]));
+    let sizes = (1..=8u32, 0..6usize, 1..=2usize);
     let ring = (
         select(vec![5, 8, 64usize]),
         select(vec![0, 3, 16, 256usize]),
@@ -54,20 +55,21 @@ fn server() -> impl Strategy<Value = Case> {
         prop::option::weighted(0.3, select(vec![1, 100, 1000u32])),
         prop::option::weighted(0.1, Just(Duration::from_micros(20))),
     );
-    (mode, sizes, ring, options).prop_map(|(mode, sizes, ring, options)| Case {
+    (mode, sizes, buffers, ring, options).prop_map(|(mode, sizes, buffers, ring, options)| Case {
         mode,
         overload: if options.0 { Overload::Queue } else { Overload::Reset },
         max_connections: sizes.0,
         backlog: sizes.1,
         listeners: sizes.2,
-        buffers: sizes.3,
-        buffer_size: sizes.4,
+        buffers: buffers.0,
+        buffer_size: buffers.1,
+        spill: buffers.2,
         submissions: ring.0,
         // The kernel makes no completion queue shorter than the submission queue.
         completions: ring.0 + ring.1,
         direct: ring.2,
         credit: ring.3,
-        splice: ring.4.map(|buffers| sizes.4 as usize * buffers),
+        splice: ring.4.map(|count| buffers.1 as usize * count),
         aliases_below: ring.5,
         idle_timeout: options.1,
         zerocopy_threshold: options.2,

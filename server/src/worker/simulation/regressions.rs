@@ -67,6 +67,21 @@ fn a_peer_that_does_not_read_has_a_bounded_queue_and_later_gets_every_byte() {
     }
 }
 
+/// The bound of the spill: what one stalled peer sends has a place there, that of others has none.
+#[test]
+fn where_the_spill_is_full_who_does_not_read_is_reset_and_the_others_get_every_byte() {
+    let stalled = vec![Action::StopReading, Action::Send(6000)];
+    let other = vec![Action::Send(200), Action::Await, Action::Send(100)];
+    let peers = [vec![stalled; 4], vec![other; 3]].concat();
+    for (spill, direct, buffer_size) in [(0, true, 64), (1, true, 64), (1, false, 300), (2, true, 300)] {
+        let base = Case { spill, direct, buffer_size, buffers: 4, windows: [500; 3], ..Case::default() };
+        let outcome = Case { peers: peers.clone(), ..base }.run();
+        let lost = outcome.read[..4].iter().filter(|&&read| read < 6000).count() as u64;
+        assert!(lost > 0 && outcome.counters.spill_full == lost, "{outcome:?}");
+        assert_eq!(outcome.read[4..], [300; 3]);
+    }
+}
+
 /// Seen with real sockets: all buffers were queued for peers that do not read; the turn that copied them out
 /// of the pool slept, and the client that had found no buffer was never asked again.
 #[test]

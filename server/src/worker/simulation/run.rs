@@ -18,6 +18,7 @@ use crate::worker::Worker;
 use crate::worker::accepting::reserve;
 use crate::worker::buffers::Pages;
 use crate::worker::memory::Memory;
+use crate::worker::spill::Spill;
 
 /// Far more turns than any case takes.
 const MOST_TURNS: usize = 100_000;
@@ -40,10 +41,7 @@ impl Case {
         let world = Rc::new(RefCell::new(self.world()));
         let counters: Vec<Arc<LiveCounters>> = (0..self.workers).map(|_| Arc::default()).collect();
         let settings = self.settings(&counters);
-        let mut memories: Vec<Memory> = (0..self.workers)
-            .map(|_| Memory::map(self.buffers, self.buffer_size, Pages::Small, self.mode == Mode::SinkSource))
-            .map(|memory| memory.expect("memory for a few buffers"))
-            .collect();
+        let mut memories: Vec<Memory> = (0..self.workers).map(|_| self.memory()).collect();
         let (control, wake) = (Control::new(), control::wake().unwrap());
         let mut workers = Vec::new();
         for (index, memory) in memories.iter_mut().enumerate() {
@@ -67,6 +65,7 @@ impl Case {
             assert_eq!(total.bytes_out, world.sockets.iter().map(|socket| socket.sent).sum::<u64>());
         }
         assert_eq!(total.refused, world.refused);
+        assert!(total.spill_full == world.given_up || world.cut_off && total.spill_full > world.given_up);
         let most_queued = world.most_queued;
         Outcome {
             counters: total,
@@ -77,11 +76,20 @@ impl Case {
     }
 }
 
+impl Case {
+    fn memory(&self) -> Memory {
+        let source = self.mode == Mode::SinkSource;
+        Spill::map(self.spill_bytes())
+            .and_then(|spill| Memory::map(self.buffers, self.buffer_size, Pages::Small, source, spill))
+            .expect("memory for a few buffers")
+    }
+}
+
 /// Panics if anything is left behind.
 fn check_end(world: &mut World, memories: &[Memory]) {
     if !world.cut_off {
         for memory in memories {
-            assert_eq!((memory.pool().held(), memory.spilled_pieces()), (0, 0), "memory lost");
+            assert_eq!((memory.pool().held(), memory.spill_bytes()), (0, 0), "memory lost");
         }
     }
     assert!(world.plain.iter().all(Option::is_none), "a descriptor is left open");
@@ -249,6 +257,9 @@ fn check_turn(worker: &mut Worker<'_, SimulatedKernel>, at_start: &[usize]) {
         assert!(!starves, "sleeps while clients wait for free buffers");
     }
     assert!(worker.kernel.pipe.is_empty(), "bytes are left in the pipe");
+    let spilled = worker.memory.spill_bytes() as u64;
+    assert!(spilled <= worker.settings.spill, "more bytes in the spill than may be");
+    assert_eq!(worker.counters.spill_bytes.get(), spilled);
     let open: Vec<_> = worker.listeners.iter().map(|listening| listening.socket().as_raw_fd()).collect();
     let mut world = worker.kernel.world();
     world.cut_off |= worker.is_cut_off();

@@ -36,6 +36,8 @@ pub(super) struct Socket {
     pub(super) shut: bool,
     /// The peer's kernel has acknowledged the server's FIN.
     pub(super) fin_acknowledged: bool,
+    /// A send or a splice found no room for all of its bytes, or was such that the worker waits for the peer.
+    pub(super) waited_for: bool,
     /// `SO_LINGER` of 0 s.
     pub(super) reset_on_close: bool,
     /// The worker that has it, and as whom.
@@ -66,6 +68,7 @@ impl Socket {
             send_buffer,
             shut: false,
             fin_acknowledged: false,
+            waited_for: false,
             reset_on_close: false,
             owner: None,
             alias: None,

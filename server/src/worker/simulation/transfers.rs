@@ -50,6 +50,7 @@ impl SimulatedKernel {
             gone = world.choices.below(gone + 1);
         }
         world.sockets[id].send(&bytes[..gone], now);
+        world.sockets[id].waited_for |= gone < came;
         world.events += 1;
         drop(world);
         self.pipe.extend(&bytes[gone..]);
@@ -127,6 +128,7 @@ impl SimulatedKernel {
         }
         if send.manner != Manner::Silent {
             self.seen.waiting_sends += 1;
+            self.world().sockets[send.socket].waited_for = true;
             return self.arm(Armed::Send { send, cancelled: false }, memory);
         }
         let token = Some(Token::Send(send.id));
@@ -139,6 +141,7 @@ impl SimulatedKernel {
         }
         let now = self.world().now;
         self.world().sockets[send.socket].send(&send.bytes[..taken], now);
+        self.world().sockets[send.socket].waited_for |= taken < send.bytes.len();
         if taken == 0 {
             self.seen.full_sockets += 1;
             self.post(completion(token, Err(Errno::AGAIN)));

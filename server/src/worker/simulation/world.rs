@@ -48,6 +48,8 @@ pub(super) struct World {
     /// Counts whatever happens.
     pub(super) events: u64,
     pub(super) refused: u64,
+    /// Connections reset because the spill was full.
+    pub(super) given_up: u64,
     pub(super) most_queued: u64,
     connects: usize,
 }
@@ -68,6 +70,7 @@ impl World {
             cut_off: false,
             events: 0,
             refused: 0,
+            given_up: 0,
             most_queued: 0,
             connects: 0,
         }
@@ -299,10 +302,14 @@ impl World {
     fn check_close(&mut self, id: PeerId) {
         let socket = &self.sockets[id];
         let idle = self.config.idle_timeout.is_some_and(|timeout| socket.was_idle(timeout, self.now));
-        if socket.reset_on_close {
+        if socket.reset_on_close && socket.received == 0 {
             assert_eq!(self.config.overload, Overload::Reset);
-            assert_eq!(socket.received + socket.sent, 0, "peer {id} was served, then refused");
             self.refused += 1;
+            return;
+        }
+        if socket.reset_on_close {
+            assert!(socket.waited_for, "peer {id}: reset though it reads");
+            self.given_up += 1;
             return;
         }
         if socket.reset || self.cut_off || self.config.mode == Mode::AcceptClose || idle {

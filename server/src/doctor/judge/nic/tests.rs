@@ -62,9 +62,9 @@ fn judged_with(config: &Config, host: Host) -> Vec<Finding> {
         allowed: host.topology.online.clone(),
         files: 4096,
         others: worker_plan::OtherFiles::of(&Config::default()),
+        memory: None,
     };
-    let Cores::List(cores) = &config.cores else { panic!("a list") };
-    let plan = worker_plan::plan(Some(cores), None, true, &offer);
+    let plan = worker_plan::plan(config, true, &offer);
     let mut facts = Facts { offer, plan, ..facts() };
     facts.nics.hosts = vec![host];
     judge(config, &facts)

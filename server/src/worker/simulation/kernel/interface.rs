@@ -119,8 +119,8 @@ impl Kernel for SimulatedKernel {
         self.world().sockets[id].reset_on_close = true;
     }
 
-    fn splices(&self) -> bool {
-        self.limits.splice > 0
+    fn most_spliced(&self) -> usize {
+        self.limits.splice
     }
 
     fn splice(&mut self, number: u32) -> Result<Spliced, Errno> {

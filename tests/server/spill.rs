@@ -1,0 +1,94 @@
+//! `--spill`: what is kept for clients that do not read is bounded. At the bound these are reset, and nobody
+//! else notices.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::common::client::fill_or_be_reset;
+use crate::common::{Client, Launch, Server, cpus, sandbox, skipped};
+use crate::echo::MORE_THAN_FITS;
+
+/// So few buffers that most of what clients do not read is in the spill.
+const FEW_BUFFERS: [&str; 4] = ["--buffers", "64", "--buffer-size", "1024"];
+
+/// What a client has at least in the spill, or in buffers, before it is read from no more: `PAUSE_AT` of the
+/// server's `connection.rs`.
+const PAUSE_AT: usize = 64 * 1024;
+
+fn connect(server: &Server, count: usize) -> impl Iterator<Item = Client> {
+    let address = server.address;
+    (0..count).map(move |_| Client::connect_narrow(address))
+}
+
+/// A client that has one small message on its way at a time, so that its sends always go at once, is echoed
+/// as long as `others` takes. Gives what that gives, and the bytes that were echoed.
+fn beside_a_healthy_client<T>(server: &Server, others: impl FnOnce() -> T) -> (T, u64) {
+    let mut client = Client::connect(server.address);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let healthy = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                client.echo(1_000);
+            }
+            client.received()
+        });
+        let result = others();
+        over.store(true, Ordering::Relaxed);
+        (result, healthy.join().expect("the healthy client"))
+    })
+}
+
+#[test]
+fn at_its_bound_readers_that_stopped_are_reset_and_nobody_else() {
+    const SPILL: usize = 1 << 20;
+    const STALLED: usize = 100;
+    let (core, spill) = (cpus::first().to_string(), SPILL.to_string());
+    let server = Server::start(&[&["--cores", &core, "--spill", &spill], &FEW_BUFFERS[..]].concat());
+    let (mut stalled, echoed) = beside_a_healthy_client(&server, || {
+        fill_or_be_reset(connect(&server, STALLED).collect(), MORE_THAN_FITS)
+    });
+    assert!(echoed > 0);
+    let most = (SPILL + 64 * 1024) / PAUSE_AT;
+    assert!(
+        (1..=most).contains(&stalled.len()),
+        "{} fit into 1 MiB of spill and 64 KiB of \
+                                                  pool",
+        stalled.len()
+    );
+    let reset = STALLED - stalled.len();
+    for client in &mut stalled {
+        client.finish();
+        client.receive_all();
+        client.expect_end();
+    }
+    drop(stalled);
+    let total = server.stop_when_nothing_is_open().total;
+    assert_eq!((total.spill_full, total.spill_bytes, total.reset), (reset as u64, 0, 0), "{total:?}");
+}
+
+/// With as little address space (RLIMIT_AS) as it starts with, and of that a quarter for the spill.
+#[test]
+fn no_limit_of_memory_ends_a_server_whose_clients_do_not_read() {
+    const MOST: usize = 1_500;
+    if !sandbox::allow_descriptors(2 * MOST as u64) {
+        return skipped("needs more open files than this process may have");
+    }
+    let core = cpus::first().to_string();
+    let options = [&["--cores", &core, "--max-connections", "2000"], &FEW_BUFFERS[..]].concat();
+    let start = |mebibytes: u32| Launch::new(&options).address_space(mebibytes << 10).start_if_it_can();
+    let mut server = (8..400).step_by(8).find_map(start).expect("400 MiB are enough");
+    let (stalled, echoed) = beside_a_healthy_client(&server, || {
+        let mut stalled = Vec::new();
+        for asked in (100..=MOST).step_by(100) {
+            stalled.extend(connect(&server, 100));
+            stalled = fill_or_be_reset(stalled, MORE_THAN_FITS);
+            if stalled.len() < asked {
+                return stalled;
+            }
+        }
+        panic!("{MOST} clients that do not read are none too many");
+    });
+    assert!(echoed > 0 && server.is_running());
+    drop(stalled);
+    let total = server.stop_when_nothing_is_open().total;
+    assert!(total.spill_full > 0 && total.spill_bytes == 0, "{total:?}");
+}
