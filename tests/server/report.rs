@@ -53,7 +53,7 @@ fn json_says_what_was_in_force() {
     assert_eq!(options["max-connections"], 1000);
     assert!(ended.stderr[1].contains(options["metrics"].as_str().unwrap()), "{ended:?}");
     assert!(report["features"]["direct_descriptors"].is_boolean(), "{report}");
-    assert!(options.get("spill").is_none(), "nothing is kept for anybody: {options}");
+    assert!(options["spill"].is_null(), "nothing is kept for anybody: {options}");
 }
 
 #[test]

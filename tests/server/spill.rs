@@ -75,7 +75,7 @@ fn no_limit_of_memory_ends_a_server_whose_clients_do_not_read() {
     let core = cpus::first().to_string();
     let options = [&["--cores", &core, "--max-connections", "2000"], &FEW_BUFFERS[..]].concat();
     let start = |mebibytes: u32| Launch::new(&options).address_space(mebibytes << 10).start_if_it_can();
-    let mut server = (8..400).step_by(8).find_map(start).expect("400 MiB are enough");
+    let mut server = (40..400).step_by(8).find_map(start).expect("400 MiB are enough");
     let (stalled, echoed) = beside_a_healthy_client(&server, || {
         let mut stalled = Vec::new();
         for asked in (100..=MOST).step_by(100) {

@@ -138,8 +138,9 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMore<T> {
 
 /// Numbers as numbers, all else as strings.
 fn write_shortest<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    match text.parse::<u32>() {
-        Ok(number) if number.to_string() == text => serializer.serialize_u32(number),
+    // As TOML has them.
+    match text.parse::<i64>() {
+        Ok(number) if number.to_string() == text => serializer.serialize_i64(number),
         _ => serializer.serialize_str(text),
     }
 }

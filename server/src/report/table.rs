@@ -61,6 +61,7 @@ const EVENTS: &[Column] = &[
     if_any!("no buffer", starved),
     if_any!("send blocked", blocked),
     if_any!("bytes copied", bytes_copied),
+    if_any!("spill bytes", spill_bytes),
     if_any!("spill full", spill_full),
     if_any!("bytes spliced", bytes_spliced),
     if_any!("not spliced", splice_refused),

@@ -122,13 +122,13 @@ impl SimulatedKernel {
 
     pub(super) fn issue_send(&mut self, send: Send, memory: &mut Memory) {
         send.check(memory);
+        self.world().sockets[send.socket].waited_for |= send.manner != Manner::Silent;
         if send.manner == Manner::ZeroCopy && self.one_in(8) {
             self.seen.zero_copies_refused += 1;
             return self.end_send(send, Err(Errno::NOMEM));
         }
         if send.manner != Manner::Silent {
             self.seen.waiting_sends += 1;
-            self.world().sockets[send.socket].waited_for = true;
             return self.arm(Armed::Send { send, cancelled: false }, memory);
         }
         let token = Some(Token::Send(send.id));
