@@ -63,3 +63,28 @@ pub(crate) fn somaxconn() -> u32 {
         .and_then(|text| text.parse().ok())
         .unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_memory_is_the_least_that_the_host_and_the_cgroups_allow() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let memory = || memory(&KernelFiles::open(root.path()).unwrap());
+        write("proc/meminfo", "MemTotal:    100 kB\nMemFree: 1 kB\n");
+        assert_eq!(memory(), Some(102_400));
+        write("proc/self/cgroup", "0::/system.slice/server.service\n");
+        write("sys/fs/cgroup/system.slice/server.service/memory.max", "max\n");
+        assert_eq!(memory(), Some(102_400));
+        write("sys/fs/cgroup/system.slice/memory.max", "8192\n");
+        assert_eq!(memory(), Some(8192), "a limit above holds, too");
+    }
+}
