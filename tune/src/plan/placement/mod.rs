@@ -15,9 +15,10 @@
 
 //!
 //! An interface on PCI functions in several nodes (multi-PF) has its queues near their own functions: see
-//! [`functions`].
+//! [`functions`]. Where the interrupts of queues stay where they are, these have to do with that: see [`given`].
 
 mod functions;
+mod given;
 mod groups;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use std::collections::BTreeMap;
 use crate::cpu_set::{Cpu, CpuSet};
 use crate::host::{CpuPlace, Topology};
 pub(super) use functions::layout_on_functions;
+pub(super) use given::follow;
 use groups::{even, interleave, within_domains};
 
 /// The CPUs of one queue.
@@ -32,7 +34,8 @@ use groups::{even, interleave, within_domains};
 pub(super) struct Layout {
     /// The queue's own CPU: where its interrupts fire.
     pub(super) cpu: Cpu,
-    /// Its group of CPUs, `cpu` among them. With as many queues as CPUs it is `cpu` alone.
+    /// Its group of CPUs, `cpu` among them unless its interrupts stay elsewhere ([`follow`]). With as many
+    /// queues as CPUs it is one CPU.
     pub(super) group: CpuSet,
     /// The CPUs that send on it: the group, and those of the workers that no group has.
     pub(super) senders: CpuSet,
