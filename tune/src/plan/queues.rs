@@ -69,6 +69,7 @@ fn lay_out<'a>(
     }
     let cpus = cpus::of_interface(&queues.placement, on, topology, workers)?;
     cpus::note_unreached(&queues.placement, nic, workers, &cpus, desired);
+    cpus::note_foreign_node(on, topology, workers, desired);
     let spread = queues.placement == Placement::Spread;
     let ground = Ground { topology, node: nic.numa_node, owner: "NIC", cpus: &cpus, spread };
     let others = workers.difference(&cpus);
