@@ -46,6 +46,7 @@ pub(super) fn plan(
         laid.plan_rps(queues, desired)?;
         laid.plan_rps_flow_cnt(queues.rps_flow_cnt, desired);
         note_idle_queues(on, desired);
+        note_paravirtual(on, desired);
     }
     plan_rps_default(queues, host, workers, desired)
 }
@@ -180,6 +181,17 @@ impl Laid<'_> {
         let own = rx.iter().enumerate().filter(|(other, _)| goes_round(*other));
         own.map(|(_, queue)| queue.index.0).collect()
     }
+}
+
+/// The queues of a paravirtual interface are another device's, and take what its virtual function does not.
+fn note_paravirtual(on: &NicHost, desired: &mut Desired) {
+    let name = &on.nic.name;
+    desired.notes.extend(on.nic.paravirtual.as_ref().map(|upper| {
+        format!(
+            "{upper} stands on {name} and has queues of its own, which take what {name} does not, and all \
+             while it is away: they are left as they are"
+        )
+    }));
 }
 
 /// Queues that RSS leaves out get only what a flow director sends them, and new connections never.
