@@ -116,19 +116,18 @@ fn a_first_apply_changes_nothing_before_the_journal_is_on_disk() {
     let syncs = |what: &'static str| {
         move |call: &str| call.starts_with("fsync(") && call.contains(&format!("{what}>)"))
     };
-    let steps: [(&str, &dyn Fn(&str) -> bool); 3] = [
-        ("the new journal is synced", &syncs("/journal.0.json.new")),
-        ("it is renamed", &|call| call.starts_with("rename") && call.contains("\"journal.0.json\"")),
-        ("the directory is synced", &syncs("/run/corelocal")),
-    ];
     let kernel = ["proc", "sys"].map(|name| format!("{}/", tree.path().join(name).display()));
     let writes =
         |call: &String| call.contains("O_WRONLY") && kernel.iter().any(|directory| call.contains(directory));
     let first_write = calls.iter().position(writes).unwrap();
     let mut before = calls[..first_write].iter();
-    for (step, is_step) in steps {
+    let mut assert_next = |step: &str, is_step: &dyn Fn(&str) -> bool| {
         assert!(before.any(|call| is_step(call)), "{step}: not before {first_write} of {calls:#?}");
-    }
+    };
+    assert_next("the new journal is synced", &syncs("/journal.0.json.new"));
+    let is_rename = |call: &str| call.starts_with("rename") && call.contains("\"journal.0.json\"");
+    assert_next("it is renamed", &is_rename);
+    assert_next("the directory is synced", &syncs("/run/corelocal"));
 }
 
 /// On a tree, where the owner of a file decides, and on the real kernel, which asks for capabilities.

@@ -3,13 +3,13 @@
 use super::Layout;
 use crate::cpu_set::{Cpu, CpuSet};
 
-/// Whether a queue may have the layout that was of this one, at first.
+/// Whether the first queue may have this layout, which was laid out for the second.
 type Suits<'a> = &'a dyn Fn(usize, usize, &Layout) -> bool;
 
 /// Hands the layouts out again, where the interrupts of some queues stay on the CPUs `given`: such a queue
-/// gets a layout with that CPU in its group, its own if it is one. Where none is left it keeps a group without
-/// its CPU: RPS takes there what it receives. The others keep theirs, or get one that is left, so that every
-/// CPU is still served.
+/// gets a layout with that CPU in its group, its own if it is one. Where none is left it keeps a group
+/// without its CPU: RPS takes there what it receives. The others keep theirs, or get one that is left, so
+/// that every CPU is still served.
 pub(in crate::plan) fn follow(layouts: Vec<Layout>, given: &[Option<Cpu>]) -> Vec<Layout> {
     let mut free: Vec<Option<Layout>> = layouts.into_iter().map(Some).collect();
     let mut chosen: Vec<Option<Layout>> = vec![None; free.len()];

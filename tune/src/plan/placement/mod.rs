@@ -12,10 +12,9 @@
 //! |---|---|---|
 //! | by distance | node of the NIC first, then the others by distance; in a node the first thread of each core before the second; then by number | even: sizes differ by one core at most; within a cache or a node where the numbers allow it |
 //! | spread | in turn over the nodes, in a node over the caches, in a cache the first thread of each core first | within a node, within a cache where there are enough queues; their sizes follow the nodes' and caches' |
-
 //!
 //! An interface on PCI functions in several nodes (multi-PF) has its queues near their own functions: see
-//! [`functions`]. Where the interrupts of queues stay where they are, these have to do with that: see [`given`].
+//! [`functions`]. Queues whose interrupts stay where they are go by those: see [`given`].
 
 mod functions;
 mod given;

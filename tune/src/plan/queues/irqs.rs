@@ -107,7 +107,8 @@ impl Laid<'_> {
         desired.cannot(wishes.require, format!("queues.irq of {}", nic.name), reason)
     }
 
-    /// The interrupts, each once, with the queue that decides about it: one of all queues goes with the first.
+    /// The interrupts, each once, with the queue that decides about it: one of all queues goes with the
+    /// first.
     fn rows(&self) -> Vec<(&QueueIrq, QueueIndex, &Layout)> {
         let Self { on, rx, tx, .. } = self;
         let rx = on.nic.rx_queues.iter().map(|queue| (Direction::Rx, queue.index)).zip(rx);

@@ -73,8 +73,8 @@ impl Laid<'_> {
             }
             Some(_) => {
                 let why = format!(
-                    "{counts}: its interrupt is not on CPU {group}, which its packets belong to, or may not be: \
-                     RPS takes them there"
+                    "{counts}: its interrupt is not on CPU {group}, which its packets belong to, or may not \
+                     be: RPS takes them there"
                 );
                 return (group.clone(), why);
             }
