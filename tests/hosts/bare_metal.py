@@ -239,9 +239,9 @@ def ambiguous_4cpu(tree):
 
 
 def isolated_8cpu(tree):
-    """CPUs 0-7 of 12 possible are online, 6 and 7 isolated and nohz_full, and a cgroup allows 0-4 and 8-11 only; no NUMA,
-    a NIC with 4 queues."""
-    topology(tree, (range(8),), lambda cpu: [cpu])
+    """CPUs 0-7 of 12 possible are online, 6 and 7 isolated and nohz_full, and a cgroup allows 0-4 and 8-11 only; a kernel
+    without CONFIG_NUMA, a NIC with 4 queues."""
+    topology(tree, (range(8),), lambda cpu: [cpu], numa=False)
     tree.write("/sys/devices/system/cpu/possible", "0-11")
     tree.write("/sys/devices/system/cpu/isolated", "6-7")
     tree.write("/sys/devices/system/cpu/nohz_full", "6-7")
@@ -254,7 +254,7 @@ def isolated_8cpu(tree):
     ]
     interrupts(tree, 8, rows, node=-1)
     queues = [(mask([], 12), 0, mask([], 12)) for _ in range(4)]
-    interface(tree, "eth0", "pci0000:00/0000:00:05.0", "ixgbe", -1, vectors, queues)
+    interface(tree, "eth0", "pci0000:00/0000:00:05.0", "ixgbe", None, vectors, queues)
     default_route(tree, "eth0")
     sysctls(tree, core__rps_default_mask=mask([], 12))
 

@@ -42,8 +42,9 @@ def mask(cpus, nr_cpus):
     return ",".join(reversed(groups))
 
 
-def topology(tree, nodes, threads):
-    """`nodes`: the CPUs of each NUMA node, one L3 each; `threads`: the siblings of a CPU."""
+def topology(tree, nodes, threads, *, numa=True):
+    """`nodes`: the CPUs of each NUMA node, one L3 each; `threads`: the siblings of a CPU; without `numa` the kernel is built
+    without CONFIG_NUMA and has no directory of nodes."""
     online = cpu_list([cpu for cpus in nodes for cpu in cpus])
     tree.write("/sys/devices/system/cpu/online", online)
     tree.write("/sys/devices/system/cpu/possible", online)
@@ -53,6 +54,8 @@ def topology(tree, nodes, threads):
             base = f"/sys/devices/system/cpu/cpu{cpu}"
             tree.write(f"{base}/topology/thread_siblings_list", cpu_list(threads(cpu)))
             tree.write(f"{base}/cache/index3/shared_cpu_list", cpu_list(cpus))
+        if not numa:
+            continue
         base = f"/sys/devices/system/node/node{node}"
         tree.write(f"{base}/cpulist", cpu_list(cpus))
         tree.write(f"{base}/distance", " ".join("10" if other == node else "21" for other in range(len(nodes))))
@@ -88,14 +91,16 @@ SPEED = {
 
 
 def interface(tree, name, pci, driver, node, vectors, queues):
-    """`pci`: path of the function below /sys/devices; `queues`: (rps_cpus, rps_flow_cnt, xps_cpus) each."""
+    """`pci`: path of the function below /sys/devices; `node`: None without CONFIG_NUMA; `queues`: (rps_cpus, rps_flow_cnt,
+    xps_cpus) each."""
     device = f"/sys/devices/{pci}"
     net = f"{device}/net/{name}"
     up = "../" * (pci.count("/") + 2)
     tree.link(f"/sys/class/net/{name}", f"../../devices/{pci}/net/{name}")
     tree.link(f"{device}/driver", f"{up}bus/pci/drivers/{driver}")
     tree.link(f"{net}/device", f"../../../{pci.rsplit('/', 1)[1]}")
-    tree.write(f"{device}/numa_node", node)
+    if node is not None:
+        tree.write(f"{device}/numa_node", node)
     if driver in SPEED:
         tree.write(f"{net}/speed", SPEED[driver])
     for irq in vectors:
@@ -167,12 +172,17 @@ def sysctls(tree, **changed):
         tree.write(f"/proc/sys/net/{name.replace('__', '/')}", value)
 
 
+def neighbour(tree, net, way, name):
+    """The interface with the directory `net` has `name` as its `way`, lower or upper."""
+    tree.link(f"{net}/{way}_{name}", "../" * (net.count("/") - 1) + f"class/net/{name}")
+
+
 def virtual(tree, name, lower):
     """An interface without a device that stands on others."""
     net = f"/sys/devices/virtual/net/{name}"
     tree.link(f"/sys/class/net/{name}", f"../../devices/virtual/net/{name}")
     for below in lower:
-        tree.link(f"{net}/lower_{below}", f"../../../../class/net/{below}")
+        neighbour(tree, net, "lower", below)
     tree.write(f"{net}/queues/rx-0/rps_cpus", "00")
     tree.write(f"{net}/queues/rx-0/rps_flow_cnt", 0)
     tree.write(f"{net}/queues/tx-0/tx_timeout", 0)

@@ -9,6 +9,7 @@ from kernel_tree import (
     interrupts,
     irqbalance,
     mask,
+    neighbour,
     sysctls,
     topology,
 )
@@ -72,20 +73,39 @@ def gve_4cpu(tree):
     sysctls(tree)
 
 
+MANA = "LNXSYSTM:00/VMBUS:00/pci7870:00/7870:00:00.0"
+NETVSC = "LNXSYSTM:00/LNXSYBUS:00/ACPI0004:00/VMBUS:00/000d3a6b-1c5e-000d-3a6b-1c5e000d3a6b"
+
+
+def mana(tree, name, first):
+    """`name` on the first function of a mana card with 4 queues; its interrupts, from `first` on."""
+    bdf, hwirq = MANA.rsplit("/", 1)[1], 4138200989696
+    names = [f"mana_hwc@pci:{bdf}", *(f"mana_q{queue}@pci:{bdf}" for queue in range(4))]
+    rows = [
+        (first + vector, f"Hyper-V PCIe MSI {hwirq + vector}-edge", text, "0-3", vector % 4)
+        for vector, text in enumerate(names)
+    ]
+    queues = [(mask([], 4), 0, mask([], 4)) for _ in range(4)]
+    # One more was allocated and no handler asked for: it has no /proc/irq entry.
+    vectors = range(first, first + len(rows) + 1)
+    interface(tree, name, MANA, "mana", 0, vectors, queues)
+    return rows
+
+
+def netvsc(tree, name):
+    """`name` on 4 channels of VMBus."""
+    interface(tree, name, NETVSC, "hv_netvsc", 0, [], [(mask([], 4), 0, mask([], 4)) for _ in range(4)])
+    ethtool(tree, name, (4, 4), (10486, 18811), 128, {}, (False, True))
+
+
+ACPI = (24, "IO-APIC    9-fasteoi", "acpi", "0-3", 0)
+
+
 def mana_4cpu(tree):
     """mana, whose chip column has spaces: "Hyper-V PCIe MSI 4138200989697-edge"; msi_irqs also lists a vector that has no
     /proc/irq entry."""
     topology(tree, (range(4),), lambda cpu: [cpu])
-    bdf, hwirq = "7870:00:00.0", 4138200989696
-    names = [f"mana_hwc@pci:{bdf}", *(f"mana_q{queue}@pci:{bdf}" for queue in range(4))]
-    rows = [
-        (50 + vector, f"Hyper-V PCIe MSI {hwirq + vector}-edge", name, "0-3", vector % 4)
-        for vector, name in enumerate(names)
-    ]
-    interrupts(tree, 4, rows, node=0)
-    queues = [(mask([], 4), 0, mask([], 4)) for _ in range(4)]
-    # 55 was allocated and no handler asked for: it has no /proc/irq entry.
-    interface(tree, "eth0", f"LNXSYSTM:00/VMBUS:00/pci7870:00/{bdf}", "mana", 0, range(50, 56), queues)
+    interrupts(tree, 4, mana(tree, "eth0", 50), node=0)
     default_route(tree, "eth0")
     sysctls(tree)
 
@@ -93,11 +113,21 @@ def mana_4cpu(tree):
 def netvsc_4cpu(tree):
     """hv_netvsc with 4 queues on VMBus channels: no interrupt of its own, msi_irqs or PCI function."""
     topology(tree, (range(4),), lambda cpu: [cpu])
-    interrupts(tree, 4, [(24, "IO-APIC    9-fasteoi", "acpi", "0-3", 0)], node=0)
-    queues = [(mask([], 4), 0, mask([], 4)) for _ in range(4)]
-    device = "LNXSYSTM:00/LNXSYBUS:00/ACPI0004:00/VMBUS:00/000d3a6b-1c5e-000d-3a6b-1c5e000d3a6b"
-    interface(tree, "eth0", device, "hv_netvsc", 0, [], queues)
-    ethtool(tree, "eth0", (4, 4), (10486, 18811), 128, {}, (False, True))
+    interrupts(tree, 4, [ACPI], node=0)
+    netvsc(tree, "eth0")
+    default_route(tree, "eth0")
+    sysctls(tree)
+
+
+def azure_4cpu(tree):
+    """Azure's accelerated networking: eth0 of hv_netvsc stands on the virtual function enP30832s1 of mana, which carries most of
+    its packets (netvsc_vf_join() links the two)."""
+    topology(tree, (range(4),), lambda cpu: [cpu])
+    vf = "enP30832s1"
+    interrupts(tree, 4, [ACPI, *mana(tree, vf, 50)], node=0)
+    netvsc(tree, "eth0")
+    neighbour(tree, f"/sys/devices/{NETVSC}/net/eth0", "lower", vf)
+    neighbour(tree, f"/sys/devices/{MANA}/net/{vf}", "upper", "eth0")
     default_route(tree, "eth0")
     sysctls(tree)
 

@@ -140,18 +140,24 @@ fn apply_prints_the_command_that_restores() {
 }
 
 #[test]
-fn a_managed_interrupt_is_refused_before_anything_is_written() {
+fn a_managed_interrupt_is_left_and_everything_else_is_set() {
     use std::os::unix::fs::PermissionsExt;
     let tree = copy_of("i40e-48cpu");
     // Since 6.12 the kernel shows an interrupt that it manages with a read-only file.
-    let managed = tree.path().join("proc/irq/140/smp_affinity_list");
-    fs::set_permissions(&managed, fs::Permissions::from_mode(0o444)).unwrap();
+    let path = "/proc/irq/140/smp_affinity_list";
+    fs::set_permissions(tree.path().join(&path[1..]), fs::Permissions::from_mode(0o444)).unwrap();
     let before = contents(tree.path());
-    let result = apply(tree.path(), "40g.toml");
-    let message = result.refusal();
-    assert!(message.contains("/proc/irq/140/smp_affinity_list"), "{message}");
-    assert!(message.contains("manages this interrupt"), "{message}");
+    let required = common::profile_of("cpus = \"0-47\"\n[queues]\nrequire = true\n");
+    let refused = run(tree.path(), ["apply", required.path().to_str().unwrap()]);
+    assert!(refused.refusal().contains("the kernel manages IRQ 140 "), "{}", refused.stderr);
     assert_eq!(contents(tree.path()), before);
+
+    let applied = apply(tree.path(), "40g.toml").expect(0);
+    assert!(applied.stderr.contains("the kernel manages IRQ 140 "), "{}", applied.stderr);
+    assert_eq!(contents(tree.path())[&path[1..]], before[&path[1..]]);
+    run(tree.path(), ["check", profile("40g.toml").to_str().unwrap()]).expect(0);
+    run(tree.path(), ["restore"]).expect(0);
+    assert_same_values(&contents(tree.path()), &before);
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! Every command but those for a shell and for man has `--json`, and each object of schema 1 has the fields
-//! of `json.txt`, of these types, and no others: who changes one of them changes the schema. (What `watch`
-//! prints is in its own tests.)
+//! of `json.txt`, of these types, and no others: who changes one of them changes the schema.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
@@ -8,14 +7,18 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
 
 use common::{Run, copy_of, host, profile, run, tune};
-use serde_json::Value;
+use serde_json::{Value, json};
+use tune::host::ethtool::{CoalesceField, FlowType, NTUPLE};
+use tune::report::{self, Format};
+use tune::watch::Event;
 
 /// By command, by path of a field, the types that it has.
 type Shapes = BTreeMap<String, BTreeMap<String, BTreeSet<&'static str>>>;
 
-/// What ethtool says has tests of its own: a driver lacks most of it.
 fn note(shape: &mut BTreeMap<String, BTreeSet<&'static str>>, path: &str, value: &Value) {
     let kind = match value {
         Value::Null => "null",
@@ -26,7 +29,6 @@ fn note(shape: &mut BTreeMap<String, BTreeSet<&'static str>>, path: &str, value:
             shape.entry(format!("{path}[]")).or_default();
             return values.iter().for_each(|value| note(shape, &format!("{path}[]"), value));
         }
-        Value::Object(_) if path.ends_with(".ethtool") => "object",
         Value::Object(fields) => {
             let dot = if path.is_empty() { "" } else { "." };
             return fields.iter().for_each(|(name, value)| note(shape, &format!("{path}{dot}{name}"), value));
@@ -36,9 +38,79 @@ fn note(shape: &mut BTreeMap<String, BTreeSet<&'static str>>, path: &str, value:
 }
 
 fn add(shapes: &mut Shapes, name: &str, command: &str, run: &Run) {
-    let object = run.json();
+    add_object(shapes, name, command, &run.json());
+}
+
+fn add_object(shapes: &mut Shapes, name: &str, command: &str, object: &Value) {
     assert_eq!((&object["schema"], &object["command"]), (&1.into(), &command.into()), "{name}");
-    note(shapes.entry(name.to_owned()).or_default(), "", &object);
+    note(shapes.entry(name.to_owned()).or_default(), "", object);
+}
+
+/// One of each event of `watch`.
+fn events() -> Vec<Event> {
+    let message = || "m".to_owned();
+    let drift = |found: Option<&str>| Event::Drift {
+        path: "/p".to_owned(),
+        found: found.map(str::to_owned),
+        wanted: "1".to_owned(),
+        causes: vec!["c".to_owned()],
+    };
+    // A new one does not compile here, and goes into the list below.
+    let _ = |event: Event| match event {
+        Event::Started { .. } | Event::Drift { .. } | Event::Link { .. } | Event::Repaired { .. } => {}
+        Event::RepairFailed { .. } | Event::Unknown { .. } => {}
+        Event::AsWanted | Event::Restored | Event::Stopped => {}
+    };
+    vec![
+        Event::Started { interfaces: vec!["eth0".to_owned()], settings: 7 },
+        drift(None),
+        drift(Some("3")),
+        Event::Link { interface: "eth0".to_owned(), state: "up" },
+        Event::Repaired { changes: 2 },
+        Event::RepairFailed { message: message() },
+        Event::Unknown { message: message() },
+        Event::AsWanted,
+        Event::Restored,
+        Event::Stopped,
+    ]
+}
+
+fn add_events(shapes: &mut Shapes) {
+    for event in events() {
+        let mut line = Vec::new();
+        report::watch(&mut line, Format::Json, SystemTime::UNIX_EPOCH, &event).unwrap();
+        let object: Value = serde_json::from_slice(&line).unwrap();
+        add_object(shapes, &format!("watch {}", object["event"].as_str().unwrap()), "watch", &object);
+    }
+}
+
+/// What ethtool says of a driver that has all of it.
+fn with_every_knob(root: &Path) {
+    let limited = json!({ "now": 1, "max": 2 });
+    let of_each = |names: &[&'static str], value: &Value| -> Value {
+        names.iter().map(|name| ((*name).to_owned(), value.clone())).collect()
+    };
+    let known = json!({
+        "driver": "virtio_net",
+        "channels": of_each(&["rx", "tx", "other", "combined"], &limited),
+        "rings": of_each(&["rx", "tx"], &limited),
+        "rss": { "table": [0], "key": "00", "function": 1, "input_xfrm": 1 },
+        "hash": of_each(&FlowType::ALL.map(FlowType::name), &json!("sdfn")),
+        "coalesce": of_each(&CoalesceField::ALL.map(CoalesceField::name), &json!(1)),
+        "features": { NTUPLE: { "on": false, "fixed": true } },
+    });
+    fs::create_dir_all(root.join("corelocal/ethtool")).unwrap();
+    fs::write(root.join("corelocal/ethtool/eth0.json"), known.to_string()).unwrap();
+}
+
+/// A driver that has threads and does not tell which queue each polls.
+fn without_queues(root: &Path) {
+    let file = root.join("corelocal/netdev.json");
+    let mut netdev: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    for interface in netdev["interfaces"].as_object_mut().unwrap().values_mut() {
+        interface["queues"] = Value::Array(Vec::new());
+    }
+    fs::write(&file, netdev.to_string()).unwrap();
 }
 
 #[test]
@@ -82,7 +154,19 @@ fn each_command_has_these_fields() {
             add(&mut shapes, "check", "check", &of_tree(&["check", &auto]));
         }
         add(&mut shapes, "restore", "restore", &of_tree(&["restore"]));
+        if name == "virtio-2cpu" {
+            with_every_knob(tree.path());
+            add(&mut shapes, "show", "show", &of_tree(&["show"]));
+        }
+        if name == "bond-8cpu" {
+            add(&mut shapes, "show", "show", &of_tree(&["show", "bond0.7"]));
+        }
+        if name == "bnxt-threaded" {
+            without_queues(tree.path());
+            add(&mut shapes, "show", "show", &of_tree(&["show"]));
+        }
     }
+    add_events(&mut shapes);
     let diff = |a: &str, b: &str| Run::from(tune().args(["diff", "--json", a, b]).output().unwrap());
     add(&mut shapes, "diff", "diff", &diff(&auto, &more));
     let (a, b) = (host("virtio-2cpu"), host("i40e-48cpu"));

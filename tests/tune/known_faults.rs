@@ -100,9 +100,23 @@ fn perftune_receive_and_transmit_of_a_virtio_queue_go_to_different_cpus() {
 /// `ethtool -L eth0 rx 2`, `ntuple on` where it is fixed, `xps_cpus` where it can only be ENOENT.
 #[test]
 fn perftune_asks_a_nic_with_one_queue_for_what_it_does_not_have() {
-    let after = planned("virtio-2cpu", &[&shipped("auto.toml")]);
+    let tree = copy_of("virtio-2cpu");
+    let known = r#"{"channels": {"combined": {"now": 1, "max": 1}},
+                    "features": {"rx-ntuple-filter": {"on": false, "fixed": true}}}"#;
+    let ethtool = tree.path().join("corelocal/ethtool");
+    fs::create_dir_all(&ethtool).unwrap();
+    fs::write(ethtool.join("eth0.json"), known).unwrap();
+    let file = profile_of("[channels]\ncount = 2\n[features]\nntuple = \"on\"\n");
+    let after = After::of(tree.path(), &[file.path().to_str().unwrap()]);
+    assert!(!after.changes.is_empty());
     for path in after.changes.keys() {
         assert!(!path.contains("xps_cpus") && !path.starts_with("ethtool/"), "{path}");
+    }
+    let json = after.run.json();
+    let skipped: Vec<&str> =
+        json["skipped"].as_array().unwrap().iter().map(|skipped| skipped["wish"].as_str().unwrap()).collect();
+    for wish in ["channels.count = 2 of eth0", "features.ntuple = \"on\" of eth0"] {
+        assert!(skipped.contains(&wish), "{json}");
     }
 }
 
@@ -314,21 +328,38 @@ fn applied_with(
 fn tuned_does_not_know_a_managed_interrupt_since_linux_6_12() {
     for errno in [Errno::IO, Errno::PERM] {
         let (_tree, message, _) = applied_with("virtio-2cpu", 0, errno);
-        assert!(message.contains("the kernel manages this interrupt; leave it with queues.irq"), "{message}");
+        let way_out = "the kernel manages this interrupt; queues.irq = \"follow\" leaves it where it is";
+        assert!(message.contains(way_out), "{message}");
     }
 }
 
-/// tuned#296: `verify` fails for ever on what cannot be changed. What holds its value already need not be.
+/// tuned#296: `verify` fails for ever on what cannot be changed; so did perftune on Oracle's cloud
+/// (seastar#3003).
 #[test]
 fn tuned_verify_fails_for_ever_on_an_interrupt_that_cannot_be_changed() {
-    let tree = copy_of("virtio-2cpu");
-    for irq in [38, 39] {
-        let file = tree.path().join(format!("proc/irq/{irq}/smp_affinity_list"));
-        fs::write(&file, "0\n").unwrap();
-        make_read_only(&file);
+    let scratch = tempfile::tempdir().unwrap();
+    let tree = common::generated("managed-4cpu", scratch.path());
+    let auto = shipped("auto.toml");
+    let before = contents(&tree);
+    let follow = profile_of("[queues]\nirq = \"follow\"\n");
+    for (profile, skipped) in [(auto.as_str(), true), (follow.path().to_str().unwrap(), false)] {
+        let drifted = run(&tree, ["check", profile]).expect(2);
+        assert!(!drifted.stdout.contains("/proc/irq/"), "{}", drifted.stdout);
+        let said = drifted.stderr.contains("tune: skipped queues.irq of eth0: the kernel manages IRQ ");
+        assert_eq!(said, skipped, "{}", drifted.stderr);
+        run(&tree, ["apply", profile]).expect(0);
+        run(&tree, ["check", profile]).expect(0);
+        run(&tree, ["apply", "--keep-going", profile]).expect(0);
+        for tx in 0..4 {
+            // TX queue q completes on CPU 1 or 3, where virtio0-output.q stays.
+            let xps = held(&tree, &format!("/sys/class/net/eth0/queues/tx-{tx}/xps_cpus"));
+            let completes = held(&tree, &format!("/proc/irq/{}/smp_affinity_list", 26 + 2 * tx));
+            let follows = CpuSet::parse_mask(&xps).unwrap() == completes.trim().parse().unwrap();
+            assert_eq!(follows, [0, 3].contains(&tx), "tx-{tx}: {xps}, {completes}");
+        }
+        run(&tree, ["restore"]).expect(0);
+        assert_same_values(&contents(&tree), &before);
     }
-    run(tree.path(), ["apply", &shipped("auto.toml")]).expect(0);
-    run(tree.path(), ["plan", &shipped("auto.toml")]).expect(0);
 }
 
 /// mlnx sysctl_perf_tuning and what is copied from it.

@@ -20,24 +20,31 @@ const CHANGING: [&str; 12] = [
     "chown", "mknod",
 ];
 
-/// Runs a program under strace; the calls that open a file for writing or change one.
-fn writing_calls(program: &Command, run: impl FnOnce(&mut Command)) -> Vec<String> {
+/// Runs a program under strace with these options; the calls, without the number of the process.
+fn calls(program: &Command, options: &[&str], run: impl FnOnce(&mut Command)) -> Vec<String> {
     let place = tempfile::tempdir().unwrap();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let trace = place.path().join("trace");
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-e", "trace=%file,ftruncate,fchmod,fchown", "-o"]).arg(&trace).arg("--");
+    strace.arg("-f").args(options).arg("-o").arg(&trace).arg("--");
     strace.arg(program.get_program()).args(program.get_args());
     run(&mut strace);
     let text = fs::read_to_string(&trace).unwrap();
     assert!(text.contains("execve("), "strace saw nothing: {text}");
-    let is_writing = |line: &&str| {
-        // "1234 openat(AT_FDCWD, …": the number of the process comes first.
-        let call = line.split_once(' ').map_or(*line, |(_, call)| call.trim_start());
+    // "1234 openat(AT_FDCWD, …"
+    let call = |line: &str| line.split_once(' ').map_or(line, |(_, call)| call.trim_start()).to_owned();
+    text.lines().map(call).collect()
+}
+
+/// Runs a program under strace; the calls that open a file for writing or change one.
+fn writing_calls(program: &Command, run: impl FnOnce(&mut Command)) -> Vec<String> {
+    let is_writing = |call: &String| {
         ["O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC"].iter().any(|flag| call.contains(flag))
             || CHANGING.iter().any(|name| call.starts_with(name))
     };
-    text.lines().filter(is_writing).map(str::to_owned).collect()
+    let mut calls = calls(program, &["-e", "trace=%file,ftruncate,fchmod,fchown"], run);
+    calls.retain(is_writing);
+    calls
 }
 
 fn has_strace() -> bool {
@@ -90,6 +97,37 @@ fn on_a_tree_with_and_without_a_journal() {
     fs::remove_dir_all(tree.path().join("run")).unwrap();
     assert_eq!(traced("nothing to do"), [] as [String; 0]);
     assert!(!Path::new(&tree.path().join("run")).exists());
+}
+
+/// The old values are on disk, under the journal's name, before the first of them is changed: a new file is
+/// synced, renamed, its directory synced, and only then a kernel file opened for writing.
+#[test]
+fn a_first_apply_changes_nothing_before_the_journal_is_on_disk() {
+    if !has_strace() {
+        return;
+    }
+    let tree = copy_of("virtio-2cpu");
+    let mut apply = tune();
+    apply.arg("--root").arg(tree.path()).arg("apply").arg(profile("auto.toml"));
+    // -y: a descriptor is printed with what it is of, "7</…/journal.0.json.new>".
+    let calls = calls(&apply, &["-y", "-e", "trace=%file,fsync,fdatasync"], |strace| {
+        Run::from(strace.output().unwrap()).expect(0);
+    });
+    let syncs = |what: &'static str| {
+        move |call: &str| call.starts_with("fsync(") && call.contains(&format!("{what}>)"))
+    };
+    let kernel = ["proc", "sys"].map(|name| format!("{}/", tree.path().join(name).display()));
+    let writes =
+        |call: &String| call.contains("O_WRONLY") && kernel.iter().any(|directory| call.contains(directory));
+    let first_write = calls.iter().position(writes).unwrap();
+    let mut before = calls[..first_write].iter();
+    let mut assert_next = |step: &str, is_step: &dyn Fn(&str) -> bool| {
+        assert!(before.any(|call| is_step(call)), "{step}: not before {first_write} of {calls:#?}");
+    };
+    assert_next("the new journal is synced", &syncs("/journal.0.json.new"));
+    let is_rename = |call: &str| call.starts_with("rename") && call.contains("\"journal.0.json\"");
+    assert_next("it is renamed", &is_rename);
+    assert_next("the directory is synced", &syncs("/run/corelocal"));
 }
 
 /// On a tree, where the owner of a file decides, and on the real kernel, which asks for capabilities.

@@ -1,7 +1,9 @@
 //! `verify(&Desired, &Host)`: does the host, read again, hold what was desired? Pure.
 
+use std::fmt;
+
 use crate::cpu_set::CpuSet;
-use crate::host::{Host, Irq};
+use crate::host::{Host, Irq, IrqState};
 use crate::plan::Desired;
 use crate::setting::{Setting, Value, satisfies};
 
@@ -11,7 +13,7 @@ pub struct Verification {
     /// Settings that do not hold their value.
     pub mismatches: Vec<Mismatch>,
     /// Interrupts whose set affinity is right while the controller is still programmed with another CPU. It
-    /// follows at the next interrupt, so this is no failure.
+    /// follows at the next interrupt, so this is no failure unless that has come ([`stuck`]).
     pub pending: Vec<PendingMove>,
 }
 
@@ -42,6 +44,31 @@ pub struct PendingMove {
     pub effective: CpuSet,
 }
 
+impl PendingMove {
+    /// The kernel file that says where it fires.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/proc/irq/{}/effective_affinity_list", self.irq)
+    }
+}
+
+impl fmt::Display for PendingMove {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IRQ {} is set to {} and still fires on {}", self.irq, self.affinity, self.effective)
+    }
+}
+
+/// A pending move, and how often the interrupt has fired where it shall not any more.
+pub type Fired = (PendingMove, u64);
+
+/// Those of two looks that are pending at both and have fired meanwhile where they shall not: the first
+/// interrupt after the write should have moved them.
+#[must_use]
+pub fn stuck(before: &[Fired], now: &[Fired]) -> Vec<PendingMove> {
+    let fired = |(pending, count): &&Fired| before.iter().any(|(then, less)| then == pending && less < count);
+    now.iter().filter(fired).map(|(pending, _)| pending.clone()).collect()
+}
+
 /// Compares what was desired with the host.
 #[must_use]
 pub fn verify(desired: &Desired, host: &Host) -> Verification {
@@ -52,14 +79,15 @@ pub fn verify(desired: &Desired, host: &Host) -> Verification {
             let mismatch = Mismatch { setting: setting.clone(), desired: value.clone(), found };
             verification.mismatches.push(mismatch);
         } else if let Setting::IrqAffinity(irq) = setting {
-            verification.pending.extend(pending(host, *irq));
+            verification.pending.extend(host.irq(*irq).and_then(|state| pending(*irq, state)));
         }
     }
     verification
 }
 
-fn pending(host: &Host, irq: Irq) -> Option<PendingMove> {
-    let state = host.irq(irq)?;
+/// The move of an interrupt that its controller has not followed.
+#[must_use]
+pub fn pending(irq: Irq, state: &IrqState) -> Option<PendingMove> {
     let effective = state.effective.clone()?;
     let follows = effective.is_subset(&state.affinity);
     (!follows).then(|| PendingMove { irq, affinity: state.affinity.clone(), effective })
@@ -104,5 +132,19 @@ mod tests {
         assert_eq!(found.mismatches, []);
         let pending: Vec<Irq> = found.pending.iter().map(|pending| pending.irq).collect();
         assert_eq!(pending, [Irq(41)]);
+    }
+
+    #[test]
+    fn one_that_fires_again_where_it_shall_not_is_stuck() {
+        let pending = |irq, effective: &str| PendingMove {
+            irq: Irq(irq),
+            affinity: "0".parse().unwrap(),
+            effective: effective.parse().unwrap(),
+        };
+        let before = [(pending(38, "1"), 5), (pending(39, "1"), 5), (pending(40, "1"), 5)];
+        assert_eq!(stuck(&before, &before), [], "none has fired");
+        let now = [(pending(38, "1"), 6), (pending(40, "2"), 7), (pending(41, "1"), 9)];
+        assert_eq!(stuck(&before, &now), [pending(38, "1")], "39 has moved, 40 elsewhere, 41 is new");
+        assert_eq!(now[0].0.to_string(), "IRQ 38 is set to 0 and still fires on 1");
     }
 }

@@ -45,14 +45,12 @@ pub(super) fn run(session: &Session, asked: &Asked) -> Result<()> {
         Some(Ok(planned)) => (Some(planned), None),
         Some(Err(error)) => (None, Some(error.to_string())),
     };
-    let mut interfaces: Vec<Explanation> = match &planned {
-        Some(planned) => planned.host.nics.iter().map(|nic| explain(nic, Some(&planned.desired))).collect(),
-        None => Host::read(files, &choice, &[], &overrides.map)?
-            .nics
-            .iter()
-            .map(|nic| explain(nic, None))
-            .collect(),
+    let (host, desired) = match planned {
+        Some(planned) => (planned.host, Some(planned.desired)),
+        None => (Host::read(files, &choice, &[], &overrides.map)?, None),
     };
+    let explained = host.nics.iter().map(|nic| explain(nic, &host.topology, desired.as_ref()));
+    let mut interfaces: Vec<Explanation> = explained.collect();
     if let Some(queue) = queue {
         for explanation in &mut interfaces {
             let (name, count) = (&explanation.interface, explanation.chains.len());

@@ -26,7 +26,7 @@ use crate::host::{Host, InterfaceChoice, NicReader, Sysctls, Topology, nic};
 use crate::irqbalance::Irqbalance;
 use crate::journal::State;
 use crate::kernel_files::KernelFiles;
-use crate::plan::{Kept, Skipped};
+use crate::plan::{Desired, Kept, Skipped};
 use crate::profile::Profile;
 use crate::report::{self, Format};
 
@@ -148,11 +148,7 @@ fn run_on_host(session: &Session, command: &Command) -> Result<ExitCode> {
             print(|out| report::profile(out, format, &host.interfaces(), &text))?;
         }
         Command::Restore => acts::restore(session)?,
-        Command::Check { profile } => {
-            let checked = crate::check::check_profile(files, &session.profile(profile)?)?;
-            print(|out| report::check(out, format, &checked))?;
-            return Ok(if checked.is_as_wanted() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) });
-        }
+        Command::Check { profile } => return check(session, profile),
         Command::Script { profile } => {
             let wanted = session.profile(profile)?;
             let script = crate::script::Script::new(&wanted, crate::plan_profile(files, &wanted)?)?;
@@ -169,6 +165,19 @@ fn run_on_host(session: &Session, command: &Command) -> Result<ExitCode> {
         Command::Completions { .. } | Command::Man { .. } | Command::Diff { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// `check PROFILE`. What is no drift is said only beside one: cron mails what is printed.
+fn check(session: &Session, profile: &Path) -> Result<ExitCode> {
+    let checked = crate::check::check_profile(session.files(), &session.profile(profile)?)?;
+    print(|out| report::check(out, session.format, &checked))?;
+    let _ = report::pending(&mut io::stderr(), session.format, &checked);
+    if checked.is_as_wanted() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Desired { kept, skipped, notes, .. } = &checked.desired;
+    session.print_asides(kept, skipped, notes);
+    Ok(ExitCode::from(CHANGES))
 }
 
 /// The interfaces that `show` prints, and why others cannot be read.

@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::Chain;
 use crate::cpu_set::{Cpu, CpuSet};
-use crate::host::{HowKnown, NicHost, QueueIndex};
+use crate::host::{HowKnown, NicHost, QueueIndex, Topology};
+use crate::verify::PendingMove;
 
 /// One thing that breaks a chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -20,12 +21,15 @@ fn broken(kind: &'static str, says: String) -> Option<Break> {
 }
 
 /// Fills in what breaks each of the chains.
-pub(super) fn find(host: &NicHost, chains: &mut [Chain]) {
+pub(super) fn find(host: &NicHost, topology: &Topology, chains: &mut [Chain]) {
     let tx_cpus: Vec<(QueueIndex, Option<Cpu>)> = chains
         .iter()
         .filter(|chain| chain.rx.is_none())
         .filter_map(|chain| Some((chain.tx?, chain.irq_cpu())))
         .collect();
+    let near = host.near_cpus(topology);
+    let is_near = |chain: &Chain| chain.poll_cpu().is_some_and(|cpu| near.contains(cpu));
+    let is_foreign = !near.is_empty() && !chains.iter().any(is_near);
     for chain in chains {
         let tx_apart = chain
             .rx
@@ -42,6 +46,7 @@ pub(super) fn find(host: &NicHost, chains: &mut [Chain]) {
             rps(chain),
             xps(host, chain),
             directions_apart(chain, tx_apart),
+            foreign_node(host, chain, &near).filter(|_| is_foreign),
         ];
         chain.breaks = found.into_iter().flatten().collect();
     }
@@ -70,13 +75,12 @@ fn several_cpus(chain: &Chain) -> Option<Break> {
 }
 
 fn effective_differs(chain: &Chain) -> Option<Break> {
-    let set = chain.set.as_ref()?;
-    let effective = chain.effective.as_ref().filter(|effective| !effective.is_subset(set))?;
-    let irq = chain.irq?;
-    broken(
-        "effective_differs",
-        format!("IRQ {irq} is set to CPU {set} and still fires on {effective}; it moves when it fires next"),
-    )
+    let (affinity, effective) = (chain.set.clone()?, chain.effective.clone()?);
+    if effective.is_subset(&affinity) {
+        return None;
+    }
+    let pending = PendingMove { irq: chain.irq?, affinity, effective };
+    broken("effective_differs", format!("{pending}; it moves when it fires next"))
 }
 
 fn wanted_differs(chain: &Chain) -> Option<Break> {
@@ -146,4 +150,14 @@ fn directions_apart(chain: &Chain, tx_cpu: Option<Cpu>) -> Option<Break> {
     let (rx_cpu, tx_cpu) = (chain.irq_cpu()?, tx_cpu?);
     let says = format!("it receives on CPU {rx_cpu}, and the TX queue of its number completes on {tx_cpu}");
     (rx_cpu != tx_cpu).then_some(Break { kind: "rx_and_tx_apart", says })
+}
+
+fn foreign_node(host: &NicHost, chain: &Chain, near: &CpuSet) -> Option<Break> {
+    let (cpu, interface) = (chain.poll_cpu()?, &host.nic.name);
+    broken(
+        "foreign_node",
+        format!(
+            "it is polled on CPU {cpu}, and no queue of {interface} on the CPUs of its NUMA node, {near}"
+        ),
+    )
 }

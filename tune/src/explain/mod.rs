@@ -1,4 +1,4 @@
-//! `explain(&NicHost, wanted) -> Explanation`: the way of a packet, queue by queue, and what breaks it. Pure.
+//! `explain(&NicHost, &Topology, wanted) -> Explanation`: the way of a packet, queue by queue, and what breaks it. Pure.
 //!
 //! ```text
 //!  RX queue ─► NAPI instance (and its thread) ─► interrupt ─► CPU it is set to, and fires on ─► RPS
@@ -13,7 +13,7 @@ pub use breaks::Break;
 
 use crate::cpu_set::{Cpu, CpuSet};
 use crate::host::{
-    Direction, HowKnown, Irq, Napi, NapiId, NicHost, QueueIndex, QueueIrq, RxQueue, Serves, TxQueue,
+    Direction, HowKnown, Irq, Napi, NapiId, NicHost, QueueIndex, QueueIrq, RxQueue, Serves, Topology, TxQueue,
 };
 use crate::plan::Desired;
 use crate::setting::{Setting, Value};
@@ -145,9 +145,9 @@ impl std::str::FromStr for QueueChoice {
     }
 }
 
-/// Explains every queue of an interface; `wanted` is what a profile wants there.
+/// Explains every queue of an interface of a host with this topology; `wanted` is what a profile wants there.
 #[must_use]
-pub fn explain(host: &NicHost, wanted: Option<&Desired>) -> Explanation {
+pub fn explain(host: &NicHost, topology: &Topology, wanted: Option<&Desired>) -> Explanation {
     let mut chains = Vec::new();
     let mut tx_queues = host.nic.tx_queues.iter().peekable();
     for rx in &host.nic.rx_queues {
@@ -165,7 +165,7 @@ pub fn explain(host: &NicHost, wanted: Option<&Desired>) -> Explanation {
         }
     }
     chains.extend(tx_queues.map(|tx| chain(host, wanted, None, Some(tx))));
-    breaks::find(host, &mut chains);
+    breaks::find(host, topology, &mut chains);
     Explanation { interface: host.nic.name.to_string(), notes: notes(host), chains }
 }
 

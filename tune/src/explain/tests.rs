@@ -29,9 +29,16 @@ fn with_thread(mut host: NicHost, cpus: Option<&str>) -> NicHost {
     host
 }
 
+/// Explained without a profile, with CPUs 0-1 on node 0 and 2-3 on node 1.
+fn of(host: &NicHost) -> Explanation {
+    let mut topology = fixture::nic_host(4, 4).topology;
+    topology.cpus.iter_mut().for_each(|place| place.node = Some(place.cpu / 2));
+    explain(host, &topology, None)
+}
+
 /// What breaks queue 1.
 fn breaks(host: &NicHost) -> Vec<(&'static str, String)> {
-    let explanation = explain(host, None);
+    let explanation = of(host);
     let chain = explanation.chains.into_iter().find(|chain| chain.rx == Some(QueueIndex(1))).unwrap();
     chain.breaks.into_iter().map(|found| (found.kind, found.says)).collect()
 }
@@ -51,11 +58,11 @@ fn changed(change: impl FnOnce(&mut NicHost)) -> NicHost {
 
 #[test]
 fn a_whole_chain_has_no_break() {
-    let explanation = explain(&whole(), None);
+    let explanation = of(&whole());
     assert_eq!(explanation.chains.len(), 4);
     assert!(explanation.chains.iter().all(|chain| chain.breaks.is_empty()), "{explanation:?}");
     assert_eq!(breaks(&with_thread(whole(), Some("1"))), []);
-    assert_eq!(explain(&whole(), None).notes, [""; 0]);
+    assert_eq!(of(&whole()).notes, [""; 0]);
 }
 
 #[test]
@@ -67,7 +74,7 @@ fn each_break_is_seen_alone() {
         host.irqs.get_mut(&irq).unwrap().affinity = set("3");
         host.nic.tx_queues[1].xps_cpus = Some(set("1,3"));
     });
-    assert_one(&host, "effective_differs", &["set to CPU 3 and still fires on 1"]);
+    assert_one(&host, "effective_differs", &["set to 3 and still fires on 1"]);
     let host = changed(|host| host.nic.tx_queues[1].xps_cpus = Some(set("2")));
     assert_one(&host, "xps_elsewhere", &["CPUs 2 transmit", "come to CPU 1"]);
     let host = changed(|host| host.nic.tx_queues[1].xps_cpus = Some(set("")));
@@ -78,6 +85,14 @@ fn each_break_is_seen_alone() {
     assert_one(&host, "interrupt_shared", &["shared with uhci_hcd:usb1"]);
     let host = changed(|host| host.queue_irqs.rows[1].how = HowKnown::NameOnly);
     assert_one(&host, "interrupt_guessed", &["IRQ 41", "--map"]);
+    let host = changed(|host| {
+        host.nic.numa_node = Some(1);
+        host.queue_irqs.rows.truncate(2);
+        host.nic.rx_queues.truncate(2);
+        host.nic.tx_queues.truncate(2);
+    });
+    assert_one(&host, "foreign_node", &["polled on CPU 1", "NUMA node, 2-3"]);
+    assert_eq!(breaks(&changed(|host| host.nic.numa_node = Some(1))), [], "others are there");
     assert_one(
         &with_thread(whole(), Some("2")),
         "napi_thread_elsewhere",
@@ -99,7 +114,7 @@ fn rx_and_tx_vectors_are_two_chains_that_may_be_apart() {
             QueueIrq { irq: Irq(43), serves: Serves::Tx(QueueIndex(1)), ..host.queue_irqs.rows[1].clone() };
         host.queue_irqs.rows[3] = tx;
     });
-    let explanation = explain(&host, None);
+    let explanation = of(&host);
     let names: Vec<String> = explanation.chains.iter().map(Chain::name).collect();
     assert_eq!(names, ["0", "rx-1", "tx-1", "2", "3"]);
     assert_one(&host, "rx_and_tx_apart", &["receives on CPU 1", "completes on 3"]);
@@ -110,13 +125,13 @@ fn what_is_wanted_stands_beside_what_is() {
     let host = changed(|host| host.irqs.get_mut(&Irq(41)).unwrap().affinity = set("1-2"));
     let whole = Host { nics: vec![host.clone()], ..fixture::nic_host(4, 4) };
     let wanted = plan(&Profile::parse("cpus = \"0,2-3\"", "p").unwrap(), &whole).unwrap();
-    let explanation = explain(&host, Some(&wanted));
+    let explanation = explain(&host, &whole.topology, Some(&wanted));
     let chain = &explanation.chains[1];
     assert_eq!(chain.wanted, Some(set("2")));
     assert_eq!((&chain.xps_wanted, &chain.rps_wanted), (&Some(set("2")), &Some(set(""))));
     let kinds: Vec<&str> = chain.breaks.iter().map(|found| found.kind).collect();
     assert_eq!(kinds, ["irq_on_several_cpus", "not_as_wanted"]);
-    assert_eq!(explain(&host, None).chains[1].wanted, None);
+    assert_eq!(of(&host).chains[1].wanted, None);
 }
 
 #[test]
@@ -127,12 +142,12 @@ fn a_virtual_interface_is_held_by_its_threads_or_rps() {
     assert_eq!(breaks(&host), []);
     host.nic.rx_queues[1].rps_cpus = Some(set("1-2"));
     assert_one(&host, "rps_moves_packets", &["CPUs 1-2"]);
-    assert!(explain(&host, None).notes[0].contains("virtual"));
+    assert!(of(&host).notes[0].contains("virtual"));
 }
 
 #[test]
 fn a_queue_is_chosen_by_number_or_by_direction() {
-    let chains = explain(&whole(), None).chains;
+    let chains = of(&whole()).chains;
     let matching = |text: &str| {
         let choice: QueueChoice = text.parse().unwrap();
         chains.iter().filter(|chain| choice.is(chain)).map(Chain::name).collect::<Vec<_>>()

@@ -7,7 +7,11 @@
 //! (`1-edge`, `9-fasteoi`; Xen has `-event` without a number), or both. Without a handler, as after `ifdown`,
 //! the line ends there.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::str::Lines;
+
 use super::{HostError, Irq, PciAddress};
+use crate::cpu_set::Cpu;
 use crate::kernel_files::KernelFiles;
 
 const PATH: &str = "/proc/interrupts";
@@ -49,11 +53,18 @@ impl Interrupts {
     /// # Errors
     /// If it cannot be read or has no head line; [`HostError::NoInterrupts`] if it is empty.
     pub fn read(files: &KernelFiles) -> Result<Self, HostError> {
-        let text = files.read(PATH)?;
-        if text.is_empty() {
-            return Err(HostError::NoInterrupts);
-        }
-        Self::parse(&text).map_err(|reason| HostError::text(PATH, &reason))
+        Self::parse(&text(files)?).map_err(|reason| HostError::text(PATH, &reason))
+    }
+
+    /// Reads how often these interrupts have fired, by CPU.
+    ///
+    /// # Errors
+    /// As [`Interrupts::read`].
+    pub fn read_counts(
+        files: &KernelFiles,
+        irqs: &BTreeSet<Irq>,
+    ) -> Result<BTreeMap<Irq, BTreeMap<Cpu, u64>>, HostError> {
+        Self::counts(&text(files)?, irqs).map_err(|reason| HostError::text(PATH, &reason))
     }
 
     /// Parses the text of `/proc/interrupts`.
@@ -61,12 +72,24 @@ impl Interrupts {
     /// # Errors
     /// If the head line does not name CPUs.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut lines = text.lines();
-        let head = lines.next().unwrap_or_default();
-        let columns =
-            parse_head(head).ok_or_else(|| format!("head line \"{}\" names no CPUs", head.trim()))?;
-        let rows = lines.filter_map(|line| parse_row(line, columns)).collect();
+        let (cpus, lines) = parse_head(text)?;
+        let rows = lines.filter_map(|line| parse_row(line, cpus.len())).collect();
         Ok(Self { rows })
+    }
+
+    /// How often these interrupts have fired, by CPU: those that are in the text of `/proc/interrupts`.
+    ///
+    /// # Errors
+    /// As [`Interrupts::parse`].
+    pub fn counts(text: &str, irqs: &BTreeSet<Irq>) -> Result<BTreeMap<Irq, BTreeMap<Cpu, u64>>, String> {
+        let (cpus, lines) = parse_head(text)?;
+        let row = |line: &str| {
+            let (label, rest) = line.split_once(':')?;
+            let irq = label.trim().parse().ok().filter(|irq| irqs.contains(irq))?;
+            let counts = rest.split_whitespace().map_while(|word| word.parse().ok());
+            Some((irq, cpus.iter().copied().zip(counts).collect()))
+        };
+        Ok(lines.filter_map(row).collect())
     }
 
     /// The line of an interrupt.
@@ -76,11 +99,19 @@ impl Interrupts {
     }
 }
 
-/// The number of CPUs in the head line: those that are online have a column.
-fn parse_head(line: &str) -> Option<usize> {
-    let is_cpu = |word: &str| word.strip_prefix("CPU").is_some_and(|number| number.parse::<u32>().is_ok());
-    let words: Vec<&str> = line.split_whitespace().collect();
-    (!words.is_empty() && words.iter().all(|word| is_cpu(word))).then_some(words.len())
+fn text(files: &KernelFiles) -> Result<String, HostError> {
+    let text = files.read(PATH)?;
+    if text.is_empty() { Err(HostError::NoInterrupts) } else { Ok(text) }
+}
+
+/// The CPUs in the head line, of which those that are online have a column, and the lines after it.
+fn parse_head(text: &str) -> Result<(Vec<Cpu>, Lines<'_>), String> {
+    let mut lines = text.lines();
+    let head = lines.next().unwrap_or_default();
+    let cpu = |word: &str| word.strip_prefix("CPU")?.parse().ok();
+    let cpus: Option<Vec<Cpu>> = head.split_whitespace().map(cpu).collect();
+    let cpus = cpus.filter(|cpus| !cpus.is_empty());
+    Ok((cpus.ok_or_else(|| format!("head line \"{}\" names no CPUs", head.trim()))?, lines))
 }
 
 /// What follows the trigger. On a line without any (an 8259's) it is what follows the last two spaces, unless
@@ -165,6 +196,16 @@ MIS:          0
         assert_eq!(actions(interrupts.row(Irq(41)).unwrap()), ["eth0-TxRx-1"]);
         assert_eq!(actions(interrupts.row(Irq(42)).unwrap()), ["i801_smbus", "ahci[0000:00:1f.2]", "a name"]);
         assert_eq!(interrupts.rows.len(), 5, "NMI, ERR and MIS have no number");
+    }
+
+    #[test]
+    fn counts_are_those_of_the_cpus_in_the_head_line() {
+        let text = "           CPU0       CPU2\n 38:  3   969  PCI-MSIX-0000:00:03.0   1-edge  x\n\
+                    39: 1 2 IO-APIC 9-edge y\n 40: 7\nNMI: 4 4\n";
+        let counts = Interrupts::counts(text, &[Irq(38), Irq(40), Irq(99)].into()).unwrap();
+        let expected = [(Irq(38), [(0, 3), (2, 969)].into()), (Irq(40), [(0, 7)].into())];
+        assert_eq!(counts, BTreeMap::from(expected));
+        assert!(Interrupts::counts("", &BTreeSet::new()).is_err());
     }
 
     #[test]

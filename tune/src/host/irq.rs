@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::{HostError, parse_node, read_as, read_optional_as};
-use crate::cpu_set::CpuSet;
+use crate::cpu_set::{Cpu, CpuSet};
 use crate::kernel_files::KernelFiles;
 
 /// A Linux interrupt number as in `/proc/interrupts` and `/proc/irq/N`.
@@ -43,6 +43,13 @@ pub struct IrqState {
 }
 
 impl IrqState {
+    /// The one CPU on which it may fire, or, where it is set to several, does; `None` if that is not known.
+    #[must_use]
+    pub fn cpu(&self) -> Option<Cpu> {
+        let one = |cpus: &CpuSet| cpus.first().filter(|_| cpus.len() == 1);
+        one(&self.affinity).or_else(|| one(self.effective.as_ref()?))
+    }
+
     /// Reads `/proc/irq/N/`.
     ///
     /// # Errors

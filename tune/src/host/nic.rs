@@ -101,6 +101,9 @@ pub struct Nic {
     /// on), which carry its packets: the lowest of them, without the ports of a bridge that have no device,
     /// which are those of guests. `None` for an interface that carries them itself.
     pub lower: Option<BTreeSet<InterfaceName>>,
+    /// An interface that stands on this one and has a device of its own, as that of hv_netvsc on the virtual
+    /// function that carries most of its packets; the others come through its own queues.
+    pub paravirtual: Option<InterfaceName>,
     /// NUMA node of the device or of the one above it; `None` where the kernel says -1 or nothing.
     pub numa_node: Option<u32>,
     /// Speed of the link in Mbit/s; `None` where it is down, or the driver does not know it.
@@ -144,6 +147,7 @@ impl Nic {
             name: name.clone(),
             device,
             lower: lowest(files, name)?,
+            paravirtual: linked(files, name, "upper_")?.into_iter().find(|upper| has_device(files, upper)),
             numa_node,
             speed: read_speed(files, name)?,
             napi: napi::read(files, name)?,
@@ -222,13 +226,11 @@ pub(super) fn lowest(
     for _ in 0..=MAX_NESTING {
         let mut below = BTreeSet::new();
         for interface in level {
-            let names = files.list_optional(&format!("{NET}/{interface}"))?.unwrap_or_default();
-            let links = names.iter().filter_map(|file| file.strip_prefix("lower_")?.parse().ok());
-            let links: Vec<InterfaceName> = links.collect();
+            let links = linked(files, &interface, "lower_")?;
             stands_on_others |= !links.is_empty();
-            let is_bridge = names.iter().any(|file| file == "bridge");
+            let is_bridge = files.exists(&format!("{NET}/{interface}/bridge"));
             for link in links {
-                if !stands_on_any(files, &link)? {
+                if linked(files, &link, "lower_")?.is_empty() {
                     if !is_bridge || has_device(files, &link) {
                         found.insert(link);
                     }
@@ -242,9 +244,10 @@ pub(super) fn lowest(
     Ok(stands_on_others.then_some(found))
 }
 
-fn stands_on_any(files: &KernelFiles, name: &InterfaceName) -> Result<bool, HostError> {
+/// The interfaces that it has links of this kind to: `lower_` or `upper_`.
+fn linked(files: &KernelFiles, name: &InterfaceName, kind: &str) -> Result<Vec<InterfaceName>, HostError> {
     let names = files.list_optional(&format!("{NET}/{name}"))?.unwrap_or_default();
-    Ok(names.iter().any(|file| file.starts_with("lower_")))
+    Ok(names.iter().filter_map(|file| file.strip_prefix(kind)?.parse().ok()).collect())
 }
 
 fn read_device(files: &KernelFiles, name: &InterfaceName) -> Result<Option<Device>, HostError> {

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Direction, NicHost, PciAddress, QueueIrq};
+use super::{CpuPlace, Direction, NicHost, PciAddress, QueueIrq, Topology};
+use crate::cpu_set::CpuSet;
 
 impl NicHost {
     /// The nodes of its PCI functions; empty where the kernel knows none.
@@ -21,6 +22,14 @@ impl NicHost {
             }
         }
         self.nic.numa_node.into_iter().collect()
+    }
+
+    /// The CPUs of its nodes; none where no node is known, or those have no CPU.
+    #[must_use]
+    pub fn near_cpus(&self, topology: &Topology) -> CpuSet {
+        let near = self.numa_nodes();
+        let is_near = |place: &&CpuPlace| place.node.is_some_and(|node| near.contains(&node));
+        topology.cpus.iter().filter(is_near).map(|place| place.cpu).collect()
     }
 
     /// The node of each queue of a direction, in their order.

@@ -81,7 +81,7 @@ fn a_file_nobody_may_write_is_refused_before_the_write() {
     assert_eq!(
         error.to_string(),
         "write to /proc/irq/36/smp_affinity_list: EPERM: the kernel manages this interrupt; \
-         leave it with queues.irq = \"keep\""
+         queues.irq = \"follow\" leaves it where it is and lays the queues out where they fire"
     );
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Desired, PlanError};
 use crate::cpu_set::CpuSet;
-use crate::host::{CpuPlace, Nic, NicHost, Topology};
+use crate::host::{Nic, NicHost, Topology};
 use crate::profile::{CpuChoice, Placement};
 
 /// The CPUs of the workers. `online` is what is online, allowed, and not isolated; a list must be online, and
@@ -109,14 +109,30 @@ fn numa_local(on: &NicHost, topology: &Topology, workers: &CpuSet) -> Result<Cpu
         }
         return Ok(workers.clone());
     }
-    let is_near = |place: &&CpuPlace| place.node.is_some_and(|node| near.contains(&node));
-    let on_node = topology.cpus.iter().filter(is_near).map(|place| place.cpu);
-    let local = workers.intersection(&on_node.collect());
+    let local = workers.intersection(&on.near_cpus(topology));
     if local.is_empty() {
-        let nodes: Vec<String> = near.iter().map(ToString::to_string).collect();
-        return Err(PlanError::NoLocalCpus { interface, nodes: nodes.join(", "), workers: workers.clone() });
+        return Err(PlanError::NoLocalCpus { interface, nodes: nodes_of(on), workers: workers.clone() });
     }
     Ok(local)
+}
+
+/// The numbers of its nodes; several where it stands on several PCI functions.
+fn nodes_of(on: &NicHost) -> String {
+    let nodes: Vec<String> = on.numa_nodes().iter().map(ToString::to_string).collect();
+    nodes.join(", ")
+}
+
+/// Says where every worker is on another node than the interface.
+pub(super) fn note_foreign_node(on: &NicHost, topology: &Topology, workers: &CpuSet, desired: &mut Desired) {
+    let near = on.near_cpus(topology);
+    if !near.is_empty() && near.intersection(workers).is_empty() {
+        desired.notes.push(format!(
+            "{} is on NUMA node {} (CPUs {near}), and none of the workers' CPUs {workers} is: all that it \
+             receives is read from the memory of another node; name CPUs there with --cpus",
+            on.nic.name,
+            nodes_of(on)
+        ));
+    }
 }
 
 /// Says which workers no packet reaches.
@@ -213,8 +229,21 @@ mod tests {
         assert_eq!(local(&host, "3"), Ok((set("3"), vec![])));
         let error = local(&host, "0-1").unwrap_err();
         assert!(error.contains("none of the workers' CPUs 0-1 is on node 1"), "{error}");
+        let foreign = |host: &Host, workers: &str| {
+            let mut desired = Desired::default();
+            note_foreign_node(&host.nics[0], &host.topology, &set(workers), &mut desired);
+            desired.notes
+        };
+        let notes = foreign(&host, "0-1");
+        assert!(
+            notes[0].starts_with("eth0 is on NUMA node 1 (CPUs 2-3), and none of the workers' CPUs 0-1 is")
+        );
+        assert_eq!(foreign(&host, "1-2"), [""; 0]);
+        host.nics[0].nic.numa_node = Some(7);
+        assert_eq!(foreign(&host, "0-1"), [""; 0], "a node without CPUs");
         host.topology.distances = [(0, vec![10])].into();
         host.nics[0].nic.numa_node = None;
+        assert_eq!(foreign(&host, "0-1"), [""; 0], "an unknown node");
         assert_eq!(local(&host, "0-3"), Ok((set("0-3"), vec![])), "one node is the NIC's");
     }
 

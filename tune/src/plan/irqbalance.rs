@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Desired, PlanError, Skipped};
+use super::{Desired, PlanError};
 use crate::host::Irq;
 use crate::irqbalance::{Irqbalance, IrqbalanceError, message};
 use crate::profile::{IrqbalancePolicy, IrqbalanceWish};
@@ -43,12 +43,7 @@ pub(super) fn plan(
             }
         }
     };
-    let wish = "irqbalance = \"ban\"".to_owned();
-    if require {
-        return Err(PlanError::Required { wish, reason });
-    }
-    desired.skipped.push(Skipped { wish, reason });
-    Ok(())
+    desired.cannot(require, "irqbalance = \"ban\"".to_owned(), reason)
 }
 
 #[cfg(test)]

@@ -175,7 +175,7 @@ pub enum PlanError {
     #[error(
         "queues.rps = \"auto\" follows from where tune places the interrupts of {0}, which has a queue for \
          each CPU, and queues.irq = \"keep\" leaves them; set queues.rps to \"queue-cpu\", \"off\" \
-         or \"keep\""
+         or \"keep\", or queues.irq to \"follow\""
     )]
     AutoRpsOfKeptIrqs(InterfaceName),
     /// No housekeeping CPU is left to receive packets through RPS.

@@ -3,19 +3,25 @@
 use std::collections::BTreeMap;
 
 use super::placement::Layout;
-use super::{Desired, Skipped};
+use super::{Desired, PlanError};
 use crate::cpu_set::{Cpu, CpuSet};
 use crate::host::{Direction, Napi, NapiFile, NapiId, NicHost};
 use crate::profile::{NapiThreadPolicy, Profile};
 use crate::setting::{Setting, Value};
 
 /// `rx` and `tx` are the layouts by position in `Nic::rx_queues` and `Nic::tx_queues`.
-pub(super) fn plan(profile: &Profile, host: &NicHost, rx: &[Layout], tx: &[Layout], desired: &mut Desired) {
+pub(super) fn plan(
+    profile: &Profile,
+    host: &NicHost,
+    rx: &[Layout],
+    tx: &[Layout],
+    desired: &mut Desired,
+) -> Result<(), PlanError> {
     let nic = &host.nic;
     // `napi.threaded` is written first: with 0 the threads end.
     let threaded = profile.napi.files.get(&NapiFile::Threaded);
     if profile.queues.napi_threads == NapiThreadPolicy::Keep || threaded == Some(&0) {
-        return;
+        return Ok(());
     }
     if !host.netdev.has_threads() {
         if threaded.is_some() && nic.napi.get(&NapiFile::Threaded) == Some(&0) {
@@ -25,7 +31,7 @@ pub(super) fn plan(profile: &Profile, host: &NicHost, rx: &[Layout], tx: &[Layou
                 nic.name
             ));
         }
-        return;
+        return Ok(());
     }
     let cpus = cpus_of_instances(host, rx, tx);
     for napi in &host.netdev.napis {
@@ -44,8 +50,9 @@ pub(super) fn plan(profile: &Profile, host: &NicHost, rx: &[Layout], tx: &[Layou
                 None => continue,
             },
         };
-        desired.skipped.push(Skipped { wish: format!("queues.napi_threads of {}", nic.name), reason });
+        desired.cannot(profile.queues.require, format!("queues.napi_threads of {}", nic.name), reason)?;
     }
+    Ok(())
 }
 
 /// Where the thread of an instance is, if it is not to be seen.

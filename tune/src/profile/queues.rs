@@ -26,6 +26,8 @@ pub struct Queues {
     pub rps_flow_cnt: Option<u32>,
     /// What happens to `net.core.rps_default_mask`.
     pub rps_default: RpsDefault,
+    /// Refuse the profile where an interrupt, a thread or a file of these cannot be set.
+    pub require: bool,
 }
 
 /// `queues.placement`.
@@ -48,7 +50,9 @@ pub enum IrqPolicy {
     /// The interrupts of a queue fire on the queue's CPU.
     #[default]
     QueueCpu,
-    /// As they are.
+    /// As they are, and the queues are laid out where they fire.
+    Follow,
+    /// As they are, and somebody else may move them.
     Keep,
 }
 
@@ -112,11 +116,15 @@ pub(super) fn parse(section: &Section) -> Result<Queues, ProfileError> {
         "rps",
         "rps_flow_cnt",
         "rps_default",
+        "require",
     ])?;
     let flows = section.integer("rps_flow_cnt", 0..=i128::from(MAX_RPS_FLOW_CNT))?;
     Ok(Queues {
         placement: parse_placement(section)?,
-        irq: section.choice("irq", &[("queue-cpu", IrqPolicy::QueueCpu), ("keep", IrqPolicy::Keep)])?,
+        irq: section.choice(
+            "irq",
+            &[("queue-cpu", IrqPolicy::QueueCpu), ("follow", IrqPolicy::Follow), ("keep", IrqPolicy::Keep)],
+        )?,
         napi_threads: section.choice(
             "napi_threads",
             &[("queue-cpu", NapiThreadPolicy::QueueCpu), ("keep", NapiThreadPolicy::Keep)],
@@ -144,6 +152,7 @@ pub(super) fn parse(section: &Section) -> Result<Queues, ProfileError> {
             "rps_default",
             &[("keep", RpsDefault::Keep), ("workers", RpsDefault::Workers), ("off", RpsDefault::Off)],
         )?,
+        require: section.flag("require")?.unwrap_or(false),
     })
 }
 

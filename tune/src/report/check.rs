@@ -9,7 +9,7 @@ use super::{Format, KeptJson, PendingJson, SCHEMA, SkippedJson, kept_json, pendi
 use crate::check::Checked;
 use crate::host::InterfaceName;
 use crate::script::Script;
-use crate::verify::Mismatch;
+use crate::verify::{Mismatch, PendingMove};
 
 #[derive(Serialize)]
 struct CheckJson<'a> {
@@ -45,10 +45,11 @@ impl From<&Mismatch> for DriftJson {
     }
 }
 
-/// A drift in one line.
-fn drift_line(mismatch: &Mismatch) -> String {
-    let DriftJson { path, found, wanted } = mismatch.into();
-    format!("{path}: {}, wanted {wanted}", found.as_deref().unwrap_or("gone"))
+impl From<&PendingMove> for DriftJson {
+    fn from(stuck: &PendingMove) -> Self {
+        let PendingMove { affinity, effective, .. } = stuck;
+        Self { path: stuck.path(), found: Some(effective.to_string()), wanted: affinity.to_string() }
+    }
 }
 
 /// The drifts, and nothing where there is none: cron mails what is printed.
@@ -56,22 +57,46 @@ fn drift_line(mismatch: &Mismatch) -> String {
 /// # Errors
 /// As `out` gives them.
 pub fn check(out: &mut impl Write, format: Format, checked: &Checked) -> io::Result<()> {
-    let Checked { desired, found, .. } = checked;
+    let Checked { desired, found, stuck, .. } = checked;
+    let drift = found.mismatches.iter().map(DriftJson::from).chain(stuck.iter().map(DriftJson::from));
     if format == Format::Text {
-        return found.mismatches.iter().try_for_each(|drift| writeln!(out, "{}", drift_line(drift)));
+        return drift.map(drift_line).try_for_each(|line| writeln!(out, "{line}"));
     }
     let json = CheckJson {
         schema: SCHEMA,
         command: "check",
         interfaces: checked.host.interfaces(),
         settings: desired.settings.len(),
-        drift: found.mismatches.iter().map(DriftJson::from).collect(),
+        drift: drift.collect(),
         kept: desired.kept.iter().map(kept_json).collect(),
         skipped: desired.skipped.iter().map(skipped_json).collect(),
         notes: &desired.notes,
         pending: found.pending.iter().map(pending_json).collect(),
     };
     write_json(out, &json)
+}
+
+/// A drift in one line.
+fn drift_line(DriftJson { path, found, wanted }: DriftJson) -> String {
+    format!("{path}: {}, wanted {wanted}", found.as_deref().unwrap_or("gone"))
+}
+
+/// The interrupts that lag behind, one a line, for stderr: no drift, unless they fire.
+///
+/// # Errors
+/// As `err` gives them.
+pub fn pending(err: &mut impl Write, format: Format, checked: &Checked) -> io::Result<()> {
+    if format == Format::Json {
+        return Ok(());
+    }
+    checked.found.pending.iter().try_for_each(|pending| {
+        let next = if checked.stuck.contains(pending) {
+            "it has fired there while this looked, and did not move"
+        } else {
+            "it moves when it fires next"
+        };
+        writeln!(err, "tune: note: {pending}; {next}")
+    })
 }
 
 #[derive(Serialize)]

@@ -203,7 +203,8 @@ mod tests {
     use crate::host::fixture::nic_host;
 
     fn text(one: bool, colour: bool) -> String {
-        let mut explanation = explain::explain(&nic_host(2, 2).nics[0], None);
+        let host = nic_host(2, 2);
+        let mut explanation = explain::explain(&host.nics[0], &host.topology, None);
         if one {
             explanation.chains.truncate(1);
         }

@@ -16,7 +16,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 pub use asides::{kept, notes, skipped};
-pub use check::{check, profile, script};
+pub use check::{check, pending, profile, script};
 pub use compare::{capture, diff};
 pub use explain::{Explained, explain};
 pub use show::show;
@@ -152,8 +152,8 @@ pub fn apply(out: &mut impl Write, format: Format, applied: &Applied, way_back: 
         return writeln!(out, "nothing to do");
     }
     write_changes(out, &changes)?;
-    for PendingMove { irq, affinity, effective } in &applied.pending {
-        writeln!(out, "IRQ {irq} is still on CPU {effective}; it moves to {affinity} when it fires next")?;
+    for pending in &applied.pending {
+        writeln!(out, "{pending}; it moves when it fires next")?;
     }
     if applied.replaced_journal {
         writeln!(out, "the journal was of another boot, which ended what it held; replaced it")?;

@@ -44,7 +44,7 @@ fn apply_prints_changes_lagging_interrupts_and_the_way_back() {
     assert_eq!(
         text(|out| apply(out, Format::Text, &applied(), "tune restore")),
         "/proc/irq/40/smp_affinity_list: 0-1 -> 0\n\
-         IRQ 40 is still on CPU 1; it moves to 0 when it fires next\n\
+         IRQ 40 is set to 0 and still fires on 1; it moves when it fires next\n\
          applied 1 change; \"tune restore\" puts back what was there\n"
     );
     assert_eq!(

@@ -7,6 +7,7 @@
 
 mod causes;
 mod event;
+mod lagging;
 mod link_events;
 mod repair;
 
@@ -19,7 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::Error;
-use crate::check::{Checked, check_profile};
+use crate::check::{self, Checked};
 use crate::host::{HostError, InterfaceName};
 use crate::irqbalance;
 use crate::kernel_files::KernelFiles;
@@ -27,10 +28,11 @@ use crate::plan::Desired;
 use crate::profile::Profile;
 use crate::setting::{Setting, Value};
 use crate::setting_io;
-use crate::verify::Mismatch;
+use crate::verify::{Fired, Mismatch};
 use causes::Facts;
 use event::failed;
 pub use event::{Event, Options, WatchError};
+use lagging::Lagging;
 use link_events::{LinkEvents, LinkState};
 use repair::{Repair, Repaired};
 
@@ -117,6 +119,8 @@ struct Watcher<'a> {
     link_states: BTreeMap<String, LinkState>,
     /// The drifts that were said.
     said: BTreeMap<Setting, Mismatch>,
+    /// The interrupts whose controllers have not followed.
+    lagging: Lagging,
     /// What could not be done or told, as it was said last.
     trouble: Option<String>,
     polls: u32,
@@ -143,6 +147,7 @@ impl<'a> Watcher<'a> {
             link_changes: Vec::new(),
             link_states: BTreeMap::new(),
             said: BTreeMap::new(),
+            lagging: Lagging::default(),
             trouble: None,
             polls: 0,
             position: 0,
@@ -158,10 +163,10 @@ impl<'a> Watcher<'a> {
             interfaces: interfaces.iter().map(ToString::to_string).collect(),
             settings,
         };
-        match check_profile(self.files, self.profile) {
-            Ok(checked) => {
+        match self.read() {
+            Ok((checked, fired)) => {
                 self.say(started(checked.host.interfaces(), checked.desired.settings.len()))?;
-                self.take_in(checked)
+                self.take_in(checked, fired)
             }
             Err(Error::Host(HostError::NoInterface { name, .. })) => {
                 self.say(started(vec![name], 0))?;
@@ -206,6 +211,7 @@ impl<'a> Watcher<'a> {
         self.polls += 1;
         if self.polls >= FULL_EVERY
             || !self.said.is_empty()
+            || self.lagging.is_any()
             || self.trouble.is_some()
             || !self.seems_unchanged()
         {
@@ -234,11 +240,18 @@ impl<'a> Watcher<'a> {
         text.is_ok_and(|text| setting.parse(&text).is_ok_and(|found| found == *value))
     }
 
+    /// Reads the host and plans.
+    fn read(&self) -> Result<(Checked, Vec<Fired>), Error> {
+        let checked = check::look(self.files, self.profile)?;
+        let fired = check::fired(self.files, &checked.found.pending)?;
+        Ok((checked, fired))
+    }
+
     /// Reads the host, plans, and takes in what is found.
     fn look(&mut self) -> Result<(), WatchError> {
         self.polls = 0;
-        match check_profile(self.files, self.profile) {
-            Ok(checked) => self.take_in(checked),
+        match self.read() {
+            Ok((checked, fired)) => self.take_in(checked, fired),
             Err(error) => {
                 self.desired = None;
                 self.in_trouble(error.to_string(), |message| Event::Unknown { message })
@@ -247,7 +260,7 @@ impl<'a> Watcher<'a> {
     }
 
     /// Says what drifted; repairs it if asked to.
-    fn take_in(&mut self, checked: Checked) -> Result<(), WatchError> {
+    fn take_in(&mut self, checked: Checked, fired: Vec<Fired>) -> Result<(), WatchError> {
         let facts = Facts::of(&checked.host);
         let mut changes = std::mem::take(&mut self.link_changes);
         let changes = self.facts.as_ref().map(|before| {
@@ -255,8 +268,11 @@ impl<'a> Watcher<'a> {
             changes
         });
         self.facts = Some(facts);
-        let had_drifts = !self.said.is_empty() || self.desired.is_none();
+        let had_drifts = !self.said.is_empty() || self.desired.is_none() || self.lagging.is_stuck();
         self.say_drifts(&checked, changes.as_deref())?;
+        for event in self.lagging.take_in(fired) {
+            self.say(event)?;
+        }
         let Checked { desired, found, .. } = checked;
         self.desired = Some(desired);
         if let Some(repair) = &mut self.repair
@@ -267,7 +283,7 @@ impl<'a> Watcher<'a> {
         if found.mismatches.is_empty() {
             let had = self.trouble.take().is_some() || had_drifts;
             self.said.clear();
-            return if had { self.say(Event::AsWanted) } else { Ok(()) };
+            return if had && !self.lagging.is_stuck() { self.say(Event::AsWanted) } else { Ok(()) };
         }
         if let Some(repair) = &mut self.repair {
             match repair.run(self.files, self.profile) {

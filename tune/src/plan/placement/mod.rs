@@ -12,12 +12,12 @@
 //! |---|---|---|
 //! | by distance | node of the NIC first, then the others by distance; in a node the first thread of each core before the second; then by number | even: sizes differ by one core at most; within a cache or a node where the numbers allow it |
 //! | spread | in turn over the nodes, in a node over the caches, in a cache the first thread of each core first | within a node, within a cache where there are enough queues; their sizes follow the nodes' and caches' |
-
 //!
 //! An interface on PCI functions in several nodes (multi-PF) has its queues near their own functions: see
-//! [`functions`].
+//! [`functions`]. Queues whose interrupts stay where they are go by those: see [`given`].
 
 mod functions;
+mod given;
 mod groups;
 
 use std::collections::BTreeMap;
@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use crate::cpu_set::{Cpu, CpuSet};
 use crate::host::{CpuPlace, Topology};
 pub(super) use functions::layout_on_functions;
+pub(super) use given::follow;
 use groups::{even, interleave, within_domains};
 
 /// The CPUs of one queue.
@@ -32,7 +33,8 @@ use groups::{even, interleave, within_domains};
 pub(super) struct Layout {
     /// The queue's own CPU: where its interrupts fire.
     pub(super) cpu: Cpu,
-    /// Its group of CPUs, `cpu` among them. With as many queues as CPUs it is `cpu` alone.
+    /// Its group of CPUs, `cpu` among them unless its interrupts stay elsewhere ([`follow`]). With as many
+    /// queues as CPUs it is one CPU.
     pub(super) group: CpuSet,
     /// The CPUs that send on it: the group, and those of the workers that no group has.
     pub(super) senders: CpuSet,

@@ -3,6 +3,7 @@ use super::*;
 use crate::host::ethtool::Rss;
 use crate::host::fixture::{nic_host, veth_host};
 use crate::host::{Irq, QueueIndex, QueueIrqs};
+use crate::plan::Skipped;
 
 /// The planned values of all files of this name, in order.
 fn values(host: &Host, profile: &str, file: &str) -> Vec<String> {
@@ -48,18 +49,88 @@ fn queues_without_interrupts_are_moved_by_rps() {
     assert_eq!(values(&host, "[queues]\nrps = \"keep\"\nxps = \"keep\"", "ps_cpus"), [""; 0]);
 }
 
+/// Combined queues on IRQ 40 and up, which the kernel manages and has set to these CPUs.
+fn managed(cpus: u32, affinities: &[&str]) -> Host {
+    let mut host = nic_host(cpus, affinities.len().try_into().unwrap());
+    for (state, affinity) in host.nics[0].irqs.values_mut().zip(affinities) {
+        (state.managed, state.affinity) = (true, affinity.parse().unwrap());
+    }
+    host
+}
+
+fn skipped(host: &Host, profile: &str) -> Vec<String> {
+    let desired = plan(&Profile::parse(profile, "p").unwrap(), host).unwrap();
+    desired.skipped.into_iter().map(|Skipped { wish, reason }| format!("{wish}: {reason}")).collect()
+}
+
 #[test]
-fn an_interrupt_that_the_kernel_manages_is_said_where_it_is_not_right() {
-    let mut host = nic_host(2, 2);
-    let first = host.nics[0].irqs.get_mut(&Irq(40)).unwrap();
-    (first.managed, first.affinity) = (true, "0".parse().unwrap());
-    assert_eq!(values(&host, "", "smp_affinity_list"), ["0", "1"]);
-    host.nics[0].irqs.get_mut(&Irq(41)).unwrap().managed = true;
-    let notes = plan(&Profile::parse("", "p").unwrap(), &host).unwrap().notes;
-    assert_eq!(notes.len(), 1, "{notes:?}");
-    assert!(notes[0].starts_with("/proc/irq/41/smp_affinity_list is to be 1 and holds 0-1"), "{notes:?}");
-    assert!(notes[0].contains("manages this interrupt (eth0-TxRx-1)"), "{notes:?}");
-    assert_eq!(values(&host, "[queues]\nirq = \"keep\"\nrps = \"off\"", "smp_affinity_list"), [""; 0]);
+fn queues_are_laid_out_where_the_kernel_keeps_their_interrupts() {
+    for (cpus, affinities, xps, rps, kept) in [
+        (4, &["1", "0", "3", "2"][..], &["2", "1", "8", "4"][..], &["0"; 4][..], None),
+        // CPUs 1 and 3 have no interrupt: half of the queues are handed to them.
+        (4, &["0", "2", "0", "2"], &["1", "4", "2", "8"], &["0", "0", "2", "8"], Some("42, 43")),
+        (8, &["6", "2"], &["f0", "f"], &["f0", "f"], None),
+        (2, &["0-1", "0-1"], &["1", "2"], &["0"; 2], Some("40, 41")),
+    ] {
+        let host = managed(cpus, affinities);
+        assert_eq!(values(&host, "", "smp_affinity_list"), [""; 0]);
+        assert_eq!(values(&host, "", "xps_cpus"), xps, "{affinities:?}");
+        assert_eq!(values(&host, "", "rps_cpus"), rps, "{affinities:?}");
+        let said = skipped(&host, "");
+        assert_eq!(said.len(), usize::from(kept.is_some()), "{said:?}");
+        let required = "[queues]\nrequire = true";
+        let Some(irqs) = kept else {
+            assert_eq!(skipped(&host, required), [""; 0]);
+            continue;
+        };
+        let reason = format!("queues.irq of eth0: the kernel manages IRQ {irqs} and keeps them on CPU");
+        assert!(said[0].starts_with(&reason), "{said:?}");
+        let refusal = refusal(&host, required);
+        assert!(refusal.starts_with(&reason) && refusal.contains("the profile requires it"), "{refusal}");
+    }
+}
+
+#[test]
+fn where_a_managed_interrupt_fires_on_who_knows_which_cpu_rps_decides() {
+    let mut host = managed(2, &["0-1", "1"]);
+    host.nics[0].irqs.get_mut(&Irq(40)).unwrap().effective = None;
+    assert_eq!(values(&host, "", "rps_cpus"), ["1", "0"]);
+    host.nics[0].irqs.get_mut(&Irq(41)).unwrap().affinity = "7".parse().unwrap();
+    assert_eq!(values(&host, "", "rps_cpus"), ["1", "2"], "CPU 7 is offline");
+}
+
+#[test]
+fn one_managed_interrupt_of_many_leaves_the_others_a_cpu_each() {
+    let mut host = nic_host(4, 4);
+    let state = host.nics[0].irqs.get_mut(&Irq(40)).unwrap();
+    (state.managed, state.affinity) = (true, "2".parse().unwrap());
+    assert_eq!(values(&host, "", "smp_affinity_list"), ["1", "0", "3"]);
+    assert_eq!(values(&host, "", "xps_cpus"), ["4", "2", "1", "8"]);
+    assert_eq!(values(&host, "", "rps_cpus"), ["0"; 4]);
+    assert_eq!(skipped(&host, "irqbalance = \"coexist\""), [""; 0]);
+}
+
+#[test]
+fn queues_follow_the_interrupts_that_somebody_else_has_placed() {
+    let mut host = managed(4, &["1", "0", "3", "2"]);
+    host.nics[0].irqs.values_mut().for_each(|state| state.managed = false);
+    let follow = "[queues]\nirq = \"follow\"";
+    assert_eq!(values(&host, follow, "smp_affinity_list"), [""; 0]);
+    assert_eq!(values(&host, follow, "xps_cpus"), ["2", "1", "8", "4"]);
+    assert_eq!(values(&host, follow, "rps_cpus"), ["0"; 4]);
+    assert_eq!(skipped(&host, follow), [""; 0]);
+    host.nics[0].queue_irqs.doubt = Some("two say so".into());
+    assert!(refusal(&host, follow).contains("two say so"));
+}
+
+#[test]
+fn one_managed_interrupt_for_all_queues_is_left_alone() {
+    let mut host = managed(2, &["1", "1"]);
+    host.nics[0].queue_irqs.rows.truncate(1);
+    host.nics[0].queue_irqs.rows[0].serves = Serves::All;
+    assert_eq!(values(&host, "", "smp_affinity_list"), [""; 0]);
+    assert_eq!(values(&host, "", "rps_cpus"), ["1", "2"]);
+    assert_eq!(skipped(&host, "").len(), 1);
 }
 
 #[test]

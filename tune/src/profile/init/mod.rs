@@ -172,7 +172,7 @@ fn queues(host: &Host) -> Vec<Key> {
             "Which CPU serves which queue: the NIC's NUMA node first, there one thread of each core first.",
             "placement = \"one-per-core\"",
         ),
-        Key::on(format!("\"queue-cpu\" or \"keep\". {why}."), format!("irq = \"{irq}\"")),
+        Key::on(format!("\"queue-cpu\", \"follow\" or \"keep\". {why}."), format!("irq = \"{irq}\"")),
         Key::on(
             "\"queue-cpu\": a CPU sends on the queue that is its own; \"off\"; \"keep\". Skipped with one \
              transmit queue.",
