@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{DEADLINE, pattern, sockets};
+use super::{DEADLINE, pattern, sockets, wait_until};
 
 /// Bytes written or read at a time.
 pub(crate) const CHUNK: usize = 64 * 1024;
@@ -159,11 +159,19 @@ impl Client {
     /// a while.
     pub(crate) fn fill_the_server(&mut self, limit: u64) -> u64 {
         self.fill(limit);
-        let port = self.stream.local_addr().expect("an address").port();
-        while !sockets::all_acknowledged(port) {
+        while !self.is_acknowledged() {
             self.receive((self.sent - self.received).min(CHUNK as u64));
         }
         self.sent
+    }
+
+    /// Waits until the server's kernel has everything that was sent, without reading.
+    pub(crate) fn wait_until_acknowledged(&self) {
+        wait_until("the server's kernel has all", || self.is_acknowledged());
+    }
+
+    fn is_acknowledged(&self) -> bool {
+        sockets::all_acknowledged(self.stream.local_addr().expect("an address").port())
     }
 
     /// Sends what the kernel takes at once; returns how much that was.
