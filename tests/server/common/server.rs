@@ -113,7 +113,8 @@ impl Launch {
         };
         command.args(["--listen", &self.listen]).args(self.json.then_some("--json")).args(&self.args);
         if let Ok(features) = std::env::var("SERVER_WITHOUT") {
-            command.args(["--without", &features]);
+            let used = features.split(',').filter(|feature| self.uses(feature));
+            used.for_each(|feature| _ = command.args(["--without", feature]));
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(uid) = self.user {
@@ -121,6 +122,16 @@ impl Launch {
             command.uid(uid).gid(uid);
         }
         command
+    }
+
+    /// False if the options leave this feature unused: the server refuses to do without it then.
+    fn uses(&self, feature: &str) -> bool {
+        let leave = match feature {
+            "direct-descriptors" => &["--udp", "single"][..],
+            "receive-credit" => &["--udp", "accept-close"],
+            _ => &["--udp", "--mode", "--zerocopy-threshold"],
+        };
+        !self.args.iter().any(|arg| leave.contains(&arg.as_str()))
     }
 
     /// Starts the server and waits until it accepts connections.
