@@ -61,6 +61,20 @@ fn kib(pid: u32, name: &str) -> u64 {
     field(&status, name).trim_end_matches("kB").trim().parse().expect("a number of kB")
 }
 
+/// What each mapping of a thread's process says of that thread's memory policy (`numa_maps` of proc(5)), such
+/// as `bind:0`; `None` if the kernel has no NUMA.
+pub(crate) fn memory_policies(pid: u32, thread: u32) -> Option<Vec<String>> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/task/{thread}/numa_maps")).ok()?;
+    Some(maps.lines().filter_map(|line| line.split_whitespace().nth(1).map(str::to_owned)).collect())
+}
+
+/// The page size of each mapping of `pid` in KiB (`KernelPageSize` of its smaps).
+pub(crate) fn page_sizes_kib(pid: u32) -> Vec<u64> {
+    let maps = read(&format!("/proc/{pid}/smaps"));
+    let sizes = maps.lines().filter_map(|line| line.strip_prefix("KernelPageSize:")?.strip_suffix("kB"));
+    sizes.map(|size| size.trim().parse().expect("a number of kB")).collect()
+}
+
 /// Numbers of the descriptors that `pid` has open. Direct descriptors of a ring are not among them.
 pub(crate) fn descriptors(pid: u32) -> Vec<u64> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("list the descriptors of the server");
