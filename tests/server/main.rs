@@ -20,7 +20,7 @@
 //! | a close without a cancel: the client never sees the end | idle_timeout: `a_silent_connection_is_closed_with_a_fin_after_the_timeout`; S: `every_order_of_completions_is_survived` |
 //! | two sends in flight, or a short one, lose or reorder bytes | echo: `pipelined_messages_of_random_sizes_survive_full_sockets`; S: `every_order_of_completions_is_survived` |
 //! | a cancel loses what had been received already, or misses | slow_readers: `a_reader_that_stops_stops_being_read_from_and_later_gets_every_byte`; S: `every_order_of_completions_is_survived` |
-//! | the end of a client's stream cuts off the answer | half_close: `the_end_of_the_stream_behind_full_sockets_cuts_nothing_off`; S: `every_order_of_completions_is_survived` |
+//! | the end of a client's stream cuts off the answer | half_close: `a_short_message_and_the_end_together_are_answered_with_the_message_and_the_end`, `the_end_of_the_stream_behind_full_sockets_cuts_nothing_off`; S: `every_order_of_completions_is_survived` |
 //! | a listener is closed with connections in its queue | shutdown: `clients_in_the_accept_queue_are_served_before_the_end`; S: `every_order_of_completions_is_survived` |
 //! | the cores of one address are counted under one key | report: `each_core_of_one_address_has_its_own_counts` |
 //! | a reader that does not read hoards the shared buffers | slow_readers: `two_hundred_stalled_readers_leave_buffers_of_a_small_pool_for_a_healthy_client`, spliced and not; S: `a_peer_that_does_not_read_has_a_bounded_queue_and_later_gets_every_byte` |

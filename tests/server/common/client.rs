@@ -2,10 +2,12 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{DEADLINE, pattern, sockets, wait_until};
@@ -292,6 +294,40 @@ pub(crate) fn fill_all(clients: &mut [Client], at_a_time: usize, limit: u64) {
         if progress == 0 && !any_writable_within(FULL, clients) {
             break;
         }
+    }
+}
+
+/// In which order clients hear from the server.
+pub(crate) struct Arrivals<'c> {
+    clients: &'c [Client],
+    ready: OwnedFd,
+}
+
+impl<'c> Arrivals<'c> {
+    /// From now on; nothing has arrived yet.
+    pub(crate) fn of(clients: &'c [Client]) -> Self {
+        let ready = epoll::create(epoll::CreateFlags::CLOEXEC).expect("make an epoll instance");
+        for (index, client) in (0..).zip(clients) {
+            let added =
+                epoll::add(&ready, &client.stream, epoll::EventData::new_u64(index), epoll::EventFlags::IN);
+            added.expect("watch a socket");
+        }
+        Self { clients, ready }
+    }
+
+    /// Waits until each has heard something. The kernel appends a socket to the list of those that are ready
+    /// when its first bytes arrive (`ep_poll_callback` in its `fs/eventpoll.c`): the list is read once, when
+    /// all are in it.
+    pub(crate) fn wait_for_all(self) -> Vec<usize> {
+        let all = self.clients.len();
+        wait_until("each has heard something", || {
+            let mut sockets: Vec<_> =
+                self.clients.iter().map(|client| PollFd::new(&client.stream, PollFlags::IN)).collect();
+            poll(&mut sockets, Some(&Timespec::default())).expect("poll sockets") == all
+        });
+        let mut events = Vec::with_capacity(all);
+        epoll::wait(&self.ready, spare_capacity(&mut events), None).expect("read the list");
+        events.iter().map(|event| usize::try_from(event.data.u64()).expect("an index")).collect()
     }
 }
 
