@@ -35,6 +35,14 @@ pub(crate) fn threads(pid: u32) -> Vec<Thread> {
         .collect()
 }
 
+/// The state of each thread of `pid`, such as `T` of one that is stopped (proc_pid_stat(5)).
+pub(crate) fn states(pid: u32) -> Vec<char> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("list the threads of the server");
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());
+    // The name before it is in parentheses and may hold anything.
+    stats.filter_map(|stat| stat.rsplit_once(')')?.1.trim_start().chars().next()).collect()
+}
+
 /// CPU time of all threads of `pid` since its start: utime + stime of /proc/PID/stat, in steps of a clock
 /// tick.
 pub(crate) fn cpu_time(pid: u32) -> Duration {

@@ -284,10 +284,8 @@ impl Server {
     /// Takes the CPUs away from it until [`Server::thaw`]: what arrives meanwhile it meets all at once.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
-        let stopped = || {
-            let state = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
-            state.rsplit_once(')').is_some_and(|(_, fields)| fields.trim_start().starts_with('T'))
-        };
+        // The main thread may stop before the others, who go on meanwhile.
+        let stopped = || proc::states(self.pid()).iter().all(|&state| state == 'T');
         wait_until("the server stopped by SIGSTOP", stopped);
     }
 
