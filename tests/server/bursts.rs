@@ -1,8 +1,9 @@
 //! Much at once: the server is stopped while its clients go on, and then meets everything in one turn.
 
-use crate::common::{Client, Server, cpus, sandbox, skipped};
+use crate::common::client::Arrivals;
+use crate::common::{Client, Server, cpus, sandbox, skipped, wait_until};
 
-/// More connections in the accept queue than one turn of a completion queue need hold.
+/// More connections in the accept queue than a submission queue has entries.
 #[test]
 fn fifteen_hundred_connections_waiting_at_once_are_all_accepted_and_served() {
     if !sandbox::allow_descriptors(4_000) || somaxconn() < 2_000 {
@@ -16,6 +17,34 @@ fn fifteen_hundred_connections_waiting_at_once_are_all_accepted_and_served() {
     clients.iter_mut().for_each(Client::receive_all);
     drop(clients);
     server.stop_when_nothing_is_open().assert_exactly(1_500, 150_000);
+}
+
+/// Clients are answered in the order in which the worker hears of them: who was there already before the last
+/// of those who came meanwhile, of whom not all fit into a submission queue.
+#[test]
+fn those_who_are_there_are_answered_before_the_last_of_a_burst() {
+    const THERE: usize = 20;
+    if !sandbox::allow_descriptors(4_000) || somaxconn() < 2_000 {
+        return skipped("fewer than 4000 descriptors allowed or net.core.somaxconn below 2000");
+    }
+    let core = cpus::first().to_string();
+    // Room for a whole accept queue and half as much again: one accept takes it at once.
+    let server = Server::start(&["--cores", &core, "--backlog", "2000", "--max-connections", "5000"]);
+    let mut clients: Vec<Client> = (0..THERE).map(|_| Client::connect(server.address)).collect();
+    clients.iter_mut().for_each(|client| client.echo(100));
+    server.freeze();
+    clients.extend((0..1_500).map(|_| Client::connect(server.address)));
+    wait_until("all are in the accept queue", || server.waiting() == 1_500);
+    clients.iter_mut().for_each(|client| client.send(100));
+    clients[..THERE].iter().for_each(Client::wait_until_acknowledged);
+    let arrivals = Arrivals::of(&clients);
+    server.thaw();
+    let order = arrivals.wait_for_all();
+    let before = order.iter().rposition(|&client| client < THERE).expect("they are answered");
+    assert!(before + 1 < order.len(), "{} newcomers were answered first", before + 1 - THERE);
+    clients.iter_mut().for_each(Client::receive_all);
+    drop(clients);
+    server.stop_when_nothing_is_open().assert_exactly(1_520, 20 * 200 + 1_500 * 100);
 }
 
 /// Every connection has bytes at the same moment, many times what the buffers hold.

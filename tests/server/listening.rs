@@ -37,6 +37,25 @@ fn the_ipv6_wildcard_serves_ipv4_and_ipv6_on_the_core_of_the_client() {
     report.assert_exactly(100, 100_000);
 }
 
+/// Each has its own listeners on all cores, and ports that are said in the order in which they were asked
+/// for.
+#[test]
+fn two_addresses_of_two_families_are_served_side_by_side() {
+    if !has_ipv6() {
+        return;
+    }
+    let server = Launch::new(&["--listen", "[::1]:0"]).listen("127.0.0.1:0").start();
+    let second = server.ready.split(", ").nth(1).expect("a second address");
+    let second: SocketAddr = second.parse().unwrap_or_else(|error| panic!("{error}: {}", server.ready));
+    assert!(second.is_ipv6() && second.port() != 0, "{}", server.ready);
+    let connect = |index: usize| Client::connect([server.address, second][index % 2]);
+    let mut clients: Vec<Client> = (0..100).map(connect).collect();
+    clients.iter_mut().for_each(|client| client.send(1_000));
+    clients.iter_mut().for_each(Client::receive_all);
+    drop(clients);
+    server.stop().assert_exactly(100, 100_000);
+}
+
 #[test]
 fn the_port_that_was_chosen_is_said() {
     let server = Launch::new(&[]).listen("127.0.0.1:0").start();

@@ -72,6 +72,20 @@ fn idle_connections_cost_no_cpu_time() {
     assert_eq!(server.stderr().len(), 1, "nothing is said");
 }
 
+/// Before it sleeps it looks for completions, and then it does sleep.
+#[test]
+fn a_worker_that_spins_serves_and_sleeps() {
+    let server = Server::start(&["--spin-us", "50"]);
+    let mut clients: Vec<Client> = (0..10).map(|_| Client::connect(server.address)).collect();
+    for size in [1, 1_000, 100_000] {
+        clients.iter_mut().for_each(|client| client.echo(size));
+    }
+    server.wait_until_it_sleeps();
+    clients.iter_mut().for_each(|client| client.echo(10));
+    drop(clients);
+    server.stop_when_nothing_is_open().assert_exactly(10, 10 * 101_011);
+}
+
 /// The ring polls the NIC's queues (`napi_busy_poll_dt` of the ring's fdinfo, in nanoseconds), for datagrams
 /// too.
 #[test]

@@ -99,6 +99,18 @@ fn many_clients_at_once_get_their_own_datagrams() {
     assert_echoed(&server.stop(), CLIENTS * 10, bytes);
 }
 
+#[test]
+fn a_worker_that_spins_echoes_datagrams_and_sleeps() {
+    let server = start(&["--spin-us", "50"]);
+    let mut clients: Vec<Client> = (0..10).map(|_| Client::connect(server.address)).collect();
+    for size in [1, 1_000, 60_000] {
+        clients.iter_mut().for_each(|client| client.echo(size));
+    }
+    server.wait_until_it_sleeps();
+    clients.iter_mut().for_each(|client| client.echo(10));
+    assert_echoed(&server.stop(), 40, clients.iter().map(|client| client.sent).sum());
+}
+
 /// The one buffer is with the kernel, or full, or being sent from; receives end for want of it again and
 /// again.
 #[test]

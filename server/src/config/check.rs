@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::values::{Checked, ListenAddress};
-use super::{AcceptModel, Config, Mode, Options, Steer};
+use super::{AcceptModel, Config, Feature, Mode, Options, Steer};
 use crate::udp;
 
 /// Bytes of the smallest huge page of any architecture the server runs on (x86-64, and arm64 with 4 KiB
@@ -31,7 +31,7 @@ impl Contradiction {
     }
 }
 
-/// Options that another one leaves without effect.
+/// What another option leaves without effect.
 struct Idle {
     /// The option that does it, with its value.
     by: &'static str,
@@ -41,6 +41,8 @@ struct Idle {
     when: fn(&Config) -> bool,
     why: &'static str,
     idle: &'static [&'static str],
+    /// Of `--without`: what the server does without anyway.
+    unused: &'static [Feature],
 }
 
 const IDLE: &[Idle] = &[
@@ -62,6 +64,23 @@ const IDLE: &[Idle] = &[
             "spill",
             "zerocopy-threshold",
         ],
+        unused: &[Feature::DirectDescriptors, Feature::ReceiveCredit, Feature::Splice],
+    },
+    Idle {
+        by: "--accept single",
+        option: "accept",
+        when: |config| config.accept == AcceptModel::Single,
+        why: "connections that go from ring to ring are no direct descriptors",
+        idle: &[],
+        unused: &[Feature::DirectDescriptors],
+    },
+    Idle {
+        by: "--zerocopy-threshold",
+        option: "zerocopy-threshold",
+        when: |config| config.zerocopy_threshold.is_some(),
+        why: "nothing is spliced",
+        idle: &[],
+        unused: &[Feature::Splice],
     },
     Idle {
         by: "--mode accept-close",
@@ -79,6 +98,7 @@ const IDLE: &[Idle] = &[
             "spill",
             "zerocopy-threshold",
         ],
+        unused: &[Feature::ReceiveCredit, Feature::Splice],
     },
     Idle {
         by: "--mode discard",
@@ -86,13 +106,15 @@ const IDLE: &[Idle] = &[
         when: |config| config.mode == Mode::Discard,
         why: "nothing is sent",
         idle: &["nodelay", "spill", "zerocopy-threshold"],
+        unused: &[Feature::Splice],
     },
     Idle {
         by: "--mode sink-source",
         option: "mode",
         when: |config| config.mode == Mode::SinkSource,
-        why: "nothing that is received is kept",
+        why: "nothing that is received is kept, or sent",
         idle: &["spill"],
+        unused: &[Feature::Splice],
     },
     Idle {
         by: "--response-size 0",
@@ -100,6 +122,7 @@ const IDLE: &[Idle] = &[
         when: |config| config.mode == Mode::SinkSource && config.response_size == 0,
         why: "nothing is sent",
         idle: &["nodelay", "zerocopy-threshold"],
+        unused: &[],
     },
 ];
 
@@ -182,9 +205,13 @@ impl Options {
     }
 
     fn check_idle(&self, config: &Config) -> Result<(), Contradiction> {
-        for Idle { by, option, when: _, why, idle } in IDLE.iter().filter(|rule| (rule.when)(config)) {
-            if let Some(name) = idle.iter().find(|name| self.asks_for(name)) {
-                let text = format!("--{name} has no effect with {by}: {why}; leave one of the two out");
+        for Idle { by, option, why, idle, unused, .. } in IDLE.iter().filter(|rule| (rule.when)(config)) {
+            let name = idle.iter().find(|name| self.asks_for(name));
+            let name = name.map(|name| (*name, format!("--{name}")));
+            let feature = unused.iter().find(|feature| config.without.contains(feature));
+            let feature = feature.map(|feature| ("without", format!("--without {}", feature.name())));
+            if let Some((name, asked)) = name.or(feature) {
+                let text = format!("{asked} has no effect with {by}: {why}; leave one of the two out");
                 return Err(Contradiction::new(&[name, option], text));
             }
         }

@@ -112,6 +112,17 @@ pub enum Feature {
     Splice,
 }
 
+impl Feature {
+    /// As `--without` takes it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::DirectDescriptors => "direct-descriptors",
+            Self::ReceiveCredit => "receive-credit",
+            Self::Splice => "splice",
+        }
+    }
+}
+
 /// The cores to run on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cores {

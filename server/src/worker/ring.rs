@@ -273,9 +273,91 @@ impl Drop for Ring<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::os::fd::AsRawFd;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+
     use io_uring::opcode;
+    use rustix::event::{EventfdFlags, eventfd};
 
     use super::*;
+    use crate::worker::buffers::Pages;
+    use crate::worker::kernel::Listener;
+    use crate::worker::spill::Spill;
+
+    /// Completions that [`create_small`] has room for.
+    const ROOM: usize = 32;
+
+    /// Gives `work` a ring of [`create_small`].
+    fn on_a_small_ring(direct_descriptors: bool, work: impl FnOnce(&mut Ring<'_>, &mut Memory)) {
+        let Ok(mut uring) = create_small() else { return eprintln!("SKIPPED: no io_uring here") };
+        assert_eq!(uring.params().cq_entries() as usize, ROOM);
+        let mut memory = Memory::map(1, 64, Pages::Small, false, Spill::map(0).unwrap()).unwrap();
+        let features = Features { direct_descriptors, receive_credit: false, splice: false };
+        work(&mut Ring::new(&mut uring, features, 128).unwrap(), &mut memory);
+    }
+
+    /// One trigger takes the whole accept queue. What the completion queue has no room for waits in the
+    /// kernel, which ends the accept; armed again it brings the rest.
+    #[test]
+    fn an_accept_that_a_full_completion_queue_ends_is_armed_again_and_loses_nobody() {
+        const CLIENTS: usize = 100;
+        for direct in [false, true] {
+            on_a_small_ring(direct, |ring, memory| {
+                // Of the family whose clients are in the queue when `connect` returns.
+                let name = format!("corelocal-ring-{}-{direct}", std::process::id());
+                let address = SocketAddr::from_abstract_name(name).unwrap();
+                let listener = UnixListener::bind_addr(&address).unwrap();
+                let connect = |_| UnixStream::connect_addr(&address).unwrap();
+                let _clients: Vec<UnixStream> = (0..CLIENTS).map(connect).collect();
+                let accept =
+                    Request::AcceptMultishot(Listener { index: 0, descriptor: listener.as_raw_fd() });
+                ring.ask(accept);
+                ring.enter(memory, 0, None).unwrap();
+                assert!(ring.has_overflowed() && !ring.has_caught_up());
+                let (mut accepted, mut ends) = (HashSet::new(), 0);
+                while accepted.len() < CLIENTS {
+                    assert!(ring.sync_completions() > 0, "{} accepted, {ends} ends", accepted.len());
+                    while let Some(Completion { result, more, .. }) = ring.next() {
+                        assert!(accepted.insert(result.unwrap()), "{result:?} twice");
+                        if !more {
+                            ends += 1;
+                            ring.ask(accept);
+                        }
+                    }
+                    ring.sync_completions();
+                    ring.enter(memory, 0, None).unwrap();
+                }
+                assert!(ends > 0 && !ring.has_overflowed(), "{ends} ends");
+                if !direct {
+                    accepted.iter().for_each(|&number| ring.close_now(Descriptor::Plain(number)));
+                }
+            });
+        }
+    }
+
+    /// Requests whose completions there is no room for, and that the kernel may leave where they are until
+    /// there is (EBUSY).
+    #[test]
+    fn requests_beyond_a_full_completion_queue_are_all_taken_and_answered() {
+        on_a_small_ring(false, |ring, memory| {
+            let readable = eventfd(1, EventfdFlags::CLOEXEC).unwrap();
+            for _ in 0..20 {
+                (0..ring.room()).for_each(|_| ring.ask(Request::PollWake(readable.as_raw_fd())));
+                ring.enter(memory, 0, None).unwrap();
+            }
+            assert!(ring.queued() > ROOM as u64 && ring.has_overflowed());
+            let mut answered = 0;
+            while answered < ring.queued() {
+                assert!(ring.sync_completions() > 0, "{answered} of {} answered", ring.queued());
+                answered += std::iter::from_fn(|| ring.next()).count() as u64;
+                ring.sync_completions();
+                ring.enter(memory, 0, None).unwrap();
+            }
+            assert_eq!((ring.consumed(), ring.sync_completions()), (ring.queued(), 0));
+        });
+    }
 
     /// A worker makes its ring on its own thread, or nothing would work at all.
     #[test]

@@ -2,13 +2,15 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{DEADLINE, pattern, sockets};
+use super::{DEADLINE, pattern, sockets, wait_until};
 
 /// Bytes written or read at a time.
 pub(crate) const CHUNK: usize = 64 * 1024;
@@ -159,11 +161,19 @@ impl Client {
     /// a while.
     pub(crate) fn fill_the_server(&mut self, limit: u64) -> u64 {
         self.fill(limit);
-        let port = self.stream.local_addr().expect("an address").port();
-        while !sockets::all_acknowledged(port) {
+        while !self.is_acknowledged() {
             self.receive((self.sent - self.received).min(CHUNK as u64));
         }
         self.sent
+    }
+
+    /// Waits until the server's kernel has everything that was sent, without reading.
+    pub(crate) fn wait_until_acknowledged(&self) {
+        wait_until("the server's kernel has all", || self.is_acknowledged());
+    }
+
+    fn is_acknowledged(&self) -> bool {
+        sockets::all_acknowledged(self.stream.local_addr().expect("an address").port())
     }
 
     /// Sends what the kernel takes at once; returns how much that was.
@@ -307,6 +317,40 @@ fn fill_some(clients: &mut [Client], at_a_time: usize, limit: u64) -> Vec<(usize
         if !lost.is_empty() || progress == 0 && !any_writable_within(FULL, clients) {
             return lost;
         }
+    }
+}
+
+/// In which order clients hear from the server.
+pub(crate) struct Arrivals<'c> {
+    clients: &'c [Client],
+    ready: OwnedFd,
+}
+
+impl<'c> Arrivals<'c> {
+    /// From now on; nothing has arrived yet.
+    pub(crate) fn of(clients: &'c [Client]) -> Self {
+        let ready = epoll::create(epoll::CreateFlags::CLOEXEC).expect("make an epoll instance");
+        for (index, client) in (0..).zip(clients) {
+            let added =
+                epoll::add(&ready, &client.stream, epoll::EventData::new_u64(index), epoll::EventFlags::IN);
+            added.expect("watch a socket");
+        }
+        Self { clients, ready }
+    }
+
+    /// Waits until each has heard something. The kernel appends a socket to the list of those that are ready
+    /// when its first bytes arrive (`ep_poll_callback` in its `fs/eventpoll.c`): the list is read once, when
+    /// all are in it.
+    pub(crate) fn wait_for_all(self) -> Vec<usize> {
+        let all = self.clients.len();
+        wait_until("each has heard something", || {
+            let mut sockets: Vec<_> =
+                self.clients.iter().map(|client| PollFd::new(&client.stream, PollFlags::IN)).collect();
+            poll(&mut sockets, Some(&Timespec::default())).expect("poll sockets") == all
+        });
+        let mut events = Vec::with_capacity(all);
+        epoll::wait(&self.ready, spare_capacity(&mut events), None).expect("read the list");
+        events.iter().map(|event| usize::try_from(event.data.u64()).expect("an index")).collect()
     }
 }
 

@@ -35,6 +35,14 @@ pub(crate) fn threads(pid: u32) -> Vec<Thread> {
         .collect()
 }
 
+/// The state of each thread of `pid`, such as `T` of one that is stopped (proc_pid_stat(5)).
+pub(crate) fn states(pid: u32) -> Vec<char> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("list the threads of the server");
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());
+    // The name before it is in parentheses and may hold anything.
+    stats.filter_map(|stat| stat.rsplit_once(')')?.1.trim_start().chars().next()).collect()
+}
+
 /// CPU time of all threads of `pid` since its start: utime + stime of /proc/PID/stat, in steps of a clock
 /// tick.
 pub(crate) fn cpu_time(pid: u32) -> Duration {
@@ -59,6 +67,20 @@ pub(crate) fn peak_resident_kib(pid: u32) -> u64 {
 fn kib(pid: u32, name: &str) -> u64 {
     let status = read(&format!("/proc/{pid}/status"));
     field(&status, name).trim_end_matches("kB").trim().parse().expect("a number of kB")
+}
+
+/// What each mapping of a thread's process says of that thread's memory policy (`numa_maps` of proc(5)), such
+/// as `bind:0`; `None` if the kernel has no NUMA.
+pub(crate) fn memory_policies(pid: u32, thread: u32) -> Option<Vec<String>> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/task/{thread}/numa_maps")).ok()?;
+    Some(maps.lines().filter_map(|line| line.split_whitespace().nth(1).map(str::to_owned)).collect())
+}
+
+/// The page size of each mapping of `pid` in KiB (`KernelPageSize` of its smaps).
+pub(crate) fn page_sizes_kib(pid: u32) -> Vec<u64> {
+    let maps = read(&format!("/proc/{pid}/smaps"));
+    let sizes = maps.lines().filter_map(|line| line.strip_prefix("KernelPageSize:")?.strip_suffix("kB"));
+    sizes.map(|size| size.trim().parse().expect("a number of kB")).collect()
 }
 
 /// Numbers of the descriptors that `pid` has open. Direct descriptors of a ring are not among them.

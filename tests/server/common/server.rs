@@ -113,7 +113,8 @@ impl Launch {
         };
         command.args(["--listen", &self.listen]).args(self.json.then_some("--json")).args(&self.args);
         if let Ok(features) = std::env::var("SERVER_WITHOUT") {
-            command.args(["--without", &features]);
+            let used = features.split(',').filter(|feature| self.uses(feature));
+            used.for_each(|feature| _ = command.args(["--without", feature]));
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(uid) = self.user {
@@ -121,6 +122,16 @@ impl Launch {
             command.uid(uid).gid(uid);
         }
         command
+    }
+
+    /// False if the options leave this feature unused: the server refuses to do without it then.
+    fn uses(&self, feature: &str) -> bool {
+        let leave = match feature {
+            "direct-descriptors" => &["--udp", "single"][..],
+            "receive-credit" => &["--udp", "accept-close"],
+            _ => &["--udp", "--mode", "--zerocopy-threshold"],
+        };
+        !self.args.iter().any(|arg| leave.contains(&arg.as_str()))
     }
 
     /// Starts the server and waits until it accepts connections.
@@ -273,10 +284,8 @@ impl Server {
     /// Takes the CPUs away from it until [`Server::thaw`]: what arrives meanwhile it meets all at once.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
-        let stopped = || {
-            let state = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
-            state.rsplit_once(')').is_some_and(|(_, fields)| fields.trim_start().starts_with('T'))
-        };
+        // The main thread may stop before the others, who go on meanwhile.
+        let stopped = || proc::states(self.pid()).iter().all(|&state| state == 'T');
         wait_until("the server stopped by SIGSTOP", stopped);
     }
 

@@ -94,6 +94,33 @@ fn a_mode_refuses_what_it_leaves_without_effect() {
 }
 
 #[test]
+fn a_feature_that_is_not_used_anyway_is_not_to_be_done_without() {
+    const FEATURES: [&str; 3] = ["direct-descriptors", "receive-credit", "splice"];
+    for (by, unused) in [
+        ("--udp", &FEATURES[..]),
+        ("--accept single", &["direct-descriptors"]),
+        ("--mode accept-close", &["receive-credit", "splice"]),
+        ("--mode discard", &["splice"]),
+        ("--mode sink-source", &["splice"]),
+        ("--zerocopy-threshold 16384", &["splice"]),
+        ("--accept shared", &[]),
+        ("--mode echo", &[]),
+        ("--zerocopy-threshold off", &[]),
+    ] {
+        for feature in FEATURES {
+            let both = format!("{by} --without {feature}");
+            if unused.contains(&feature) {
+                let by = by.trim_end_matches(" 16384");
+                refused(&both, &format!("--without {feature} has no effect with {by}: "));
+            } else {
+                assert_eq!(check(&both).unwrap().without.len(), 1, "{both}");
+            }
+        }
+    }
+    refused("--mode discard --without receive-credit,splice", "--without splice has no effect");
+}
+
+#[test]
 fn one_socket_cannot_be_steered() {
     for model in ["shared", "single"] {
         for steer in ["cpu", "auto"] {

@@ -213,6 +213,9 @@ impl SimulatedKernel {
         self.post(completion(Some(Token::CancelAccept(listener.index)), Ok(hit)));
     }
 
+    /// The answer is how many it hit, those that are under way and go on among them: as the worker asks there
+    /// is no EALREADY (`__io_async_cancel` in the kernel's `io_uring/cancel.c`, with
+    /// `IORING_ASYNC_CANCEL_ALL`).
     fn cancel(&mut self, answer: Option<Token>, target: Token, memory: &mut Memory) {
         let mut result = Ok(1);
         let found = self.armed.iter().position(|armed| armed.token() == Some(target));

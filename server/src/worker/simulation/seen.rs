@@ -30,6 +30,7 @@ seen!(
     overflows,
     cut_short,
     no_buffers,
+    receives_dropped,
     splices,
     fruitless_splices,
     left_over,

@@ -17,6 +17,12 @@ impl SimulatedKernel {
             self.seen.no_buffers += 1;
             return self.post(completion(Some(Token::Receive(id)), Err(Errno::NOBUFS)));
         }
+        // Nothing is there and there is no memory to wait for it with (`io_wq_submit_work` in the kernel's
+        // `io_uring/io_uring.c`): it ends as if it had been cancelled.
+        if !self.world().sockets[socket].is_readable() && self.one_in(32) {
+            self.seen.receives_dropped += 1;
+            return self.post(completion(Some(Token::Receive(id)), Err(Errno::CANCELED)));
+        }
         let credit = self.limits.credit.unwrap_or(usize::MAX);
         self.arm(Armed::Receive { id, socket, credit, cancelled: false }, memory);
     }
