@@ -23,7 +23,8 @@ pub(super) struct Irqbalance {
 }
 
 impl Irqbalance {
-    /// Starts one that looks at the interrupts every second, and waits until it has placed those of the queues.
+    /// Starts one that looks at the interrupts every second, and waits until it has placed those of the
+    /// queues.
     pub(super) fn start() -> Result<Self> {
         let mut running = Self::with_interval("1")?;
         running.place()?;
@@ -51,8 +52,8 @@ impl Irqbalance {
 
     /// Spreads the interrupts of the queues over all CPUs, and waits until it has placed every one of them.
     ///
-    /// SIGHUP has it place anew what it may move (`force_rescan()` in its `irqbalance.c`). It is sent again after
-    /// a while, since one that comes before it has placed what it placed last is lost.
+    /// SIGHUP has it place anew what it may move (`force_rescan()` in its `irqbalance.c`). It is sent again
+    /// after a while, since one that comes before it has placed what it placed last is lost.
     fn place(&mut self) -> Result<usize> {
         nic::spread()?;
         let mut looks = 0;

@@ -68,8 +68,8 @@ pub(super) fn run(kills: u32, table: &mut Table) -> Result<()> {
     }
     let Moments { early, told, midway, late } = moments;
     let found = format!(
-        "{kills} kills: {early} before the first write, {told} when only irqbalance was told, {midway} between \
-         writes, {late} after the end"
+        "{kills} kills: {early} before the first write, {told} when only irqbalance was told, {midway} \
+         between writes, {late} after the end"
     );
     table.none("kill -9 of apply, then restore: every file as before", &wrong, &found);
     table.check("enough of the kills came between writes", midway >= kills / ONE_MIDWAY_OF, midway);

@@ -126,8 +126,8 @@ fn parse(text: &str) -> PerfReading {
 }
 
 impl Counted {
-    /// True if they say the same, and something: the events exactly, the time within 5 %, since each counter of
-    /// a thread begins and ends its turn for itself.
+    /// True if they say the same, and something: the events exactly, the time within 5 %, since each counter
+    /// of a thread begins and ends its turn for itself.
     pub(super) fn agree(&self) -> bool {
         let time = |reading: &PerfReading| reading.task_clock_ns;
         let [within, around] = [&self.within, &self.around].map(time);
@@ -201,7 +201,8 @@ mod tests {
     #[test]
     fn perf_stat_is_read() {
         let text = "# started\n\n12.50,msec,task-clock,12500000,100.00,0.1,CPUs utilized\n\
-                    9,,context-switches,1,100.00,,\n0,,cpu-migrations,1,100.00,,\n7,,page-faults,1,100.00,,\n";
+                    9,,context-switches,1,100.00,,\n0,,cpu-migrations,1,100.00,,\n\
+                    7,,page-faults,1,100.00,,\n";
         assert_eq!(parse(text), PerfReading { task_clock_ns: Some(12_500_000), ..reading([9, 0, 7]) });
     }
 }

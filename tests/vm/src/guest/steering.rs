@@ -56,8 +56,8 @@ pub(super) fn run(table: &mut Table) -> Result<()> {
     irqbalance.check_given_back(table)
 }
 
-/// Checks that each queue has the vectors of its driver, one for each direction with virtio_net and one for both
-/// with igb, all of them on the same CPUs.
+/// Checks that each queue has the vectors of its driver, one for each direction with virtio_net and one for
+/// both with igb, all of them on the same CPUs.
 fn check_vectors(queues: &BTreeMap<u32, Queue>, table: &mut Table) -> Result<()> {
     let each = if nic::driver()? == "virtio_net" { 2 } else { 1 };
     let is_right = |irqs: &BTreeMap<u32, CpuSet>| {

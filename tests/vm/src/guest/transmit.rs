@@ -32,10 +32,10 @@ e:corelocal/sent net.net_dev_start_xmit name=$name:string skb=$skbaddr:x64 queue
 /// check. They are enabled in this order and disabled in the other: whatever is seen to be sent was queued
 /// while that was looked at, too.
 const EVENTS: [(&str, &str); 4] = [
-    ("corelocal/queued", "name == \"eth0\""),
-    ("corelocal/sent", "name == \"eth0\""),
     ("irq/softirq_entry", "vec == 1 || vec == 8"),
     ("irq/softirq_exit", "vec == 1 || vec == 8"),
+    ("corelocal/queued", "name == \"eth0\""),
+    ("corelocal/sent", "name == \"eth0\""),
 ];
 
 /// What eth0 transmitted, in packets.
