@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
+use std::ops::RangeInclusive;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -130,20 +131,21 @@ impl Counted {
     /// of a thread begins and ends its turn for itself.
     pub(super) fn agree(&self) -> bool {
         let time = |reading: &PerfReading| reading.task_clock_ns;
-        let [within, around] = [&self.within, &self.around].map(time);
-        time(&self.perf).zip(within).zip(around).is_some_and(|((perf, within), around)| {
+        let [perf, within, around] = [&self.perf, &self.within, &self.around].map(time);
+        let times = perf.zip(within.zip(around));
+        times.is_some_and(|(perf, (within, around))| {
             (within - within / 20..=around + around / 20).contains(&perf)
         }) && self
             .events()
             .into_iter()
-            .all(|(_, count)| count.is_some_and(|(perf, within, around)| (within..=around).contains(&perf)))
+            .all(|(_, count)| count.is_some_and(|(perf, ours)| ours.contains(&perf)))
             && self.perf.context_switches > Some(0)
     }
 
     /// Each event: perf's count, and between which two ours has it.
-    fn events(&self) -> [(&'static str, Option<(u64, u64, u64)>); 3] {
+    fn events(&self) -> [(&'static str, Option<(u64, RangeInclusive<u64>)>); 3] {
         let all = |of: fn(&PerfReading) -> Option<u64>| {
-            Some((of(&self.perf)?, of(&self.within)?, of(&self.around)?))
+            Some((of(&self.perf)?, of(&self.within)?..=of(&self.around)?))
         };
         [
             ("context-switches", all(|reading| reading.context_switches)),
@@ -158,7 +160,7 @@ impl std::fmt::Display for Counted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (name, count) in self.events() {
             match count {
-                Some((perf, within, around)) => write!(f, "{name} {perf}, ours {within} to {around}; ")?,
+                Some((perf, ours)) => write!(f, "{name} {perf}, ours {} to {}; ", ours.start(), ours.end())?,
                 None => write!(f, "{name} missing; ")?,
             }
         }
