@@ -126,26 +126,31 @@ fn parse(text: &str) -> PerfReading {
     }
 }
 
+/// How often an event was counted.
+struct Count {
+    perf: u64,
+    /// Between what ours must have it.
+    ours: RangeInclusive<u64>,
+}
+
 impl Counted {
     /// True if they say the same, and something: the events exactly, the time within 5 %, since each counter
     /// of a thread begins and ends its turn for itself.
     pub(super) fn agree(&self) -> bool {
         let time = |reading: &PerfReading| reading.task_clock_ns;
         let [perf, within, around] = [&self.perf, &self.within, &self.around].map(time);
-        let times = perf.zip(within.zip(around));
-        times.is_some_and(|(perf, (within, around))| {
+        let times_agree = perf.zip(within.zip(around)).is_some_and(|(perf, (within, around))| {
             (within - within / 20..=around + around / 20).contains(&perf)
-        }) && self
-            .events()
-            .into_iter()
-            .all(|(_, count)| count.is_some_and(|(perf, ours)| ours.contains(&perf)))
-            && self.perf.context_switches > Some(0)
+        });
+        let is_right =
+            |(_, count): (_, Option<Count>)| count.is_some_and(|Count { perf, ours }| ours.contains(&perf));
+        times_agree && self.events().into_iter().all(is_right) && self.perf.context_switches > Some(0)
     }
 
-    /// Each event: perf's count, and between which two ours has it.
-    fn events(&self) -> [(&'static str, Option<(u64, RangeInclusive<u64>)>); 3] {
+    /// Each event by its name.
+    fn events(&self) -> [(&'static str, Option<Count>); 3] {
         let all = |of: fn(&PerfReading) -> Option<u64>| {
-            Some((of(&self.perf)?, of(&self.within)?..=of(&self.around)?))
+            Some(Count { perf: of(&self.perf)?, ours: of(&self.within)?..=of(&self.around)? })
         };
         [
             ("context-switches", all(|reading| reading.context_switches)),
@@ -160,7 +165,9 @@ impl std::fmt::Display for Counted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (name, count) in self.events() {
             match count {
-                Some((perf, ours)) => write!(f, "{name} {perf}, ours {} to {}; ", ours.start(), ours.end())?,
+                Some(Count { perf, ours }) => {
+                    write!(f, "{name} {perf}, ours {} to {}; ", ours.start(), ours.end())?;
+                }
                 None => write!(f, "{name} missing; ")?,
             }
         }
