@@ -16,7 +16,8 @@ struct Deed {
 }
 
 pub(super) fn run(table: &mut Table) -> Result<()> {
-    let deeds = deeds()?;
+    let all = nic::queues()?;
+    let deeds = deeds(all)?;
     let irqbalance = Irqbalance::start_idle()?;
     serving::check_apply(table)?;
     let mut counts = Vec::new();
@@ -49,12 +50,13 @@ pub(super) fn run(table: &mut Table) -> Result<()> {
         format!("exit status {}", check.code),
     );
     programs::tune(&["restore"])?.expect(0)?;
+    // What somebody else had set when `tune` first changed it is what it puts back: half the queues.
+    nic::set_channels(all)?;
     irqbalance.check_list(table)
 }
 
 /// The deeds; the first one is a drift with every driver.
-fn deeds() -> Result<Vec<Deed>> {
-    let all = nic::queues()?;
+fn deeds(all: u32) -> Result<Vec<Deed>> {
     let irqs: Vec<String> = nic::irqs()?.into_iter().map(|irq| irq.to_string()).collect();
     let (irqs, cpus) = (irqs.join(" "), nic::online()?);
     let commands = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
