@@ -59,12 +59,13 @@ pub(super) struct Transmitted {
     pub(super) lost: u64,
 }
 
-/// A trace of what eth0 transmits, from [`Trace::start`] on.
+/// A trace of what eth0 transmits, from [`Trace::start`] on. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Trace(());
 
 impl Trace {
     pub(super) fn start() -> Result<Self> {
+        let trace = Self(());
         write("buffer_size_kb", "4096")?;
         write("trace", "")?;
         write("dynamic_events", MADE)?;
@@ -72,7 +73,7 @@ impl Trace {
             write(&format!("events/{event}/filter"), filter)?;
             write(&format!("events/{event}/enable"), "1")?;
         }
-        Ok(Self(()))
+        Ok(trace)
     }
 
     /// Stops, and gives what was transmitted on these queues.
@@ -83,10 +84,19 @@ impl Trace {
         let path = format!("{TRACING}/trace");
         let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
         let lost = lost()?;
-        write("trace", "")?;
-        write("dynamic_events", "")?; // to open it for writing anew removes them
         let owns = |cpu, queue| queues.get(&queue).is_some_and(|queue: &Queue| queue.xps.contains(cpu));
         Ok(Transmitted { lost, ..parse(&text, owns) })
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        // What fails here fails again, and is said, when the next trace starts.
+        for (event, _) in EVENTS.into_iter().rev() {
+            let _ = write(&format!("events/{event}/enable"), "0");
+        }
+        let _ = write("trace", "");
+        let _ = write("dynamic_events", ""); // to open it for writing anew removes them
     }
 }
 
