@@ -17,16 +17,17 @@ fn lacks() -> bool {
 }
 
 fn bench(args: &[&str]) -> Output {
+    command(args).output().expect("start peers")
+}
+
+fn command(args: &[&str]) -> Command {
     // Of the peers those that every build has: what is tested is the runner.
     let own = args.iter().any(|arg| ["--a", "--peers"].contains(arg));
     let peers = ["--peers", "epoll-edge,epoll-level"];
     let short = ["bench", "--rounds", "2", "--repeats", "1", "--duration", "30ms", "--client-sleeps"];
-    Command::new(env!("CARGO_BIN_EXE_peers"))
-        .args(short)
-        .args(if own { &[][..] } else { &peers })
-        .args(args)
-        .output()
-        .expect("start peers")
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peers"));
+    command.args(short).args(if own { &[][..] } else { &peers }).args(args);
+    command
 }
 
 fn stderr(output: &Output) -> String {
@@ -197,7 +198,7 @@ fn a_server_that_does_not_start_or_ends_says_why() {
     let output = bench(&["--server-args", "--buffers 7", "--only", "echo-64x1"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        stderr(&output).starts_with("peers: echo-64x1: server failed (exit status: "),
+        stderr(&output).starts_with("peers: echo-64x1: server: server failed (exit status: "),
         "{}",
         stderr(&output)
     );
@@ -216,6 +217,51 @@ sys.exit("it had enough")
     let output = bench(&["--a", &a, "--b", "epoll=epoll", "--only", "echo-64x1"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("it had enough"), "{}", stderr(&output));
+}
+
+/// A peer that fails is left out, and the others are measured.
+#[test]
+fn a_scenario_goes_on_without_the_peer_that_fails() {
+    if lacks() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let haproxy = script(&directory, "#!/bin/sh\necho it had enough >&2\nexit 3\n");
+    fs::rename(haproxy, directory.path().join("haproxy")).unwrap();
+    let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
+    let mut command = command(&["--peers", "epoll-edge,haproxy", "--only", "connect-reset"]);
+    let output = command.env("PATH", path).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let line = "peers: connect-reset: haproxy: left out: haproxy failed (exit status: ";
+    assert!(stderr(&output).contains(line) && stderr(&output).contains("it had enough"), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("server / epoll-edge") && !text.contains("server / haproxy"), "{text}");
+}
+
+/// What was measured before one of two fails is written.
+#[test]
+fn what_was_measured_before_a_failure_is_not_lost() {
+    if lacks() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let once = script(
+        &directory,
+        r#"#!/bin/sh
+mkdir "$0.used" || { echo it had enough >&2; exit 3; }
+exec "$1" epoll --listen "127.0.0.1:$2" --cores 0
+"#,
+    );
+    let a = format!("once={} {} {{port}}", once.display(), env!("CARGO_BIN_EXE_peers"));
+    let json = directory.path().join("bench.json");
+    let only = "echo-64x1,echo-64x2";
+    let output = bench(&["--a", &a, "--b", "epoll=epoll", "--only", only, "--json", json.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("peers: echo-64x2: once: once failed"), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("once / epoll") && text.contains("echo-64x1"), "{text}");
+    let results: serde_json::Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
+    assert_eq!(results["scenarios"].as_array().unwrap().len(), 1);
 }
 
 /// Who fails at idle memory has failed, and the others are measured.

@@ -135,9 +135,14 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     let cores = plan.setup.server_cores.iter().chain(plan.setup.client_cores.iter().copied()).collect();
     // First: if it cannot be had, no long run is lost.
     let floor = args.floor.then(|| Floor::measure(plan.setup.server_cpu()?)).transpose()?;
-    let outcomes = rounds::run(&plan, &interrupt);
+    let (outcomes, ended) = rounds::run(&plan, &interrupt);
     // What fails after a signal fails because of it.
-    let outcomes = outcomes.map_err(|error| interrupt.check().map_or_else(Into::into, |()| error))?;
+    let ended = ended.map_err(|error| interrupt.check().map_or_else(Into::into, |()| error));
+    let ended = match ended {
+        Err(error) if outcomes.is_empty() => return Err(error),
+        // What was measured before is not lost.
+        ended => ended,
+    };
     let results = Results::new(Machine::read(cores), &plan, outcomes, floor);
     // The file first: standard output may be a pipe whose reader is gone. And if the file fails, the table is
     // not lost.
@@ -150,6 +155,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     written.and(summed).and(drawn)?;
     let failures = results.failures();
     failures.iter().for_each(|failure| eprintln!("peers: {failure}"));
+    ended?;
     let without = results.without_rounds();
     if !without.is_empty() {
         eprintln!("peers: no round counts of {}: see the raw rounds in --json for why", without.join(", "));

@@ -9,6 +9,8 @@
 //! What disturbs is measured beside each turn: the share of CPU time that neither server nor client used, and
 //! the distance between the server's CPU and the client's. A disturbed round is kept in the raw figures, not
 //! in the summary, and repeated; how often is bounded, counted and printed.
+//! A peer that fails is left out of the scenario, which begins again for the others. If the first contender
+//! fails, or the last of the others, the run ends, and what the scenarios before gave is written.
 //!
 //! * [`cli`] reads the options; [`scenario`], [`contender`] and [`peer`] say what is measured and of whom;
 //! * [`counters`] and [`distance`] read the machine, [`priority`] keeps others off it;

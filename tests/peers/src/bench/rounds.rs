@@ -1,5 +1,6 @@
 //! All scenarios, and the rounds of each.
 
+use std::fmt;
 use std::io::{IsTerminal, Write};
 
 use anyhow::Context;
@@ -68,6 +69,25 @@ pub(crate) struct Outcome {
     pub(crate) selection: Selection,
     /// Idle memory instead of rounds.
     pub(crate) memory: Vec<MemoryUse>,
+    /// Who took part, failed, and was left out when the scenario was run again.
+    pub(crate) left_out: Vec<LeftOut>,
+}
+
+/// A contender that could not be measured in a scenario.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct LeftOut {
+    contender: String,
+    why: String,
+}
+
+/// Whose failure an error is.
+#[derive(Debug)]
+struct FailureOf(String);
+
+impl fmt::Display for FailureOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 impl Outcome {
@@ -82,6 +102,7 @@ impl Outcome {
             repeats: 0,
             selection,
             memory: Vec::new(),
+            left_out: Vec::new(),
         }
     }
 
@@ -96,19 +117,25 @@ impl Outcome {
         let turns = turns.filter_map(|turn| Some((&*turn.contender, turn.failure.as_deref()?)));
         let memory =
             self.memory.iter().filter_map(|memory| Some((&*memory.contender, memory.failure.as_deref()?)));
-        turns.chain(memory)
+        let left_out = self.left_out.iter().map(|left| (&*left.contender, &*left.why));
+        turns.chain(memory).chain(left_out)
     }
 }
 
-/// Runs all scenarios.
-pub(crate) fn run(plan: &Plan, interrupt: &Interrupt) -> anyhow::Result<Vec<Outcome>> {
+/// Runs all scenarios. Gives what the scenarios before an error gave, too.
+pub(crate) fn run(plan: &Plan, interrupt: &Interrupt) -> (Vec<Outcome>, anyhow::Result<()>) {
     let mut progress = Progress { terminal: std::io::stderr().is_terminal() };
-    let outcome = |&scenario: &Scenario| {
-        run_scenario(plan, scenario, interrupt, &mut progress).with_context(|| scenario.to_string())
-    };
-    plan.scenarios.iter().map(outcome).collect()
+    let mut outcomes = Vec::new();
+    for &scenario in &plan.scenarios {
+        match run_scenario(plan, scenario, interrupt, &mut progress) {
+            Ok(outcome) => outcomes.push(outcome),
+            Err(error) => return (outcomes, Err(error.context(scenario.to_string()))),
+        }
+    }
+    (outcomes, Ok(()))
 }
 
+/// A scenario with all who take part; if one of several others fails, once more without it.
 fn run_scenario(
     plan: &Plan,
     scenario: Scenario,
@@ -116,8 +143,38 @@ fn run_scenario(
     progress: &mut Progress,
 ) -> anyhow::Result<Outcome> {
     let contenders = plan.contenders.iter().filter(|contender| contender.takes_part(scenario));
-    let contenders: Vec<&Contender> = contenders.collect();
-    let mut outcome = Outcome::new(scenario, &contenders);
+    let mut contenders: Vec<&Contender> = contenders.collect();
+    let mut left_out = Vec::new();
+    loop {
+        let error = match run_with(&contenders, plan, scenario, interrupt, progress) {
+            Ok(outcome) => return Ok(Outcome { left_out, ..outcome }),
+            Err(error) => error,
+        };
+        // What fails after a signal fails because of it.
+        interrupt.check()?;
+        let others = contenders.iter().skip(1);
+        let of = error.downcast_ref().and_then(|FailureOf(name)| {
+            others.clone().find(|contender| contender.name == *name).map(|contender| contender.name.clone())
+        });
+        match of {
+            Some(contender) if others.len() > 1 => {
+                contenders.retain(|other| other.name != contender);
+                let causes: Vec<_> = error.chain().skip(1).map(ToString::to_string).collect();
+                left_out.push(LeftOut { contender, why: format!("left out: {}", causes.join(": ")) });
+            }
+            _ => return Err(error),
+        }
+    }
+}
+
+fn run_with(
+    contenders: &[&Contender],
+    plan: &Plan,
+    scenario: Scenario,
+    interrupt: &Interrupt,
+    progress: &mut Progress,
+) -> anyhow::Result<Outcome> {
+    let mut outcome = Outcome::new(scenario, contenders);
     if scenario == Scenario::Memory {
         for contender in contenders {
             interrupt.check()?;
@@ -129,8 +186,11 @@ fn run_scenario(
         }
         return Ok(outcome);
     }
-    let start = |contender| Running::start(contender, &plan.setup.server_cores, interrupt);
-    let mut servers: Vec<Running> = contenders.into_iter().map(start).collect::<anyhow::Result<_>>()?;
+    let start = |contender: &&Contender| {
+        Running::start(contender, &plan.setup.server_cores, interrupt)
+            .with_context(|| FailureOf(contender.name.clone()))
+    };
+    let mut servers: Vec<Running> = contenders.iter().map(start).collect::<anyhow::Result<_>>()?;
     if let Scenario::Open { percent } = scenario {
         progress.say(&format!("{scenario}: the rate of the closed loop"));
         outcome.rate_asked_per_s = Some(open_rate(&mut servers, percent, &plan.setup, interrupt)?);
@@ -177,7 +237,7 @@ fn round(
         let turn = measure(&mut servers[index], scenario, rate, setup);
         // What fails after a signal fails because of it.
         interrupt.check()?;
-        turns.push((index, turn.with_context(|| servers[index].name.clone())?));
+        turns.push((index, turn.with_context(|| FailureOf(servers[index].name.clone()))?));
     }
     turns.sort_by_key(|&(index, _)| index);
     let order = order.iter().map(|&index| servers[index].name.clone()).collect();
@@ -197,7 +257,8 @@ fn open_rate(
     for _ in 0..3 {
         for (server, rates) in servers.iter_mut().zip(&mut rates).skip(1) {
             interrupt.check()?;
-            rates.push(measure(server, closed, None, setup)?.rate_per_s);
+            let turn = measure(server, closed, None, setup);
+            rates.push(turn.with_context(|| FailureOf(server.name.clone()))?.rate_per_s);
         }
     }
     let medians = rates.into_iter().filter_map(Spread::of).map(|spread| spread.median);
