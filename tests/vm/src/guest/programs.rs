@@ -218,7 +218,7 @@ impl Load {
             ADDRESS,
             "--json",
             "--timeout",
-            "300s",
+            &format!("{}s", wait::LIMIT.as_secs()),
         ]);
         command.args(["--connections", &connections.to_string(), "--count", &messages.to_string()]);
         command.stdout(report.try_clone().context("the report of load")?);

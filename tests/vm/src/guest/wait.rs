@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// Longer than anything takes in an emulated machine whose host is busy; only what hangs gets there.
-pub(super) const LIMIT: Duration = Duration::from_secs(300);
+/// Longer than anything takes in an emulated machine whose host is busy, or stops it for some minutes (its
+/// clock goes on); only what hangs gets there.
+pub(super) const LIMIT: Duration = Duration::from_secs(900);
 
 /// Looks until there is something.
 pub(super) fn until<T>(what: &str, look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
