@@ -84,6 +84,11 @@ impl Irqbalance {
         Ok(free.map(|irq| Wrong::new("irqbalance/banned_irqs", format!("without IRQ {irq}"))).collect())
     }
 
+    /// True if it has ended, and its list with it.
+    pub(super) fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.program.ended()?.is_some())
+    }
+
     /// The interrupts that it was told to leave alone.
     pub(super) fn banned(&self) -> Result<BTreeSet<u32>> {
         banned()?.context("irqbalance does not answer")

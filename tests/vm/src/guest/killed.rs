@@ -32,11 +32,14 @@ struct Moments {
     told: u32,
     midway: u32,
     late: u32,
+    /// irqbalance has ended: it answers whoever has asked, also one that is gone, and dies of SIGPIPE
+    /// (`send()` in its `sock_handle()`). Its list ends with it.
+    ended: u32,
 }
 
 pub(super) fn run(kills: u32, table: &mut Table) -> Result<()> {
     nic::scatter()?;
-    let host = Host { irqbalance: Irqbalance::start_idle()?, files: Files::read()? };
+    let mut host = Host { irqbalance: Irqbalance::start_idle()?, files: Files::read()? };
     let mut writing = writes()?;
     programs::tune(&["restore"])?.expect(0)?;
 
@@ -47,6 +50,10 @@ pub(super) fn run(kills: u32, table: &mut Table) -> Result<()> {
         thread::sleep(writing.mul_f64(random()));
         apply.signal(Signal::KILL)?;
         let ended_before = apply.wait()? == 0;
+        if host.irqbalance.has_ended()? {
+            moments.ended += 1;
+            host.irqbalance = Irqbalance::start_idle()?;
+        }
         let (changed, told) = (host.changes()?.len(), !host.irqbalance.is_as_before()?);
         // The kills follow the machine, which is slower now and then faster.
         writing = writing.mul_f64(if ended_before { 0.8 } else { 1.05 });
@@ -66,10 +73,10 @@ pub(super) fn run(kills: u32, table: &mut Table) -> Result<()> {
             ));
         }
     }
-    let Moments { early, told, midway, late } = moments;
+    let Moments { early, told, midway, late, ended } = moments;
     let found = format!(
         "{kills} kills: {early} before the first write, {told} when only irqbalance was told, {midway} \
-         between writes, {late} after the end"
+         between writes, {late} after the end; irqbalance died of {ended}"
     );
     table.none("kill -9 of apply, then restore: every file as before", &wrong, &found);
     table.check("enough of the kills came between writes", midway >= kills / ONE_MIDWAY_OF, midway);
