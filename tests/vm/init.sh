@@ -52,7 +52,6 @@ status=$(channel status)
 ulimit -l unlimited
 ulimit -n 1048576
 cd /payload || exit
-echo "vm: up after $(cut -d' ' -f1 /proc/uptime) s"
 sh /command </dev/null >"$out" 2>&1
 ended=$?
 echo $ended >"$status"

@@ -3,7 +3,8 @@
 # the host's qemu is older than 8 (no igb, no virtio-rss that works) a newer one. About 260 MB; the system's apt configuration
 # is not touched.
 #
-# VM_KERNEL_SUITE: trixie-backports (default), bookworm-backports (6.12), bookworm (6.1).
+# VM_KERNEL_SUITE: trixie-backports (default), bookworm-backports (6.12), bookworm (6.1). VM_KERNEL, such as 7.2.12: this
+# release instead of the suite's newest; the suites keep some of the earlier ones.
 # Before it: apt-get install qemu-system-x86 busybox-static cpio xz-utils ethtool iproute2
 set -eu
 home=${1:-${VM_HOME:-$HOME/.cache/corelocal-vm}}
@@ -28,8 +29,16 @@ apt() { # a program of apt, and its arguments, with nothing of the system's conf
 }
 apt apt-get update
 
-image=$(apt apt-cache madison linux-image-amd64 | awk -v suite="$suite/main" '$0 ~ suite {print $3; exit}')
-depends=$(apt apt-cache show "linux-image-amd64=$image" | sed -n 's/^Depends:.*linux-image-\([^ ]*\) .*/\1/p' | head -n1)
+if [ -n "${VM_KERNEL:-}" ]; then
+    depends=$(apt apt-cache pkgnames "linux-image-$VM_KERNEL+" | sed -n 's/^linux-image-\([^-]*-amd64\)$/\1/p' | head -n1)
+    if [ -z "$depends" ]; then
+        echo "setup.sh: no kernel $VM_KERNEL in $suite; apt-cache pkgnames linux-image- with its lists names those there are" >&2
+        exit 1
+    fi
+else
+    image=$(apt apt-cache madison linux-image-amd64 | awk -v suite="$suite/main" '$0 ~ suite {print $3; exit}')
+    depends=$(apt apt-cache show "linux-image-amd64=$image" | sed -n 's/^Depends:.*linux-image-\([^ ]*\) .*/\1/p' | head -n1)
+fi
 rm -f -- *.deb
 rm -rf "$home/kernel"
 mkdir -p "$home/kernel"

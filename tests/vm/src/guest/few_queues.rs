@@ -30,7 +30,7 @@ pub(super) fn run(table: &mut Table) -> Result<()> {
     let seen = serve("cpu")?;
     seen.check_echoes(&name, table)?;
     seen.check_locality(&name, LOCAL, table)?;
-    seen.check_interrupts(&name, &queues, table)?;
+    seen.check_interrupts(&name, &queues, table);
     seen.check_transmit(&name, &queues, table);
     programs::tune(&["restore"])?.expect(0)?;
     table.check(&format!("{name}: restore gives the others back"), nic::queues()? == all, nic::queues()?);
@@ -54,8 +54,10 @@ fn wrong_with_groups(queues: &BTreeMap<u32, Queue>) -> Result<Vec<String>> {
         if queue.xps != queue.rps {
             wrong.push(format!("queue {number}: XPS {} is not RPS {}", queue.xps, queue.rps));
         }
-        if queue.irqs.iter().any(|irq| irq.len() != 1 || !irq.is_subset(&queue.rps)) {
-            wrong.push(format!("queue {number}: interrupts on {:?}", queue.irqs));
+        for (irq, cpus) in &queue.irqs {
+            if cpus.len() != 1 || !cpus.is_subset(&queue.rps) {
+                wrong.push(format!("queue {number}: IRQ {irq} on {cpus}"));
+            }
         }
         for cpu in queue.rps.iter() {
             if !seen.insert(cpu) {

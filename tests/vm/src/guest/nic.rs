@@ -21,10 +21,32 @@ pub(super) struct Vectors {
 /// What the files of one queue say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Queue {
-    /// Where its interrupts may fire, each.
-    pub(super) irqs: Vec<CpuSet>,
+    /// Its interrupts, and where each may fire. If there are two, the lower number is that of receiving: the
+    /// drivers ask for it first.
+    pub(super) irqs: BTreeMap<u32, CpuSet>,
     pub(super) xps: CpuSet,
     pub(super) rps: CpuSet,
+}
+
+/// Something that is not as wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wrong {
+    /// What `tune` names it by: the setting's path, or enough of it.
+    pub(super) object: String,
+    /// What it is instead.
+    found: String,
+}
+
+impl Wrong {
+    pub(super) fn new(object: impl Into<String>, found: impl std::fmt::Display) -> Self {
+        Self { object: object.into(), found: found.to_string() }
+    }
+}
+
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.object, self.found)
+    }
 }
 
 /// Reads a file without its last newline.
@@ -93,7 +115,7 @@ pub(super) fn vectors() -> Result<Vectors> {
 
 /// What the files of every queue say.
 pub(super) fn read_queues() -> Result<BTreeMap<u32, Queue>> {
-    let irq = |irq: &u32| Ok(read(format!("/proc/irq/{irq}/smp_affinity_list"))?.parse()?);
+    let irq = |irq: &u32| Ok((*irq, read(affinity(*irq))?.parse()?));
     let queue = |(queue, irqs): (&u32, &Vec<u32>)| {
         let base = "/sys/class/net/eth0/queues";
         let found = Queue {
@@ -104,6 +126,38 @@ pub(super) fn read_queues() -> Result<BTreeMap<u32, Queue>> {
         Ok((*queue, found))
     };
     vectors()?.queues.iter().map(queue).collect()
+}
+
+/// The file that says where an interrupt may fire.
+fn affinity(irq: u32) -> String {
+    format!("/proc/irq/{irq}/smp_affinity_list")
+}
+
+/// The interrupts of all queues.
+pub(super) fn irqs() -> Result<Vec<u32>> {
+    Ok(vectors()?.queues.into_values().flatten().collect())
+}
+
+/// The interrupts of the queues that may fire on every CPU.
+pub(super) fn spread_irqs() -> Result<Vec<u32>> {
+    let all = online()?.to_string();
+    let mut spread = Vec::new();
+    for irq in irqs()? {
+        if read(affinity(irq))? == all {
+            spread.push(irq);
+        }
+    }
+    Ok(spread)
+}
+
+/// Lets the interrupts of all queues fire on every CPU.
+pub(super) fn spread() -> Result<()> {
+    let all = online()?.to_string();
+    irqs()?.into_iter().try_for_each(|irq| write(&affinity(irq), &all))
+}
+
+fn write(path: &str, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("write \"{text}\" to {path}"))
 }
 
 /// A set of one CPU.
@@ -120,37 +174,31 @@ pub(super) fn set_channels(count: u32) -> Result<()> {
 /// Sets the queues up as nobody would wish, so that apply has all of them to change: virtio_net and igb are
 /// right by themselves after some changes of their channels.
 pub(super) fn scatter() -> Result<()> {
-    let (all, write) = (online()?.to_string(), |path: String, text: &str| {
-        fs::write(&path, text).with_context(|| format!("write {path}"))
-    });
-    for (queue, irqs) in vectors()?.queues {
-        for irq in irqs {
-            write(format!("/proc/irq/{irq}/smp_affinity_list"), &all)?;
-        }
-        write(format!("/sys/class/net/eth0/queues/tx-{queue}/xps_cpus"), "1")?;
-        write(format!("/sys/class/net/eth0/queues/rx-{queue}/rps_cpus"), "3")?;
+    spread()?;
+    for queue in 0..queues()? {
+        write(&format!("/sys/class/net/eth0/queues/tx-{queue}/xps_cpus"), "1")?;
+        write(&format!("/sys/class/net/eth0/queues/rx-{queue}/rps_cpus"), "3")?;
     }
     Ok(())
 }
 
 /// What is wrong with a queue for each CPU: queue q belongs to CPU q, since the first node is the NIC's and
 /// no CPU has a sibling.
-pub(super) fn wrong_with_a_queue_for_each_cpu() -> Result<Vec<String>> {
+pub(super) fn wrong_with_a_queue_for_each_cpu() -> Result<Vec<Wrong>> {
     let queues = read_queues()?;
     let mut wrong = Vec::new();
     if queues.len() != online()?.len() {
-        wrong.push(format!("{} queues", queues.len()));
+        wrong.push(Wrong::new("ethtool/eth0/channels", queues.len()));
     }
     for (number, queue) in queues {
         let own = only(number);
-        if queue.irqs.iter().any(|irq| *irq != own) {
-            wrong.push(format!("queue {number}: interrupts on {:?}", queue.irqs));
-        }
+        let elsewhere = queue.irqs.iter().filter(|(_, cpus)| **cpus != own);
+        wrong.extend(elsewhere.map(|(irq, cpus)| Wrong::new(affinity(*irq), cpus)));
         if queue.xps != own {
-            wrong.push(format!("queue {number}: XPS {}", queue.xps));
+            wrong.push(Wrong::new(format!("/tx-{number}/xps_cpus"), queue.xps));
         }
         if !queue.rps.is_empty() {
-            wrong.push(format!("queue {number}: RPS {}", queue.rps));
+            wrong.push(Wrong::new(format!("/rx-{number}/rps_cpus"), queue.rps));
         }
     }
     Ok(wrong)

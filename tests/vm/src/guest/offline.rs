@@ -6,59 +6,28 @@ use anyhow::{Context, Result, bail};
 use rustix::process::Pid;
 use tune::cpu_set::{Cpu, CpuSet};
 
-use super::programs::{self, Load, Server, Watch, number};
+use super::drift::check_named;
+use super::files::Files;
+use super::programs::{self, Load, Output, Server, Watch, number};
 use super::table::Table;
 use super::{nic, serving, wait};
 
 /// The CPU.
 const CPU: Cpu = 5;
 
-pub(super) fn run(table: &mut Table) -> Result<()> {
-    serving::check_apply(table)?;
-    // The list of CPUs as it is now: while one is away, `tune` is asked for the same ones.
-    let check = programs::with_profile("check")?;
-    let check = || programs::tune(&check.iter().map(String::as_str).collect::<Vec<_>>());
+/// So many that each queue has some: the kernel moves a worker only when it has something to do.
+const CONNECTIONS: u32 = 1000;
 
-    let server = Server::start("cpu")?;
-    let mut load = Load::start(200, 200)?;
-    wait_for_connections(&mut load)?;
-    set_online(false)?;
-    let away = check()?;
-    table.check(
-        "CPU offline under load: check cannot tell, exit status 1",
-        away.code == 1,
-        away.stderr.lines().last().unwrap_or_default(),
-    );
-    let running = !load.has_ended()?;
-    set_online(true)?;
-    table.check("the load ran while the CPU was away", running, format!("CPU {CPU}"));
-    let back = check()?;
+pub(super) fn run(table: &mut Table) -> Result<()> {
+    let all = nic::online()?;
+    serving::check_apply(table)?;
+    served(&all, table)?;
     // virtio_net sets its queues up anew when a CPU comes or goes, and may have done what is wanted.
-    let drifted = nic::wrong_with_a_queue_for_each_cpu()?.len();
-    let wanted = if drifted == 0 { 0 } else { 2 };
-    table.check(
-        "CPU back: check says what drifted",
-        back.code == wanted,
-        format!(
-            "exit status {}, {} settings; by the kernel's files {drifted}",
-            back.code,
-            back.stdout.lines().count()
-        ),
-    );
-    wait::until("the worker is on its CPU again", || {
-        Ok((affinity(server.pid())? == nic::only(CPU)).then_some(()))
-    })?;
-    table.check("CPU back: the server's worker is bound to it again", true, format!("worker-{CPU}"));
-    let echoed = number(&load.finish()?, "/operations")?;
-    table.check(
-        "every byte came back all the while",
-        echoed == 40_000,
-        format!("{echoed} of 40000 messages"),
-    );
-    server.stop()?;
+    let drifted = nic::wrong_with_a_queue_for_each_cpu()?;
+    check_named("CPU back", &drifted, table)?;
 
     programs::profile("apply")?.expect(0)?;
-    watched(table)?;
+    watched(&all, !drifted.is_empty(), table)?;
     let seen = serving::serve("cpu")?;
     seen.check_echoes("CPU back", table)?;
     seen.check_locality("CPU back", 0.995, table)?;
@@ -66,24 +35,79 @@ pub(super) fn run(table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// The CPU goes and comes back while `tune watch --repair` runs.
-fn watched(table: &mut Table) -> Result<()> {
+/// The CPU goes and comes back while connections are served.
+fn served(all: &CpuSet, table: &mut Table) -> Result<()> {
+    let server = Server::start("cpu")?;
+    let mut load = Load::start(CONNECTIONS, 40_000 / CONNECTIONS)?;
+    wait_for_connections(&mut load)?;
+    set_online(false)?;
+    let away = server.wait_for(&format!("core {CPU}: its CPU is offline"))?;
+    table.check("CPU offline under load: the server says so", true, away);
+    check_refused("check", all, table)?;
+    let running = !load.has_ended()?;
+    set_online(true)?;
+    table.check("the load ran while the CPU was away", running, format!("CPU {CPU}"));
+    let back =
+        server.wait_for(&format!("core {CPU}: its worker had left its CPU and is bound to it again"))?;
+    table.check(
+        "CPU back: the server's worker is bound to it again, and says so",
+        affinity(server.pid())? == nic::only(CPU),
+        back,
+    );
+    let echoed = number(&load.finish()?, "/operations")?;
+    table.check(
+        "every byte came back all the while",
+        echoed == 40_000,
+        format!("{echoed} of 40000 messages"),
+    );
+    server.stop()?;
+    Ok(())
+}
+
+/// The CPU goes and comes back while `tune watch --repair` runs: before it is back nothing is written.
+fn watched(all: &CpuSet, drifts: bool, table: &mut Table) -> Result<()> {
     let watch = Watch::start()?;
     set_online(false)?;
-    wait::until("the kernel moves the queue's interrupt", || {
-        Ok((!nic::wrong_with_a_queue_for_each_cpu()?.is_empty()).then_some(()))
+    wait::until("the kernel moves the interrupts of the CPU's queue", || {
+        let queues = nic::read_queues()?;
+        let own = queues.get(&CPU).context("the CPU's queue")?;
+        Ok(own.irqs.values().all(|cpus| !cpus.contains(CPU)).then_some(()))
     })?;
-    set_online(true)?;
-    wait::until("watch --repair repairs it", || {
-        Ok(nic::wrong_with_a_queue_for_each_cpu()?.is_empty().then_some(()))
-    })?;
-    let code = watch.stop()?;
-    table.check(
-        "CPU away and back: watch --repair repairs it",
-        code == 0,
-        format!("{} queues", nic::queues()?),
+    watch.wait_for(&format!("cannot tell: {}", missing(all)))?;
+    let before = Files::read()?;
+    check_refused("apply", all, table)?;
+    let after = Files::read()?;
+    table.none(
+        "CPU offline: neither apply nor watch changes a file",
+        &before.differences(&after),
+        format!("{} files", after.len()),
     );
+    set_online(true)?;
+    if drifts {
+        watch.wait_for("repaired: ")?;
+    }
+    wait::until("all is as wanted", || Ok(nic::wrong_with_a_queue_for_each_cpu()?.is_empty().then_some(())))?;
+    let by = if drifts { "watch --repair" } else { "the driver" };
+    table.check("CPU back: all is as wanted again", true, format!("{} queues, by {by}", nic::queues()?));
+    let code = watch.stop()?;
+    table.check("watch ends by SIGTERM with exit status 0", code == 0, format!("exit status {code}"));
     Ok(())
+}
+
+/// Checks that a command of `tune` with the profile for all CPUs says that one is missing.
+fn check_refused(command: &str, all: &CpuSet, table: &mut Table) -> Result<()> {
+    let cpus = all.to_string();
+    let Output { code, stdout, stderr } = programs::tune(&[command, "40g.toml", "--cpus", &cpus])?;
+    let said = format!("{stdout}{stderr}");
+    let (name, missing) = (format!("CPU offline: {command} says it, exit status 1"), missing(all));
+    table.check(&name, code == 1 && said.contains(&missing), said.trim_end());
+    Ok(())
+}
+
+/// What `tune` says while the CPU is away.
+fn missing(all: &CpuSet) -> String {
+    let online = all.difference(&nic::only(CPU));
+    format!("the profile's CPUs {all} are not all on this host: {CPU} missing, online are {online}")
 }
 
 fn set_online(online: bool) -> Result<()> {
@@ -93,7 +117,7 @@ fn set_online(online: bool) -> Result<()> {
 
 /// Waits until the connections of the client stand.
 fn wait_for_connections(load: &mut Load) -> Result<()> {
-    wait::until("200 connections", || {
+    wait::until("the connections stand", || {
         if load.has_ended()? {
             bail!("load has ended before its connections stood");
         }
@@ -101,7 +125,7 @@ fn wait_for_connections(load: &mut Load) -> Result<()> {
         let line = sockets.lines().find_map(|line| line.strip_prefix("TCP: inuse "));
         let count: u32 =
             line.and_then(|line| line.split(' ').next()?.parse().ok()).context("/proc/net/sockstat")?;
-        Ok((count >= 200).then_some(()))
+        Ok((count >= CONNECTIONS).then_some(()))
     })
 }
 

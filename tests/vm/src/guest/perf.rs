@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
+use std::ops::RangeInclusive;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -18,17 +19,23 @@ const EVENTS: &str = "task-clock,context-switches,cpu-migrations,page-faults";
 /// Both counters of a process.
 pub(super) struct Both {
     ours: Vec<PerfEvents>,
-    before: PerfReading,
+    /// Ours before perf was told to start, and after it had done so.
+    start: [PerfReading; 2],
     perf: Background,
     control: File,
     answers: BufReader<File>,
 }
 
-/// What both have counted.
+/// What both have counted. They do not start and stop in the same instant; but what ours counted while perf
+/// did, it must have counted, too, and it cannot have counted more than ours did from before its start until
+/// after its end.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Counted {
-    pub(super) ours: PerfReading,
-    pub(super) perf: PerfReading,
+    /// Ours while perf counted.
+    within: PerfReading,
+    /// Ours from before its start until after its end.
+    around: PerfReading,
+    perf: PerfReading,
 }
 
 impl Both {
@@ -55,20 +62,22 @@ impl Both {
             let thread = thread.context("list the threads of the server")?.file_name();
             ours.push(PerfEvents::attach(thread.to_string_lossy().parse().context("a thread's number")?));
         }
-        let mut both = Self { ours, before: PerfReading::default(), perf, control, answers };
+        let mut both = Self { ours, start: <[PerfReading; 2]>::default(), perf, control, answers };
+        both.start[0] = both.read_ours()?;
         both.tell("enable")?;
-        both.before = both.read_ours()?;
+        both.start[1] = both.read_ours()?;
         Ok(both)
     }
 
     /// Stops counting.
     pub(super) fn stop(mut self) -> Result<Counted> {
-        let ours = self.read_ours()?.since(&self.before);
+        let within = self.read_ours()?.since(&self.start[1]);
         self.tell("disable")?;
+        let around = self.read_ours()?.since(&self.start[0]);
         self.perf.signal(Signal::INT)?;
         self.perf.wait()?;
         let text = fs::read_to_string(OUTPUT).with_context(|| format!("read {OUTPUT}"))?;
-        Ok(Counted { ours, perf: parse(&text) })
+        Ok(Counted { within, around, perf: parse(&text) })
     }
 
     /// Gives perf a command and waits until it has done it.
@@ -117,38 +126,92 @@ fn parse(text: &str) -> PerfReading {
     }
 }
 
+/// How often an event was counted.
+struct Count {
+    perf: u64,
+    /// Between what ours must have it.
+    ours: RangeInclusive<u64>,
+}
+
 impl Counted {
-    /// True if they say the same: the time within 5 %, the rest within 1 % or 10 events, since they do not
-    /// start and stop in the same instant.
+    /// True if they say the same, and something: the events exactly, the time within 5 %, since each counter
+    /// of a thread begins and ends its turn for itself.
     pub(super) fn agree(&self) -> bool {
-        let near = |share: u64, least: u64, ours: Option<u64>, perf: Option<u64>| match (ours, perf) {
-            (Some(ours), Some(perf)) => ours.abs_diff(perf) <= least.max(perf / share),
-            _ => false,
+        let time = |reading: &PerfReading| reading.task_clock_ns;
+        let [perf, within, around] = [&self.perf, &self.within, &self.around].map(time);
+        let times_agree = perf.zip(within.zip(around)).is_some_and(|(perf, (within, around))| {
+            (within - within / 20..=around + around / 20).contains(&perf)
+        });
+        let is_right =
+            |(_, count): (_, Option<Count>)| count.is_some_and(|Count { perf, ours }| ours.contains(&perf));
+        times_agree && self.events().into_iter().all(is_right) && self.perf.context_switches > Some(0)
+    }
+
+    /// Each event by its name.
+    fn events(&self) -> [(&'static str, Option<Count>); 3] {
+        let all = |of: fn(&PerfReading) -> Option<u64>| {
+            Some(Count { perf: of(&self.perf)?, ours: of(&self.within)?..=of(&self.around)? })
         };
-        let (ours, perf) = (&self.ours, &self.perf);
-        near(20, 0, ours.task_clock_ns, perf.task_clock_ns)
-            && near(100, 10, ours.context_switches, perf.context_switches)
-            && near(100, 10, ours.cpu_migrations, perf.cpu_migrations)
-            && near(100, 10, ours.page_faults, perf.page_faults)
+        [
+            ("context-switches", all(|reading| reading.context_switches)),
+            ("cpu-migrations", all(|reading| reading.cpu_migrations)),
+            ("page-faults", all(|reading| reading.page_faults)),
+        ]
     }
 }
 
 impl std::fmt::Display for Counted {
     #[expect(clippy::cast_precision_loss, reason = "a ratio")]
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let pair = |name, perf: Option<u64>, ours: Option<u64>| match (perf, ours) {
-            (Some(perf), Some(ours)) => format!("{name} {perf}, ours {ours}"),
-            _ => format!("{name} missing"),
+        for (name, count) in self.events() {
+            match count {
+                Some(Count { perf, ours }) => {
+                    write!(f, "{name} {perf}, ours {} to {}; ", ours.start(), ours.end())?;
+                }
+                None => write!(f, "{name} missing; ")?,
+            }
+        }
+        let clock = |reading: &PerfReading| reading.task_clock_ns.unwrap_or(0) as f64;
+        let [perf, within, around] = [&self.perf, &self.within, &self.around].map(clock);
+        write!(f, "task-clock ours/perf {:.3} to {:.3}", within / perf, around / perf)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Context switches, migrations, page faults.
+    fn reading([switches, migrations, faults]: [u64; 3]) -> PerfReading {
+        PerfReading {
+            task_clock_ns: Some(1000),
+            context_switches: Some(switches),
+            cpu_migrations: Some(migrations),
+            page_faults: Some(faults),
+            ..PerfReading::default()
+        }
+    }
+
+    #[test]
+    fn perf_agrees_if_it_is_between_ours_and_has_counted() {
+        let agree = |perf: PerfReading, within, around| {
+            Counted { perf, within: reading(within), around: reading(around) }.agree()
         };
-        let (perf, ours) = (&self.perf, &self.ours);
-        let clock =
-            ours.task_clock_ns.zip(perf.task_clock_ns).map_or(0.0, |(ours, perf)| ours as f64 / perf as f64);
-        write!(
-            f,
-            "{}; {}; {}; task-clock ours/perf {clock:.3}",
-            pair("context-switches", perf.context_switches, ours.context_switches),
-            pair("cpu-migrations", perf.cpu_migrations, ours.cpu_migrations),
-            pair("page-faults", perf.page_faults, ours.page_faults),
-        )
+        assert!(agree(reading([9, 0, 7]), [9, 0, 7], [9, 0, 7]));
+        assert!(agree(reading([9, 0, 7]), [8, 0, 7], [11, 1, 7]));
+        assert!(!agree(reading([7, 0, 7]), [8, 0, 7], [11, 1, 7]));
+        assert!(!agree(reading([9, 0, 0]), [9, 0, 7], [9, 0, 7]));
+        assert!(!agree(reading([0, 0, 0]), [0, 0, 0], [0, 0, 0]), "nothing was counted");
+        let slower = PerfReading { task_clock_ns: Some(1060), ..reading([9, 0, 7]) };
+        assert!(!agree(slower, [9, 0, 7], [9, 0, 7]));
+        assert!(!agree(PerfReading { page_faults: None, ..reading([9, 0, 7]) }, [9, 0, 7], [9, 0, 7]));
+    }
+
+    #[test]
+    fn perf_stat_is_read() {
+        let text = "# started\n\n12.50,msec,task-clock,12500000,100.00,0.1,CPUs utilized\n\
+                    9,,context-switches,1,100.00,,\n0,,cpu-migrations,1,100.00,,\n\
+                    7,,page-faults,1,100.00,,\n";
+        assert_eq!(parse(text), PerfReading { task_clock_ns: Some(12_500_000), ..reading([9, 0, 7]) });
     }
 }

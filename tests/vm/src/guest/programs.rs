@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek};
+use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -104,19 +105,40 @@ impl Drop for Background {
 }
 
 /// A running `tune watch --repair`.
-pub(super) struct Watch(Background);
+pub(super) struct Watch {
+    program: Background,
+    said: File,
+}
 
 impl Watch {
+    /// Starts it and waits until it watches.
     pub(super) fn start() -> Result<Self> {
         let mut command = Command::new("./tune");
         command.args(with_profile("watch")?).args(["--repair", "--interval", "500ms"]);
-        Ok(Self(Background::start(command.stdout(Stdio::null()))?))
+        let said = tempfile::tempfile().context("make a file for what watch says")?;
+        command.stdout(said.try_clone().context("what watch says")?);
+        let watch = Self { program: Background::start(&mut command)?, said };
+        watch.wait_for("watching ")?;
+        Ok(watch)
+    }
+
+    /// What it has said so far.
+    pub(super) fn said(&self) -> Result<String> {
+        let mut text = vec![0; usize::try_from(self.said.metadata().context("what watch says")?.len())?];
+        // At an offset, since it writes where a read would go on.
+        self.said.read_exact_at(&mut text, 0).context("read what watch says")?;
+        String::from_utf8(text).context("what watch says")
+    }
+
+    /// Waits until it has said this.
+    pub(super) fn wait_for(&self, text: &str) -> Result<()> {
+        wait::until(&format!("watch says \"{text}\""), || Ok(self.said()?.contains(text).then_some(())))
     }
 
     /// Stops it and gives its exit status.
     pub(super) fn stop(mut self) -> Result<i32> {
-        self.0.signal(Signal::TERM)?;
-        self.0.wait()
+        self.program.signal(Signal::TERM)?;
+        self.program.wait()
     }
 }
 
@@ -143,11 +165,17 @@ impl Server {
         });
         let stdout = thread::spawn(move || std::io::read_to_string(stdout).unwrap_or_default());
         let server = Self { program, lines, stdout: Some(stdout) };
+        server.wait_for("listening on ")?;
+        Ok(server)
+    }
+
+    /// Waits until it says this, and gives the line.
+    pub(super) fn wait_for(&self, text: &str) -> Result<String> {
         loop {
-            let line =
-                server.lines.recv_timeout(wait::LIMIT).context("the server has not said that it listens")?;
-            if line.starts_with("server: listening on ") {
-                return Ok(server);
+            let line = self.lines.recv_timeout(wait::LIMIT);
+            let line = line.with_context(|| format!("the server has not said \"{text}\""))?;
+            if line.contains(text) {
+                return Ok(line);
             }
         }
     }
@@ -190,7 +218,7 @@ impl Load {
             ADDRESS,
             "--json",
             "--timeout",
-            "300s",
+            &format!("{}s", wait::LIMIT.as_secs()),
         ]);
         command.args(["--connections", &connections.to_string(), "--count", &messages.to_string()]);
         command.stdout(report.try_clone().context("the report of load")?);

@@ -18,7 +18,7 @@ impl Table {
 
     /// Prints a check of a list that must be empty: how many things were looked at, or the first that are
     /// wrong.
-    pub(super) fn none(&mut self, name: &str, wrong: &[String], looked_at: impl Display) {
+    pub(super) fn none(&mut self, name: &str, wrong: &[impl Display], looked_at: impl Display) {
         if wrong.is_empty() {
             return self.check(name, true, looked_at);
         }
@@ -33,8 +33,9 @@ impl Table {
 }
 
 /// The first few.
-fn some(wrong: &[String]) -> String {
+fn some(wrong: &[impl Display]) -> String {
     const SHOWN: usize = 4;
     let more = if wrong.len() > SHOWN { "; …" } else { "" };
-    format!("{}{more}", wrong[..wrong.len().min(SHOWN)].join("; "))
+    let shown: Vec<String> = wrong.iter().take(SHOWN).map(ToString::to_string).collect();
+    format!("{}{more}", shown.join("; "))
 }

@@ -16,7 +16,7 @@ use std::fs;
 use anyhow::{Context, Result};
 use tune::cpu_set::{Cpu, CpuSet};
 
-use super::nic::Queue;
+use super::nic::{self, Queue};
 
 const TRACING: &str = "/sys/kernel/tracing";
 
@@ -29,12 +29,13 @@ e:corelocal/sent net.net_dev_start_xmit name=$name:string skb=$skbaddr:x64 queue
 
 /// The events, and what is asked of them: of the softirqs those of timers, 1 and 8 in
 /// `include/linux/interrupt.h`. With all of them the trace of 48 CPUs would take longer than the rest of the
-/// check.
+/// check. They are enabled in this order and disabled in the other: whatever is seen to be sent was queued
+/// while that was looked at, too.
 const EVENTS: [(&str, &str); 4] = [
-    ("corelocal/queued", "name == \"eth0\""),
-    ("corelocal/sent", "name == \"eth0\""),
     ("irq/softirq_entry", "vec == 1 || vec == 8"),
     ("irq/softirq_exit", "vec == 1 || vec == 8"),
+    ("corelocal/queued", "name == \"eth0\""),
+    ("corelocal/sent", "name == \"eth0\""),
 ];
 
 /// What eth0 transmitted, in packets.
@@ -52,14 +53,19 @@ pub(super) struct Transmitted {
     pub(super) by_timers_elsewhere: u64,
     /// The queues on which something was sent.
     pub(super) used: CpuSet,
+    /// Packets that were sent and had not been queued: none in a whole trace.
+    pub(super) unqueued: u64,
+    /// Events that the kernel had no room for, or could not write down.
+    pub(super) lost: u64,
 }
 
-/// A trace of what eth0 transmits, from [`Trace::start`] on.
+/// A trace of what eth0 transmits, from [`Trace::start`] on. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Trace(());
 
 impl Trace {
     pub(super) fn start() -> Result<Self> {
+        let trace = Self(());
         write("buffer_size_kb", "4096")?;
         write("trace", "")?;
         write("dynamic_events", MADE)?;
@@ -67,20 +73,49 @@ impl Trace {
             write(&format!("events/{event}/filter"), filter)?;
             write(&format!("events/{event}/enable"), "1")?;
         }
-        Ok(Self(()))
+        Ok(trace)
     }
 
     /// Stops, and gives what was transmitted on these queues.
     pub(super) fn stop(self, queues: &BTreeMap<u32, Queue>) -> Result<Transmitted> {
-        for (event, _) in EVENTS {
+        for (event, _) in EVENTS.into_iter().rev() {
             write(&format!("events/{event}/enable"), "0")?;
         }
         let path = format!("{TRACING}/trace");
         let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        write("trace", "")?;
-        write("dynamic_events", "")?; // to open it for writing anew removes them
-        Ok(parse(&text, |cpu, queue| queues.get(&queue).is_some_and(|queue| queue.xps.contains(cpu))))
+        let lost = lost()?;
+        let owns = |cpu, queue| queues.get(&queue).is_some_and(|queue: &Queue| queue.xps.contains(cpu));
+        Ok(Transmitted { lost, ..parse(&text, owns) })
     }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        // What fails here fails again, and is said, when the next trace starts.
+        for (event, _) in EVENTS.into_iter().rev() {
+            let _ = write(&format!("events/{event}/enable"), "0");
+        }
+        let _ = write("trace", "");
+        let _ = write("dynamic_events", ""); // to open it for writing anew removes them
+    }
+}
+
+/// The events that are not in the trace, of all CPUs (`tracing_stats_read()` in `kernel/trace/trace.c`).
+fn lost() -> Result<u64> {
+    let directory = format!("{TRACING}/per_cpu");
+    let mut lost = 0;
+    for cpu in fs::read_dir(&directory).with_context(|| format!("list {directory}"))? {
+        let path = cpu.with_context(|| format!("list {directory}"))?.path().join("stats");
+        lost +=
+            lost_of(&nic::read(&path)?).with_context(|| format!("{} is not understood", path.display()))?;
+    }
+    Ok(lost)
+}
+
+/// Of the statistics of one CPU.
+fn lost_of(stats: &str) -> Option<u64> {
+    let value = |name| stats.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    Some(value("overrun:")? + value("commit overrun:")? + value("dropped events:")?)
 }
 
 fn write(file: &str, text: &str) -> Result<()> {
@@ -115,8 +150,11 @@ fn parse(text: &str, owns: impl Fn(Cpu, u32) -> bool) -> Transmitted {
         } else if let (Some(skb), Some(socket)) = (field(event, "skb"), field(event, "socket")) {
             let thread = event.split_once(" [").map_or("", |(thread, _)| thread.trim());
             packets.insert(skb, Queued { cpu, by_timer: in_timer.contains(&cpu), thread, socket });
-        } else if let Some((queue, packet)) = sent(event, &packets) {
-            let Queued { cpu, by_timer, thread, socket } = *packet;
+        } else if let Some((queue, skb)) = sent(event) {
+            let Some(&Queued { cpu, by_timer, thread, socket }) = packets.get(skb) else {
+                found.unqueued += 1;
+                continue;
+            };
             let own = owns(cpu, queue);
             found.used.insert(queue);
             match (by_timer, own) {
@@ -137,9 +175,9 @@ fn parse(text: &str, owns: impl Fn(Cpu, u32) -> bool) -> Transmitted {
     found
 }
 
-/// The queue of an event `sent`, and its packet. One that was queued before the trace began is left out.
-fn sent<'a, 'b>(event: &str, packets: &'b BTreeMap<&str, Queued<'a>>) -> Option<(u32, &'b Queued<'a>)> {
-    Some((field(event, "queue")?.parse().ok()?, packets.get(field(event, "skb")?)?))
+/// The queue of an event `sent`, and its packet.
+fn sent(event: &str) -> Option<(u32, &str)> {
+    Some((field(event, "queue")?.parse().ok()?, field(event, "skb")?))
 }
 
 fn cpu(line: &str) -> Option<Cpu> {
@@ -184,6 +222,16 @@ mod tests {
         assert!(found.strays.is_empty());
         let found = parsed(&[queued("server-90", 3, "0xa", "0x1"), sent(3, "0xa", 5)].concat());
         assert_eq!(found.strays, ["server-90 on CPU 3, TX queue 5"]);
+    }
+
+    #[test]
+    fn what_the_trace_lacks_is_counted() {
+        let found =
+            parsed(&[sent(3, "0xa", 3), queued("server-90", 3, "0xb", "0x1"), sent(3, "0xb", 3)].concat());
+        assert_eq!((found.unqueued, found.packets), (1, 1));
+        let stats = "entries: 9\noverrun: 2\ncommit overrun: 1\nbytes: 64\nnow ts: 12.3\ndropped events: 4\n";
+        assert_eq!(lost_of(stats), Some(7));
+        assert_eq!(lost_of("entries: 9\noverrun: 2\n"), None);
     }
 
     #[test]
