@@ -177,10 +177,10 @@ fn assert_allocates_nothing(options: &'static [&'static str]) {
     let arguments = ["server", "--listen", &setting.address.to_string()].map(str::to_owned).into_iter();
     let arguments = arguments.chain(options.iter().map(|&option| option.to_owned()));
     let arguments: Vec<_> = arguments.map(std::ffi::OsString::from).collect();
+    let at_the_start = ALLOCATIONS.load(Ordering::Relaxed);
     let server = std::thread::spawn(|| server::cli::run(arguments));
     let bytes: Vec<u8> = (0..100_000).map(|i: u32| i.to_le_bytes()[0]).collect();
     let mut answer = vec![0; bytes.len()];
-    let at_the_start = ALLOCATIONS.load(Ordering::Relaxed);
     let mut old: Vec<Client> = (0..20).map(|_| Client::connect(&setting)).collect();
     // The first connections of a slot may touch what was reserved.
     talk(&setting, &mut old, &bytes, &mut answer);

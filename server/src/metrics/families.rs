@@ -66,7 +66,7 @@ pub(super) const COUNTERS: &[Family] = &[
     family!(
         "spill_full_connections",
         spill_full,
-        "Connections reset because their peers did not read, and neither the spill nor the buffers had room."
+        "Connections reset because their sockets were full, and neither the spill nor the buffers had room."
     ),
     family!("spliced", bytes, bytes_spliced, "Bytes sent back without being copied, by splice(2)."),
     family!(
