@@ -51,6 +51,15 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
+    /// What went wrong, without what became of the host.
+    fn cause(&self) -> String {
+        match self {
+            Self::Preflight { first, others } => format!("{first}{}", and_more(others)),
+            Self::Host(error) => error.to_string(),
+            other => other.to_string(),
+        }
+    }
+
     /// True if some of the apply is left, and the journal with it: what a restore is for.
     #[must_use]
     pub fn needs_restore(&self) -> bool {
@@ -154,7 +163,7 @@ impl<'a> Transaction<'a> {
         required: impl Fn(&Setting) -> bool,
     ) -> Result<(), ApplyError> {
         let (steps, links) = match preflight(self.files, host, changes) {
-            Err(error) if !self.tried.is_empty() => return Err(self.fail(error.to_string())),
+            Err(error) if !self.tried.is_empty() => return Err(self.fail(error.cause())),
             checked => checked?,
         };
         let kept = entries_of(self.files, host, &links, overwritten);

@@ -80,7 +80,8 @@ pub(crate) fn fired(files: &KernelFiles, pending: &[PendingMove]) -> Result<Vec<
     let mut fired = Vec::new();
     for (irq, counts) in counts {
         if let Some(pending) = verify::pending(irq, &IrqState::read(files, irq)?) {
-            let there = counts.iter().filter(|(cpu, _)| pending.effective.contains(**cpu));
+            let wrong = pending.effective.difference(&pending.affinity);
+            let there = counts.iter().filter(|(cpu, _)| wrong.contains(**cpu));
             let count = there.map(|(_, count)| count).sum();
             fired.push((pending, count));
         }

@@ -167,7 +167,8 @@ fn run_on_host(session: &Session, command: &Command) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `check PROFILE`. What is no drift is said only beside one: cron mails what is printed.
+/// `check PROFILE`. Interrupts that have not moved yet are always said; what else is no drift only beside one:
+/// cron mails what is printed.
 fn check(session: &Session, profile: &Path) -> Result<ExitCode> {
     let checked = crate::check::check_profile(session.files(), &session.profile(profile)?)?;
     print(|out| report::check(out, session.format, &checked))?;

@@ -71,14 +71,14 @@ fn because(host: &NicHost) -> String {
     )
 }
 
-/// The CPU of the first queue of each instance, of its RX queues if it has any.
+/// The CPU that the packets of the first queue of each instance belong to, of its RX queues if it has any.
 fn cpus_of_instances(host: &NicHost, rx: &[Layout], tx: &[Layout]) -> BTreeMap<NapiId, Cpu> {
     let rx = host.nic.rx_queues.iter().map(|queue| (Direction::Rx, queue.index)).zip(rx);
     let tx = host.nic.tx_queues.iter().map(|queue| (Direction::Tx, queue.index)).zip(tx);
     let mut cpus = BTreeMap::new();
     for ((direction, queue), layout) in rx.chain(tx) {
         if let Some(napi) = host.netdev.of_queue(direction, queue) {
-            cpus.entry(napi.id).or_insert(layout.cpu);
+            cpus.entry(napi.id).or_insert(layout.first_of_group());
         }
     }
     cpus

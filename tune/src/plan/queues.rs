@@ -154,7 +154,11 @@ impl Laid<'_> {
             // A virtual interface has no completions; those of an interrupt that is kept come where it is.
             Some(Fires::Anywhere) | None => format!("tx-{queue} belongs to CPU {cpu}"),
         };
-        if !group.contains(*cpu) {
+        if senders.is_empty() {
+            format!(
+                "{completes}, where its interrupt stays; CPUs {group} send on a queue that completes there"
+            )
+        } else if !group.contains(*cpu) {
             format!("{completes}, where its interrupt stays, and CPUs {senders} send on it")
         } else if senders.len() == 1 {
             format!("{completes}, which sends on it alone")

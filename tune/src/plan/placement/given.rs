@@ -34,10 +34,23 @@ pub(in crate::plan) fn follow(layouts: Vec<Layout>, given: &[Option<Cpu>]) -> Ve
         Some(cpu) => Layout { cpu, why: format!("CPU {cpu}, where its interrupt stays"), ..layout },
         None => layout,
     };
-    chosen.into_iter().flatten().zip(given).map(stay).collect()
+    let mut layouts: Vec<Layout> = chosen.into_iter().flatten().zip(given).map(stay).collect();
+    // Whose sends can complete in its own group sends on no queue that completes elsewhere.
+    let at_home = |layout: &Layout| layout.group.contains(layout.cpu);
+    let served: Vec<CpuSet> =
+        layouts.iter().filter(|layout| at_home(layout)).map(|layout| layout.group.clone()).collect();
+    for layout in layouts.iter_mut().filter(|layout| !at_home(layout) && served.contains(&layout.group)) {
+        layout.senders = CpuSet::new();
+    }
+    layouts
 }
 
 impl Layout {
+    /// The CPU of its group that its packets belong to first: its own, unless its interrupt stays elsewhere.
+    pub(in crate::plan) fn first_of_group(&self) -> Cpu {
+        if self.group.contains(self.cpu) { self.cpu } else { self.group.first().unwrap_or(self.cpu) }
+    }
+
     /// True if its CPU has nothing to hand to others.
     pub(in crate::plan) fn is_alone(&self) -> bool {
         self.group == CpuSet::from_iter([self.cpu])
@@ -84,6 +97,18 @@ mod tests {
         assert_eq!(followed(&["0", "1", "2", "3"], &twice), ["0:0", "2:2", "0:1", "2:3"]);
         assert_eq!(followed(&["0", "1"], &[Some(9), Some(0)]), ["9:1", "0:0"], "no worker's");
         assert_eq!(followed(&["0-3", "4-7"], &[Some(0), Some(1)]), ["0:0-3", "1:4-7"]);
+    }
+
+    #[test]
+    fn nobody_sends_on_a_queue_that_completes_elsewhere_beside_one_of_its_own() {
+        let given: Vec<Option<Cpu>> = (0..8).map(Some).collect();
+        let eight = follow(layouts(&["0", "1", "2", "3", "0", "1", "2", "3"]), &given);
+        let senders: Vec<String> = eight.iter().map(|layout| layout.senders.to_string()).collect();
+        assert_eq!(senders, ["0", "1", "2", "3", "", "", "", ""]);
+        let first: Vec<Cpu> = eight.iter().map(Layout::first_of_group).collect();
+        assert_eq!(first, [0, 1, 2, 3, 0, 1, 2, 3], "what they receive is the workers'");
+        let one_each = follow(layouts(&["0", "1"]), &[Some(9), Some(0)]);
+        assert_eq!(one_each[0].senders.to_string(), "1", "it has no other");
     }
 
     proptest! {

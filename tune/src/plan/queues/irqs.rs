@@ -88,7 +88,7 @@ impl Laid<'_> {
                 let cpu = Value::List(CpuSet::from_iter([layout.cpu]));
                 desired.set(Setting::IrqAffinity(row.irq), cpu, reason);
             } else if let Some(state) = state
-                && !(state.affinity.len() == 1 && state.affinity.is_subset(&layout.group))
+                && !state.affinity.is_subset(&layout.group)
             {
                 managed.push((row.irq, &state.affinity));
             }

@@ -38,7 +38,7 @@ impl Laid<'_> {
             RpsPolicy::Auto => self.auto_rps(wishes, queue, layout),
             RpsPolicy::QueueCpu => {
                 let reason = format!("queues.rps = \"queue-cpu\": {}", layout.why);
-                (CpuSet::from_iter([layout.cpu]), reason)
+                (CpuSet::from_iter([layout.first_of_group()]), reason)
             }
             RpsPolicy::Off => (CpuSet::new(), "queues.rps = \"off\"".to_owned()),
             RpsPolicy::Keep => return None,
