@@ -2,7 +2,7 @@
 //!
 //! A direct descriptor gets a plain one beside it first: io_uring's own splice runs on a thread of io-wq
 //! (`IORING_OP_SPLICE` is `REQ_F_FORCE_ASYNC`). Then each time bytes wait, and it is the connection's turn,
-//! they go through the worker's [pipe](super::pipe) and back. What the socket does not take is queued.
+//! they go through the worker's [pipe] and back. What the socket does not take is queued.
 
 use std::num::NonZeroU32;
 

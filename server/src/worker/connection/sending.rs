@@ -11,7 +11,8 @@ impl Connection {
     /// The bytes that came in a piece are to be sent back. Returns how many were copied out of its buffer.
     ///
     /// # Errors
-    /// As [`SendQueue::push_sparing`]; the connection is to be [given up](Connection::give_up).
+    /// As [`push_sparing`](crate::worker::send_queue::SendQueue::push_sparing); the connection is to be
+    /// [given up](Connection::give_up).
     pub(crate) fn echo(&mut self, piece: PieceId, memory: &mut Memory) -> Result<u64, SpillFull> {
         if self.blocked {
             self.queue.push_sparing(piece, memory)
@@ -21,7 +22,7 @@ impl Connection {
         }
     }
 
-    /// As [`SendQueue::spare_buffers`].
+    /// As [`spare_buffers`](crate::worker::send_queue::SendQueue::spare_buffers).
     ///
     /// # Errors
     /// As there; the connection is to be [given up](Connection::give_up).
