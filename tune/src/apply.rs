@@ -323,6 +323,13 @@ mod tests {
     }
 
     #[test]
+    fn the_cause_of_a_failure_does_not_say_that_nothing_was_written() {
+        let error = ApplyError::Preflight { first: "it changed".to_owned(), others: 2 };
+        assert_eq!(error.cause(), "it changed (and 2 more)");
+        assert_eq!(error.to_string(), "it changed (and 2 more); nothing was written");
+    }
+
+    #[test]
     fn values_that_the_kernel_would_refuse_are_found_before_it_is_asked() {
         let topology = nic_host(2, 1).topology;
         assert!(check_value(&affinity("0-1"), &topology).is_ok());
