@@ -88,6 +88,8 @@ impl<K: Kernel> Worker<'_, K> {
                         self.kernel.close_now(Descriptor::Plain(alias));
                     }
                     self.kernel.ask(Request::Close(id, descriptor));
+                    self.connections.ended(id);
+                    self.hurry |= self.awaits_closes();
                 }
             }
         }

@@ -66,7 +66,7 @@ impl<K: Kernel> Worker<'_, K> {
                 self.list(id);
             }
             Token::Install(id) => self.take_alias(id, completion.result),
-            Token::Close(id) => self.connections.closed(id),
+            Token::Close(_) => return Err(WorkerError::Unexpected(format!("{completion:?}"))),
             Token::HandOver { number, member } => self.came_back(number, member),
             Token::TakeOver => {
                 if let Ok(number) = completion.result {
@@ -185,7 +185,7 @@ impl<K: Kernel> Worker<'_, K> {
             self.counters.zerocopy_copied.add(completion.result.map_or(0, u64::from));
             let result = connection.notified();
             self.take_send(id, result);
-            self.connections.notified(id);
+            self.connections.ended(id);
         } else if completion.more {
             connection.notification_follows(completion.result);
             self.list(id);

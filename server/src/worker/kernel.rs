@@ -35,7 +35,8 @@ pub(crate) enum Request {
     /// Make the close of this direct descriptor a reset: `SO_LINGER` of 0 s.
     ResetOnClose(ConnectionId, u32),
     /// Close the descriptor. Only when nothing else is in flight for it: an armed receive would keep the
-    /// socket, and its FIN, back.
+    /// socket, and its FIN, back. It is closed when the kernel has taken the request, before all that is
+    /// asked for later, and completes only if it fails, which no peer can make it do.
     Close(ConnectionId, Descriptor),
     /// Read `SO_INCOMING_CPU` of this direct descriptor; after the completion [`Kernel::sampled_cpu`] has it.
     LookForCpu(Sample, ConnectionId, u32),

@@ -221,6 +221,10 @@ impl<'r, K: Kernel> Worker<'r, K> {
     /// Asks, enters the kernel once, and takes what has completed.
     fn turn(&mut self) -> Result<(), WorkerError> {
         self.ask();
+        // Before it sleeps: connections were closed.
+        if !self.is_cut_off() {
+            self.counters.open.set(self.connections.open_count() as u64);
+        }
         let sweeps = self.sweep_is_due();
         let (want, timeout) = if sweeps { drain::CATCH_UP } else { self.how_long() };
         self.enter(want, timeout).map_err(WorkerError::Enter)?;
@@ -232,9 +236,6 @@ impl<'r, K: Kernel> Worker<'r, K> {
             self.sweep(caught_up);
         }
         self.counters.spill_bytes.set(self.memory.spill_bytes() as u64);
-        if !self.is_cut_off() {
-            self.counters.open.set(self.connections.open_count() as u64);
-        }
         Ok(())
     }
 

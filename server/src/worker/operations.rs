@@ -149,12 +149,7 @@ impl Ring<'_> {
                 (entry.flags(on(descriptor)), Token::Shutdown(id))
             }
             Request::ResetOnClose(id, number) => (reset_on_close(number), Token::ResetOnClose(id)),
-            Request::Close(id, Descriptor::Direct(number)) => {
-                (opcode::Close::new(Fixed(number)).build(), Token::Close(id))
-            }
-            Request::Close(id, descriptor @ Descriptor::Plain(_)) => {
-                (opcode::Close::new(fd(descriptor)).build(), Token::Close(id))
-            }
+            Request::Close(id, descriptor) => (close(descriptor), Token::Close(id)),
             Request::LookForCpu(Sample::Accept, id, number) => {
                 (self.look_for_cpu(number), Token::AcceptSample(id))
             }
@@ -268,6 +263,16 @@ fn socket_option(number: u32, option: libc::c_int, value: *const libc::c_void, b
 
 fn reset_on_close(number: u32) -> Entry {
     socket_option(number, libc::SO_LINGER, std::ptr::from_ref(&RESET).cast(), size_of_val(&RESET))
+}
+
+/// It succeeds without a completion, and at once: a socket has no `flush`, which alone makes the kernel close
+/// it elsewhere (`io_close` in the kernel's `io_uring/openclose.c`).
+fn close(descriptor: Descriptor) -> Entry {
+    let close = match descriptor {
+        Descriptor::Direct(number) => opcode::Close::new(Fixed(number)),
+        Descriptor::Plain(_) => opcode::Close::new(fd(descriptor)),
+    };
+    close.build().flags(Flags::SKIP_SUCCESS)
 }
 
 fn hand_over(ring: RawFd, number: u32) -> Entry {

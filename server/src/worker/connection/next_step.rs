@@ -8,7 +8,7 @@ impl Connection {
     /// What to ask the kernel for now; it is taken as asked. To be called until it gives `None`.
     pub(crate) fn next_step(&mut self) -> Option<Step> {
         match self.state {
-            State::Free | State::Closing | State::Closed => None,
+            State::Free | State::Closed => None,
             State::Open => self.send_step().or_else(|| self.receive_step()).or_else(|| self.count_step()),
             State::Finishing => self.send_step().or_else(|| self.finish_step()),
             State::Ending => self.send_step().or_else(|| self.ending_step()),
@@ -88,7 +88,7 @@ impl Connection {
             self.in_flight.look = true;
             return Some(Step::ResetOnClose);
         }
-        self.state = State::Closing;
+        self.state = State::Closed;
         Some(Step::Close)
     }
 

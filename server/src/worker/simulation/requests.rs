@@ -264,7 +264,7 @@ impl SimulatedKernel {
             }
             Request::Close(id, descriptor) => {
                 self.socket_of(id, descriptor);
-                self.close(descriptor);
+                return self.close(descriptor);
             }
             Request::LookForUnsent(id, direct) => {
                 let peer = self.socket_of(id, Descriptor::Direct(direct));
