@@ -79,9 +79,9 @@ impl Case {
 impl Case {
     fn memory(&self) -> Memory {
         let source = self.mode == Mode::SinkSource;
-        Spill::map(self.spill_bytes())
-            .and_then(|spill| Memory::map(self.buffers, self.buffer_size, Pages::Small, source, spill))
-            .expect("memory for a few buffers")
+        let spill = Spill::map(self.spill_bytes()).expect("memory for a few pieces");
+        let memory = Memory::map(self.buffers, self.buffer_size, Pages::Small, source, spill);
+        memory.expect("memory for a few buffers")
     }
 }
 
