@@ -170,6 +170,11 @@ impl Memory {
         Some(PieceId::try_from(id).expect("a spill has fewer than 2^31 pieces"))
     }
 
+    /// As [`Spill::is_tight`].
+    pub(super) fn spill_is_tight(&self) -> bool {
+        self.spill.is_tight()
+    }
+
     /// Bytes that the spill has room for, in whole pieces.
     pub(super) fn spill_room(&self) -> usize {
         (self.spill.count() - self.spill.used()) * SPILL_PIECE

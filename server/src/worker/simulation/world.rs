@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::choices::Choices;
 use super::peer::{Action, Peer, pattern};
-use super::socket::{Life, Socket};
+use super::socket::{Life, Socket, Wait};
 use crate::config::{Config, Mode, Overload};
 use crate::worker::memory::SOURCE_PERIOD;
 
@@ -79,6 +79,9 @@ impl World {
     /// Time passes until a worker enters its kernel.
     pub(super) fn pass(&mut self) {
         self.connects = 0;
+        for peer in &mut self.peers {
+            self.events += u64::from(peer.may_read_on());
+        }
         let microseconds = if self.choices.one_in(16) { self.choices.up_to(80_000) } else { 1 };
         self.now += Duration::from_micros(microseconds as u64);
     }
@@ -155,8 +158,10 @@ impl World {
         if !peer.reads {
             return;
         }
-        if !peer.inbox.is_empty() {
-            let count = self.choices.up_to(peer.inbox.len());
+        let most = peer.inbox.len().min(peer.allowance);
+        if most > 0 {
+            let count = self.choices.up_to(most);
+            peer.allowance -= count;
             for byte in peer.inbox.drain(..count) {
                 let expected = match self.config.mode {
                     Mode::SinkSource => u8::try_from(peer.read % SOURCE_PERIOD as u64).expect("below 251"),
@@ -201,6 +206,11 @@ impl World {
             }
             Some(Action::Read) => {
                 peer.reads = true;
+                true
+            }
+            Some(Action::ReadSlowly(pace)) => {
+                peer.pace = Some(pace as usize);
+                peer.allowance = pace as usize;
                 true
             }
             Some(Action::Reset) => {
@@ -308,7 +318,7 @@ impl World {
             return;
         }
         if socket.reset_on_close {
-            assert!(socket.waited_for, "peer {id}: reset though it reads");
+            assert!(socket.wait != Wait::No, "peer {id}: reset though it reads");
             self.given_up += 1;
             return;
         }
