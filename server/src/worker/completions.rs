@@ -159,7 +159,8 @@ impl<K: Kernel> Worker<'_, K> {
     /// Bytes of a connection were copied to the spill. False if that had no place for them: the connection
     /// is reset, whose peer has not been reading.
     pub(super) fn copied(&mut self, id: ConnectionId, copied: Result<u64, SpillFull>) -> bool {
-        self.counters.bytes_copied.add(copied.unwrap_or(0));
+        let (Ok(bytes) | Err(SpillFull { copied: bytes })) = copied;
+        self.counters.bytes_copied.add(bytes);
         self.counters.spill_full.add(copied.is_err().into());
         if copied.is_err()
             && let Some(connection) = self.connections.get(id)

@@ -8,7 +8,7 @@
 //! * a buffer that the kernel reads from stays where it is until that send has completed;
 //! * a peer that does not read stops being read from: at most [`PAUSE_AT`] bytes plus what one armed receive
 //!   may still bring ([`super::operations::RECEIVE_CREDIT`] where the kernel has it) are queued, in few
-//!   pieces however small the peer's writes are;
+//!   pieces however small the peer's writes are; and of [`PAUSE_AT`] none while the spill is tight;
 //! * bytes are spliced only while nothing is queued, and no receive is armed;
 //! * requests end before the descriptor is closed, and the slot is free only when nothing is in flight.
 
@@ -29,7 +29,8 @@ pub(crate) use state::Way;
 use state::{InFlight, State};
 pub(crate) use step::{ReceiveEnd, Step};
 
-/// While the peer's window is closed, no new receive is armed once this many bytes are queued for it.
+/// While the peer's window is closed, no new receive is armed once this many bytes are queued for it, or any
+/// while [the spill is tight](super::spill::Spill::is_tight).
 pub(crate) const PAUSE_AT: u64 = 64 * 1024;
 
 /// The state of one slot of the connection table.

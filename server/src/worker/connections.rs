@@ -126,7 +126,7 @@ mod tests {
     fn close(connections: &mut Connections, id: ConnectionId) {
         let connection = connections.get(id).unwrap();
         connection.refuse(true);
-        assert_eq!(connection.next_step(), Some(Step::Close));
+        assert_eq!(connection.next_step(false), Some(Step::Close));
         connections.ended(id);
     }
 

@@ -22,8 +22,9 @@ pub(crate) enum Request {
     CancelAccepts(Listener),
     /// Wait until the eventfd is written to.
     PollWake(RawFd),
-    /// Receive into buffers of the pool until it ends: `IORING_CQE_F_MORE` clear.
-    Receive(ConnectionId, Descriptor),
+    /// Receive into buffers of the pool until it ends: `IORING_CQE_F_MORE` clear. Where the kernel has a
+    /// receive credit it does once it has brought so many bytes.
+    Receive(ConnectionId, Descriptor, u32),
     /// Wait until bytes, the end of the stream or an error can be received; the result is `poll(2)`'s mask.
     Watch(ConnectionId, Descriptor),
     /// Make a plain descriptor beside this direct one (Linux 6.8 and later).

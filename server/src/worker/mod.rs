@@ -149,8 +149,7 @@ pub(crate) fn run(
     let pages = Pages::of(config);
     let source = config.mode == Mode::SinkSource;
     let spill = Spill::map(settings.spill).map_err(|error| WorkerError::NoSpill(settings.spill, error))?;
-    let mut memory = Memory::map(config.buffers, config.buffer_size, pages, source, spill)
-        .map_err(|error| WorkerError::Start("map the buffers", error, pages.hint()))?;
+    let mut memory = Memory::map(config.buffers, config.buffer_size, pages, source, spill)?;
     let mut uring = ring::create()?;
     let reserve = reserve(config.overload, listeners.len());
     let ring_number = uring.as_raw_fd();

@@ -80,8 +80,8 @@ impl VectorArena {
 }
 
 /// Gives a multishot receive its byte credit. Kernels before 6.17 refuse such a request with EINVAL.
-pub(super) fn set_receive_credit(receive: &mut Entry) {
-    patch(receive, SQE_OPTLEN, RECEIVE_CREDIT);
+pub(super) fn set_receive_credit(receive: &mut Entry, credit: u32) {
+    patch(receive, SQE_OPTLEN, credit);
 }
 
 /// Sets a field of a request that the `io-uring` crate has no setter for.
@@ -130,7 +130,9 @@ impl Ring<'_> {
             Request::PollWake(eventfd) => {
                 (opcode::PollAdd::new(Fd(eventfd), libc::POLLIN.unsigned_abs().into()).build(), Token::Wake)
             }
-            Request::Receive(id, descriptor) => (self.receive(descriptor), Token::Receive(id)),
+            Request::Receive(id, descriptor, credit) => {
+                (self.receive(descriptor, credit), Token::Receive(id))
+            }
             Request::Watch(id, descriptor) => {
                 let entry = opcode::PollAdd::new(fd(descriptor), libc::POLLIN.unsigned_abs().into()).build();
                 (entry.flags(on(descriptor)), Token::Receive(id))
@@ -184,10 +186,10 @@ impl Ring<'_> {
         }
     }
 
-    fn receive(&self, descriptor: Descriptor) -> Entry {
+    fn receive(&self, descriptor: Descriptor, credit: u32) -> Entry {
         let mut entry = opcode::RecvMulti::new(fd(descriptor), GROUP).build();
         if self.features.receive_credit {
-            set_receive_credit(&mut entry);
+            set_receive_credit(&mut entry, credit);
         }
         entry.flags(on(descriptor))
     }
