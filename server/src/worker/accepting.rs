@@ -80,6 +80,12 @@ impl<K: Kernel> Worker<'_, K> {
             }
             reserved += listening.acceptor.reserved();
         }
+        if let Some((crew, _)) = &self.settings.crew
+            && self.wants_more()
+        {
+            crew.await_room();
+            self.hurry |= self.free_slots() > free;
+        }
         let full = free == 0 && !self.listeners.is_empty();
         if full && !self.full {
             self.counters.queue_waits.add(1);
@@ -102,13 +108,8 @@ impl<K: Kernel> Worker<'_, K> {
         }
     }
 
-    /// Says how many connections there are, before the worker sleeps; also to the one that accepts for all, if
-    /// that waits for room.
-    pub(super) fn say_how_many(&mut self) {
-        if self.is_cut_off() {
-            return;
-        }
-        self.counters.open.set(self.connections.open_count() as u64);
+    /// Tells the worker that accepts for all of room that there is, if it waits for some.
+    pub(super) fn tell_of_room(&mut self) {
         let Some((crew, own)) = &self.settings.crew else { return };
         if self.kernel.room() == 0 {
             self.hurry = true;
@@ -119,13 +120,18 @@ impl<K: Kernel> Worker<'_, K> {
 
     /// True if something is to be done as soon as a connection is closed.
     pub(super) fn awaits_closes(&self) -> bool {
-        self.drain.is_some() || self.listeners.iter().any(|listening| listening.acceptor.is_sparing())
+        self.drain.is_some() || self.wants_more()
+    }
+
+    /// True if more could be accepted at a time if more slots were free.
+    fn wants_more(&self) -> bool {
+        self.listeners.iter().any(|listening| listening.acceptor.wants_more())
     }
 
     /// How many connections may be accepted.
     fn free_slots(&self) -> usize {
         let free = match &self.settings.crew {
-            Some((crew, _)) => crew.await_room().saturating_sub(self.to_hand_over.len()),
+            Some((crew, _)) => crew.room().saturating_sub(self.to_hand_over.len()),
             None => self.connections.free_count(),
         };
         let refusals = if self.refuses() { REFUSALS as usize } else { 0 };
@@ -193,9 +199,9 @@ impl<K: Kernel> Worker<'_, K> {
     pub(super) fn accepted(&mut self, descriptor: Descriptor) {
         let refused = self.refuses() && self.connections.free_count() == 0;
         let id = self.connections.open(descriptor);
-        if self.settings.crew.is_some() && !self.is_cut_off() {
-            // The next one is handed over by what this counter says.
-            self.counters.open.set(self.connections.open_count() as u64);
+        if self.settings.crew.is_some() {
+            // The next one is handed over by what this says.
+            self.count();
         }
         let tick = self.tick();
         let Some(connection) = self.connections.get(id) else { return };

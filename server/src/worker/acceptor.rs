@@ -101,9 +101,9 @@ impl Acceptor {
         if self.multishot { self.burst } else { self.singles }
     }
 
-    /// True if it might accept more if more slots were free.
-    pub(crate) fn is_sparing(&self) -> bool {
-        !self.multishot
+    /// True if more could be accepted at a time if more slots were free.
+    pub(crate) fn wants_more(&self) -> bool {
+        !self.multishot && self.singles < MOST_SINGLES
     }
 
     fn is_armed(&self) -> bool {

@@ -3,6 +3,7 @@
 use std::os::fd::AsRawFd;
 
 use super::connection::Step;
+use super::connections::note;
 use super::kernel::{Kernel, MOST_PIECES, Manner, Request};
 use super::operations::RECEIVE_CREDIT;
 use super::token::{ConnectionId, Descriptor, Token};
@@ -35,6 +36,7 @@ impl<K: Kernel> Worker<'_, K> {
             asked += 1;
         }
         self.listed.drain(..asked);
+        self.resume_reading();
         let pool = self.memory.pool();
         // Copying for peers that do not read has freed buffers meanwhile. With none free, the completion of
         // what has them wakes the worker up.
@@ -43,6 +45,18 @@ impl<K: Kernel> Worker<'_, K> {
         // of one.
         self.hurry |= !self.silent_sends.is_empty() && pool.few_left();
         self.hurry |= !self.listed.is_empty() || !self.to_splice.is_empty();
+    }
+
+    /// Once the spill is not tight any more, has those asked who were not read from because it was.
+    fn resume_reading(&mut self) {
+        let tight = self.memory.spill_is_tight();
+        if std::mem::replace(&mut self.was_tight, tight) && !tight {
+            for (id, connection) in self.connections.iter_mut() {
+                if connection.is_served() && connection.receives_by().is_none() {
+                    note(&mut self.listed, id.slot, connection);
+                }
+            }
+        }
     }
 
     /// Lets as many starved connections receive again as there are buffers for, before those who have had

@@ -10,7 +10,8 @@
 //!   may still bring ([`super::operations::RECEIVE_CREDIT`] where the kernel has it) are queued, in few
 //!   pieces however small the peer's writes are; and of [`PAUSE_AT`] none while the spill is tight;
 //! * bytes are spliced only while nothing is queued, and no receive is armed;
-//! * requests end before the descriptor is closed, and the slot is free only when nothing is in flight.
+//! * requests end before the descriptor is closed, and the slot is free only when nothing but the close may
+//!   be in flight.
 
 mod next_step;
 mod sending;

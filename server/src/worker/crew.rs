@@ -31,7 +31,7 @@ impl Member {
 #[derive(Debug)]
 pub(crate) struct Crew {
     members: Box<[Member]>,
-    /// The first found no room, and is to be told when there is some.
+    /// The first is to be told when there is more room.
     waits: AtomicBool,
     /// The first hands nothing over any more.
     closed: AtomicBool,
@@ -61,17 +61,11 @@ impl Crew {
         self.members.iter().map(Member::room).sum()
     }
 
-    /// As [`Crew::room`], for the first: if there is none, who has room again [tells](Crew::has_room) it.
-    pub(super) fn await_room(&self) -> usize {
-        match self.room() {
-            0 => {
-                self.waits.store(true, Ordering::Relaxed);
-                // Either this sees the room that another makes meanwhile, or he sees that it is waited for.
-                fence(Ordering::SeqCst);
-                self.room()
-            }
-            room => room,
-        }
+    /// The first wants more room than it has found, and is [told](Crew::has_room) of it. It is to look once
+    /// more before it sleeps: either it sees what another makes meanwhile, or he sees that it waits.
+    pub(super) fn await_room(&self) {
+        self.waits.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
     }
 
     /// This member may have room now. Gives the ring of the first if that is to be told.
@@ -86,7 +80,7 @@ impl Crew {
 
     /// The first was not told, and waits on.
     pub(super) fn was_not_told(&self) {
-        self.waits.store(true, Ordering::SeqCst);
+        self.waits.store(true, Ordering::Relaxed);
     }
 
     /// The member whose turn it is among those with room, from `turn` on.

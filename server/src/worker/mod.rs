@@ -124,6 +124,8 @@ pub(crate) struct Worker<'r, K: Kernel> {
     /// Connections of which bytes wait that are to be spliced, longest first.
     to_splice: VecDeque<ConnectionId>,
     silent_sends: Vec<SilentSend>,
+    /// The spill was tight when the connections were last asked.
+    was_tight: bool,
     /// Do not sleep in the next enter: something is to be done right after it.
     hurry: bool,
     idle: Option<Idle>,
@@ -203,6 +205,7 @@ impl<'r, K: Kernel> Worker<'r, K> {
             starved: list(2 * most)?.into(),
             to_splice: list(if splices { 2 * most } else { 0 })?.into(),
             silent_sends: list(most)?,
+            was_tight: false,
             hurry: false,
             idle,
             drain: None,
@@ -220,7 +223,9 @@ impl<'r, K: Kernel> Worker<'r, K> {
     /// Asks, enters the kernel once, and takes what has completed.
     fn turn(&mut self) -> Result<(), WorkerError> {
         self.ask();
-        self.say_how_many();
+        // What has become of connections and bytes meanwhile is to be known before the worker sleeps.
+        self.count();
+        self.tell_of_room();
         let sweeps = self.sweep_is_due();
         let (want, timeout) = if sweeps { drain::CATCH_UP } else { self.how_long() };
         self.enter(want, timeout).map_err(WorkerError::Enter)?;
@@ -231,8 +236,16 @@ impl<'r, K: Kernel> Worker<'r, K> {
         if sweeps {
             self.sweep(caught_up);
         }
-        self.counters.spill_bytes.set(self.memory.spill_bytes() as u64);
+        self.count();
         Ok(())
+    }
+
+    /// Says how many connections there are, and bytes of peers that do not read.
+    fn count(&self) {
+        self.counters.spill_bytes.set(self.memory.spill_bytes() as u64);
+        if !self.is_cut_off() {
+            self.counters.open.set(self.connections.open_count() as u64);
+        }
     }
 
     /// Enters the kernel; with `--spin-us` looks for completions for a while before it sleeps.

@@ -82,6 +82,11 @@ impl SendQueue {
         self.sending_bytes
     }
 
+    /// True if there are more pieces than the send in flight sends.
+    pub(crate) fn has_more_pieces(&self) -> bool {
+        self.pieces > self.sending
+    }
+
     /// True if there is more than the send in flight sends.
     pub(crate) fn has_more(&self) -> bool {
         self.bytes > self.sending_bytes

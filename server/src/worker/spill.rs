@@ -35,6 +35,7 @@ pub(crate) struct Spill {
     touched: u32,
     /// Those of them that nobody uses; the one given back last is the last.
     free: Vec<SpillPiece>,
+    tight: bool,
 }
 
 impl Spill {
@@ -47,7 +48,7 @@ impl Spill {
         let memory =
             (most > 0).then(|| Mapping::new(most as usize * SPILL_PIECE, Pages::Small)).transpose()?;
         let free = list(most as usize).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        Ok(Self { memory, most, touched: 0, free })
+        Ok(Self { memory, most, touched: 0, free, tight: false })
     }
 
     /// Pieces that it has.
@@ -60,18 +61,21 @@ impl Spill {
         self.touched as usize - self.free.len()
     }
 
-    /// True if more than half of it is used; never if it has no piece.
+    /// True once more than half of it is used, until no more than three eighths are; never if it has no
+    /// piece.
     pub(super) fn is_tight(&self) -> bool {
-        self.used() > self.count() / 2
+        self.tight
     }
 
     /// A piece that nobody uses; `None` if there is none.
     pub(super) fn take(&mut self) -> Option<SpillPiece> {
-        self.free.pop().or_else(|| {
+        let piece = self.free.pop().or_else(|| {
             let fresh = self.touched;
             self.touched += u32::from(fresh < self.most);
             (fresh < self.most).then_some(fresh)
-        })
+        });
+        self.tight |= self.used() > self.count() / 2;
+        piece
     }
 
     /// Nobody uses a piece any more. If that was the last one, its memory goes back to the system, but for
@@ -79,6 +83,7 @@ impl Spill {
     pub(super) fn give_back(&mut self, piece: SpillPiece) {
         debug_assert!(piece < self.touched && !self.free.contains(&piece), "nobody uses it");
         self.free.push(piece);
+        self.tight &= self.used() > self.count() * 3 / 8;
         if self.used() > 0 {
             return;
         }
@@ -119,16 +124,22 @@ mod tests {
     }
 
     #[test]
-    fn it_is_tight_while_more_than_half_of_it_is_used() {
-        for (count, expected) in
-            [(0, &[false][..]), (1, &[false, true]), (4, &[false, false, false, true, true])]
+    fn it_is_tight_from_half_on_until_three_eighths() {
+        for (count, on, off) in
+            [(0, None, None), (1, Some(1), Some(0)), (4, Some(3), Some(1)), (16, Some(9), Some(6))]
         {
             let mut spill = Spill::map(count * SPILL_PIECE as u64).unwrap();
-            let mut tight = vec![spill.is_tight()];
-            while spill.take().is_some() {
-                tight.push(spill.is_tight());
+            let mut pieces = Vec::new();
+            while !spill.is_tight()
+                && let Some(piece) = spill.take()
+            {
+                pieces.push(piece);
             }
-            assert_eq!(tight, expected);
+            assert_eq!(spill.is_tight().then(|| spill.used()), on);
+            while spill.is_tight() {
+                spill.give_back(pieces.pop().unwrap());
+            }
+            assert_eq!(on.map(|_| spill.used()), off);
         }
     }
 

@@ -38,7 +38,7 @@ enum Command {
     /// time.
     Blocking(BlockingArgs),
     /// The floor of `bench --only backlog-CONNECTIONS`: accept, receive, send by plain system calls, and
-    /// nothing else.
+    /// hardly anything else.
     ///
     /// It echoes once, to who has sent something before he is accepted, and closes when nobody has come for
     /// 1 ms: `peers bench --only backlog-400 --a bare=bare --b epoll=epoll`.

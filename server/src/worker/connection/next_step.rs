@@ -6,7 +6,7 @@ use crate::worker::token::Descriptor;
 
 impl Connection {
     /// What to ask the kernel for now; it is taken as asked. To be called until it gives `None`. `tight`:
-    /// more than half of the spill is used.
+    /// as [`Spill::is_tight`](crate::worker::spill::Spill::is_tight).
     pub(crate) fn next_step(&mut self, tight: bool) -> Option<Step> {
         match self.state {
             State::Free | State::Closed => None,
@@ -33,7 +33,7 @@ impl Connection {
     /// True if the peer does not read as fast as it writes, as far as is known: something is queued that the
     /// socket had no room for, or that the send in flight did not take.
     pub(super) fn is_behind(&self) -> bool {
-        self.blocked || self.queue.has_more()
+        self.blocked || self.queue.has_more_pieces()
     }
 
     fn receive_step(&mut self, tight: bool) -> Option<Step> {

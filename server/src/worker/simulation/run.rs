@@ -55,7 +55,15 @@ impl Case {
         }
         let rooms = workers.iter().flatten().map(rooms).collect();
         let (case, shared, control) = (self, Rc::clone(&world), &control);
-        let simulation = Simulation { case, world: shared, control, workers, rooms, quiet: 0 };
+        let simulation = Simulation {
+            case,
+            world: shared,
+            control,
+            workers,
+            rooms,
+            rests: vec![false; self.workers],
+            quiet: 0,
+        };
         let seen = simulation.run();
         let mut world = world.borrow_mut();
         check_end(&mut world, &memories);
@@ -111,6 +119,8 @@ struct Simulation<'c, 'r> {
     workers: Vec<Option<Worker<'r, SimulatedKernel>>>,
     /// What the lists of each had [room](rooms) for at the start.
     rooms: Vec<Vec<usize>>,
+    /// Which did not accept when they went to sleep.
+    rests: Vec<bool>,
     /// How often nothing happened any more.
     quiet: u32,
 }
@@ -122,7 +132,6 @@ impl Simulation<'_, '_> {
             assert!(turn < MOST_TURNS, "it does not come to an end: {}", self.state());
             self.signal(turn);
             let before = self.world.borrow().events;
-            let rests = self.workers.iter().flatten().any(|worker| worker.rest_until.is_some());
             for index in 0..self.workers.len() {
                 // After the others' turn, so that what they have handed over is on its way.
                 if self.case.fails_at == Some(turn) && index + 1 == self.workers.len() {
@@ -135,7 +144,9 @@ impl Simulation<'_, '_> {
                 if worker.as_ref().is_some_and(Worker::is_done) {
                     seen += finish(&worker.take().expect("it was there"));
                 } else if let Some(worker) = worker {
+                    let rests = worker.rest_until.is_some();
                     worker.turn().expect("no peer and no kernel makes a worker fail");
+                    self.rests[index] = rests && worker.kernel.asleep.is_some();
                     check_turn(worker, &self.rooms[index]);
                 }
             }
@@ -144,7 +155,7 @@ impl Simulation<'_, '_> {
             }
             let asleep = self.workers.iter().flatten().all(|worker| worker.kernel.asleep.is_some());
             if asleep && self.world.borrow().events == before {
-                self.nothing_happens(rests);
+                self.nothing_happens();
             }
         }
         seen
@@ -196,9 +207,9 @@ impl Simulation<'_, '_> {
         world.events += 1;
     }
 
-    /// All workers sleep and nothing would wake them but time, or a peer that holds the rest up. `rests`: one
-    /// did not accept when it went to sleep.
-    fn nothing_happens(&mut self, rests: bool) {
+    /// All workers sleep and nothing would wake them but time, or a peer that holds the rest up.
+    fn nothing_happens(&mut self) {
+        let rests = self.rests.contains(&true);
         let running = || self.workers.iter().flatten();
         let until = running().filter_map(|worker| worker.kernel.asleep.flatten()).min();
         let full = match self.case.workers {

@@ -1,9 +1,10 @@
 //! The peer `bare`: what a backlog costs if it is worked off by three system calls for each connection, and
-//! nothing else.
+//! hardly anything else.
 //!
 //! Nobody would use it: it answers who has sent something before he is accepted, once, and learns of nothing
 //! that happens to a connection later; it closes all of them when nobody has come for [`PAUSE`]. So it is
-//! the floor of `backlog-CONNECTIONS`: no event is waited for, no connection found again.
+//! the floor of `backlog-CONNECTIONS`: who waits is served at once, one `poll(2)` and one accept that finds
+//! nobody for all of them, and no connection is found again.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -48,7 +49,7 @@ fn serve(listener: &OwnedFd) -> anyhow::Result<()> {
                     answered.push(connection);
                 }
                 Err(Errno::CONNABORTED | Errno::INTR) => {}
-                Err(Errno::MFILE | Errno::NFILE) => answered.clear(),
+                Err(Errno::MFILE | Errno::NFILE) if !answered.is_empty() => answered.clear(),
                 Err(Errno::AGAIN) => break,
                 Err(errno) => return Err(errno).context("accept"),
             }
