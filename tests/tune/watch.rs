@@ -332,8 +332,7 @@ fn a_drift_is_said_again_when_something_else_is_wanted() {
     assert!(line.contains(&drift) && !line.contains(&again), "{line}");
     // The workers' CPUs are "online", of which a process has those that it may use.
     tune::affinity::set_of(watch.child.id(), &first).unwrap();
-    let lines: Vec<String> = (0..2).map(|_| watch.line()).collect();
-    assert!(lines.iter().any(|line| line.contains(&again)), "{lines:?}");
+    while !watch.line().contains(&again) {} // among the other queues' drifts
     watch.stop();
 }
 
