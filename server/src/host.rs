@@ -26,15 +26,21 @@ pub(crate) fn offer(config: &Config) -> Result<Offer> {
 }
 
 /// Bytes of memory that this process may have: what the host has, less where its cgroup, one above that or
-/// its own limits (RLIMIT_AS, RLIMIT_DATA) say so; `None` if nothing of that can be read.
+/// its own limits (RLIMIT_AS, RLIMIT_DATA) say so, or where the host promises no more than it has; `None` if
+/// nothing of that can be read.
 fn memory(files: &KernelFiles) -> Option<u64> {
-    let host = files.read("/proc/meminfo").ok().and_then(|text| meminfo::bytes(&text, "MemTotal:"));
+    let meminfo = files.read("/proc/meminfo").unwrap_or_default();
+    let host = meminfo::bytes(&meminfo, "MemTotal:");
+    // What is mapped counts whether it is used or not (`Documentation/mm/overcommit-accounting.rst` of the
+    // kernel).
+    let strict = files.read("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.trim() == "2");
+    let uncommitted = meminfo::uncommitted(&meminfo).filter(|_| strict);
     let cgroup = files.read("/proc/self/cgroup").unwrap_or_default();
     let limits = cgroup::files(&cgroup, "memory", ["memory.max", "memory.limit_in_bytes"]);
     // "max" is no number, and no limit.
     let limits = limits.iter().filter_map(|path| files.read(path).ok()?.trim().parse().ok());
     let own = [Resource::As, Resource::Data].map(|resource| getrlimit(resource).current);
-    host.into_iter().chain(limits).chain(own.into_iter().flatten()).min()
+    host.into_iter().chain(uncommitted).chain(limits).chain(own.into_iter().flatten()).min()
 }
 
 /// CPU numbers of this host are below this, those of CPUs that are yet to be plugged in, too
@@ -86,5 +92,10 @@ mod tests {
         assert_eq!(memory(), Some(102_400));
         write("sys/fs/cgroup/system.slice/memory.max", "8192\n");
         assert_eq!(memory(), Some(8192), "a limit above holds, too");
+        write("proc/meminfo", "MemTotal: 100 kB\nCommitLimit: 50 kB\nCommitted_AS: 46 kB\n");
+        write("proc/sys/vm/overcommit_memory", "1\n");
+        assert_eq!(memory(), Some(8192));
+        write("proc/sys/vm/overcommit_memory", "2\n");
+        assert_eq!(memory(), Some(4096), "what is not promised yet");
     }
 }

@@ -11,6 +11,11 @@ pub(crate) fn bytes(meminfo: &str, name: &str) -> Option<u64> {
     kibibytes.parse::<u64>().ok()?.checked_mul(1024)
 }
 
+/// Bytes that the kernel still promises with `vm.overcommit_memory` of 2.
+pub(crate) fn uncommitted(meminfo: &str) -> Option<u64> {
+    Some(bytes(meminfo, "CommitLimit:")?.saturating_sub(bytes(meminfo, "Committed_AS:")?))
+}
+
 fn field<'a>(meminfo: &'a str, name: &str) -> Option<&'a str> {
     meminfo.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
@@ -25,6 +30,8 @@ mod tests {
         assert_eq!(bytes(text, "MemAvailable:"), Some(2 << 20));
         assert_eq!(bytes(text, "MemFree:"), None);
         assert_eq!(bytes("MemAvailable: many kB\n", "MemAvailable:"), None);
+        let committed = |limit| uncommitted(&format!("CommitLimit: {limit} kB\nCommitted_AS: 5 kB\n"));
+        assert_eq!((committed(7), committed(4), uncommitted(text)), (Some(2048), Some(0), None));
         assert_eq!((number(text, "HugePages_Total:"), bytes(text, "HugePages_Total:")), (Some(10), None));
     }
 }

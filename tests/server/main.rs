@@ -30,6 +30,7 @@
 //! | io_uring is forbidden here | start_errors: `where_io_uring_is_forbidden_or_missing_the_message_says_so` |
 //! | a ring is used by another thread than the one that made it | `server/src/worker/ring.rs`: `a_ring_serves_only_the_thread_that_made_it` |
 //! | what is kept for readers that do not read grows without end, and its want ends the server | spill: `at_its_bound_readers_that_stopped_are_reset_and_nobody_else`, `no_limit_of_memory_ends_a_server_whose_clients_do_not_read`; S: `every_order_of_completions_is_survived` |
+//! | who reads slowly is reset because others, or it, have used up what is kept for readers that do not read | spill: `at_its_bound_slow_readers_get_every_byte_and_none_is_reset`; S: `who_reads_slowly_gets_every_byte` |
 //! | memory grows with the number of connections | churn: `memory_does_not_grow_with_the_number_of_connections_served`; crowds: `ten_thousand_connections_are_echoed_exactly_and_cost_little_memory` |
 //! | a reset is logged as if it were an error | resets: `storms_of_resets_do_not_touch_a_healthy_client` |
 

@@ -265,7 +265,11 @@ fn the_endpoint_is_on_a_thread_that_is_not_pinned() {
         return skipped("with one CPU every thread is pinned to it");
     }
     let (server, _) = start(&["--cores", &cpus::first().to_string()]);
-    let threads = proc::threads(server.pid());
-    let thread = threads.iter().find(|thread| thread.name == "metrics").expect("a thread of its own");
-    assert_eq!(thread.allowed, cpus::allowed());
+    // It gives itself its name when it first runs, which on a busy machine is after the server listens.
+    let mut own = None;
+    wait_until("it has a thread of its own", || {
+        own = proc::threads(server.pid()).into_iter().find(|thread| thread.name == "metrics");
+        own.is_some()
+    });
+    assert_eq!(own.map(|thread| thread.allowed), Some(cpus::allowed()));
 }

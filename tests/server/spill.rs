@@ -3,15 +3,18 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::common::client::fill_or_be_reset;
+use crate::common::client::{CHUNK, fill_or_be_reset};
 use crate::common::{Client, Launch, Server, cpus, sandbox, skipped};
 use crate::echo::MORE_THAN_FITS;
 
 /// So few buffers that most of what clients do not read is in the spill.
 const FEW_BUFFERS: [&str; 4] = ["--buffers", "64", "--buffer-size", "1024"];
 
-/// What a client has at least in the spill, or in buffers, before it is read from no more: `PAUSE_AT` of the
-/// server's `connection.rs`.
+/// The spill is used in pieces of so many bytes: `SPILL_PIECE` of the server's `spill.rs`.
+const PIECE: usize = 16 * 1024;
+
+/// What a client has at least in the spill, or in buffers, before it is read from no more while the spill is
+/// not tight: `PAUSE_AT` of the server's `connection.rs`.
 const PAUSE_AT: usize = 64 * 1024;
 
 fn connect(server: &Server, count: usize) -> impl Iterator<Item = Client> {
@@ -40,7 +43,7 @@ fn beside_a_healthy_client<T>(server: &Server, others: impl FnOnce() -> T) -> (T
 #[test]
 fn at_its_bound_readers_that_stopped_are_reset_and_nobody_else() {
     const SPILL: usize = 1 << 20;
-    const STALLED: usize = 100;
+    const STALLED: usize = 200;
     let (core, spill) = (cpus::first().to_string(), SPILL.to_string());
     // What splicing leaves may be a few bytes in a piece of 16 KiB.
     let options = ["--cores", &core, "--spill", &spill, "--without", "splice"];
@@ -49,13 +52,47 @@ fn at_its_bound_readers_that_stopped_are_reset_and_nobody_else() {
         fill_or_be_reset(connect(&server, STALLED).collect(), MORE_THAN_FITS)
     });
     assert!(echoed > 0);
-    let (left, most) = (stalled.len(), (SPILL + 64 * 1024) / PAUSE_AT);
-    assert!((1..=most).contains(&left), "{left} fit into 1 MiB of spill and 64 KiB of pool");
+    // Each has a piece of the spill, or one of the half of the buffers that may stay taken.
+    let (left, most) = (stalled.len(), SPILL / PIECE + 64 / 2);
+    assert!((1..=most).contains(&left), "{left} fit into 1 MiB of spill and 32 KiB of pool");
     drop(stalled);
     let total = server.stop_when_nothing_is_open().total;
     // On a busy machine the last of them may have been reset after they were looked at.
     let reset = (STALLED - left) as u64..=STALLED as u64;
     assert!(reset.contains(&total.spill_full) && total.spill_bytes == 0, "{reset:?}: {total:?}");
+}
+
+/// Clients that send on and read little by little, for whom together there is not as much room as each may
+/// have to itself. They are read from as slowly as they read.
+#[test]
+fn at_its_bound_slow_readers_get_every_byte_and_none_is_reset() {
+    const SPILL: usize = 2 << 20;
+    const CLIENTS: usize = 36;
+    const EACH: u64 = 768 * 1024;
+    const _: () = assert!(CLIENTS * PAUSE_AT > SPILL);
+    let (core, spill) = (cpus::first().to_string(), SPILL.to_string());
+    // So few and small buffers that what comes before a send has shown that a client is slow is little.
+    let server = Server::start(
+        &[
+            ["--cores", &core, "--spill", &spill].as_slice(),
+            &["--without", "splice", "--buffers", "8", "--buffer-size", "256"],
+        ]
+        .concat(),
+    );
+    let mut clients = fill_or_be_reset(connect(&server, CLIENTS).collect(), MORE_THAN_FITS);
+    assert_eq!(clients.len(), CLIENTS, "none is reset");
+    while clients.iter().any(|client| client.sent() < EACH) {
+        for client in &mut clients {
+            client.receive(4_096.min(client.sent() - client.received()));
+            client.send_what_fits(CHUNK).expect("it is not reset");
+        }
+    }
+    clients.iter_mut().for_each(Client::receive_all);
+    let sent = clients.iter().map(Client::sent).sum();
+    drop(clients);
+    let report = server.stop_when_nothing_is_open();
+    report.assert_exactly(CLIENTS as u64, sent);
+    assert!(report.total.spill_full == 0 && report.total.blocked > 0, "{report:?}");
 }
 
 /// With as little address space (RLIMIT_AS) as it starts with, and of that a quarter for the spill.

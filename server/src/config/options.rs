@@ -148,8 +148,9 @@ pub struct Options {
 
     /// Most bytes, in the whole process, that were received from peers that do not read and are kept for them
     /// outside the receive buffers, split evenly over the cores: 1048576 to 17592186044416 (16 TiB), at least
-    /// 1048576 for each. When a core's share is full and half of its buffers are taken, too, the connection is
-    /// reset whose bytes have no place, and whose socket is full: give an --idle-timeout, which ends those who
+    /// 1048576 for each. While half of a core's share is used, whose socket is full is not read from at all.
+    /// When it is full all the same, and half of the core's buffers are taken, too, the connection is reset
+    /// whose bytes have no place, and whose socket is full: give an --idle-timeout, which ends those who
     /// never read, where peers are not to be trusted [default: a quarter of the memory that the server may
     /// have, at least 1048576 for each core]
     #[arg(long, value_name = "BYTES", help_heading = "Memory")]

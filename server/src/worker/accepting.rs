@@ -102,6 +102,11 @@ impl<K: Kernel> Worker<'_, K> {
         }
     }
 
+    /// True if something is to be done as soon as a connection is closed.
+    pub(super) fn awaits_closes(&self) -> bool {
+        self.drain.is_some() || self.listeners.iter().any(|listening| listening.acceptor.is_sparing())
+    }
+
     /// How many connections may be accepted.
     fn free_slots(&self) -> usize {
         let free = match &self.settings.crew {

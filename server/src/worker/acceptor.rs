@@ -101,6 +101,11 @@ impl Acceptor {
         if self.multishot { self.burst } else { self.singles }
     }
 
+    /// True if it might accept more if more slots were free.
+    pub(crate) fn is_sparing(&self) -> bool {
+        !self.multishot
+    }
+
     fn is_armed(&self) -> bool {
         self.multishot || self.singles > 0
     }

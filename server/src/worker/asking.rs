@@ -4,6 +4,7 @@ use std::os::fd::AsRawFd;
 
 use super::connection::Step;
 use super::kernel::{Kernel, MOST_PIECES, Manner, Request};
+use super::operations::RECEIVE_CREDIT;
 use super::token::{ConnectionId, Descriptor, Token};
 use super::{SilentSend, Worker};
 
@@ -65,7 +66,7 @@ impl<K: Kernel> Worker<'_, K> {
         let Some(connection) = self.connections.get(id) else { return };
         let descriptor = connection.descriptor();
         while let Some(connection) = self.connections.get(id)
-            && let Some(step) = connection.next_step()
+            && let Some(step) = connection.next_step(self.memory.spill_is_tight())
         {
             match step {
                 Step::SendNow => self.send(id, Manner::Silent),
@@ -75,7 +76,7 @@ impl<K: Kernel> Worker<'_, K> {
                         self.send(id, Manner::Waiting);
                     }
                 }
-                Step::Receive => self.kernel.ask(Request::Receive(id, descriptor)),
+                Step::Receive => self.kernel.ask(Request::Receive(id, descriptor, self.credit())),
                 Step::Install(number) => self.kernel.ask(Request::Install(id, number)),
                 Step::Watch => self.kernel.ask(Request::Watch(id, descriptor)),
                 Step::CancelReceive => self.kernel.ask(Request::Cancel(id, Token::Receive(id))),
@@ -88,9 +89,18 @@ impl<K: Kernel> Worker<'_, K> {
                         self.kernel.close_now(Descriptor::Plain(alias));
                     }
                     self.kernel.ask(Request::Close(id, descriptor));
+                    self.connections.ended(id);
+                    self.hurry |= self.awaits_closes();
                 }
             }
         }
+    }
+
+    /// Bytes that a receive armed now may bring: while the spill is tight no more than fill a buffer, until
+    /// it is known whether the peer reads.
+    fn credit(&self) -> u32 {
+        let size = u32::try_from(self.memory.pool().size()).unwrap_or(u32::MAX);
+        if self.memory.spill_is_tight() { size.min(RECEIVE_CREDIT) } else { RECEIVE_CREDIT }
     }
 
     fn send(&mut self, id: ConnectionId, manner: Manner) {

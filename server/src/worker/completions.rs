@@ -66,7 +66,7 @@ impl<K: Kernel> Worker<'_, K> {
                 self.list(id);
             }
             Token::Install(id) => self.take_alias(id, completion.result),
-            Token::Close(id) => self.connections.closed(id),
+            Token::Close(_) => return Err(WorkerError::Unexpected(format!("{completion:?}"))),
             Token::HandOver { number, member } => self.came_back(number, member),
             Token::TakeOver => {
                 if let Ok(number) = completion.result {
@@ -159,7 +159,8 @@ impl<K: Kernel> Worker<'_, K> {
     /// Bytes of a connection were copied to the spill. False if that had no place for them: the connection
     /// is reset, whose peer has not been reading.
     pub(super) fn copied(&mut self, id: ConnectionId, copied: Result<u64, SpillFull>) -> bool {
-        self.counters.bytes_copied.add(copied.unwrap_or(0));
+        let (Ok(bytes) | Err(SpillFull { copied: bytes })) = copied;
+        self.counters.bytes_copied.add(bytes);
         self.counters.spill_full.add(copied.is_err().into());
         if copied.is_err()
             && let Some(connection) = self.connections.get(id)
@@ -185,7 +186,7 @@ impl<K: Kernel> Worker<'_, K> {
             self.counters.zerocopy_copied.add(completion.result.map_or(0, u64::from));
             let result = connection.notified();
             self.take_send(id, result);
-            self.connections.notified(id);
+            self.connections.ended(id);
         } else if completion.more {
             connection.notification_follows(completion.result);
             self.list(id);

@@ -8,7 +8,7 @@
 //! * a buffer that the kernel reads from stays where it is until that send has completed;
 //! * a peer that does not read stops being read from: at most [`PAUSE_AT`] bytes plus what one armed receive
 //!   may still bring ([`super::operations::RECEIVE_CREDIT`] where the kernel has it) are queued, in few
-//!   pieces however small the peer's writes are;
+//!   pieces however small the peer's writes are; and of [`PAUSE_AT`] none while the spill is tight;
 //! * bytes are spliced only while nothing is queued, and no receive is armed;
 //! * requests end before the descriptor is closed, and the slot is free only when nothing is in flight.
 
@@ -29,7 +29,8 @@ pub(crate) use state::Way;
 use state::{InFlight, State};
 pub(crate) use step::{ReceiveEnd, Step};
 
-/// While the peer's window is closed, no new receive is armed once this many bytes are queued for it.
+/// While the peer's window is closed, no new receive is armed once this many bytes are queued for it, or any
+/// while [the spill is tight](super::spill::Spill::is_tight).
 pub(crate) const PAUSE_AT: u64 = 64 * 1024;
 
 /// The state of one slot of the connection table.
@@ -152,9 +153,9 @@ impl Connection {
         self.in_flight.send
     }
 
-    /// True while the descriptor is the connection's: the close is not even in flight.
+    /// True while the descriptor is the connection's: its close was not asked for.
     pub(crate) fn has_descriptor(&self) -> bool {
-        !matches!(self.state, State::Free | State::Closing | State::Closed)
+        !matches!(self.state, State::Free | State::Closed)
     }
 
     /// True if nothing is queued or being sent, and an armed receive would have told if bytes waited in the
@@ -283,7 +284,7 @@ impl Connection {
     /// The socket is to be looked at through the ring; false if a look is in flight already or the connection
     /// is about to close.
     pub(crate) fn look_started(&mut self) -> bool {
-        let closes = matches!(self.state, State::Free | State::Aborting | State::Closing | State::Closed);
+        let closes = matches!(self.state, State::Free | State::Aborting | State::Closed);
         let may = !self.in_flight.look && !self.in_flight.shutdown && !closes;
         self.in_flight.look |= may;
         may
@@ -301,15 +302,8 @@ impl Connection {
         self.cancel_asked &= !escaped;
     }
 
-    /// The slot's descriptor is closed. True if the slot is free now; else the kernel still reads from what
-    /// was sent, and [`Connection::notified`] follows.
-    pub(crate) fn closed(&mut self) -> bool {
-        debug_assert!(!self.in_flight.any_on_descriptor());
-        self.state = State::Closed;
-        self.is_over()
-    }
-
-    /// Frees the slot if the descriptor is closed and the kernel has nothing of it any more.
+    /// Frees the slot if the descriptor is closed and the kernel reads no more from what was sent; else
+    /// [`Connection::notified`] follows.
     pub(crate) fn is_over(&mut self) -> bool {
         let over = self.state == State::Closed && !self.in_flight.notification;
         if over {

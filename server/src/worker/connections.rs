@@ -57,26 +57,14 @@ impl Connections {
         (entry.generation == id.generation && !entry.connection.is_free()).then_some(&mut entry.connection)
     }
 
-    /// The connection's descriptor is closed. Its slot is free for the next generation, unless a notification
-    /// follows.
-    pub(crate) fn closed(&mut self, id: ConnectionId) {
-        if self.get(id).is_some_and(Connection::closed) {
-            self.release(id);
-        }
-    }
-
-    /// The kernel reads no more from what the connection has sent. Frees the slot if its descriptor is
-    /// closed.
-    pub(crate) fn notified(&mut self, id: ConnectionId) {
+    /// The connection was asked to be closed, or the kernel reads no more from what it has sent: after both
+    /// its slot is free for the next generation.
+    pub(crate) fn ended(&mut self, id: ConnectionId) {
         if self.get(id).is_some_and(Connection::is_over) {
-            self.release(id);
+            let entry = &mut self.entries[id.slot as usize];
+            entry.generation = entry.generation.wrapping_add(1);
+            self.free.push(id.slot);
         }
-    }
-
-    fn release(&mut self, id: ConnectionId) {
-        let entry = &mut self.entries[id.slot as usize];
-        entry.generation = entry.generation.wrapping_add(1);
-        self.free.push(id.slot);
     }
 
     /// Puts a connection that waits for a buffer at the end of a queue, which has room for twice as many as
@@ -138,8 +126,8 @@ mod tests {
     fn close(connections: &mut Connections, id: ConnectionId) {
         let connection = connections.get(id).unwrap();
         connection.refuse(true);
-        assert_eq!(connection.next_step(), Some(Step::Close));
-        connections.closed(id);
+        assert_eq!(connection.next_step(false), Some(Step::Close));
+        connections.ended(id);
     }
 
     #[test]
@@ -152,7 +140,7 @@ mod tests {
         let second = connections.open(Descriptor::Plain(8));
         assert_eq!(first.slot, second.slot);
         assert!(connections.get(first).is_none(), "late completions find nothing");
-        connections.closed(first);
+        connections.ended(first);
         assert_eq!(
             connections.get(second).map(|connection| connection.descriptor()),
             Some(Descriptor::Plain(8))

@@ -25,7 +25,7 @@ pub enum WorkerError {
     /// There is no memory for the bytes of peers that do not read.
     #[error(
         "map {0} bytes for the spill: {error}; give a lower --spill, or raise the limit of memory \
-         (ulimit -v)", error = describe(.1)
+         (ulimit -v; with vm.overcommit_memory=2 CommitLimit of /proc/meminfo)", error = describe(.1)
     )]
     NoSpill(u64, io::Error),
     /// The ring itself failed.

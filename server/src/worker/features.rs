@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::buffers::GROUP;
 use super::kernel::Spliced;
-use super::operations::set_receive_credit;
+use super::operations::{RECEIVE_CREDIT, set_receive_credit};
 use super::pipe::Pipe;
 use super::ring::{self, SetupError};
 use crate::config::Feature;
@@ -91,7 +91,7 @@ fn takes_receive_credit(ring: &mut IoUring) -> io::Result<bool> {
     let (socket, peer) = UnixStream::pair()?;
     drop(peer);
     let mut receive = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), GROUP).build();
-    set_receive_credit(&mut receive);
+    set_receive_credit(&mut receive, RECEIVE_CREDIT);
     // There is no buffer group, and nothing to receive: a kernel that takes the credit says ENOBUFS or end of
     // file.
     Ok(answer(ring, &[receive])? != Err(Errno::INVAL))

@@ -22,8 +22,9 @@ pub(crate) enum Request {
     CancelAccepts(Listener),
     /// Wait until the eventfd is written to.
     PollWake(RawFd),
-    /// Receive into buffers of the pool until it ends: `IORING_CQE_F_MORE` clear.
-    Receive(ConnectionId, Descriptor),
+    /// Receive into buffers of the pool until it ends: `IORING_CQE_F_MORE` clear. Where the kernel has a
+    /// receive credit it does once it has brought so many bytes.
+    Receive(ConnectionId, Descriptor, u32),
     /// Wait until bytes, the end of the stream or an error can be received; the result is `poll(2)`'s mask.
     Watch(ConnectionId, Descriptor),
     /// Make a plain descriptor beside this direct one (Linux 6.8 and later).
@@ -35,7 +36,8 @@ pub(crate) enum Request {
     /// Make the close of this direct descriptor a reset: `SO_LINGER` of 0 s.
     ResetOnClose(ConnectionId, u32),
     /// Close the descriptor. Only when nothing else is in flight for it: an armed receive would keep the
-    /// socket, and its FIN, back.
+    /// socket, and its FIN, back. It is closed when the kernel has taken the request, before all that is
+    /// asked for later, and completes only if it fails, which no peer can make it do.
     Close(ConnectionId, Descriptor),
     /// Read `SO_INCOMING_CPU` of this direct descriptor; after the completion [`Kernel::sampled_cpu`] has it.
     LookForCpu(Sample, ConnectionId, u32),

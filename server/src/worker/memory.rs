@@ -7,6 +7,9 @@
 
 use std::io;
 
+use rustix::io::Errno;
+
+use super::WorkerError;
 use super::buffers::{Buffers, Mapping, Pages};
 use super::connections::list;
 use super::spill::{SPILL_PIECE, Spill, SpillPiece};
@@ -76,12 +79,23 @@ impl Memory {
     /// sink-source`.
     ///
     /// # Errors
-    /// As [`Buffers::map`].
-    pub(crate) fn map(count: u16, size: u32, pages: Pages, source: bool, spill: Spill) -> io::Result<Self> {
-        let pool = Buffers::map(count, size, pages)?;
-        let mut pieces = list(pool.count() + spill.count()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    /// ENOMEM without memory, or without as many huge pages.
+    pub(crate) fn map(
+        count: u16,
+        size: u32,
+        pages: Pages,
+        source: bool,
+        spill: Spill,
+    ) -> Result<Self, WorkerError> {
+        let pool = Buffers::map(count, size, pages)
+            .map_err(|error| WorkerError::Start("map the buffers", error, pages.hint()))?;
+        let mut pieces = list(pool.count() + spill.count()).map_err(|_| {
+            let hint = "; take a lower --spill or fewer --buffers";
+            WorkerError::Start("allocate the table of pieces", Errno::NOMEM.into(), hint)
+        })?;
         pieces.resize(pool.count(), UNUSED);
-        let source = source.then(map_source).transpose()?;
+        let source = source.then(map_source).transpose();
+        let source = source.map_err(|error| WorkerError::Start("map the bytes to answer with", error, ""))?;
         Ok(Self { pool, spill, pieces, source })
     }
 
@@ -154,6 +168,11 @@ impl Memory {
             self.pieces[id] = UNUSED;
         }
         Some(PieceId::try_from(id).expect("a spill has fewer than 2^31 pieces"))
+    }
+
+    /// As [`Spill::is_tight`].
+    pub(super) fn spill_is_tight(&self) -> bool {
+        self.spill.is_tight()
     }
 
     /// Bytes that the spill has room for, in whole pieces.

@@ -149,8 +149,7 @@ pub(crate) fn run(
     let pages = Pages::of(config);
     let source = config.mode == Mode::SinkSource;
     let spill = Spill::map(settings.spill).map_err(|error| WorkerError::NoSpill(settings.spill, error))?;
-    let mut memory = Memory::map(config.buffers, config.buffer_size, pages, source, spill)
-        .map_err(|error| WorkerError::Start("map the buffers", error, pages.hint()))?;
+    let mut memory = Memory::map(config.buffers, config.buffer_size, pages, source, spill)?;
     let mut uring = ring::create()?;
     let reserve = reserve(config.overload, listeners.len());
     let ring_number = uring.as_raw_fd();
@@ -221,6 +220,10 @@ impl<'r, K: Kernel> Worker<'r, K> {
     /// Asks, enters the kernel once, and takes what has completed.
     fn turn(&mut self) -> Result<(), WorkerError> {
         self.ask();
+        // Before it sleeps: connections were closed.
+        if !self.is_cut_off() {
+            self.counters.open.set(self.connections.open_count() as u64);
+        }
         let sweeps = self.sweep_is_due();
         let (want, timeout) = if sweeps { drain::CATCH_UP } else { self.how_long() };
         self.enter(want, timeout).map_err(WorkerError::Enter)?;
@@ -232,9 +235,6 @@ impl<'r, K: Kernel> Worker<'r, K> {
             self.sweep(caught_up);
         }
         self.counters.spill_bytes.set(self.memory.spill_bytes() as u64);
-        if !self.is_cut_off() {
-            self.counters.open.set(self.connections.open_count() as u64);
-        }
         Ok(())
     }
 

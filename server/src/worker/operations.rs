@@ -80,8 +80,8 @@ impl VectorArena {
 }
 
 /// Gives a multishot receive its byte credit. Kernels before 6.17 refuse such a request with EINVAL.
-pub(super) fn set_receive_credit(receive: &mut Entry) {
-    patch(receive, SQE_OPTLEN, RECEIVE_CREDIT);
+pub(super) fn set_receive_credit(receive: &mut Entry, credit: u32) {
+    patch(receive, SQE_OPTLEN, credit);
 }
 
 /// Sets a field of a request that the `io-uring` crate has no setter for.
@@ -130,7 +130,9 @@ impl Ring<'_> {
             Request::PollWake(eventfd) => {
                 (opcode::PollAdd::new(Fd(eventfd), libc::POLLIN.unsigned_abs().into()).build(), Token::Wake)
             }
-            Request::Receive(id, descriptor) => (self.receive(descriptor), Token::Receive(id)),
+            Request::Receive(id, descriptor, credit) => {
+                (self.receive(descriptor, credit), Token::Receive(id))
+            }
             Request::Watch(id, descriptor) => {
                 let entry = opcode::PollAdd::new(fd(descriptor), libc::POLLIN.unsigned_abs().into()).build();
                 (entry.flags(on(descriptor)), Token::Receive(id))
@@ -149,12 +151,7 @@ impl Ring<'_> {
                 (entry.flags(on(descriptor)), Token::Shutdown(id))
             }
             Request::ResetOnClose(id, number) => (reset_on_close(number), Token::ResetOnClose(id)),
-            Request::Close(id, Descriptor::Direct(number)) => {
-                (opcode::Close::new(Fixed(number)).build(), Token::Close(id))
-            }
-            Request::Close(id, descriptor @ Descriptor::Plain(_)) => {
-                (opcode::Close::new(fd(descriptor)).build(), Token::Close(id))
-            }
+            Request::Close(id, descriptor) => (close(descriptor), Token::Close(id)),
             Request::LookForCpu(Sample::Accept, id, number) => {
                 (self.look_for_cpu(number), Token::AcceptSample(id))
             }
@@ -189,10 +186,10 @@ impl Ring<'_> {
         }
     }
 
-    fn receive(&self, descriptor: Descriptor) -> Entry {
+    fn receive(&self, descriptor: Descriptor, credit: u32) -> Entry {
         let mut entry = opcode::RecvMulti::new(fd(descriptor), GROUP).build();
         if self.features.receive_credit {
-            set_receive_credit(&mut entry);
+            set_receive_credit(&mut entry, credit);
         }
         entry.flags(on(descriptor))
     }
@@ -268,6 +265,16 @@ fn socket_option(number: u32, option: libc::c_int, value: *const libc::c_void, b
 
 fn reset_on_close(number: u32) -> Entry {
     socket_option(number, libc::SO_LINGER, std::ptr::from_ref(&RESET).cast(), size_of_val(&RESET))
+}
+
+/// It succeeds without a completion, and at once: a socket has no `flush`, which alone makes the kernel close
+/// it elsewhere (`io_close` in the kernel's `io_uring/openclose.c`).
+fn close(descriptor: Descriptor) -> Entry {
+    let close = match descriptor {
+        Descriptor::Direct(number) => opcode::Close::new(Fixed(number)),
+        Descriptor::Plain(_) => opcode::Close::new(fd(descriptor)),
+    };
+    close.build().flags(Flags::SKIP_SUCCESS)
 }
 
 fn hand_over(ring: RawFd, number: u32) -> Entry {

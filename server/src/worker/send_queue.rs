@@ -6,7 +6,10 @@ use super::memory::{Memory, NO_PIECE, PieceId, SOURCE_BYTES, Span};
 
 /// Bytes are to be copied out of the pool, which has few buffers left, and the spill has no place for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SpillFull;
+pub(crate) struct SpillFull {
+    /// Bytes that were copied before.
+    pub(crate) copied: u64,
+}
 
 /// What is queued, and how much of it the send in flight reads from: a list of pieces, then bytes of the
 /// [source](super::memory::SOURCE_PERIOD).
@@ -125,7 +128,8 @@ impl SendQueue {
             at = memory.next(piece);
             match copied {
                 Ok(bytes) if memory.is_to_be_copied(piece) => {
-                    copied = self.copy(piece, memory).map(|more| bytes + more);
+                    let more = self.copy(piece, memory);
+                    copied = more.map(|more| bytes + more).map_err(|_| SpillFull { copied: bytes });
                 }
                 _ => self.link(piece, memory),
             }
@@ -142,7 +146,7 @@ impl SendQueue {
         let appendable = if self.pieces > self.sending { memory.room(self.last) } else { 0 };
         if left.len() > appendable + memory.spill_room() {
             self.link(piece, memory);
-            return if memory.pool().few_left() { Err(SpillFull) } else { Ok(0) };
+            return if memory.pool().few_left() { Err(SpillFull { copied: 0 }) } else { Ok(0) };
         }
         while left.len() > 0 {
             if self.pieces == self.sending || memory.room(self.last) == 0 {
@@ -307,7 +311,7 @@ mod tests {
                 queue.push_sparing(piece, &mut memory)
             })
             .collect();
-        assert_eq!(pushed, [Ok(0), Ok(0), Ok(0), Ok(0), Ok(40_000), Err(SpillFull)]);
+        assert_eq!(pushed, [Ok(0), Ok(0), Ok(0), Ok(0), Ok(40_000), Err(SpillFull { copied: 0 })]);
         assert_eq!(queued(&queue, &memory), 240_000, "nothing is lost");
         queue.start(4, &memory);
         queue.sent(160_000, &mut memory);
@@ -325,7 +329,7 @@ mod tests {
             let piece = memory.take(buffer, 40_000).unwrap();
             queue.push(piece, &mut memory);
         }
-        assert_eq!(queue.spare_buffers(&mut memory), Err(SpillFull));
+        assert_eq!(queue.spare_buffers(&mut memory), Err(SpillFull { copied: 40_000 }));
         assert_eq!((queued(&queue, &memory), memory.pool().held()), (240_000, 5));
         queue.clear(&mut memory);
         assert_eq!((memory.spill_bytes(), memory.pool().held()), (0, 0));

@@ -4,9 +4,10 @@
 //! All of it is mapped at the start (`--spill`), so that no client makes the worker ask for memory; a page
 //! costs some from its first use until nobody uses the spill any more.
 //!
-//! Where it is full and buffers are few, the connection is reset whose bytes are to be put into it. To stop
-//! reading from such connections instead would not do: what one armed receive may bring is in the buffers
-//! before a send has shown that the peer does not read, and left there it would keep them from the others.
+//! While it is [tight](Spill::is_tight), whose peer does not read is not read from at all, and the other half
+//! is left for what comes before a send has shown that. Only where that does not do either, and buffers are
+//! few, is a connection reset: the one whose bytes are to be put into it. They are in the buffers already,
+//! and left there would keep these from the others.
 
 use std::io;
 
@@ -59,6 +60,11 @@ impl Spill {
         self.touched as usize - self.free.len()
     }
 
+    /// True if more than half of it is used; never if it has no piece.
+    pub(super) fn is_tight(&self) -> bool {
+        self.used() > self.count() / 2
+    }
+
     /// A piece that nobody uses; `None` if there is none.
     pub(super) fn take(&mut self) -> Option<SpillPiece> {
         self.free.pop().or_else(|| {
@@ -71,6 +77,7 @@ impl Spill {
     /// Nobody uses a piece any more. If that was the last one, its memory goes back to the system, but for
     /// that of [`KEPT`] pieces.
     pub(super) fn give_back(&mut self, piece: SpillPiece) {
+        debug_assert!(piece < self.touched && !self.free.contains(&piece), "nobody uses it");
         self.free.push(piece);
         if self.used() > 0 {
             return;
@@ -109,6 +116,20 @@ mod tests {
         spill.give_back(1);
         assert_eq!((spill.used(), spill.take(), spill.take()), (2, Some(1), None));
         assert_eq!(Spill::map(SPILL_PIECE as u64 - 1).unwrap().take(), None);
+    }
+
+    #[test]
+    fn it_is_tight_while_more_than_half_of_it_is_used() {
+        for (count, expected) in
+            [(0, &[false][..]), (1, &[false, true]), (4, &[false, false, false, true, true])]
+        {
+            let mut spill = Spill::map(count * SPILL_PIECE as u64).unwrap();
+            let mut tight = vec![spill.is_tight()];
+            while spill.take().is_some() {
+                tight.push(spill.is_tight());
+            }
+            assert_eq!(tight, expected);
+        }
     }
 
     #[test]

@@ -18,8 +18,8 @@ use super::token::{ConnectionId, Descriptor};
 /// Bytes for which splicing is worth it. Measured: see server/README.md.
 const LARGE: usize = 16 * 1024;
 
-/// An empty spill has a place for all that a splice may leave.
-const _: () = assert!(LEAST_SPILL >= pipe::MOST as u64);
+/// A spill that is not tight has a place for all that a splice may leave.
+const _: () = assert!(LEAST_SPILL / 2 >= pipe::MOST as u64);
 
 /// Bytes after which a turn of the loop splices no more: others wait meanwhile.
 const MOST_A_TURN: usize = 512 * 1024;
@@ -32,9 +32,11 @@ impl<K: Kernel> Worker<'_, K> {
         self.splices && length as usize >= size && (left_some || size >= LARGE) && self.may_splice()
     }
 
-    /// True if there is a place for all that a splice may leave, none of which may stay in the pipe.
+    /// True if there is a place for all that a splice may leave, none of which may stay in the pipe. What is
+    /// left of a tight spill is for those that are received from, of whom one receive at a time can bring
+    /// less.
     fn may_splice(&self) -> bool {
-        self.memory.spill_room() >= self.kernel.most_spliced()
+        !self.memory.spill_is_tight() && self.memory.spill_room() >= self.kernel.most_spliced()
     }
 
     /// There is a plain descriptor beside a connection's direct one, or there was none to be had.

@@ -10,7 +10,7 @@ use crate::article::cli::{self as article, ArticleArgs};
 use crate::bench::cli::{self as bench, BenchArgs};
 use crate::peer::blocking::{self, BlockingArgs};
 use crate::peer::epoll::{self, EpollArgs};
-use crate::peer::{PeerArgs, proxy};
+use crate::peer::{PeerArgs, bare, proxy};
 #[cfg(feature = "all-peers")]
 use crate::peer::{
     RuntimeArgs,
@@ -37,6 +37,12 @@ enum Command {
     /// Echo or accept-and-close server with one process per core and blocking calls, one connection at a
     /// time.
     Blocking(BlockingArgs),
+    /// The floor of `bench --only backlog-CONNECTIONS`: accept, receive, send by plain system calls, and
+    /// nothing else.
+    ///
+    /// It echoes once, to who has sent something before he is accepted, and closes when nobody has come for
+    /// 1 ms: `peers bench --only backlog-400 --a bare=bare --b epoll=epoll`.
+    Bare(PeerArgs),
     /// Echo server on tokio: one current_thread runtime and one listener per core, or one multi-thread
     /// runtime.
     #[cfg(feature = "all-peers")]
@@ -88,6 +94,7 @@ fn run_peer(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Epoll(args) => epoll::run(args),
         Command::Blocking(args) => blocking::run(args),
+        Command::Bare(args) => bare::run(args),
         #[cfg(feature = "all-peers")]
         Command::Tokio(args) => tokio::run(args),
         #[cfg(feature = "all-peers")]

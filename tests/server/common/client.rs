@@ -177,7 +177,7 @@ impl Client {
     }
 
     /// Sends what the kernel takes at once; returns how much that was.
-    fn send_what_fits(&mut self, at_a_time: usize) -> std::io::Result<u64> {
+    pub(crate) fn send_what_fits(&mut self, at_a_time: usize) -> std::io::Result<u64> {
         let before = self.sent;
         self.stream.set_nonblocking(true).expect("set non-blocking");
         let end = loop {

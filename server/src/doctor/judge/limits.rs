@@ -11,7 +11,8 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(open_files(config, facts));
     findings.push(locked_memory(facts));
-    findings.extend(memory(config, facts));
+    findings.extend(buffers(config, facts));
+    findings.extend(spill(config, facts));
     findings.extend(privileges(config, facts));
     findings
 }
@@ -93,24 +94,25 @@ fn locked_memory(facts: &Facts) -> Finding {
     }
 }
 
-/// The receive buffers of all cores against what is free, and what the spill may take. Both take memory when
-/// they are first used.
-fn memory(config: &Config, facts: &Facts) -> Option<Finding> {
-    let finding = |mark, says: String| Finding::new(Group::Limits, "limits.memory", mark, "memory", says);
-    let plan = match &facts.plan {
-        Ok(plan) => plan,
-        Err(error @ PlanError::TooLittleSpill { .. }) => {
-            return Some(finding(Mark::Problem, error.to_string()));
-        }
-        Err(_) => return None,
-    };
-    let cores = plan.len();
+/// Bytes of memory that are free, as far as this process may have them.
+fn available(facts: &Facts) -> Option<u64> {
+    facts.memory.map(|free| free.min(facts.offer.memory.unwrap_or(free)))
+}
+
+/// Bytes of the receive buffers of so many cores.
+fn bytes_of_buffers(config: &Config, cores: usize) -> u64 {
+    u64::from(config.buffers) * u64::from(config.buffer_size) * cores as u64
+}
+
+/// The receive buffers of all cores against what is free. They take memory when they are first used.
+fn buffers(config: &Config, facts: &Facts) -> Option<Finding> {
+    let cores = facts.plan.as_ref().ok()?.len();
     if config.huge_pages {
         return huge_pages(config, facts, cores as u64);
     }
-    let available = facts.memory?;
-    let needed = u64::from(config.buffers) * u64::from(config.buffer_size) * cores as u64;
-    let mut says = format!(
+    let available = available(facts)?;
+    let needed = bytes_of_buffers(config, cores);
+    let says = format!(
         "receive buffers take up to {} ({} x {} on each of {}) of {} available",
         bytes(needed),
         config.buffers,
@@ -118,15 +120,37 @@ fn memory(config: &Config, facts: &Facts) -> Option<Finding> {
         count(cores, "core"),
         bytes(available)
     );
-    let spill = plan.iter().map(|worker| worker.spill).sum();
-    if spill > 0 {
-        says += &format!("; what peers do not read takes up to {} (--spill)", bytes(spill));
-    }
+    let finding = |mark| Finding::new(Group::Limits, "limits.memory", mark, "memory", says.as_str());
     Some(if needed > available {
-        finding(Mark::Warning, says).next("smaller --buffers or --buffer-size, or fewer --cores")
+        finding(Mark::Warning).next("smaller --buffers or --buffer-size, or fewer --cores")
     } else {
-        finding(Mark::Ok, says)
+        finding(Mark::Ok)
     })
+}
+
+/// The spill of all cores against what the receive buffers leave of what is free. It takes memory when it is
+/// first used.
+fn spill(config: &Config, facts: &Facts) -> Option<Finding> {
+    let finding = |mark, says: String| Finding::new(Group::Limits, "limits.spill", mark, "spill", says);
+    let plan = match &facts.plan {
+        Ok(plan) => plan,
+        Err(error @ PlanError::TooLittleSpill { .. }) => {
+            return Some(finding(Mark::Problem, error.to_string()));
+        }
+        Err(_) => return None,
+    };
+    let most: u64 = plan.iter().map(|worker| worker.spill).sum();
+    let buffers = if config.huge_pages { 0 } else { bytes_of_buffers(config, plan.len()) };
+    let left = available(facts)?.saturating_sub(buffers);
+    let says =
+        format!("what peers do not read takes up to {} (--spill) of {} left", bytes(most), bytes(left));
+    match most {
+        0 => None,
+        _ if most > left => Some(
+            finding(Mark::Warning, says).next("smaller --spill, and --idle-timeout for those who never read"),
+        ),
+        _ => Some(finding(Mark::Ok, says)),
+    }
 }
 
 /// The huge pages of all cores' receive buffers against those that are free. The kernel takes them when they
@@ -169,7 +193,7 @@ fn privileges(config: &Config, facts: &Facts) -> Option<Finding> {
 mod tests {
     use super::super::fixture::{assert_one, facts, of, planned};
     use super::*;
-    use crate::config::Cores;
+    use crate::config::{Cores, Mode};
     use crate::doctor::facts::HugePages;
 
     #[test]
@@ -206,8 +230,7 @@ mod tests {
     fn buffers_that_do_not_fit_into_memory_are_a_warning() {
         let mut facts = facts();
         facts.memory = Some(16 << 20);
-        let words = ["16 MiB", "2 GiB (--spill)"];
-        assert_one(&judge(&Config::default(), &facts), "limits.memory", Mark::Ok, &words);
+        assert_one(&judge(&Config::default(), &facts), "limits.memory", Mark::Ok, &["16 MiB"]);
         facts.memory = Some((16 << 20) - 1);
         assert_one(&judge(&Config::default(), &facts), "limits.memory", Mark::Warning, &["--buffers"]);
         facts.memory = None;
@@ -215,10 +238,29 @@ mod tests {
     }
 
     #[test]
+    fn a_spill_that_does_not_fit_into_memory_beside_the_buffers_is_a_warning() {
+        let judged = |huge_pages, memory, offered| {
+            let mut facts = facts();
+            (facts.memory, facts.offer.memory) = (memory, offered);
+            judge(&Config { huge_pages, ..Config::default() }, &facts)
+        };
+        let (check, spill, buffers) = ("limits.spill", 2 << 30, 16 << 20);
+        let words = ["2 GiB (--spill)", "2 GiB left"];
+        assert_one(&judged(false, Some(spill + buffers), None), check, Mark::Ok, &words);
+        assert_one(&judged(false, Some(spill + buffers - 1), None), check, Mark::Warning, &["--spill"]);
+        assert_one(&judged(true, Some(spill), None), check, Mark::Ok, &words);
+        assert_one(&judged(true, Some(spill - 1), None), check, Mark::Warning, &["2047 MiB"]);
+        assert_one(&judged(true, Some(1 << 40), Some(spill - 1)), check, Mark::Warning, &["2047 MiB"]);
+        assert!(of(&judged(false, None, None), check).is_empty(), "unknown is not zero");
+        let config = Config { mode: Mode::Discard, ..Config::default() };
+        assert!(of(&judge(&config, &planned(&config, facts())), check).is_empty(), "there is none");
+    }
+
+    #[test]
     fn a_spill_that_is_too_small_is_told_once() {
         let config = Config { spill: Some(1 << 20), ..Config::default() };
         let findings = judge(&config, &planned(&config, facts()));
-        assert_one(&findings, "limits.memory", Mark::Problem, &["give at least 4194304"]);
+        assert_one(&findings, "limits.spill", Mark::Problem, &["give at least 4194304"]);
         assert!(of(&findings, "limits.open_files").is_empty());
     }
 

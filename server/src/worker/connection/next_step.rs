@@ -5,15 +5,18 @@ use super::{Connection, PAUSE_AT, Step};
 use crate::worker::token::Descriptor;
 
 impl Connection {
-    /// What to ask the kernel for now; it is taken as asked. To be called until it gives `None`.
-    pub(crate) fn next_step(&mut self) -> Option<Step> {
+    /// What to ask the kernel for now; it is taken as asked. To be called until it gives `None`. `tight`:
+    /// more than half of the spill is used.
+    pub(crate) fn next_step(&mut self, tight: bool) -> Option<Step> {
         match self.state {
-            State::Free | State::Closing | State::Closed => None,
-            State::Open => self.send_step().or_else(|| self.receive_step()).or_else(|| self.count_step()),
+            State::Free | State::Closed => None,
+            State::Open => {
+                self.send_step().or_else(|| self.receive_step(tight)).or_else(|| self.count_step())
+            }
             State::Finishing => self.send_step().or_else(|| self.finish_step()),
-            State::Ending => self.send_step().or_else(|| self.ending_step()),
+            State::Ending => self.send_step().or_else(|| self.ending_step(tight)),
             State::Lingering => {
-                self.shutdown_step().or_else(|| self.receive_step()).or_else(|| self.count_step())
+                self.shutdown_step().or_else(|| self.receive_step(tight)).or_else(|| self.count_step())
             }
             State::Aborting => self.close_step(),
         }
@@ -27,11 +30,19 @@ impl Connection {
         Some(if self.blocked { Step::SendWaiting } else { Step::SendNow })
     }
 
-    fn receive_step(&mut self) -> Option<Step> {
+    /// True if the peer does not read as fast as it writes, as far as is known: something is queued that the
+    /// socket had no room for, or that the send in flight did not take.
+    pub(super) fn is_behind(&self) -> bool {
+        self.blocked || self.queue.has_more()
+    }
+
+    fn receive_step(&mut self, tight: bool) -> Option<Step> {
         let paused = match self.way {
-            Way::Pool => self.blocked && self.queue.bytes() >= PAUSE_AT,
+            Way::Pool => self.is_behind() && (tight || self.queue.bytes() >= PAUSE_AT),
             Way::Pipe => self.ready || !self.queue.is_empty(),
         };
+        // The end of the send, or its turn to splice, ends the pause.
+        debug_assert!(!paused || self.in_flight.send || self.ready, "paused for ever: {self:?}");
         match self.in_flight.receive {
             Some(armed) if paused || armed != self.way => self.cancel_step(Step::CancelReceive),
             None if !paused && !self.starves => match (self.way, self.descriptor, self.alias) {
@@ -51,7 +62,7 @@ impl Connection {
         if self.queue.is_empty() { self.close_step() } else { self.count_step() }
     }
 
-    fn ending_step(&mut self) -> Option<Step> {
+    fn ending_step(&mut self, tight: bool) -> Option<Step> {
         if self.in_flight.receive.is_some() {
             return self.cancel_step(Step::CancelReceive);
         }
@@ -59,7 +70,7 @@ impl Connection {
             return self.count_step();
         }
         self.state = State::Lingering;
-        self.shutdown_step().or_else(|| self.receive_step())
+        self.shutdown_step().or_else(|| self.receive_step(tight))
     }
 
     fn shutdown_step(&mut self) -> Option<Step> {
@@ -88,7 +99,7 @@ impl Connection {
             self.in_flight.look = true;
             return Some(Step::ResetOnClose);
         }
-        self.state = State::Closing;
+        self.state = State::Closed;
         Some(Step::Close)
     }
 

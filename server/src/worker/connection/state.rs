@@ -48,8 +48,6 @@ pub(super) enum State {
     Lingering,
     /// Reset, or out of time: nothing more is sent.
     Aborting,
-    /// The close is in flight.
-    Closing,
-    /// The descriptor is closed; the kernel still reads from what was sent.
+    /// The descriptor was asked to be closed; the kernel still reads from what was sent.
     Closed,
 }

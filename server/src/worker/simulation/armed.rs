@@ -127,7 +127,7 @@ pub(super) fn token(request: &Request) -> Option<Token> {
         Request::AcceptOne(listener) => Token::AcceptOne(listener.index),
         Request::CancelAccepts(listener) => Token::CancelAccept(listener.index),
         Request::PollWake(_) => Token::Wake,
-        Request::Receive(id, _) | Request::Watch(id, _) => Token::Receive(id),
+        Request::Receive(id, ..) | Request::Watch(id, _) => Token::Receive(id),
         Request::Install(id, _) => Token::Install(id),
         Request::Cancel(id, _) => Token::Cancel(id),
         Request::Shutdown(id, _) => Token::Shutdown(id),

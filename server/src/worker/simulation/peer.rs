@@ -14,6 +14,8 @@ pub(super) enum Action {
     /// Reads no more until [`Action::Read`], or until nothing else would ever happen.
     StopReading,
     Read,
+    /// From now on reads at most so many bytes between two enters of a worker.
+    ReadSlowly(u32),
     /// Sends its FIN, with or without bytes pending.
     HalfClose,
     Reset,
@@ -35,6 +37,9 @@ pub(super) struct Peer {
     pub(super) inbox: VecDeque<u8>,
     pub(super) receive_buffer: usize,
     pub(super) reads: bool,
+    /// Bytes that it reads at most between two enters, and that it still may until the next.
+    pub(super) pace: Option<usize>,
+    pub(super) allowance: usize,
     /// It has sent its FIN.
     pub(super) has_finished: bool,
     /// The server's FIN has come, behind what is in the inbox.
@@ -55,11 +60,19 @@ impl Peer {
             inbox: VecDeque::new(),
             receive_buffer,
             reads: true,
+            pace: None,
+            allowance: usize::MAX,
             has_finished: false,
             fin: false,
             reset: false,
             done: false,
         }
+    }
+
+    /// A worker enters its kernel. True if the peer may read more than before.
+    pub(super) fn may_read_on(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.allowance, self.pace.unwrap_or(usize::MAX));
+        self.pace.is_some() && before < self.allowance && !self.done
     }
 }
 

@@ -67,6 +67,19 @@ fn a_peer_that_does_not_read_has_a_bounded_queue_and_later_gets_every_byte() {
     }
 }
 
+/// Sends take [`MOST_PIECES`](crate::worker::kernel::MOST_PIECES) pieces at a time: one that is over has not
+/// shown that the peer has read all before.
+#[test]
+fn a_peer_that_reads_slowly_has_a_bounded_queue_though_it_is_of_many_pieces() {
+    let credit = 40_000;
+    let peers = vec![vec![Action::ReadSlowly(1000), Action::Send(900_000)]];
+    let base = Case { buffers: 8192, completions: 4096, credit: Some(credit), ..Case::default() };
+    let outcome = Case { splice: None, windows: [50_000, 700, 700], peers, ..base }.run();
+    assert_eq!(outcome.read, [900_000]);
+    let queued = PAUSE_AT..=PAUSE_AT + credit as u64;
+    assert!(queued.contains(&outcome.most_queued), "{}", outcome.most_queued);
+}
+
 /// The bound of the spill: what one stalled peer sends has a place there, that of others has none.
 #[test]
 fn where_the_spill_is_full_who_does_not_read_is_reset_and_the_others_get_every_byte() {

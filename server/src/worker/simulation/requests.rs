@@ -68,7 +68,9 @@ impl SimulatedKernel {
                 }
                 Request::CancelAccepts(listener) => self.cancel_accepts(listener),
                 Request::PollWake(_) => self.arm(Armed::Wake, memory),
-                Request::Receive(id, descriptor) => self.issue_receive(id, descriptor, memory),
+                Request::Receive(id, descriptor, credit) => {
+                    self.issue_receive(id, descriptor, credit, memory);
+                }
                 Request::Watch(id, descriptor) => {
                     let socket = self.socket_of(id, descriptor);
                     self.arm(Armed::Watch { id, socket, cancelled: false }, memory);
@@ -264,7 +266,7 @@ impl SimulatedKernel {
             }
             Request::Close(id, descriptor) => {
                 self.socket_of(id, descriptor);
-                self.close(descriptor);
+                return self.close(descriptor);
             }
             Request::LookForUnsent(id, direct) => {
                 let peer = self.socket_of(id, Descriptor::Direct(direct));

@@ -70,7 +70,7 @@ impl SimulatedKernel {
                 let of_it = |token| connection(token) == Some(id);
                 assert!(!self.is_under_way(of_it), "{request:?}: requests are in flight");
             }
-            Request::Receive(id, descriptor)
+            Request::Receive(id, descriptor, _)
             | Request::Watch(id, descriptor)
             | Request::Shutdown(id, descriptor) => {
                 let peer = self.socket_of(id, descriptor);

@@ -9,7 +9,7 @@ use super::armed::Armed;
 use super::case::Case;
 use super::kernel::SimulatedKernel;
 use super::seen::Seen;
-use super::socket::Life;
+use super::socket::{Life, Wait};
 use super::world::World;
 use crate::config::Mode;
 use crate::control::{self, Control, Phase};
@@ -79,9 +79,9 @@ impl Case {
 impl Case {
     fn memory(&self) -> Memory {
         let source = self.mode == Mode::SinkSource;
-        Spill::map(self.spill_bytes())
-            .and_then(|spill| Memory::map(self.buffers, self.buffer_size, Pages::Small, source, spill))
-            .expect("memory for a few buffers")
+        let spill = Spill::map(self.spill_bytes()).expect("memory for a few pieces");
+        let memory = Memory::map(self.buffers, self.buffer_size, Pages::Small, source, spill);
+        memory.expect("memory for a few buffers")
     }
 }
 
@@ -93,6 +93,8 @@ fn check_end(world: &mut World, memories: &[Memory]) {
         }
     }
     assert!(world.plain.iter().all(Option::is_none), "a descriptor is left open");
+    world.peers.iter_mut().for_each(|peer| peer.pace = None);
+    world.pass();
     world.happen_all();
     while world.nudge() {
         world.happen_all();
@@ -264,6 +266,13 @@ fn check_turn(worker: &mut Worker<'_, SimulatedKernel>, at_start: &[usize]) {
     let mut world = worker.kernel.world();
     world.cut_off |= worker.is_cut_off();
     world.note_queued();
+    // Who is being reset was given up before the worker knew that the peer reads again, or in the same turn.
+    for socket in world.sockets.iter_mut().filter(|socket| socket.wait == Wait::Known) {
+        let (owner, id) = socket.owner.expect("it was sent to");
+        if owner == worker.kernel.worker && worker.connections.get(id).is_some_and(|c| c.is_served()) {
+            socket.wait = Wait::No;
+        }
+    }
     for (descriptor, index) in &worker.kernel.listeners {
         world.listeners[*index].about_to_close = false;
         if !open.contains(descriptor) && !world.listeners[*index].closed {

@@ -18,6 +18,18 @@ pub(super) enum Life {
     Closed,
 }
 
+/// Whether the worker waits for the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    No,
+    /// A send or a splice found no room for all of its bytes, or was such that the worker waits for the peer.
+    Yes,
+    /// The send has taken all.
+    Over,
+    /// The worker knows it since this turn.
+    Known,
+}
+
 /// The server's end of a connection.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -36,8 +48,7 @@ pub(super) struct Socket {
     pub(super) shut: bool,
     /// The peer's kernel has acknowledged the server's FIN.
     pub(super) fin_acknowledged: bool,
-    /// A send or a splice found no room for all of its bytes, or was such that the worker waits for the peer.
-    pub(super) waited_for: bool,
+    pub(super) wait: Wait,
     /// `SO_LINGER` of 0 s.
     pub(super) reset_on_close: bool,
     /// The worker that has it, and as whom.
@@ -68,7 +79,7 @@ impl Socket {
             send_buffer,
             shut: false,
             fin_acknowledged: false,
-            waited_for: false,
+            wait: Wait::No,
             reset_on_close: false,
             owner: None,
             alias: None,

@@ -5,13 +5,20 @@ use rustix::io::Errno;
 use super::armed::{Armed, Send};
 use super::kernel::SimulatedKernel;
 use super::requests::{completion, number};
+use super::socket::Wait;
 use super::world::PeerId;
 use crate::worker::kernel::{Completion, Manner, Spliced};
 use crate::worker::memory::Memory;
 use crate::worker::token::{BufferId, ConnectionId, Descriptor, Token};
 
 impl SimulatedKernel {
-    pub(super) fn issue_receive(&mut self, id: ConnectionId, descriptor: Descriptor, memory: &mut Memory) {
+    pub(super) fn issue_receive(
+        &mut self,
+        id: ConnectionId,
+        descriptor: Descriptor,
+        credit: u32,
+        memory: &mut Memory,
+    ) {
         let socket = self.socket_of(id, descriptor);
         if !self.has_buffer(memory) {
             self.seen.no_buffers += 1;
@@ -23,7 +30,7 @@ impl SimulatedKernel {
             self.seen.receives_dropped += 1;
             return self.post(completion(Some(Token::Receive(id)), Err(Errno::CANCELED)));
         }
-        let credit = self.limits.credit.unwrap_or(usize::MAX);
+        let credit = self.limits.credit.map_or(usize::MAX, |most| most.min(credit as usize));
         self.arm(Armed::Receive { id, socket, credit, cancelled: false }, memory);
     }
 
@@ -56,7 +63,9 @@ impl SimulatedKernel {
             gone = world.choices.below(gone + 1);
         }
         world.sockets[id].send(&bytes[..gone], now);
-        world.sockets[id].waited_for |= gone < came;
+        if gone < came {
+            world.sockets[id].wait = Wait::Yes;
+        }
         world.events += 1;
         drop(world);
         self.pipe.extend(&bytes[gone..]);
@@ -128,7 +137,9 @@ impl SimulatedKernel {
 
     pub(super) fn issue_send(&mut self, send: Send, memory: &mut Memory) {
         send.check(memory);
-        self.world().sockets[send.socket].waited_for |= send.manner != Manner::Silent;
+        if send.manner != Manner::Silent {
+            self.world().sockets[send.socket].wait = Wait::Yes;
+        }
         if send.manner == Manner::ZeroCopy && self.one_in(8) {
             self.seen.zero_copies_refused += 1;
             return self.end_send(send, Err(Errno::NOMEM));
@@ -147,7 +158,9 @@ impl SimulatedKernel {
         }
         let now = self.world().now;
         self.world().sockets[send.socket].send(&send.bytes[..taken], now);
-        self.world().sockets[send.socket].waited_for |= taken < send.bytes.len();
+        if taken < send.bytes.len() {
+            self.world().sockets[send.socket].wait = Wait::Yes;
+        }
         if taken == 0 {
             self.seen.full_sockets += 1;
             self.post(completion(token, Err(Errno::AGAIN)));
@@ -185,6 +198,9 @@ impl SimulatedKernel {
     }
 
     fn end_send(&mut self, send: Send, result: Result<u32, Errno>) {
+        if send.done == send.bytes.len() {
+            self.world().sockets[send.socket].wait = Wait::Over;
+        }
         // One that never started has no notification.
         let notifies = send.manner == Manner::ZeroCopy && (send.done > 0 || self.one_in(2));
         let token = Some(Token::Send(send.id));

@@ -1,13 +1,14 @@
 //! Everything outside the workers and their rings: time, listeners, sockets, peers, the process's
-//! descriptors, and the promises that the server makes to its peers.
+//! descriptors.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::choices::Choices;
 use super::peer::{Action, Peer, pattern};
+use super::promises::owed;
 use super::socket::{Life, Socket};
-use crate::config::{Config, Mode, Overload};
+use crate::config::{Config, Mode};
 use crate::worker::memory::SOURCE_PERIOD;
 
 /// Most peers that connect between two enters: fewer than the acceptor's margin.
@@ -79,6 +80,9 @@ impl World {
     /// Time passes until a worker enters its kernel.
     pub(super) fn pass(&mut self) {
         self.connects = 0;
+        for peer in &mut self.peers {
+            self.events += u64::from(peer.may_read_on());
+        }
         let microseconds = if self.choices.one_in(16) { self.choices.up_to(80_000) } else { 1 };
         self.now += Duration::from_micros(microseconds as u64);
     }
@@ -155,8 +159,10 @@ impl World {
         if !peer.reads {
             return;
         }
-        if !peer.inbox.is_empty() {
-            let count = self.choices.up_to(peer.inbox.len());
+        let most = peer.inbox.len().min(peer.allowance);
+        if most > 0 {
+            let count = self.choices.up_to(most);
+            peer.allowance -= count;
             for byte in peer.inbox.drain(..count) {
                 let expected = match self.config.mode {
                     Mode::SinkSource => u8::try_from(peer.read % SOURCE_PERIOD as u64).expect("below 251"),
@@ -201,6 +207,11 @@ impl World {
             }
             Some(Action::Read) => {
                 peer.reads = true;
+                true
+            }
+            Some(Action::ReadSlowly(pace)) => {
+                peer.pace = Some(pace as usize);
+                peer.allowance = pace as usize;
                 true
             }
             Some(Action::Reset) => {
@@ -275,13 +286,6 @@ impl World {
         self.most_queued = queued.max().unwrap_or(0).max(self.most_queued);
     }
 
-    /// Panics if the server may not send its FIN now.
-    pub(super) fn check_shutdown(&self, id: PeerId) {
-        let socket = &self.sockets[id];
-        let owed = owed(&self.config, socket.received);
-        assert!(socket.reset || socket.sent == owed, "peer {id}: the FIN before the last byte");
-    }
-
     /// The server closes the connection.
     pub(super) fn close(&mut self, id: PeerId) {
         self.check_close(id);
@@ -295,50 +299,6 @@ impl World {
             socket.shut = true;
         } else {
             self.peers[id].reset = true;
-        }
-    }
-
-    /// Panics if the server may not close this connection now.
-    fn check_close(&mut self, id: PeerId) {
-        let socket = &self.sockets[id];
-        let idle = self.config.idle_timeout.is_some_and(|timeout| socket.was_idle(timeout, self.now));
-        if socket.reset_on_close && socket.received == 0 {
-            assert_eq!(self.config.overload, Overload::Reset);
-            self.refused += 1;
-            return;
-        }
-        if socket.reset_on_close {
-            assert!(socket.waited_for, "peer {id}: reset though it reads");
-            self.given_up += 1;
-            return;
-        }
-        if socket.reset || self.cut_off || self.config.mode == Mode::AcceptClose || idle {
-            return;
-        }
-        let crossed = self.draining && socket.shut;
-        if !crossed {
-            assert!(socket.fin, "peer {id}: closed though it has not finished");
-            assert!(socket.incoming.is_empty(), "peer {id}: closed with bytes not received");
-            assert_eq!(
-                socket.sent,
-                owed(&self.config, socket.received),
-                "peer {id}: closed with bytes unsent"
-            );
-        } else if !socket.fin {
-            assert_eq!(socket.unacknowledged(), 0, "peer {id}: closed before it had everything");
-        }
-    }
-
-    /// Panics if something is still owed though nothing happens any more.
-    pub(super) fn check_quiet(&self) {
-        for (id, (socket, peer)) in self.sockets.iter().zip(&self.peers).enumerate() {
-            if socket.life == Life::Open && peer.reads {
-                let what = format!("peer {id} waits for ever: {socket:?} {peer:?}");
-                assert!(!socket.reset && !socket.fin, "not closed: {what}");
-                assert!(socket.incoming.is_empty() && socket.outgoing.is_empty(), "{what}");
-                assert!(peer.inbox.is_empty() && peer.sent == socket.received, "{what}");
-                assert_eq!(socket.sent, owed(&self.config, socket.received), "{what}");
-            }
         }
     }
 
@@ -358,14 +318,5 @@ impl World {
         }
         peer.script.pop_front();
         true
-    }
-}
-
-/// Bytes that are owed for this many received.
-fn owed(config: &Config, received: u64) -> u64 {
-    match config.mode {
-        Mode::Echo => received,
-        Mode::Discard | Mode::AcceptClose => 0,
-        Mode::SinkSource => received / u64::from(config.request_size) * u64::from(config.response_size),
     }
 }

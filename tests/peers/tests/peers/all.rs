@@ -1,6 +1,6 @@
 //! What holds for every peer.
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use load::Limit;
@@ -62,5 +62,22 @@ fn accept_close_resets() {
                 TcpStream::connect(peer.address).and_then(|mut socket| socket.read(&mut [0])).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{args:?}");
         }
+    }
+}
+
+#[test]
+fn bare_answers_who_has_waited_and_closes() {
+    let peer = Peer::start(&["bare", "--cores", "0"]);
+    let clients = peer.hold(|| {
+        [1, 2, 3].map(|number| {
+            let mut client = peer.connect();
+            client.write_all(&[number; 64]).expect("send");
+            client
+        })
+    });
+    for (number, mut client) in (1..).zip(clients) {
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).expect("the answer and the end");
+        assert_eq!(received, [number; 64]);
     }
 }

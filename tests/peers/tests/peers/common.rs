@@ -3,9 +3,12 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -88,19 +91,39 @@ impl Peer {
         self.numbers().filter(is_epoll).count()
     }
 
+    /// Stops it while `meanwhile` runs.
+    pub(crate) fn hold<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
+        let pid = Pid::from_child(&self.process);
+        kill_process(pid, Signal::STOP).expect("it runs");
+        wait_until("all of its threads are stopped", || {
+            self.tasks().all(|task| {
+                let state = fs::read_to_string(task.join("status")).expect("it is there");
+                state.lines().any(|line| line.starts_with("State:\tT"))
+            })
+        });
+        let result = meanwhile();
+        kill_process(pid, Signal::CONT).expect("it is there");
+        result
+    }
+
+    /// The directories of its threads.
+    fn tasks(&self) -> impl Iterator<Item = PathBuf> {
+        let entries = fs::read_dir(format!("/proc/{}/task", self.process.id())).expect("it runs");
+        entries.filter_map(|entry| Some(entry.ok()?.path()))
+    }
+
     /// How many threads it has.
     pub(crate) fn threads(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/task", self.process.id())).expect("it runs").count()
+        self.tasks().count()
     }
 
     /// CPU time of its threads.
     pub(crate) fn cpu_time(&self) -> Duration {
-        let threads = fs::read_dir(format!("/proc/{}/task", self.process.id())).expect("it runs");
-        let time = |thread: std::io::Result<fs::DirEntry>| -> Option<Duration> {
-            let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        let time = |task: PathBuf| -> Option<Duration> {
+            let text = fs::read_to_string(task.join("schedstat")).ok()?;
             text.split_whitespace().next()?.parse().map(Duration::from_nanos).ok()
         };
-        threads.filter_map(time).sum()
+        self.tasks().filter_map(time).sum()
     }
 }
 

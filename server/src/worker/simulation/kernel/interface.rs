@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::super::armed::{Send, Work};
+use super::super::socket::Wait;
 use super::{MOST_RUN, SimulatedKernel};
 use crate::worker::kernel::{Completion, Kernel, MOST_PIECES, Manner, Request, Spliced};
 use crate::worker::memory::{Memory, Span};
@@ -89,7 +90,18 @@ impl Kernel for SimulatedKernel {
         self.visible = self.visible.checked_sub(1)?;
         self.taken += 1;
         self.world().events += 1;
-        self.posted.pop_front()
+        let completion = self.posted.pop_front()?;
+        if let Some(Token::Send(id)) = completion.token
+            && !completion.more
+        {
+            let owner = Some((self.worker, id));
+            let mut world = self.world();
+            let mut sockets = world.sockets.iter_mut();
+            if let Some(socket) = sockets.find(|socket| socket.owner == owner && socket.wait == Wait::Over) {
+                socket.wait = Wait::Known;
+            }
+        }
+        Some(completion)
     }
 
     fn cancel_now(&mut self, request: Token) {
