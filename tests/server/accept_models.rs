@@ -1,5 +1,7 @@
 //! Who accepts: `--accept`.
 
+use std::collections::VecDeque;
+
 use tune::cpu_set::Cpu;
 
 use crate::common::{Client, Server, cpus, skipped, wait_until};
@@ -118,4 +120,20 @@ fn with_single_a_burst_goes_to_those_with_room() {
     drop((served, burst));
     let total = server.stop_when_nothing_is_open().total;
     assert_eq!((total.accepted, total.refused), (56, 0), "{total:?}");
+}
+
+/// Nothing happens to the core that accepts when a connection of another one goes.
+#[test]
+fn with_single_a_place_that_another_core_frees_is_taken_at_once() {
+    let Some((server, ..)) = two_cores(&["--accept", "single", "--max-connections", "4"]) else {
+        return skipped("needs 2 CPUs");
+    };
+    let mut open: VecDeque<Client> = clients(&server, 4).into();
+    open.iter_mut().for_each(|client| client.echo(100));
+    for _ in 0..8 {
+        let mut next = Client::connect(server.address);
+        drop(open.pop_front());
+        next.echo(100);
+        open.push_back(next);
+    }
 }

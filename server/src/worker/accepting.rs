@@ -102,6 +102,21 @@ impl<K: Kernel> Worker<'_, K> {
         }
     }
 
+    /// Says how many connections there are, before the worker sleeps; also to the one that accepts for all, if
+    /// that waits for room.
+    pub(super) fn say_how_many(&mut self) {
+        if self.is_cut_off() {
+            return;
+        }
+        self.counters.open.set(self.connections.open_count() as u64);
+        let Some((crew, own)) = &self.settings.crew else { return };
+        if self.kernel.room() == 0 {
+            self.hurry = true;
+        } else if let Some(ring) = crew.has_room(*own) {
+            self.kernel.ask(Request::TellOfRoom(ring));
+        }
+    }
+
     /// True if something is to be done as soon as a connection is closed.
     pub(super) fn awaits_closes(&self) -> bool {
         self.drain.is_some() || self.listeners.iter().any(|listening| listening.acceptor.is_sparing())
@@ -110,7 +125,7 @@ impl<K: Kernel> Worker<'_, K> {
     /// How many connections may be accepted.
     fn free_slots(&self) -> usize {
         let free = match &self.settings.crew {
-            Some((crew, _)) => crew.room().saturating_sub(self.to_hand_over.len()),
+            Some((crew, _)) => crew.await_room().saturating_sub(self.to_hand_over.len()),
             None => self.connections.free_count(),
         };
         let refusals = if self.refuses() { REFUSALS as usize } else { 0 };

@@ -68,6 +68,13 @@ impl<K: Kernel> Worker<'_, K> {
             Token::Install(id) => self.take_alias(id, completion.result),
             Token::Close(_) => return Err(WorkerError::Unexpected(format!("{completion:?}"))),
             Token::HandOver { number, member } => self.came_back(number, member),
+            Token::Room => {
+                if completion.result.is_err()
+                    && let Some((crew, _)) = &self.settings.crew
+                {
+                    crew.was_not_told();
+                }
+            }
             Token::TakeOver => {
                 if let Ok(number) = completion.result {
                     self.take_over(number);

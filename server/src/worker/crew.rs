@@ -3,7 +3,7 @@
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering, fence};
 
 use crate::stats::LiveCounters;
 
@@ -31,6 +31,8 @@ impl Member {
 #[derive(Debug)]
 pub(crate) struct Crew {
     members: Box<[Member]>,
+    /// The first found no room, and is to be told when there is some.
+    waits: AtomicBool,
     /// The first hands nothing over any more.
     closed: AtomicBool,
 }
@@ -46,7 +48,7 @@ impl Crew {
                 handed: AtomicU64::new(0),
             })
             .collect();
-        Self { members, closed: AtomicBool::new(false) }
+        Self { members, waits: AtomicBool::new(false), closed: AtomicBool::new(false) }
     }
 
     /// A worker's ring is there, or, with -1, about to go.
@@ -57,6 +59,34 @@ impl Crew {
     /// How many more connections the workers may have, together.
     pub(super) fn room(&self) -> usize {
         self.members.iter().map(Member::room).sum()
+    }
+
+    /// As [`Crew::room`], for the first: if there is none, who has room again [tells](Crew::has_room) it.
+    pub(super) fn await_room(&self) -> usize {
+        match self.room() {
+            0 => {
+                self.waits.store(true, Ordering::Relaxed);
+                // Either this sees the room that another makes meanwhile, or he sees that it is waited for.
+                fence(Ordering::SeqCst);
+                self.room()
+            }
+            room => room,
+        }
+    }
+
+    /// This member may have room now. Gives the ring of the first if that is to be told.
+    pub(super) fn has_room(&self, member: usize) -> Option<RawFd> {
+        fence(Ordering::SeqCst);
+        let waits = member > 0 && self.waits.load(Ordering::Relaxed) && self.members[member].room() > 0;
+        if !waits || !self.waits.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+        Some(self.members[0].ring.load(Ordering::SeqCst)).filter(|&ring| ring >= 0)
+    }
+
+    /// The first was not told, and waits on.
+    pub(super) fn was_not_told(&self) {
+        self.waits.store(true, Ordering::SeqCst);
     }
 
     /// The member whose turn it is among those with room, from `turn` on.

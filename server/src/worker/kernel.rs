@@ -53,6 +53,8 @@ pub(crate) enum Request {
         /// The other worker's place in the crew.
         member: u32,
     },
+    /// Tell the worker that has this ring that this one has room again. Completes only if it fails.
+    TellOfRoom(RawFd),
 }
 
 /// A listening socket: its place among the worker's, and its descriptor.

@@ -220,10 +220,7 @@ impl<'r, K: Kernel> Worker<'r, K> {
     /// Asks, enters the kernel once, and takes what has completed.
     fn turn(&mut self) -> Result<(), WorkerError> {
         self.ask();
-        // Before it sleeps: connections were closed.
-        if !self.is_cut_off() {
-            self.counters.open.set(self.connections.open_count() as u64);
-        }
+        self.say_how_many();
         let sweeps = self.sweep_is_due();
         let (want, timeout) = if sweeps { drain::CATCH_UP } else { self.how_long() };
         self.enter(want, timeout).map_err(WorkerError::Enter)?;

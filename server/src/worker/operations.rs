@@ -162,8 +162,9 @@ impl Ring<'_> {
                 (opcode::UringCmd16::new(Fixed(number), SOCKET_URING_OP_SIOCOUTQ).build(), Token::Unsent(id))
             }
             Request::HandOver { ring, number, member } => {
-                (hand_over(ring, number), Token::HandOver { number, member })
+                (message(ring, number, Token::TakeOver), Token::HandOver { number, member })
             }
+            Request::TellOfRoom(ring) => (message(ring, 0, Token::Room), Token::Room),
         };
         entry.user_data(token.encode())
     }
@@ -277,7 +278,7 @@ fn close(descriptor: Descriptor) -> Entry {
     close.build().flags(Flags::SKIP_SUCCESS)
 }
 
-fn hand_over(ring: RawFd, number: u32) -> Entry {
-    let message = opcode::MsgRingData::new(Fd(ring), raw(number), Token::TakeOver.encode(), None);
+fn message(ring: RawFd, number: u32, token: Token) -> Entry {
+    let message = opcode::MsgRingData::new(Fd(ring), raw(number), token.encode(), None);
     message.build().flags(Flags::SKIP_SUCCESS)
 }

@@ -63,7 +63,7 @@ pub(crate) enum Token {
     ReceiveSample(ConnectionId),
     /// The FIN of a connection was sent.
     Shutdown(ConnectionId),
-    /// A connection was closed; its slot is free.
+    /// A connection could not be closed.
     Close(ConnectionId),
     /// The bytes were counted that a connection's peer has not acknowledged.
     Unsent(ConnectionId),
@@ -80,6 +80,8 @@ pub(crate) enum Token {
     Install(ConnectionId),
     /// Another worker has given a plain descriptor.
     TakeOver,
+    /// Another worker has room again; or it could not be told so.
+    Room,
 }
 
 impl Token {
@@ -105,6 +107,7 @@ impl Token {
             }
             Self::TakeOver => (15, 0),
             Self::Install(id) => of(16, id),
+            Self::Room => (17, 0),
         };
         kind << KIND_SHIFT | rest
     }
@@ -134,6 +137,7 @@ impl Token {
             14 => Self::HandOver { number: id().generation, member: id().slot },
             15 if rest == 0 => Self::TakeOver,
             16 => Self::Install(id()),
+            17 if rest == 0 => Self::Room,
             _ => return None,
         })
     }
@@ -147,14 +151,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decode_is_the_inverse_of_encode(kind in 0..16usize, slot in 0..MAX_SLOTS, generation: u32) {
+        fn decode_is_the_inverse_of_encode(kind in 0..17usize, slot in 0..MAX_SLOTS, generation: u32) {
             let id = ConnectionId { slot, generation };
             let token = [
                 Token::Accept(generation), Token::CancelAccept(generation), Token::Wake, Token::Receive(id),
                 Token::Send(id), Token::Cancel(id), Token::AcceptSample(id), Token::ReceiveSample(id),
                 Token::Shutdown(id), Token::Close(id), Token::Unsent(id), Token::AcceptOne(generation),
                 Token::ResetOnClose(id), Token::HandOver { number: generation, member: slot }, Token::TakeOver,
-                Token::Install(id),
+                Token::Install(id), Token::Room,
             ][kind];
             prop_assert_eq!(Token::decode(token.encode()), Some(token));
         }

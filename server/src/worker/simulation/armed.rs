@@ -137,6 +137,7 @@ pub(super) fn token(request: &Request) -> Option<Token> {
         Request::LookForCpu(Sample::Receive, id, _) => Token::ReceiveSample(id),
         Request::LookForUnsent(id, _) => Token::Unsent(id),
         Request::HandOver { number, member, .. } => Token::HandOver { number, member },
+        Request::TellOfRoom(_) => Token::Room,
     })
 }
 

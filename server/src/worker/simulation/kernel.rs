@@ -227,6 +227,18 @@ impl SimulatedKernel {
         }
     }
 
+    /// The worker sleeps on, if it sleeps: nothing of its own runs. False if it has been woken up.
+    pub(super) fn sleeps_on(&mut self, memory: &mut Memory) -> bool {
+        let Some(until) = self.asleep.take() else { return false };
+        self.world().pass();
+        self.world().happen();
+        if until.is_none_or(|until| until > self.world().now) {
+            self.run(MOST_RUN, memory);
+            self.sleep(memory, 1, until);
+        }
+        self.asleep.is_some()
+    }
+
     /// The kernel may read at any time from what it has been given to send, until the send has ended.
     fn check_sends(&self, memory: &Memory) {
         let queued = self.submissions.iter().filter_map(|work| match work {

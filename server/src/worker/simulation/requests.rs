@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use super::armed::{Armed, Work, token};
 use super::kernel::{FIRST_RING, SimulatedKernel};
 use super::socket::{Life, Socket};
-use super::world::{PeerId, World};
+use super::world::{Mail, PeerId, World};
 use crate::worker::kernel::{Completion, Listener, Request};
 use crate::worker::memory::Memory;
 use crate::worker::token::{Descriptor, Token};
@@ -147,7 +147,10 @@ impl SimulatedKernel {
         self.armed.push(Armed::Mail);
         let worker = self.worker;
         let mail = self.world().mailboxes[worker].as_mut().and_then(std::collections::VecDeque::pop_front);
-        self.post(completion(Some(Token::TakeOver), Ok(mail.expect("it is ready"))));
+        self.post(match mail.expect("it is ready") {
+            Mail::Connection(number) => completion(Some(Token::TakeOver), Ok(number)),
+            Mail::Room => completion(Some(Token::Room), Ok(0)),
+        });
     }
 
     pub(super) fn accept_error(&mut self) -> Option<Errno> {
@@ -279,19 +282,22 @@ impl SimulatedKernel {
                 let peer = self.socket_of(id, Descriptor::Direct(direct));
                 result = if self.one_in(8) { Err(Errno::MFILE) } else { Ok(self.world().add_alias(peer)) };
             }
-            Request::HandOver { ring, number, .. } => return self.hand_over(ring, number, token(&request)),
+            Request::HandOver { ring, number, .. } => {
+                return self.deliver(ring, Mail::Connection(number), token(&request));
+            }
+            Request::TellOfRoom(ring) => return self.deliver(ring, Mail::Room, token(&request)),
             _ => unreachable!("{request:?} is issued elsewhere"),
         }
         self.post(completion(token(&request), result));
     }
 
-    fn hand_over(&mut self, ring: RawFd, number: u32, token: Option<Token>) {
+    fn deliver(&mut self, ring: RawFd, mail: Mail, token: Option<Token>) {
         let member = usize::try_from(ring - FIRST_RING).expect("a ring");
         let fails = self.one_in(8);
         let reaches = !fails && self.world().mailboxes[member].is_some();
         if reaches {
-            self.world().mailboxes[member].as_mut().expect("there").push_back(number);
-            self.seen.handed_over += 1;
+            self.world().mailboxes[member].as_mut().expect("there").push_back(mail);
+            self.seen.handed_over += u64::from(mail != Mail::Room);
         } else {
             self.post(completion(token, Err(Errno::BADF)));
         }

@@ -60,7 +60,7 @@ impl SimulatedKernel {
     pub(super) fn check_request(&self, request: &Request) {
         let same = token(request);
         match *request {
-            Request::AcceptOne(_) | Request::HandOver { .. } => {}
+            Request::AcceptOne(_) | Request::HandOver { .. } | Request::TellOfRoom(_) => {}
             Request::Cancel(_, target) => {
                 assert!(!self.is_under_way(|token| Some(token) == same), "{request:?} twice");
                 assert!(self.is_under_way(|token| token == target), "{request:?}: nothing to cancel");

@@ -129,6 +129,9 @@ impl Simulation<'_, '_> {
                     seen += self.fail();
                 }
                 let worker = &mut self.workers[index];
+                if worker.as_mut().is_some_and(|worker| worker.kernel.sleeps_on(worker.memory)) {
+                    continue;
+                }
                 if worker.as_ref().is_some_and(Worker::is_done) {
                     seen += finish(&worker.take().expect("it was there"));
                 } else if let Some(worker) = worker {

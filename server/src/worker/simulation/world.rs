@@ -27,6 +27,14 @@ pub(super) struct AcceptQueue {
     pub(super) about_to_close: bool,
 }
 
+/// What a worker sends to another's ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mail {
+    /// A connection's plain descriptor.
+    Connection(u32),
+    Room,
+}
+
 /// The world.
 pub(super) struct World {
     pub(super) choices: Choices,
@@ -38,8 +46,8 @@ pub(super) struct World {
     pub(super) peers: Vec<Peer>,
     /// The process's table of open files.
     pub(super) plain: Vec<Option<PeerId>>,
-    /// Descriptors on their way to each worker; `None` for one without a ring.
-    pub(super) mailboxes: Vec<Option<VecDeque<u32>>>,
+    /// What is on its way to each worker; `None` for one without a ring.
+    pub(super) mailboxes: Vec<Option<VecDeque<Mail>>>,
     /// Whose eventfds were written to.
     pub(super) wakes: Vec<bool>,
     pub(super) draining: bool,
