@@ -56,7 +56,8 @@ impl Machine {
         if !is_root() {
             return None;
         }
-        // Before anything is run: to another test an `irqbalance --version` is a process without a socket, too.
+        // Before anything is run: to another test an `irqbalance --version` is a process without a socket,
+        // too.
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         if Command::new("irqbalance").arg("--version").output().is_err() {
             println!("SKIPPED: needs irqbalance");

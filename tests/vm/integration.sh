@@ -44,8 +44,8 @@ done
 mkdir -p "$payload/repository/$package"
 cat >"$payload/run" <<END
 ulimit -n 20000 # as on a host; some tests fill all that they may open
-# As on a host of 24 GiB. Where less is left the kernel drops what it has no memory for, and of two who send to each
-# other without reading none then gets on.
+# As on a host of 24 GiB. With the 130 MiB of a guest the kernel drops what it has no memory for, and connections that
+# are full in both directions stall.
 echo 288000 384000 576000 >/proc/sys/net/ipv4/tcp_mem
 mkdir -p '${repository%/*}'
 ln -s /payload/repository '$repository'

@@ -143,8 +143,8 @@ impl<R: NetlinkRequest> NetlinkRequest for NewLinkProperty<R> {
     }
 }
 
-/// Whether the kernel tells which thread polls which queue (netlink family `netdev`, since Linux 6.8); if not,
-/// a line that says so. tune then binds none.
+/// Whether the kernel tells which thread polls which queue (netlink family `netdev`, since Linux 6.8); if
+/// not, a line that says so. tune then binds none.
 pub(crate) fn tells_threads_of_queues() -> bool {
     let uname = rustix::system::uname();
     let release = uname.release().to_str().unwrap();

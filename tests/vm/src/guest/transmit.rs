@@ -101,8 +101,8 @@ impl Drop for Trace {
     }
 }
 
-/// The trace in the order of its events, from a file for each CPU: for the one of all CPUs the kernel looks at
-/// the next event of each of them for every line (`__find_next_entry()` in `kernel/trace/trace.c`).
+/// The trace in the order of its events, from a file for each CPU: for the one of all CPUs the kernel looks
+/// at the next event of each of them for every line (`__find_next_entry()` in `kernel/trace/trace.c`).
 fn read() -> Result<String> {
     let mut events = Vec::new();
     for directory in of_each_cpu()? {
