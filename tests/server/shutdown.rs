@@ -134,7 +134,7 @@ fn what_the_client_has_not_got_yet_survives_a_byte_that_crosses_the_fin() {
     let port = server.address.port();
     let mut client = Client::connect_narrow(server.address);
     // Until the client has room for no more, and the server's socket has.
-    while !lasts(|| sockets::unacknowledged(port) > 0) {
+    while !is_full(port) {
         client.send(1_000);
     }
     let sent = client.sent();
@@ -147,16 +147,14 @@ fn what_the_client_has_not_got_yet_survives_a_byte_that_crosses_the_fin() {
     server.wait_for_end().report().assert_exactly(1, sent);
 }
 
-/// Whether the condition holds for longer than an acknowledgement may be delayed (`TCP_DELACK_MAX`: 200 ms).
-fn lasts(condition: impl Fn() -> bool) -> bool {
-    let start = Instant::now();
-    while condition() {
-        thread::yield_now();
-        if start.elapsed() > Duration::from_millis(400) {
-            return true;
-        }
-    }
-    false
+/// Whether the client has no room for what the server sent; false as soon as it has acknowledged everything.
+fn is_full(port: u16) -> bool {
+    let mut full = false;
+    wait_until("all is acknowledged, or there is no room for it", || {
+        full = sockets::without_room(port);
+        full || sockets::unacknowledged(port) == 0
+    });
+    full
 }
 
 /// The end of the client's stream comes while the server drains.

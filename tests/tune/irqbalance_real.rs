@@ -8,16 +8,19 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Run, copy_of, is_root, profile, run, tune};
 use lab::namespace::Namespace;
 use rustix::mount::{MountFlags, mount_bind, mount_remount};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, Uid, kill_process};
+use rustix::thread::set_thread_res_uid;
 use tune::apply::Transaction;
 use tune::host::{Host, InterfaceChoice, Irq, ToldMap};
 use tune::irqbalance::{Irqbalance, ban};
@@ -53,7 +56,8 @@ impl Machine {
         if !is_root() {
             return None;
         }
-        // Before anything is run: to another test an `irqbalance --version` is a process without a socket, too.
+        // Before anything is run: to another test an `irqbalance --version` is a process without a socket,
+        // too.
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         if Command::new("irqbalance").arg("--version").output().is_err() {
             println!("SKIPPED: needs irqbalance");
@@ -91,7 +95,7 @@ impl Machine {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !self.banned().iter().any(|(pid, _)| *pid == daemon.0.id()) {
             assert!(Instant::now() < deadline, "irqbalance does not answer: {:?}", self.read());
-            std::thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
         }
         daemon
     }
@@ -259,36 +263,32 @@ fn one_that_hangs_is_given_up_every_time() {
 #[test]
 fn a_socket_of_another_user_is_not_asked() {
     let Some(machine) = Machine::new() else { return };
-    let path = "/run/irqbalance/irqbalance77.sock";
     let heard = machine.inside(|files| {
-        std::os::unix::fs::chown("/run/irqbalance", Some(65534), None).unwrap();
-        // The peer's user is that of the process that listens.
-        let script = format!(
-            "import os, socket\nos.setuid(65534)\ns = socket.socket(socket.AF_UNIX)\ns.bind('{path}')\n\
-             s.listen()\n\
-             print('up', flush=True)\nprint(len(s.accept()[0].recv(99)), flush=True)"
-        );
-        let mut python = Command::new("python3");
-        let mut child = python.args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = io::BufRead::lines(io::BufReader::new(child.stdout.take().unwrap()));
-        assert_eq!(lines.next().unwrap().unwrap(), "up");
+        chown("/run/irqbalance", Some(65534), None).unwrap();
+        let listener = thread::spawn(|| {
+            // The peer's user is that of the thread that listens.
+            let nobody = Uid::from_raw(65534);
+            set_thread_res_uid(nobody, nobody, nobody).unwrap();
+            UnixListener::bind("/run/irqbalance/irqbalance77.sock").unwrap()
+        });
+        let listener = listener.join().unwrap();
         let Irqbalance::Unknown(reason) = Irqbalance::read(files) else { panic!() };
         assert!(reason.contains("belongs to user 65534, not to root"), "{reason}");
-        let heard = lines.next().unwrap().unwrap();
-        child.wait().unwrap();
-        heard
+        io::read_to_string(listener.accept().unwrap().0).unwrap()
     });
-    assert_eq!(heard, "0");
+    assert_eq!(heard, "");
 }
 
 /// Below a root where the socket and the program that speaks to it are links to the real ones.
 #[test]
 fn a_script_tells_the_real_one_and_its_undo_file_gives_back() {
     let Some(machine) = Machine::new() else { return };
-    if Command::new("socat").arg("-V").output().is_err() {
+    let path = std::env::var_os("PATH").unwrap();
+    let mut programs = std::env::split_paths(&path).map(|directory| directory.join("socat"));
+    let Some(socat) = programs.find(|program| program.is_file()) else {
         println!("SKIPPED: needs socat");
         return;
-    }
+    };
     let daemon = machine.start(&["--banirq=24"]);
     let pid = daemon.0.id();
     let tree = copy_of("virtio-2cpu");
@@ -302,7 +302,7 @@ fn a_script_tells_the_real_one_and_its_undo_file_gives_back() {
         fs::create_dir_all(tree.path().join(directory)).unwrap();
     }
     symlink(format!("/{socket}"), tree.path().join(&socket)).unwrap();
-    symlink("/usr/bin/socat", tree.path().join("bin/socat")).unwrap();
+    symlink(socat, tree.path().join("bin/socat")).unwrap();
     let sh = |file: &Path| -> Run {
         let mut command = Command::new("sh");
         command.arg(file).env("TUNE_ROOT", tree.path());

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::script::{file_of, has, sh, shells, undo_file};
-use common::veth::{NIC, Veth, of_nic};
+use common::veth::{NIC, Veth, of_nic, tells_threads_of_queues};
 use common::{NOBODY, Run, profile, tune};
 
 /// The script of a profile for the interface of a pair, in a directory that every user may read.
@@ -105,7 +105,8 @@ fn fewer_channels_and_back_with_what_their_queues_held() {
 
 #[test]
 fn threads_that_poll_by_their_names() {
-    let Some(veth) = Veth::with_queues(3).filter(|_| has("ethtool") && has("taskset")) else { return };
+    let can = has("ethtool") && has("taskset") && tells_threads_of_queues();
+    let Some(veth) = Veth::with_queues(3).filter(|_| can) else { return };
     veth.output(Command::new("ethtool").args(["-K", NIC, "gro", "on"])).expect(0);
     veth.inside(|| fs::write(format!("/sys/class/net/{NIC}/threaded"), "1").unwrap());
     let done = assert_same_as_apply(&veth, QUEUES);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use common::profile;
-use common::veth::{NIC, Veth};
+use common::veth::{NIC, Veth, tells_threads_of_queues};
 use netlink_bindings::ethtool;
 use netlink_socket2::NetlinkSocket;
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ fn set_gro(veth: &Veth, on: bool) {
 }
 
 fn threaded() -> Option<Veth> {
-    let veth = Veth::with_queues(QUEUES)?;
+    let veth = Veth::with_queues(QUEUES).filter(|_| tells_threads_of_queues())?;
     set_gro(&veth, true);
     let file = format!("/sys/class/net/{NIC}/threaded");
     veth.inside(|| fs::write(file, "1")).unwrap();

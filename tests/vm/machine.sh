@@ -9,6 +9,7 @@
 #   -c CPUS    virtual CPUs (8), on two NUMA nodes of one socket each
 #   -q QUEUES  queue pairs of eth0 (CPUS)
 #   -d NIC     virtio-rss | igb (virtio-rss)
+#   -m MIB     memory (2048, and 64 for each CPU)
 #   -t SECS    time limit, boot included (120)
 #   -k DIR     an unpacked Debian kernel package ($VM_HOME/kernel; see setup.sh)
 #   -v         show the guest's console, on stderr
@@ -28,14 +29,15 @@ die() {
     exit 125
 }
 
-cpus=8 queues='' nic=virtio-rss limit=120 console=''
+cpus=8 queues='' nic=virtio-rss memory='' limit=120 console=''
 home=${VM_HOME:-$HOME/.cache/corelocal-vm}
 kernel=$home/kernel
-while getopts c:q:d:t:k:v option; do
+while getopts c:q:d:m:t:k:v option; do
     case $option in
         c) cpus=$OPTARG ;;
         q) queues=$OPTARG ;;
         d) nic=$OPTARG ;;
+        m) memory=$OPTARG ;;
         t) limit=$OPTARG ;;
         k) kernel=$OPTARG ;;
         v) console=1 ;;
@@ -49,7 +51,7 @@ fi
 payload=$1
 shift
 : "${queues:=$cpus}"
-memory=$((2048 + 64 * cpus))
+: "${memory:=$((2048 + 64 * cpus))}"
 [ $((cpus % 2)) = 0 ] || die "-c $cpus is odd"
 [ "$(id -u)" = 0 ] || die "needs root, for the network of the machine"
 

@@ -8,12 +8,16 @@ use std::fs;
 
 const LISTEN: u8 = 0x0a;
 const FIN_WAIT1: u8 = 0x04;
+const PROBE: u8 = 4;
 
 struct Row {
     local_port: u16,
     state: u8,
     /// Of a connection: bytes sent that the other end has not acknowledged.
     tx_queue: u32,
+    /// Of a connection: what is waited for (`tr`), and how often it was sent again in vain meanwhile.
+    timer: u8,
+    retransmits: u32,
     /// Of a listener: connections that nobody has accepted yet. Of a UDP socket: memory of what waits there.
     rx_queue: u32,
     /// 0 when no process holds the socket: not yet accepted, or closed already.
@@ -44,6 +48,13 @@ pub(crate) fn all_acknowledged(port: u16) -> bool {
 /// Bytes that the server has sent to its clients and that these have not acknowledged.
 pub(crate) fn unacknowledged(port: u16) -> u32 {
     rows().iter().filter(|row| row.local_port == port && is_held(row)).map(|row| row.tx_queue).sum()
+}
+
+/// True if a client of `port` has no room: the kernel has nothing on its way to it and probes (`tr` 4), or
+/// what it sent beyond its room is dropped each time.
+pub(crate) fn without_room(port: u16) -> bool {
+    let has_none = |row: &Row| row.timer == PROBE || row.retransmits > 1;
+    rows().iter().any(|row| row.local_port == port && is_held(row) && has_none(row))
 }
 
 /// Connections to `port` that the server has ended with a FIN which the client has not acknowledged.
@@ -80,10 +91,13 @@ fn row(line: &str) -> Option<Row> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let (_, port) = fields.get(1)?.split_once(':')?;
     let (tx_queue, rx_queue) = fields.get(4)?.split_once(':')?;
+    let (timer, _) = fields.get(5)?.split_once(':')?;
     Some(Row {
         local_port: u16::from_str_radix(port, 16).ok()?,
         state: u8::from_str_radix(fields.get(3)?, 16).ok()?,
         tx_queue: u32::from_str_radix(tx_queue, 16).ok()?,
+        timer: u8::from_str_radix(timer, 16).ok()?,
+        retransmits: u32::from_str_radix(fields.get(6)?, 16).ok()?,
         rx_queue: u32::from_str_radix(rx_queue, 16).ok()?,
         inode: fields.get(9)?.parse().ok()?,
     })

@@ -142,3 +142,16 @@ impl<R: NetlinkRequest> NetlinkRequest for NewLinkProperty<R> {
         R::decode_reply(buffer)
     }
 }
+
+/// Whether the kernel tells which thread polls which queue (netlink family `netdev`, since Linux 6.8); if
+/// not, a line that says so. tune then binds none.
+pub(crate) fn tells_threads_of_queues() -> bool {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_str().unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let tells = (numbers.next(), numbers.next()) >= (Some(6), Some(8));
+    if !tells {
+        println!("SKIPPED: needs Linux 6.8 or later, which tells the thread of a queue; this is {release}");
+    }
+    tells
+}

@@ -1,11 +1,12 @@
-//! Fewer queues than CPUs: RPS in groups. The shipped profile with a number of channels in place of
-//! `"workers"`.
+//! Fewer queues than CPUs: RPS in groups, with irqbalance running all the time. The shipped profile with a
+//! number of channels in place of `"workers"`.
 
 use std::collections::BTreeMap;
 
 use anyhow::Result;
 use tune::cpu_set::CpuSet;
 
+use super::irqbalance::Irqbalance;
 use super::nic::{self, Queue};
 use super::programs;
 use super::serving::{self, serve};
@@ -16,6 +17,7 @@ const LOCAL: f64 = 0.99;
 
 pub(super) fn run(table: &mut Table) -> Result<()> {
     let all = nic::queues()?;
+    let irqbalance = Irqbalance::start()?;
     let few = (all / 6).max(2);
     let shipped = nic::read(PROFILE)?;
     std::fs::write(PROFILE, shipped.replace("count = \"workers\"", &format!("count = {few}")))?;
@@ -32,10 +34,13 @@ pub(super) fn run(table: &mut Table) -> Result<()> {
     seen.check_locality(&name, LOCAL, table)?;
     seen.check_interrupts(&name, &queues, table);
     seen.check_transmit(&name, &queues, table);
+    irqbalance.check_left_alone(table)?;
+    let queues = nic::read_queues()?;
+    table.none("irqbalance: what was applied still holds", &wrong_with_groups(&queues)?, "all queues");
     programs::tune(&["restore"])?.expect(0)?;
     table.check(&format!("{name}: restore gives the others back"), nic::queues()? == all, nic::queues()?);
     std::fs::write(PROFILE, shipped)?;
-    Ok(())
+    irqbalance.check_given_back(table)
 }
 
 fn groups(queues: &BTreeMap<u32, Queue>) -> String {

@@ -1,4 +1,4 @@
-//! A CPU goes offline while its worker serves, and comes back.
+//! A CPU goes offline while its worker serves, and comes back; irqbalance runs all the time.
 
 use std::fs;
 
@@ -8,6 +8,7 @@ use tune::cpu_set::{Cpu, CpuSet};
 
 use super::drift::check_named;
 use super::files::Files;
+use super::irqbalance::Irqbalance;
 use super::programs::{self, Load, Output, Server, Watch, number};
 use super::table::Table;
 use super::{nic, serving, wait};
@@ -20,6 +21,7 @@ const CONNECTIONS: u32 = 1000;
 
 pub(super) fn run(table: &mut Table) -> Result<()> {
     let all = nic::online()?;
+    let irqbalance = Irqbalance::start()?;
     serving::check_apply(table)?;
     served(&all, table)?;
     // virtio_net sets its queues up anew when a CPU comes or goes, and may have done what is wanted.
@@ -31,8 +33,9 @@ pub(super) fn run(table: &mut Table) -> Result<()> {
     let seen = serving::serve("cpu")?;
     seen.check_echoes("CPU back", table)?;
     seen.check_locality("CPU back", 0.995, table)?;
+    irqbalance.check_left_alone(table)?;
     programs::tune(&["restore"])?.expect(0)?;
-    Ok(())
+    irqbalance.check_given_back(table)
 }
 
 /// The CPU goes and comes back while connections are served.
@@ -74,14 +77,16 @@ fn watched(all: &CpuSet, drifts: bool, table: &mut Table) -> Result<()> {
         Ok(own.irqs.values().all(|cpus| !cpus.contains(CPU)).then_some(()))
     })?;
     watch.wait_for(&format!("cannot tell: {}", missing(all)))?;
-    let before = Files::read()?;
+    let (before, queues) = (Files::read()?.without_interrupts(), nic::read_queues()?);
     check_refused("apply", all, table)?;
-    let after = Files::read()?;
+    let after = Files::read()?.without_interrupts();
     table.none(
         "CPU offline: neither apply nor watch changes a file",
         &before.differences(&after),
         format!("{} files", after.len()),
     );
+    let same = nic::read_queues()? == queues;
+    table.check("nor they or irqbalance an interrupt of a queue", same, format!("{} queues", queues.len()));
     set_online(true)?;
     if drifts {
         watch.wait_for("repaired: ")?;

@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use tune::cpu_set::{Cpu, CpuSet};
@@ -67,6 +68,7 @@ impl Trace {
     pub(super) fn start() -> Result<Self> {
         let trace = Self(());
         write("buffer_size_kb", "4096")?;
+        write("trace_clock", "counter")?; // a number for each event, the same series on all CPUs
         write("trace", "")?;
         write("dynamic_events", MADE)?;
         for (event, filter) in EVENTS {
@@ -81,8 +83,7 @@ impl Trace {
         for (event, _) in EVENTS.into_iter().rev() {
             write(&format!("events/{event}/enable"), "0")?;
         }
-        let path = format!("{TRACING}/trace");
-        let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let text = read()?;
         let lost = lost()?;
         let owns = |cpu, queue| queues.get(&queue).is_some_and(|queue: &Queue| queue.xps.contains(cpu));
         Ok(Transmitted { lost, ..parse(&text, owns) })
@@ -100,12 +101,30 @@ impl Drop for Trace {
     }
 }
 
+/// The trace in the order of its events, from a file for each CPU: for the one of all CPUs the kernel looks
+/// at the next event of each of them for every line (`__find_next_entry()` in `kernel/trace/trace.c`).
+fn read() -> Result<String> {
+    let mut events = Vec::new();
+    for directory in of_each_cpu()? {
+        let text = nic::read(directory.join("trace"))?;
+        events.extend(text.lines().filter_map(|line| Some((time(line)?, line.to_owned()))));
+    }
+    events.sort_by_key(|(time, _)| *time);
+    Ok(events.into_iter().map(|(_, line)| line + "\n").collect())
+}
+
+/// What the kernel has of the trace of each CPU.
+fn of_each_cpu() -> Result<Vec<PathBuf>> {
+    let directory = format!("{TRACING}/per_cpu");
+    let list = || fs::read_dir(&directory)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>();
+    list().with_context(|| format!("list {directory}"))
+}
+
 /// The events that are not in the trace, of all CPUs (`tracing_stats_read()` in `kernel/trace/trace.c`).
 fn lost() -> Result<u64> {
-    let directory = format!("{TRACING}/per_cpu");
     let mut lost = 0;
-    for cpu in fs::read_dir(&directory).with_context(|| format!("list {directory}"))? {
-        let path = cpu.with_context(|| format!("list {directory}"))?.path().join("stats");
+    for directory in of_each_cpu()? {
+        let path = directory.join("stats");
         lost +=
             lost_of(&nic::read(&path)?).with_context(|| format!("{} is not understood", path.display()))?;
     }
@@ -185,6 +204,12 @@ fn cpu(line: &str) -> Option<Cpu> {
     cpu.split_once(']')?.0.parse().ok()
 }
 
+/// When an event was, by the clock of the trace; `None` for the lines of its head.
+fn time(line: &str) -> Option<u64> {
+    let (_, rest) = line.split_once(" [")?;
+    rest.split_whitespace().nth(2)?.strip_suffix(':')?.parse().ok()
+}
+
 fn field<'a>(event: &'a str, name: &str) -> Option<&'a str> {
     event.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
 }
@@ -200,20 +225,29 @@ mod tests {
 
     fn queued(thread: &str, cpu: Cpu, skb: &str, socket: &str) -> String {
         format!(
-            "{thread} [{cpu:03}] ..s1. 12.1: queued: (net.net_dev_queue) name=\"eth0\" skb={skb} \
+            "{thread} [{cpu:03}] ..s1. 121: queued: (net.net_dev_queue) name=\"eth0\" skb={skb} \
              socket={socket}\n"
         )
     }
 
     fn sent(cpu: Cpu, skb: &str, queue: u32) -> String {
         format!(
-            "<idle>-0 [{cpu:03}] b.s2. 12.2: sent: (net.net_dev_start_xmit) name=\"eth0\" skb={skb} \
+            "<idle>-0 [{cpu:03}] b.s2. 122: sent: (net.net_dev_start_xmit) name=\"eth0\" skb={skb} \
              queue={queue}\n"
         )
     }
 
-    const ENTRY: &str = "<idle>-0 [003] ..s1. 12.2: softirq_entry: vec=1 [action=TIMER]\n";
-    const EXIT: &str = "<idle>-0 [003] ..s1. 12.5: softirq_exit: vec=1 [action=TIMER]\n";
+    const ENTRY: &str = "<idle>-0 [003] ..s1. 122: softirq_entry: vec=1 [action=TIMER]\n";
+    const EXIT: &str = "<idle>-0 [003] ..s1. 125: softirq_exit: vec=1 [action=TIMER]\n";
+
+    #[test]
+    fn an_event_has_a_time_and_the_head_has_none() {
+        assert_eq!(
+            time("          <idle>-0       [003] ..s1.        4711: softirq_entry: vec=1"),
+            Some(4711)
+        );
+        assert_eq!(time("#           TASK-PID     CPU#  |||||  TIMESTAMP  FUNCTION"), None);
+    }
 
     #[test]
     fn a_packet_is_of_the_cpu_that_queued_it() {
