@@ -2,14 +2,20 @@
 //! `TcpListener` advises.
 #![allow(unsafe_code)]
 
+use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use futures_util::io::{AsyncReadExt, AsyncWriteExt};
 use glommio::net::{TcpListener, TcpStream};
+use glommio::timer::sleep;
 use glommio::{LocalExecutorBuilder, Placement, spawn_local};
 
 use super::{Mode, RuntimeArgs, Settings, per_core};
+
+/// How long it rests when it is short of descriptors.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Runs the server until a signal ends the process.
 pub(crate) fn run(args: &RuntimeArgs) -> anyhow::Result<()> {
@@ -26,7 +32,15 @@ async fn serve(listener: OwnedFd, settings: Settings) -> anyhow::Result<()> {
     // SAFETY: the descriptor is that of a listening socket, and handed over.
     let listener = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };
     loop {
-        let stream = listener.accept().await.map_err(|error| anyhow!("{error}")).context("accept")?;
+        let stream = match listener.accept().await.map_err(io::Error::from) {
+            Ok(stream) => stream,
+            // The executor closes in its own time what was dropped.
+            Err(error) if error.raw_os_error() == Some(libc::EMFILE) => {
+                sleep(PAUSE).await;
+                continue;
+            }
+            Err(error) => return Err(error).context("accept"),
+        };
         match settings.mode {
             // After AcceptClose this resets: the connection has inherited SO_LINGER of 0 seconds.
             Mode::AcceptClose | Mode::AcceptFin => drop(stream),
