@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::common::client::{CHUNK, fill_or_be_reset};
-use crate::common::{Client, Launch, Server, cpus, sandbox, skipped, wait_until};
+use crate::common::{Client, Launch, Server, cpus, sandbox, skipped};
 use crate::echo::MORE_THAN_FITS;
 
 /// So few buffers that most of what clients do not read is in the spill.
@@ -93,21 +93,6 @@ fn at_its_bound_slow_readers_get_every_byte_and_none_is_reset() {
     let report = server.stop_when_nothing_is_open();
     report.assert_exactly(CLIENTS as u64, sent);
     assert!(report.total.spill_full == 0 && report.total.blocked > 0, "{report:?}");
-}
-
-/// Who writes all before it reads, and others who take up the spill meanwhile.
-#[test]
-fn when_others_leave_the_spill_who_was_not_read_from_is_again() {
-    const SPILL: usize = 1 << 20;
-    let (core, spill) = (cpus::first().to_string(), SPILL.to_string());
-    let options = ["--cores", &core, "--spill", &spill, "--without", "splice"];
-    let server = Server::start(&[&options, &FEW_BUFFERS[..]].concat());
-    // Each has PAUSE_AT bytes, until half of the spill is used.
-    let others = fill_or_be_reset(connect(&server, SPILL / PAUSE_AT).collect(), MORE_THAN_FITS);
-    let mut client = Client::connect_narrow(server.address);
-    client.fill(MORE_THAN_FITS);
-    drop(others);
-    wait_until("it is read from", || client.send_what_fits(CHUNK).expect("it is not reset") > 0);
 }
 
 /// With as little address space (RLIMIT_AS) as it starts with, and of that a quarter for the spill.
