@@ -7,6 +7,7 @@ use super::run::Outcome;
 use super::seen::Seen;
 use crate::config::Mode;
 use crate::worker::connection::PAUSE_AT;
+use crate::worker::operations::RECEIVE_CREDIT;
 
 #[test]
 fn kind_peers_are_served_by_a_kind_kernel() {
@@ -93,6 +94,22 @@ fn where_the_spill_is_full_who_does_not_read_is_reset_and_the_others_get_every_b
         assert!(lost > 0 && outcome.counters.spill_full == lost, "{outcome:?}");
         assert_eq!(outcome.read[4..], [300; 3]);
     }
+}
+
+/// While the spill is tight a receive brings no more than fills a buffer until it is known whether the peer
+/// reads: for those who come then and do not, there is room. Two that have filled half of it are here, and
+/// eight who leave for eight others.
+#[test]
+fn who_comes_while_the_spill_is_tight_and_does_not_read_is_not_reset() {
+    let hoards = vec![Action::StopReading, Action::Send(1_500_000)];
+    let leaves = [Action::Send(10), Action::Await].repeat(8);
+    let comes = vec![Action::StopReading, Action::Send(300_000)];
+    let peers = [vec![hoards; 2], vec![leaves; 8], vec![comes; 8]].concat();
+    let base = Case { max_connections: 10, buffers: 16, buffer_size: 16384, spill: 50, ..Case::default() };
+    let credit = Some(RECEIVE_CREDIT as usize);
+    let outcome = Case { splice: None, credit, windows: [300_000, 700, 700], peers, ..base }.run();
+    assert_eq!(outcome.counters.spill_full, 0);
+    assert_eq!(outcome.read[10..], [300_000; 8]);
 }
 
 /// Seen with real sockets: all buffers were queued for peers that do not read; the turn that copied them out

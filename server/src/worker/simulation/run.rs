@@ -271,6 +271,12 @@ fn check_turn(worker: &mut Worker<'_, SimulatedKernel>, at_start: &[usize]) {
     if worker.kernel.asleep.is_some() {
         let starves = !worker.starved.is_empty() && worker.memory.pool().free() > 0;
         assert!(!starves, "sleeps while clients wait for free buffers");
+        let tight = worker.memory.spill_is_tight();
+        // What the clock has brought since is listed.
+        for (id, connection) in worker.connections.iter_mut().filter(|(_, connection)| !connection.listed) {
+            let step = connection.next_step(tight);
+            assert!(step.is_none(), "sleeps, and {id:?} was not asked for {step:?}: {connection:?}");
+        }
     }
     assert!(worker.kernel.pipe.is_empty(), "bytes are left in the pipe");
     let spilled = worker.memory.spill_bytes() as u64;
