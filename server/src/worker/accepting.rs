@@ -208,19 +208,19 @@ impl<K: Kernel> Worker<'_, K> {
         if refused {
             self.counters.refused.add(1);
             connection.refuse(false);
-        } else {
-            self.counters.accepted.add(1);
-            connection.accepted(stats::samples_accept(self.counters.accepted.get()), tick);
-            if connection.sampled {
-                self.sample(id, Sample::Accept);
-            }
-            if self.mode == Mode::AcceptClose
-                && let Some(connection) = self.connections.get(id)
-            {
-                connection.refuse(true);
-            }
+            return self.list(id);
         }
-        self.list(id);
+        self.counters.accepted.add(1);
+        connection.accepted(stats::samples_accept(self.counters.accepted.get()), tick);
+        if connection.sampled {
+            self.sample(id, Sample::Accept);
+        }
+        if self.mode != Mode::AcceptClose {
+            self.connections.queue_up(&mut self.newcomers, id);
+        } else if let Some(connection) = self.connections.get(id) {
+            connection.refuse(true);
+            self.list(id);
+        }
     }
 
     /// Hands what was accepted to the workers in turn. A draining worker serves it itself.

@@ -12,6 +12,10 @@ use super::{SilentSend, Worker};
 /// Most requests that one connection asks for in one turn: a send, a receive, a cancel and a look.
 const MOST_STEPS: usize = 4;
 
+/// Of how many new connections the first bytes are asked for in one turn. What these have brought is sent in
+/// the next, while it is in the cache.
+const NEWCOMERS: usize = 16;
+
 impl<K: Kernel> Worker<'_, K> {
     /// Queues the requests that the listeners and the listed connections want, as far as there is room; the
     /// rest in the next turn, which then comes without sleeping.
@@ -26,6 +30,7 @@ impl<K: Kernel> Worker<'_, K> {
         self.ask_to_accept();
         self.hand_over();
         self.feed_starved();
+        self.ask_newcomers();
         self.splice_some();
         // Nobody is listed while being asked.
         let mut asked = 0;
@@ -44,7 +49,22 @@ impl<K: Kernel> Worker<'_, K> {
         // Buffers of silent sends come back only after the enter; with few left, receives would fail for want
         // of one.
         self.hurry |= !self.silent_sends.is_empty() && pool.few_left();
-        self.hurry |= !self.listed.is_empty() || !self.to_splice.is_empty();
+        self.hurry |= !self.listed.is_empty() || !self.to_splice.is_empty() || !self.newcomers.is_empty();
+    }
+
+    /// Begins to receive from those who came first.
+    fn ask_newcomers(&mut self) {
+        for _ in 0..NEWCOMERS {
+            if self.kernel.room() < MOST_STEPS {
+                return;
+            }
+            let Some(id) = self.newcomers.pop_front() else { break };
+            self.ask_for(id);
+        }
+        if self.newcomers.is_empty() {
+            // From the start of its memory, which is in the cache.
+            self.newcomers.clear();
+        }
     }
 
     /// Once the spill is not tight any more, has those asked who were not read from because it was.

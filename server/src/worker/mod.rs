@@ -119,6 +119,8 @@ pub(crate) struct Worker<'r, K: Kernel> {
     poll_wake: bool,
     /// Slots of connections to be asked for their next steps.
     listed: Vec<Slot>,
+    /// Connections that were just accepted and are yet to be received from, longest first.
+    newcomers: VecDeque<ConnectionId>,
     /// Connections that wait for a buffer, longest first.
     starved: VecDeque<ConnectionId>,
     /// Connections of which bytes wait that are to be spliced, longest first.
@@ -202,6 +204,7 @@ impl<'r, K: Kernel> Worker<'r, K> {
             wake,
             poll_wake: true,
             listed: list(most)?,
+            newcomers: list(2 * most)?.into(),
             starved: list(2 * most)?.into(),
             to_splice: list(if splices { 2 * most } else { 0 })?.into(),
             silent_sends: list(most)?,

@@ -258,7 +258,8 @@ fn rooms(worker: &Worker<'_, SimulatedKernel>) -> Vec<usize> {
     let [entries, free] = worker.connections.rooms();
     let (starved, listed) = (worker.starved.capacity(), worker.listed.capacity());
     let (silent, to_splice) = (worker.silent_sends.capacity(), worker.to_splice.capacity());
-    vec![entries, free, starved, listed, silent, to_splice, to_hand_over]
+    let newcomers = worker.newcomers.capacity();
+    vec![entries, free, newcomers, starved, listed, silent, to_splice, to_hand_over]
 }
 
 /// Panics if the worker's books are wrong. `at_start`: what its lists had room for then.
