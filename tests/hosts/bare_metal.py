@@ -299,13 +299,19 @@ def mlx5_130cpu(tree):
     sysctls(tree)
 
 
-# CPUs: nodes, driver, ports, queues of each port.
-LARGE = {128: (2, "mlx5_core", 1, 128), 256: (2, "mlx5_core", 2, 128), 1152: (8, "i40e", 4, 94)}
+# CPUs, nodes, driver, Mbit/s, ports, queues of each port, entries of the RSS table and over how many queues they are spread:
+# with i40e at most 64, however many it has; mlx5 has two entries for each queue, 256 at least, and 256 queues since 6.7.
+LARGE = {
+    "large-128": (128, 2, "mlx5_core", 100_000, 1, 128, 256, 128),
+    "large-256": (256, 2, "mlx5_core", 100_000, 2, 128, 256, 128),
+    "large-400g": (256, 2, "mlx5_core", 400_000, 1, 256, 512, 256),
+    "large": (1152, 8, "i40e", 40_000, 4, 94, 512, 64),
+}
 
 
-def large(tree, cpus):
+def large(tree, host):
     """One of LARGE: cores of two threads, ports spread over the nodes; the counts of /proc/interrupts are of all CPUs."""
-    node_count, driver, ports, queue_count = LARGE[cpus]
+    cpus, node_count, driver, speed, ports, queue_count, table, spread = LARGE[host]
     cores, rows = cpus // 2, []
     per_node = cores // node_count
     first_threads = [list(range(node * per_node, (node + 1) * per_node)) for node in range(node_count)]
@@ -324,7 +330,10 @@ def large(tree, cpus):
             rows.append((first + vector, chip, handler, cpu_list(range(cpus)), cpu))
         queues = [(mask([], cpus), 0, mask([queue], cpus)) for queue in range(queue_count)]
         bridge = f"pci0000:{16 * port:02x}/0000:{16 * port:02x}:00.0"
-        interface(tree, name, f"{bridge}/{bdf}", driver, node, range(first, first + queue_count + 1), queues)
+        vectors = range(first, first + queue_count + 1)
+        interface(tree, name, f"{bridge}/{bdf}", driver, node, vectors, queues, speed=speed)
+        adaptive = {"adaptive_rx": 1, "adaptive_tx": 1, "rx_usecs": 50, "tx_usecs": 50}
+        ethtool(tree, name, (queue_count, queue_count), (512, 4096), table, adaptive, (True, False), spread=spread)
     interrupts(tree, cpus, rows, node=0)
     default_route(tree, "enp0s0")
     sysctls(tree)

@@ -90,9 +90,9 @@ SPEED = {
 }
 
 
-def interface(tree, name, pci, driver, node, vectors, queues):
+def interface(tree, name, pci, driver, node, vectors, queues, *, speed=None):
     """`pci`: path of the function below /sys/devices; `node`: None without CONFIG_NUMA; `queues`: (rps_cpus, rps_flow_cnt,
-    xps_cpus) each."""
+    xps_cpus) each; `speed`: that of SPEED unless told."""
     device = f"/sys/devices/{pci}"
     net = f"{device}/net/{name}"
     up = "../" * (pci.count("/") + 2)
@@ -101,8 +101,8 @@ def interface(tree, name, pci, driver, node, vectors, queues):
     tree.link(f"{net}/device", f"../../../{pci.rsplit('/', 1)[1]}")
     if node is not None:
         tree.write(f"{device}/numa_node", node)
-    if driver in SPEED:
-        tree.write(f"{net}/speed", SPEED[driver])
+    if speed or driver in SPEED:
+        tree.write(f"{net}/speed", speed or SPEED[driver])
     for irq in vectors:
         tree.write(f"{device}/msi_irqs/{irq}", "msix")
     for queue, (rps_cpus, rps_flow_cnt, xps_cpus) in enumerate(queues):
