@@ -19,8 +19,8 @@ fn fifteen_hundred_connections_waiting_at_once_are_all_accepted_and_served() {
     server.stop_when_nothing_is_open().assert_exactly(1_500, 150_000);
 }
 
-/// Clients are answered in the order in which the worker hears of them: who was there already before the last
-/// of those who came meanwhile, of whom not all fit into a submission queue.
+/// Who was there already is answered before the last of those who came meanwhile, of whom not all fit into a
+/// submission queue.
 #[test]
 fn those_who_are_there_are_answered_before_the_last_of_a_burst() {
     const THERE: usize = 20;

@@ -12,9 +12,10 @@ use super::{SilentSend, Worker};
 /// Most requests that one connection asks for in one turn: a send, a receive, a cancel and a look.
 const MOST_STEPS: usize = 4;
 
-/// Of how many new connections the first bytes are asked for in one turn. What these have brought is sent in
-/// the next, while it is in the cache.
-const NEWCOMERS: usize = 16;
+/// How many new connections are begun to be received from in one turn, if there are more; and as many as a
+/// quarter of those that want something else. What they bring is sent in the next turn, while it is in the
+/// cache.
+const LEAST_NEWCOMERS: usize = 16;
 
 impl<K: Kernel> Worker<'_, K> {
     /// Queues the requests that the listeners and the listed connections want, as far as there is room; the
@@ -46,24 +47,25 @@ impl<K: Kernel> Worker<'_, K> {
         // Copying for peers that do not read has freed buffers meanwhile. With none free, the completion of
         // what has them wakes the worker up.
         self.hurry |= !self.starved.is_empty() && pool.free() > 0;
-        // Buffers of silent sends come back only after the enter; with few left, receives would fail for want
-        // of one.
-        self.hurry |= !self.silent_sends.is_empty() && pool.few_left();
+        // What silent sends have sent comes back only after the enter: with few buffers left, receives would
+        // fail for want of one; while the spill is tight, somebody may wait for it not to be.
+        self.hurry |= !self.silent_sends.is_empty() && (pool.few_left() || self.was_tight);
         self.hurry |= !self.listed.is_empty() || !self.to_splice.is_empty() || !self.newcomers.is_empty();
     }
 
-    /// Begins to receive from those who came first.
+    /// Begins to receive from those who came first; while the server drains, from all.
     fn ask_newcomers(&mut self) {
-        for _ in 0..NEWCOMERS {
-            if self.kernel.room() < MOST_STEPS {
-                return;
+        let drains = self.drain.is_some();
+        let mut left = if drains { usize::MAX } else { LEAST_NEWCOMERS.max(self.listed.len() / 4) };
+        while left > 0
+            && self.kernel.room() >= MOST_STEPS
+            && let Some(id) = self.newcomers.pop_front()
+        {
+            // It may have been listed since, and asked for, or be gone.
+            if self.connections.get(id).is_some_and(|connection| connection.receives_by().is_none()) {
+                self.ask_for(id);
+                left -= 1;
             }
-            let Some(id) = self.newcomers.pop_front() else { break };
-            self.ask_for(id);
-        }
-        if self.newcomers.is_empty() {
-            // From the start of its memory, which is in the cache.
-            self.newcomers.clear();
         }
     }
 

@@ -67,7 +67,7 @@ impl Connections {
         }
     }
 
-    /// Puts a connection that waits for a buffer at the end of a queue, which has room for twice as many as
+    /// Puts a connection that waits for its turn at the end of a queue, which has room for twice as many as
     /// there may be: where it is full, half of it or more are gone, and are taken out.
     pub(crate) fn queue_up(&mut self, queue: &mut VecDeque<ConnectionId>, id: ConnectionId) {
         if queue.len() == queue.capacity() {
@@ -147,8 +147,7 @@ mod tests {
         );
     }
 
-    /// No receive is armed on one that waits, so that it may go and its slot be used again while it is
-    /// queued.
+    /// One that waits may go, and its slot be used again while it is queued.
     #[test]
     fn a_queue_of_connections_that_wait_never_grows() {
         let mut connections = Connections::new(2, 0).unwrap();
