@@ -299,19 +299,20 @@ def mlx5_130cpu(tree):
     sysctls(tree)
 
 
-# CPUs, nodes, driver, Mbit/s, ports, queues of each port, entries of the RSS table and over how many queues they are spread:
-# with i40e at most 64, however many it has; mlx5 has two entries for each queue, 256 at least, and 256 queues since 6.7.
+# `queues`: of each port; `table`: entries of the RSS table, `spread` over so many queues. i40e: over 64 at most, however many it
+# has; mlx5: two entries for each queue, 256 at least, and 256 queues since 6.7.
 LARGE = {
-    "large-128": (128, 2, "mlx5_core", 100_000, 1, 128, 256, 128),
-    "large-256": (256, 2, "mlx5_core", 100_000, 2, 128, 256, 128),
-    "large-400g": (256, 2, "mlx5_core", 400_000, 1, 256, 512, 256),
-    "large": (1152, 8, "i40e", 40_000, 4, 94, 512, 64),
+    "large-128": dict(cpus=128, nodes=2, driver="mlx5_core", mbits=100_000, ports=1, queues=128, table=256, spread=128),
+    "large-256": dict(cpus=256, nodes=2, driver="mlx5_core", mbits=100_000, ports=2, queues=128, table=256, spread=128),
+    "large-400g": dict(cpus=256, nodes=2, driver="mlx5_core", mbits=400_000, ports=1, queues=256, table=512, spread=256),
+    "large": dict(cpus=1152, nodes=8, driver="i40e", mbits=40_000, ports=4, queues=94, table=512, spread=64),
 }
 
 
 def large(tree, host):
     """One of LARGE: cores of two threads, ports spread over the nodes; the counts of /proc/interrupts are of all CPUs."""
-    cpus, node_count, driver, speed, ports, queue_count, table, spread = LARGE[host]
+    this = LARGE[host]
+    cpus, node_count, driver, ports, queue_count = (this[key] for key in ("cpus", "nodes", "driver", "ports", "queues"))
     cores, rows = cpus // 2, []
     per_node = cores // node_count
     first_threads = [list(range(node * per_node, (node + 1) * per_node)) for node in range(node_count)]
@@ -331,9 +332,10 @@ def large(tree, host):
         queues = [(mask([], cpus), 0, mask([queue], cpus)) for queue in range(queue_count)]
         bridge = f"pci0000:{16 * port:02x}/0000:{16 * port:02x}:00.0"
         vectors = range(first, first + queue_count + 1)
-        interface(tree, name, f"{bridge}/{bdf}", driver, node, vectors, queues, speed=speed)
+        interface(tree, name, f"{bridge}/{bdf}", driver, node, vectors, queues, speed=this["mbits"])
         adaptive = {"adaptive_rx": 1, "adaptive_tx": 1, "rx_usecs": 50, "tx_usecs": 50}
-        ethtool(tree, name, (queue_count, queue_count), (512, 4096), table, adaptive, (True, False), spread=spread)
+        channels, table, spread = (queue_count, queue_count), this["table"], this["spread"]
+        ethtool(tree, name, channels, (512, 4096), table, adaptive, (True, False), spread=spread)
     interrupts(tree, cpus, rows, node=0)
     default_route(tree, "enp0s0")
     sysctls(tree)
