@@ -254,16 +254,19 @@ impl<'r, K: Kernel> Worker<'r, K> {
     /// Enters the kernel; with `--spin-us` looks for completions for a while before it sleeps.
     fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<()> {
         let spin = self.settings.config.spin.min(timeout.unwrap_or(Duration::MAX));
-        if want > 0 && !spin.is_zero() {
-            let until = self.kernel.now() + spin;
-            while self.kernel.now() < until {
-                self.kernel.enter(self.memory, 0, None)?;
-                if self.kernel.sync_completions() > 0 {
-                    return Ok(());
-                }
-            }
+        if want == 0 || spin.is_zero() {
+            return self.kernel.enter(self.memory, want, timeout);
         }
-        self.kernel.enter(self.memory, want, timeout)
+        let begun = self.kernel.now();
+        let mut spun = Duration::ZERO;
+        while spun < spin {
+            self.kernel.enter(self.memory, 0, None)?;
+            if self.kernel.sync_completions() > 0 {
+                return Ok(());
+            }
+            spun = self.kernel.now() - begun;
+        }
+        self.kernel.enter(self.memory, want, timeout.map(|timeout| timeout.saturating_sub(spun)))
     }
 
     /// Notes that a connection is to be asked for its next steps.
