@@ -119,9 +119,10 @@ impl Crew {
         handed.load(Ordering::SeqCst) > counters.taken_over.get()
     }
 
-    /// True once nothing more comes to this member.
+    /// True once nothing more comes to this member; for the first once all that it has handed over has come.
     pub(super) fn is_over_for(&self, member: usize) -> bool {
-        self.closed.load(Ordering::Acquire) && !self.is_awaiting(member)
+        let mut awaited = if member == 0 { 0..self.members.len() } else { member..member + 1 };
+        self.closed.load(Ordering::Acquire) && !awaited.any(|member| self.is_awaiting(member))
     }
 }
 
@@ -146,9 +147,10 @@ mod tests {
         assert!(crew.hand_to(1).is_some());
         assert_eq!(crew.next(0), None);
         crew.close();
-        assert!(crew.is_over_for(0) && !crew.is_over_for(1));
+        assert!(crew.is_over_for(2) && !crew.is_over_for(1));
+        assert!(!crew.is_over_for(0), "it has handed over what has not come");
         crew.came_back(1);
-        assert!(crew.is_over_for(1));
+        assert!(crew.is_over_for(1) && crew.is_over_for(0));
         crew.set_ring(1, -1);
         assert!(
             crew.hand_to(1).is_none() && !crew.is_awaiting(1),
