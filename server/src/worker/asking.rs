@@ -158,8 +158,11 @@ impl<K: Kernel> Worker<'_, K> {
         connection.send_started(spans, request, self.memory);
         match manner {
             Manner::Silent => {
-                self.silent_sends.push(SilentSend { id, request });
                 self.hurry |= connection.awaits_send();
+                if self.silent_sends.len() == self.silent_sends.capacity() {
+                    self.forget_sends_that_ended();
+                }
+                self.silent_sends.push(SilentSend { id, request });
             }
             Manner::Waiting => connection.send_waits(),
             Manner::ZeroCopy => {

@@ -253,6 +253,16 @@ impl<K: Kernel> Worker<'_, K> {
         self.silent_sends.drain(..taken);
     }
 
+    /// Takes out of the list of silent sends those that a completion has ended, so that it has one of each
+    /// connection at most. They are in it while the completion queue is full, when none can be confirmed.
+    pub(super) fn forget_sends_that_ended(&mut self) {
+        let connections = &mut self.connections;
+        self.silent_sends.retain(|send| {
+            let connection = connections.get(send.id);
+            connection.is_some_and(|connection| connection.bytes_of_send(send.request).is_some())
+        });
+    }
+
     /// Reads `SO_INCOMING_CPU` of a connection: through the ring if only the ring knows its descriptor, and
     /// then only if there is room.
     pub(super) fn sample(&mut self, id: ConnectionId, sample: Sample) {
