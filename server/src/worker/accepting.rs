@@ -258,16 +258,19 @@ impl<K: Kernel> Worker<'_, K> {
         self.counters.taken_over.add(1);
     }
 
-    /// Of a draining worker: once no accept is in flight, accepts what is left in the accept queues, as far
-    /// as slots are free, and closes the listeners when they are empty, or when the time is up.
+    /// Of a draining worker: once no accept is in flight, of any listener, accepts what is left in the accept
+    /// queues, as far as slots are free, and closes the listeners when they are empty, or when the time is
+    /// up.
     fn empty_accept_queues(&mut self) {
         if self.drain.is_none() {
             return;
         }
         let late = self.is_cut_off();
         let mut listeners = std::mem::take(&mut self.listeners);
+        let all_stopped = listeners.iter().all(|listening| listening.acceptor.has_stopped());
         listeners.retain(|listening| {
-            !(listening.acceptor.has_stopped() && (late || self.accept_those_who_wait(&listening.socket)))
+            let is_over = late && listening.acceptor.has_stopped();
+            !(is_over || all_stopped && self.accept_those_who_wait(&listening.socket))
         });
         self.listeners = listeners;
         if self.listeners.is_empty()
