@@ -51,10 +51,13 @@ impl Connection {
         (self.in_flight.send && self.send_request == request).then(|| self.queue.sending_bytes())
     }
 
-    /// True if something is to be done as soon as the send in flight has ended.
+    /// True if something is to be done as soon as the send in flight has ended. Who is not received from may
+    /// be paused until then.
     pub(crate) fn awaits_send(&self) -> bool {
         let splices_then = self.way == Way::Pipe;
-        self.in_flight.send && (self.state != State::Open || self.queue.has_more() || splices_then)
+        let may_be_paused = self.in_flight.receive.is_none();
+        self.in_flight.send
+            && (self.state != State::Open || self.queue.has_more() || splices_then || may_be_paused)
     }
 
     /// The send in flight completed; the kernel took `bytes` bytes, 0 if the socket was full.
