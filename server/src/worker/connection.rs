@@ -35,6 +35,7 @@ pub(crate) use step::{ReceiveEnd, Step};
 pub(crate) const PAUSE_AT: u64 = 64 * 1024;
 
 /// The state of one slot of the connection table.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub(crate) struct Connection {
     state: State,

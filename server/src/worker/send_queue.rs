@@ -13,6 +13,7 @@ pub(crate) struct SpillFull {
 
 /// What is queued, and how much of it the send in flight reads from: a list of pieces, then bytes of the
 /// [source](super::memory::SOURCE_PERIOD).
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub(crate) struct SendQueue {
     first: PieceId,

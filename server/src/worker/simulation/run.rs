@@ -276,8 +276,10 @@ fn check_turn(worker: &mut Worker<'_, SimulatedKernel>, at_start: &[usize]) {
         let tight = worker.memory.spill_is_tight();
         // Those that the clock has listed since the enter are asked for in the next turn.
         for (id, connection) in worker.connections.iter_mut().filter(|(_, connection)| !connection.listed) {
-            // A receive may be armed from before the spill was tight.
-            let step = connection.next_step(tight).filter(|step| !tight || *step != Step::CancelReceive);
+            // Of a copy: what it gives is taken as asked. A receive may be armed from before the spill was
+            // tight.
+            let step =
+                connection.clone().next_step(tight).filter(|step| !tight || *step != Step::CancelReceive);
             assert!(step.is_none(), "sleeps, and {id:?} was not asked for {step:?}: {connection:?}");
         }
     }
