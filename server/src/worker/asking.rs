@@ -159,9 +159,6 @@ impl<K: Kernel> Worker<'_, K> {
         match manner {
             Manner::Silent => {
                 self.hurry |= connection.awaits_send();
-                if self.silent_sends.len() == self.silent_sends.capacity() {
-                    self.forget_sends_that_ended();
-                }
                 self.silent_sends.push(SilentSend { id, request });
             }
             Manner::Waiting => connection.send_waits(),

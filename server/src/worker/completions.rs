@@ -10,7 +10,7 @@ use super::kernel::{Completion, Kernel, Request, Sample};
 use super::memory::PieceId;
 use super::send_queue::SpillFull;
 use super::token::{ConnectionId, Descriptor, Token};
-use super::{SilentSend, Worker, WorkerError};
+use super::{Worker, WorkerError};
 use crate::config::Mode;
 use crate::control::Phase;
 use crate::stats;
@@ -206,6 +206,11 @@ impl<K: Kernel> Worker<'_, K> {
         let tick = self.tick();
         let Some(connection) = self.connections.get(id) else { return };
         let sending = connection.queue().sending_bytes();
+        // If it was a silent one, nothing is left to confirm.
+        let request = connection.send_request();
+        if let Ok(index) = self.silent_sends.binary_search_by_key(&request, |send| send.request) {
+            self.silent_sends.remove(index);
+        }
         match result {
             Ok(bytes) => {
                 self.counters.bytes_out.add(bytes.into());
@@ -240,27 +245,16 @@ impl<K: Kernel> Worker<'_, K> {
         let tick = self.tick();
         let taken = self.silent_sends.partition_point(|send| send.request <= consumed);
         for index in 0..taken {
-            let SilentSend { id, request } = self.silent_sends[index];
-            let Some(connection) = self.connections.get(id) else { continue };
-            let Some(bytes) = connection.bytes_of_send(request) else { continue };
+            let Some(connection) = self.connections.get(self.silent_sends[index].id) else { continue };
+            let bytes = connection.queue().sending_bytes();
             self.counters.bytes_out.add(bytes);
             let more_to_do = connection.awaits_send();
             connection.sent(bytes, tick, self.memory);
             if more_to_do {
-                self.list(id);
+                self.list(self.silent_sends[index].id);
             }
         }
         self.silent_sends.drain(..taken);
-    }
-
-    /// Takes out of the list of silent sends those that a completion has ended, so that it has one of each
-    /// connection at most. They are in it while the completion queue is full, when none can be confirmed.
-    pub(super) fn forget_sends_that_ended(&mut self) {
-        let connections = &mut self.connections;
-        self.silent_sends.retain(|send| {
-            let connection = connections.get(send.id);
-            connection.is_some_and(|connection| connection.bytes_of_send(send.request).is_some())
-        });
     }
 
     /// Reads `SO_INCOMING_CPU` of a connection: through the ring if only the ring knows its descriptor, and

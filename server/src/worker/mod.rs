@@ -85,7 +85,8 @@ pub(crate) struct Settings {
     pub(crate) crew: Option<(Arc<Crew>, usize)>,
 }
 
-/// A send that completes without a completion: it succeeded if its request was taken and no completion came.
+/// A send in flight that completes without a completion: it succeeded if its request was taken and no
+/// completion came.
 #[derive(Clone, Copy)]
 struct SilentSend {
     id: ConnectionId,
@@ -125,8 +126,10 @@ pub(crate) struct Worker<'r, K: Kernel> {
     starved: VecDeque<ConnectionId>,
     /// Connections of which bytes wait that are to be spliced, longest first.
     to_splice: VecDeque<ConnectionId>,
+    /// In the order of their requests; one of each connection at most.
     silent_sends: Vec<SilentSend>,
-    /// The spill was tight when the connections were last asked.
+    /// The spill was tight when a connection was asked, and those that were not read from because of it have
+    /// not been asked since.
     was_tight: bool,
     /// Do not sleep in the next enter: something is to be done right after it.
     hurry: bool,

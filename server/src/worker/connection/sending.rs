@@ -46,18 +46,15 @@ impl Connection {
         self.blocked = true;
     }
 
-    /// Bytes of the send in flight, if it is the one with this request number.
-    pub(crate) fn bytes_of_send(&self, request: u64) -> Option<u64> {
-        (self.in_flight.send && self.send_request == request).then(|| self.queue.sending_bytes())
+    /// The number of the request that the last send was.
+    pub(crate) fn send_request(&self) -> u64 {
+        self.send_request
     }
 
-    /// True if something is to be done as soon as the send in flight has ended. Who is not received from may
-    /// be paused until then.
+    /// True if something is to be done as soon as the send in flight has ended.
     pub(crate) fn awaits_send(&self) -> bool {
         let splices_then = self.way == Way::Pipe;
-        let may_be_paused = self.in_flight.receive.is_none();
-        self.in_flight.send
-            && (self.state != State::Open || self.queue.has_more() || splices_then || may_be_paused)
+        self.in_flight.send && (self.state != State::Open || self.queue.has_more() || splices_then)
     }
 
     /// The send in flight completed; the kernel took `bytes` bytes, 0 if the socket was full.

@@ -270,6 +270,11 @@ fn check_turn(worker: &mut Worker<'_, SimulatedKernel>, at_start: &[usize]) {
     let alone = worker.settings.crew.is_none();
     assert!(!alone || worker.connections.open_count() <= most, "more connections than may be");
     assert_eq!(rooms(worker), at_start, "a list has grown");
+    for send in &worker.silent_sends {
+        let connection = worker.connections.get(send.id);
+        let in_flight = connection.is_some_and(|c| c.is_sending() && c.send_request() == send.request);
+        assert!(in_flight, "a send that has ended is to be confirmed");
+    }
     if worker.kernel.asleep.is_some() {
         let starves = !worker.starved.is_empty() && worker.memory.pool().free() > 0;
         assert!(!starves, "sleeps while clients wait for free buffers");
