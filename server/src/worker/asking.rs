@@ -101,9 +101,10 @@ impl<K: Kernel> Worker<'_, K> {
     fn ask_for(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get(id) else { return };
         let descriptor = connection.descriptor();
-        while let Some(connection) = self.connections.get(id)
-            && let Some(step) = connection.next_step(self.memory.spill_is_tight())
-        {
+        while let Some(connection) = self.connections.get(id) {
+            let tight = self.memory.spill_is_tight();
+            self.was_tight |= tight;
+            let Some(step) = connection.next_step(tight) else { break };
             match step {
                 Step::SendNow => self.send(id, Manner::Silent),
                 Step::SendWaiting => {

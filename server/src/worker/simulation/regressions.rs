@@ -1,6 +1,8 @@
 //! Cases by name: the smallest that show what a property once found, or that a way in which servers go wrong
 //! is not ours.
 
+use std::time::Duration;
+
 use super::case::Case;
 use super::peer::Action;
 use super::run::Outcome;
@@ -136,6 +138,41 @@ fn noise(seed: u64, count: usize) -> Vec<u32> {
     })
     .take(count)
     .collect()
+}
+
+/// Found by `every_order_of_completions_is_survived`: with `--spin-us` the worker slept as long as it would
+/// have without, after it had spun, and connections were closed so much later.
+#[test]
+fn a_timeout_is_not_made_longer_by_spinning() {
+    let (spin, idle_timeout) = (Duration::from_micros(20), Some(Duration::from_millis(1)));
+    let peers = vec![vec![Action::Send(100), Action::Await, Action::Stay]; 4];
+    for seed in 0..20 {
+        let base = Case { spin, idle_timeout, peers: peers.clone(), ..Case::default() };
+        assert!(Case { choices: noise(seed, 1500), ..base }.run().counters.idle_closed > 0);
+    }
+}
+
+/// Found by `every_order_of_completions_is_survived`: what waited for the first listener was given the last
+/// slots, and an accept of the other, of which the cancel was on its way, brought one more.
+#[test]
+fn a_drain_of_two_listeners_keeps_the_limit() {
+    let peers = vec![vec![Action::Send(100)]; 16];
+    let base = Case { listeners: 2, backlog: 8, submissions: 5, max_connections: 3, ..Case::default() };
+    Case { drain_at: Some(0), peers, choices: noise(231, 1500), ..base }.run();
+}
+
+/// Found by `every_order_of_hand_overs_is_survived`: the spill became tight and was not any more within a
+/// turn; who was asked in between was not received from, its silent send ended while the worker slept, and
+/// that was the end of it.
+#[test]
+fn who_was_paused_for_a_part_of_a_turn_is_received_from_again() {
+    let stalled = vec![Action::StopReading, Action::Send(3000)];
+    let other = [Action::Send(2000), Action::Await].repeat(3);
+    let peers = [vec![stalled; 4], vec![other; 4]].concat();
+    let base = Case { splice: None, spill: 1, buffers: 16, windows: [500, 100, 100], ..Case::default() };
+    for seed in 0..200 {
+        Case { peers: peers.clone(), choices: noise(seed, 1500), ..base.clone() }.run();
+    }
 }
 
 /// A property is worth what the simulation comes to: each unkind thing that a kernel may do happens to a
