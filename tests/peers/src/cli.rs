@@ -8,9 +8,10 @@ use lab::interrupt;
 
 use crate::article::cli::{self as article, ArticleArgs};
 use crate::bench::cli::{self as bench, BenchArgs};
+use crate::peer::bare::{self, BareArgs};
 use crate::peer::blocking::{self, BlockingArgs};
 use crate::peer::epoll::{self, EpollArgs};
-use crate::peer::{PeerArgs, bare, proxy};
+use crate::peer::{PeerArgs, proxy};
 #[cfg(feature = "all-peers")]
 use crate::peer::{
     RuntimeArgs,
@@ -37,12 +38,14 @@ enum Command {
     /// Echo or accept-and-close server with one process per core and blocking calls, one connection at a
     /// time.
     Blocking(BlockingArgs),
-    /// The floor of `bench --only backlog-CONNECTIONS`: accept, receive, send by plain system calls, and
-    /// hardly anything else.
+    /// What is left to gain: next to nothing but the kernel's work, by plain system calls or (--ring) by
+    /// io_uring.
     ///
-    /// It echoes once, to who has sent something before he is accepted, and closes when nobody has come for
-    /// 1 ms: `peers bench --only backlog-400 --a bare=bare --b epoll=epoll`.
-    Bare(PeerArgs),
+    /// By plain system calls it echoes once, to who has sent something before he is accepted, and closes when
+    /// nobody has come for 1 ms: `peers bench --only backlog-400 --a bare=bare --b epoll=epoll`. With --ring
+    /// it echoes messages that a socket takes whole, and fails when one does not: `peers bench --peers
+    /// bare-ring,epoll-edge`.
+    Bare(BareArgs),
     /// Echo server on tokio: one current_thread runtime and one listener per core, or one multi-thread
     /// runtime.
     #[cfg(feature = "all-peers")]

@@ -72,7 +72,7 @@ pub struct BenchArgs {
     /// 6 rounds of 150 ms.
     #[arg(long)]
     quick: bool,
-    /// Peers of `server` [default: all that this executable contains and this machine has].
+    /// Peers of `server` [default: all but bare-ring that this executable contains and this machine has].
     #[arg(long, value_enum, value_delimiter = ',', conflicts_with_all = ["a", "b"])]
     peers: Option<Vec<Peer>>,
     /// More arguments for `server`, separated by spaces.

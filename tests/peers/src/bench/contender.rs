@@ -43,6 +43,8 @@ pub(crate) enum Serves {
     All,
     /// It serves a connection to its end before it accepts the next.
     OneAtATime,
+    /// It keeps nothing that a socket does not take at once: messages up to 4 KiB, one at a time.
+    SmallMessages,
     /// It accepts and closes.
     ConnectReset,
 }
@@ -77,6 +79,13 @@ impl Contender {
             Serves::OneAtATime => {
                 matches!(scenario, Scenario::Echo { connections: 1, .. } | Scenario::Connect { .. })
             }
+            Serves::SmallMessages => match scenario {
+                Scenario::Echo { size, connections, depth, count } => {
+                    size <= 4096 && connections <= 4000 && depth == 1 && count.is_none()
+                }
+                Scenario::Connect { .. } | Scenario::Backlog { .. } => true,
+                Scenario::Open { .. } | Scenario::Memory => false,
+            },
             Serves::ConnectReset => scenario == Scenario::Connect { echo: false },
         }
     }

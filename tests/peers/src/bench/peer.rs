@@ -35,14 +35,18 @@ pub(crate) enum Peer {
     Nginx,
     /// `peers haproxy`: connect-reset only
     Haproxy,
+    /// `peers bare --ring`: no peer but what io_uring leaves to be gained, with messages up to 4 KiB; measured
+    /// only if named
+    BareRing,
 }
 
 impl Peer {
-    /// Those that this executable contains and this machine has.
+    /// Those that this executable contains and this machine has, and that somebody would use.
     pub(crate) fn available() -> Vec<Self> {
         let is_available = |peer: &Self| match peer {
             Self::Nginx => proxy::has_nginx(),
             Self::Haproxy => proxy::has_haproxy(),
+            Self::BareRing => false,
             _ => cli::peers().any(|name| peer.command().split(' ').next() == Some(&*name)),
         };
         Self::value_variants().iter().copied().filter(is_available).collect()
@@ -53,6 +57,7 @@ impl Peer {
         let name = self.to_possible_value().ok_or("no peer is hidden")?;
         let serves = match self {
             Self::Blocking => Serves::OneAtATime,
+            Self::BareRing => Serves::SmallMessages,
             Self::BlockingReuseport | Self::BlockingShared | Self::Nginx | Self::Haproxy => {
                 Serves::ConnectReset
             }
@@ -77,12 +82,14 @@ impl Peer {
             Self::BlockingShared => "blocking --mode accept-fin --model shared",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
+            Self::BareRing => "bare --ring",
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::scenario::DEFAULT;
     use super::*;
 
     #[test]
@@ -94,7 +101,12 @@ mod tests {
         {
             assert_eq!(available.contains(&runtime), cfg!(feature = "all-peers"), "{runtime:?}");
         }
-        for peer in available {
+        assert!(!available.contains(&Peer::BareRing));
+        let bare = Peer::BareRing.contender().unwrap();
+        let takes_part = |name: &&str| bare.takes_part(name.parse().unwrap());
+        let of_default: Vec<_> = DEFAULT.into_iter().filter(takes_part).collect();
+        assert_eq!(of_default.len(), 9, "{of_default:?}");
+        for peer in available.into_iter().chain([Peer::BareRing]) {
             assert!(peer.contender().is_ok(), "{peer:?}");
         }
     }

@@ -6,7 +6,7 @@
 //!
 //! * [`epoll`]: one epoll, one listener and one pinned thread per core, by hand;
 //! * [`blocking`]: one process per core with blocking calls, as in the textbooks;
-//! * [`bare`]: not a peer but the floor of a backlog;
+//! * [`bare`]: not a peer but what is left to gain;
 //! * [`proxy`]: nginx and haproxy where they are installed, which accept and close;
 //! * `tokio`, `monoio`, `compio`, `glommio`: with the feature `all-peers`.
 

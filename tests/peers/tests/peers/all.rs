@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
+use io_uring::IoUring;
 use load::Limit;
 use load::echo::{self, EchoOptions};
 
@@ -80,4 +81,42 @@ fn bare_answers_who_has_waited_and_closes() {
         client.read_to_end(&mut received).expect("the answer and the end");
         assert_eq!(received, [number; 64]);
     }
+}
+
+/// `bare --ring` on every CPU allowed; `None`, and it says so, where it has no such ring.
+fn bare_ring() -> Option<Peer> {
+    let build = || {
+        load::open_files::raise_limit().map_err(std::io::Error::other)?;
+        let ring: IoUring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(1024)?;
+        ring.submitter().register_files_sparse(4096)
+    };
+    build().map_err(|error| eprintln!("SKIPPED: a ring with direct descriptors: {error}")).ok()?;
+    Some(Peer::start(&["bare", "--ring"]))
+}
+
+/// Many more connections than one turn takes, and slots that are used again.
+#[test]
+fn bare_ring_echoes_what_a_socket_takes_whole() {
+    let Some(peer) = bare_ring() else { return };
+    for round in 0..3 {
+        let mut clients: Vec<_> = (0..700u32).map(|number| (number, peer.connect())).collect();
+        for (number, client) in &mut clients {
+            client.write_all(&number.to_le_bytes()).expect("send");
+        }
+        for (number, mut client) in clients {
+            let mut received = [0; 4];
+            client.read_exact(&mut received).expect("the echo");
+            assert_eq!(u32::from_le_bytes(received), number, "round {round}");
+        }
+    }
+}
+
+#[test]
+fn bare_ring_ends_when_a_socket_does_not_take_a_message_whole() {
+    let Some(peer) = bare_ring() else { return };
+    let mut client = peer.connect();
+    // Until the end: what is not read fills the socket.
+    while client.write_all(&[7; 65536]).is_ok() {}
+    let words = peer.last_words();
+    assert!(words.contains(": a socket did not take a message whole"), "{words}");
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// A running peer, killed when dropped.
 pub(crate) struct Peer {
     process: Child,
+    errors: BufReader<ChildStderr>,
     pub(crate) address: SocketAddr,
 }
 
@@ -35,14 +36,13 @@ impl Peer {
             .spawn()
             .expect("start the peer");
         let mut line = String::new();
-        BufReader::new(process.stderr.take().expect("piped above"))
-            .read_line(&mut line)
-            .expect("its standard error");
+        let mut errors = BufReader::new(process.stderr.take().expect("piped above"));
+        errors.read_line(&mut line).expect("its standard error");
         let address = line
             .strip_prefix(&*format!("{}: listening on ", args[0]))
             .and_then(|rest| rest.split(',').next());
         let address = address.unwrap_or_else(|| panic!("{line:?}")).parse().expect("an address");
-        let peer = Self { process, address };
+        let peer = Self { process, errors, address };
         // The listener is there before the threads have what else they need, and the tests of epoll count
         // descriptors.
         wait_until("each thread has its epoll", || args[0] != "epoll" || peer.epolls() + 1 >= peer.threads());
@@ -69,6 +69,13 @@ impl Peer {
             reader.read_to_end(&mut received).expect("receive");
         });
         received
+    }
+
+    /// What it says when it ends by itself.
+    pub(crate) fn last_words(mut self) -> String {
+        let mut words = String::new();
+        self.errors.read_to_string(&mut words).expect("its standard error");
+        words
     }
 
     /// Numbers of its open descriptors, those that it has inherited too.

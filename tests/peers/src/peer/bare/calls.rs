@@ -1,7 +1,7 @@
-//! The peer `bare`: what a backlog costs if it is worked off by three system calls for each connection, and
-//! hardly anything else.
+//! What a backlog costs if it is worked off by three system calls for each connection, and hardly anything
+//! else.
 //!
-//! Nobody would use it: it answers who has sent something before he is accepted, once, and learns of nothing
+//! It answers who has sent something before he is accepted, once, and learns of nothing
 //! that happens to a connection later; it closes all of them when nobody has come for [`PAUSE`]. So it is
 //! the floor of `backlog-CONNECTIONS`: who waits is served at once, one `poll(2)` and one accept that finds
 //! nobody for all of them, and no connection is found again.
@@ -9,12 +9,10 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send};
-
-use super::{Mode, PeerArgs, per_core};
 
 /// When nobody has come for so long, whom it has answered is closed.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -22,13 +20,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// Bytes of a connection that it echoes.
 const MOST: usize = 64 * 1024;
 
-/// Runs the server until a signal ends the process.
-pub(crate) fn run(args: &PeerArgs) -> anyhow::Result<()> {
-    ensure!(args.mode == Mode::Echo, "--mode: bare can only echo");
-    per_core("bare", args, |listener| serve(&listener))
-}
-
-fn serve(listener: &OwnedFd) -> anyhow::Result<()> {
+/// Runs the server.
+pub(super) fn serve(listener: &OwnedFd) -> anyhow::Result<()> {
     let pause = Timespec::try_from(PAUSE).context("a short time")?;
     let mut buffer = vec![0; MOST];
     let mut answered = Vec::new();
