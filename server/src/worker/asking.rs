@@ -71,8 +71,8 @@ impl<K: Kernel> Worker<'_, K> {
 
     /// Once the spill is not tight any more, has those asked who were not read from because it was.
     fn resume_reading(&mut self) {
-        let tight = self.memory.spill_is_tight();
-        if std::mem::replace(&mut self.was_tight, tight) && !tight {
+        if self.was_tight && !self.memory.spill_is_tight() {
+            self.was_tight = false;
             for (id, connection) in self.connections.iter_mut() {
                 if connection.is_served() && connection.receives_by().is_none() {
                     note(&mut self.listed, id.slot, connection);

@@ -10,7 +10,7 @@ use super::kernel::{Completion, Kernel, Request, Sample};
 use super::memory::PieceId;
 use super::send_queue::SpillFull;
 use super::token::{ConnectionId, Descriptor, Token};
-use super::{Worker, WorkerError};
+use super::{SilentSend, Worker, WorkerError};
 use crate::config::Mode;
 use crate::control::Phase;
 use crate::stats;
@@ -245,13 +245,14 @@ impl<K: Kernel> Worker<'_, K> {
         let tick = self.tick();
         let taken = self.silent_sends.partition_point(|send| send.request <= consumed);
         for index in 0..taken {
-            let Some(connection) = self.connections.get(self.silent_sends[index].id) else { continue };
+            let SilentSend { id, .. } = self.silent_sends[index];
+            let Some(connection) = self.connections.get(id) else { continue };
             let bytes = connection.queue().sending_bytes();
             self.counters.bytes_out.add(bytes);
             let more_to_do = connection.awaits_send();
             connection.sent(bytes, tick, self.memory);
             if more_to_do {
-                self.list(self.silent_sends[index].id);
+                self.list(id);
             }
         }
         self.silent_sends.drain(..taken);
