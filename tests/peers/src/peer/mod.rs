@@ -28,6 +28,8 @@ pub(crate) mod tokio;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
 use std::thread;
 
 use anyhow::{Context, anyhow};
@@ -113,7 +115,7 @@ pub(crate) fn per_core(
     load::open_files::raise_limit()?;
     let cores = args.cores()?;
     let mut address = args.listen;
-    let mut threads = Vec::new();
+    let (ended, first) = mpsc::channel();
     for &cpu in &cores {
         let listener = listener::listen(address, args)?;
         // Port 0 is chosen once, for all.
@@ -123,12 +125,16 @@ pub(crate) fn per_core(
             affinity::pin(cpu).with_context(|| format!("pin a thread to CPU {cpu}"))?;
             serve(listener).with_context(|| format!("core {cpu}"))
         };
-        threads.push(
-            thread::Builder::new().name(format!("{name}-{cpu}")).spawn(body).context("start a thread")?,
-        );
+        let ended = ended.clone();
+        let run = move || {
+            let result = catch_unwind(AssertUnwindSafe(body));
+            // Who is not there any more has ended the process.
+            let _ = ended.send(result.unwrap_or_else(|_| Err(anyhow!("core {cpu}: a worker panicked"))));
+        };
+        thread::Builder::new().name(format!("{name}-{cpu}")).spawn(run).context("start a thread")?;
     }
     say_listening(name, address, cores);
-    threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a worker panicked"))?)
+    first.recv().context("no worker has said how it ended")?
 }
 
 /// The line by which who started a peer knows that it accepts connections.
