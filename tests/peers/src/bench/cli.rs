@@ -79,7 +79,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "ARGS", default_value = "", hide_default_value = true, allow_hyphen_values = true, conflicts_with_all = ["a", "b"])]
     server_args: String,
     /// Measure this command instead of `server`: NAME=COMMAND, words separated by spaces. COMMAND begins with
-    /// server, epoll, or a path; {port} and {cores} in it are replaced, and without {port} "--cores {cores}
+    /// server, the name of a peer, or a path; {port} and {cores} in it are replaced, and without {port} "--cores {cores}
     /// --listen 127.0.0.1:{port}" is added.
     #[arg(long, value_name = "NAME=COMMAND", value_parser = Contender::parse, requires = "b")]
     a: Option<Contender>,
